@@ -1,0 +1,17 @@
+"""Widen a neural network exactly, and know what kind of point it is there."""
+
+from semiflat._version import __version__
+from semiflat.errors import InputError
+from semiflat.networks import MLP
+from semiflat.problem import Problem
+from semiflat.embeddings import Embedding, NullUnits, Replicate
+from semiflat.points import (
+    EmbeddedPoint,
+    Point,
+    gradient,
+    hessian,
+    hessian_operator,
+    jacobian,
+    layer_block,
+    unit_blocks,
+)

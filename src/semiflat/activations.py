@@ -1,0 +1,255 @@
+"""Activation functions with their first and second derivative and the symmetries they have.
+
+Everything about an activation that other rooms need is stated here once: how it is differentiated,
+whether it is smooth, odd or positively homogeneous, and which ``nn.Module`` it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semiflat.errors import InputError, unknown_name
+
+Derivatives = tuple[Tensor, Tensor, Tensor]
+"""σ(z), σ'(z), σ''(z), each shaped like z."""
+
+
+class Elementwise(nn.Module):
+    """An ``nn.Module`` for an elementwise function that torch has no module for."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:
+        super().__init__()
+        self.function = function
+        self.name = name
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.function(z)
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One elementwise activation σ.
+
+    Attributes:
+        name: its name in checkpoints, or ``"<callable …>"`` for a user's function.
+        function: σ.
+        derivatives: z -> (σ, σ', σ''), sharing what the three have in common.
+        module: makes the equivalent ``nn.Module``.
+        slopes: (left, right) of the kink at 0 if σ is linear on either side of it, else None.
+        odd: σ(−z) = −σ(z).
+        reflection: c with σ(−z) = c − σ(z), or None (sigmoid: 1; an odd function: 0).
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    derivatives: Callable[[Tensor], Derivatives]
+    module: Callable[[], nn.Module]
+    slopes: tuple[float, float] | None = None
+    reflection: float | None = None
+
+    @property
+    def odd(self) -> bool:
+        """Whether σ(−z) = −σ(z)."""
+        return self.reflection == 0.0
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether σ(βz) = βσ(z) for β > 0. True for the piecewise linear ones, which kink at 0."""
+        return self.slopes is not None
+
+    @property
+    def smooth(self) -> bool:
+        """Whether σ is twice differentiable everywhere."""
+        return self.slopes is None or self.slopes[0] == self.slopes[1]
+
+    def __repr__(self) -> str:
+        return f"Activation({self.name})"
+
+
+def _tanh(z: Tensor) -> Derivatives:
+    h = torch.tanh(z)
+    # 1 − h² loses every digit once |h| rounds to 1, and a saturated unit would look dead; this form
+    # keeps σ' accurate down to e^{−2|z|}.
+    first = torch.cosh(z).reciprocal().square()
+    return h, first, -2 * h * first
+
+
+def _sigmoid(z: Tensor) -> Derivatives:
+    h = torch.sigmoid(z)
+    first = h * torch.sigmoid(-z)
+    return h, first, first * -torch.tanh(z / 2)
+
+
+def _softplus_function(z: Tensor) -> Tensor:
+    # Above 40 the linear branch equals log(1 + e^z) to the last bit of float64; torch's default of
+    # 20 is off by 2e-9 there.
+    return functional.softplus(z, beta=1, threshold=40)
+
+
+def _softplus(z: Tensor) -> Derivatives:
+    first = torch.sigmoid(z)
+    return _softplus_function(z), first, first * torch.sigmoid(-z)
+
+
+def _gelu(z: Tensor) -> Derivatives:
+    cumulative = torch.erfc(z * -math.sqrt(0.5)) / 2
+    density = torch.exp(z.square() / -2) / math.sqrt(2 * math.pi)
+    return z * cumulative, cumulative + z * density, density * (2 - z.square())
+
+
+def _silu(z: Tensor) -> Derivatives:
+    s, t = torch.sigmoid(z), torch.sigmoid(-z)
+    return z * s, s * (1 + z * t), s * t * (2 - z * torch.tanh(z / 2))
+
+
+def _sin(z: Tensor) -> Derivatives:
+    h = torch.sin(z)
+    return h, torch.cos(z), -h
+
+
+def _piecewise(left: float, right: float) -> Callable[[Tensor], Derivatives]:
+    def derivatives(z: Tensor) -> Derivatives:
+        # torch's own convention at the kink: the left slope.
+        first = torch.where(z > 0, z.new_tensor(right), z.new_tensor(left))
+        return first * z, first, torch.zeros_like(z)
+
+    return derivatives
+
+
+def leaky_relu(negative_slope: float = 0.01) -> Activation:
+    """The leaky ReLU with a given slope left of 0.
+
+    >>> leaky_relu(0.2).slopes
+    (0.2, 1.0)
+    """
+    name = "leaky_relu" if negative_slope == 0.01 else f"leaky_relu({negative_slope!r})"
+    return Activation(
+        name,
+        lambda z: functional.leaky_relu(z, negative_slope),
+        _piecewise(negative_slope, 1.0),
+        lambda: nn.LeakyReLU(negative_slope),
+        slopes=(negative_slope, 1.0),
+    )
+
+
+_KNOWN: dict[str, Activation] = {
+    a.name: a
+    for a in (
+        Activation("tanh", torch.tanh, _tanh, nn.Tanh, reflection=0.0),
+        Activation("sigmoid", torch.sigmoid, _sigmoid, nn.Sigmoid, reflection=1.0),
+        Activation("softplus", _softplus_function, _softplus, lambda: nn.Softplus(1, 40)),
+        Activation("gelu", functional.gelu, _gelu, nn.GELU),
+        Activation("silu", functional.silu, _silu, nn.SiLU),
+        Activation("sin", torch.sin, _sin, lambda: Elementwise(torch.sin, "sin"), reflection=0.0),
+        Activation("relu", torch.relu, _piecewise(0.0, 1.0), nn.ReLU, slopes=(0.0, 1.0)),
+        leaky_relu(),
+        Activation(
+            "identity",
+            lambda z: z,
+            _piecewise(1.0, 1.0),
+            nn.Identity,
+            slopes=(1.0, 1.0),
+            reflection=0.0,
+        ),
+    )
+}
+
+ACTIVATIONS: tuple[str, ...] = tuple(_KNOWN)
+"""The names that :func:`activation` knows."""
+
+
+def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
+    name = f"<callable {getattr(function, '__name__', type(function).__name__)}>"
+    probe = torch.linspace(-1.5, 2.0, 7, dtype=torch.float64)
+    try:
+        whole = function(probe)
+        single = torch.stack([function(z) for z in probe])
+    except Exception as error:
+        raise InputError(
+            f"activation {name} failed on a float64 tensor: {error}; expected an elementwise "
+            "function of one tensor"
+        ) from error
+    if whole.shape != probe.shape or not torch.allclose(whole, single, rtol=1e-12, atol=1e-300):
+        raise InputError(
+            f"activation {name} is not elementwise: applied to 7 numbers at once and one by one "
+            "it gives different results; expected f(z)[i] to depend on z[i] alone"
+        )
+
+    def derivatives(z: Tensor) -> Derivatives:
+        with torch.enable_grad():
+            at = z.detach().requires_grad_()
+            h = function(at)
+            (first,) = torch.autograd.grad(h.sum(), at, create_graph=True)
+            second = torch.zeros_like(z)
+            if first.requires_grad:  # not for a function linear in z
+                (second,) = torch.autograd.grad(first.sum(), at)
+        return h.detach(), first.detach(), second
+
+    return Activation(name, function, derivatives, lambda: Elementwise(function, name))
+
+
+def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activation:
+    """The activation of that name, or one made from an elementwise function.
+
+    A function's derivatives are taken by automatic differentiation and it is treated as smooth.
+
+    Raises:
+        InputError: for an unknown name, or a function that is not elementwise.
+
+    >>> activation("tanh").odd
+    True
+    >>> h, first, second = activation(lambda z: z**3).derivatives(torch.tensor([2.0]))
+    >>> float(first), float(second)
+    (12.0, 12.0)
+    """
+    if isinstance(given, Activation):
+        return given
+    if isinstance(given, str):
+        if given in _KNOWN:
+            return _KNOWN[given]
+        if given.startswith("leaky_relu(") and given.endswith(")"):
+            try:
+                return leaky_relu(float(given[len("leaky_relu(") : -1]))
+            except ValueError:
+                pass
+        raise unknown_name("activation", given, _KNOWN)
+    if callable(given):
+        return _from_callable(given)
+    raise InputError(
+        f"activation must be a name or an elementwise function, not {given!r}. "
+        f"Known names: {', '.join(_KNOWN)}"
+    )
+
+
+def activation_of_module(module: nn.Module) -> Activation | None:
+    """The activation that an ``nn.Module`` computes, or None if it is not one of those known."""
+    match module:
+        case nn.Tanh():
+            return _KNOWN["tanh"]
+        case nn.Sigmoid():
+            return _KNOWN["sigmoid"]
+        case nn.Softplus() if module.beta == 1:
+            return _KNOWN["softplus"]
+        case nn.GELU() if module.approximate == "none":
+            return _KNOWN["gelu"]
+        case nn.SiLU():
+            return _KNOWN["silu"]
+        case nn.ReLU():
+            return _KNOWN["relu"]
+        case nn.LeakyReLU():
+            return leaky_relu(module.negative_slope)
+        case nn.Identity():
+            return _KNOWN["identity"]
+        case Elementwise():
+            return activation(module.name if module.name in _KNOWN else module.function)
+        case _:
+            return None

@@ -1,0 +1,1 @@
+"""Derivatives of the risk: closed form for an MLP, matrix-free for any ``nn.Module``."""

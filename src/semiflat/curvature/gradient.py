@@ -1,0 +1,52 @@
+"""Risk, gradient and per-sample Jacobian in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.sweep import chunks, contract, sweep
+from semiflat.networks import MLP, Params
+from semiflat.problem import Problem
+
+
+def risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
+    """``R`` and ``∇R`` of each network in the batch, ``(*batch,)`` and ``(*batch, P)``."""
+    net = problem.net
+    batch = net.check_params(params)
+    risk = torch.zeros(batch, dtype=problem.dtype)
+    parts = [
+        torch.zeros((*batch, out, net.fan_in(layer)), dtype=problem.dtype)
+        for layer, out in enumerate(net.widths[1:])
+    ]
+    for part in chunks(problem.samples, 8 * sum(net.widths) * math.prod(batch)):
+        s = sweep(problem, params, part)
+        risk += s.losses.sum(-1)
+        for layer in range(net.depth):
+            parts[layer] += contract(s.deltas[layer], s.inputs[layer])
+    return risk, torch.cat([flat_rows(net, layer, rows) for layer, rows in enumerate(parts)], -1)
+
+
+def output_jacobian(problem: Problem, params: Params, samples: slice = slice(None)) -> Tensor:
+    """``∂f_k(x_ν)/∂θ``, shape ``(*batch, n, M, P)``, for the problem's inputs in ``samples``."""
+    net = problem.net
+    net.check_params(params)
+    s = sweep(problem, params, samples)
+    back = torch.eye(net.outputs, dtype=problem.dtype)[..., None]  # ∂f/∂z_l, from the top down
+    back = back.expand(*s.losses.shape[:-1], net.outputs, net.outputs, s.losses.shape[-1])
+    parts = []
+    for layer in range(net.depth - 1, -1, -1):
+        rows = back[..., None, :] * s.inputs[layer][..., None, None, :, :]
+        parts.append(flat_rows(net, layer, rows.movedim(-1, -4)))
+        if layer:
+            back = s.weights[layer].mT[..., None, :, :] @ back * s.first[layer - 1][..., None, :, :]
+    return torch.cat(parts[::-1], dim=-1)
+
+
+def flat_rows(net: MLP, layer: int, rows: Tensor) -> Tensor:
+    """``(…, out, D)`` in the shape of ``[W_l, b_l]`` to the flat order, ``(…, out·D)``."""
+    if not net.biases[layer]:
+        return rows.flatten(-2)
+    return torch.cat([rows[..., :-1].flatten(-2), rows[..., -1]], dim=-1)

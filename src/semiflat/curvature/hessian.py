@@ -1,0 +1,151 @@
+"""The full Hessian of the risk in closed form, for a batch of networks at once.
+
+With per-sample ``S = ∂h_{l-1}/∂z_m`` and ``B = ∂δ_l/∂z_m`` (both follow from one more sweep down and up
+the layers), the block of ``W̃_l`` and ``W̃_m``, m ≤ l, is
+
+    ∂²R / ∂W̃_l[i,j] ∂W̃_m[a,b] = Σ_ν h̃_{m-1,b} ( B[i,a] h̃_{l-1,j} + δ_{l,i} S[j,a] ),
+
+the second term for m < l alone. Nothing is neglected: this is not Gauss–Newton.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.sweep import Sweep, chunks, contract, outer, sweep
+from semiflat.networks import MLP, Params
+from semiflat.problem import Problem
+
+
+def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+    """``R``, ``∇R`` and ``∇²R`` of each network in the batch.
+
+    Args:
+        params: parameters with any leading batch axes.
+
+    Returns:
+        Shapes ``(*batch,)``, ``(*batch, P)`` and ``(*batch, P, P)``, flat in the order of the dict.
+        Memory beyond the result is bounded: samples are taken in chunks.
+    """
+    net = problem.net
+    batch = net.check_params(params)
+    rows = _row_ranges(net)
+    risk = torch.zeros(batch, dtype=problem.dtype)
+    gradient = torch.zeros((*batch, net.parameter_count), dtype=problem.dtype)
+    hessian = torch.zeros((*batch, *gradient.shape[-1:] * 2), dtype=problem.dtype)
+    for part in chunks(problem.samples, _floats_per_sample(net) * math.prod(batch)):
+        s = sweep(problem, params, part)
+        hidden, bent = _responses(s)
+        risk += s.losses.sum(-1)
+        for layer in range(net.depth):
+            gradient[..., rows[layer]] += contract(s.deltas[layer], s.inputs[layer]).flatten(-2)
+            at = 0
+            for below in range(layer + 1):
+                among = slice(at, at + net.widths[below + 1])
+                at = among.stop
+                block = _curved(s, layer, below, bent[layer][..., among, :])
+                if below < layer:
+                    _add_skipping(block, s, layer, below, hidden[layer][..., among, :])
+                block = block.flatten(-2).flatten(-3, -2)
+                hessian[..., rows[layer], rows[below]] += block
+                if below < layer:
+                    hessian[..., rows[below], rows[layer]] += block.mT
+    order = _flat_order(net)
+    return risk, gradient[..., order], hessian[..., order[:, None], order]
+
+
+def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
+    """For each linear layer l, ``∂h_{l-1}/∂z_m`` (m < l) and ``∂δ_l/∂z_m`` (m ≤ l).
+
+    Shapes ``(*batch, ·, Σ_m out_m, n)``, the layers m one after the other along the third axis.
+    """
+    moved: list[Tensor] = []  # ∂z_l/∂z_m for all m ≤ l
+    hidden: list[Tensor] = []
+    for layer, weight in enumerate(s.weights):
+        width = weight.shape[-2]
+        own = torch.eye(width, dtype=s.losses.dtype)[..., None]
+        own = own.expand(*s.losses.shape[:-1], width, width, s.losses.shape[-1])
+        if layer == 0:
+            hidden.append(own[..., :0, :0, :])
+            moved.append(own)
+        else:
+            hidden.append(moved[-1] * s.first[layer - 1][..., None, :])
+            moved.append(torch.cat([_times(weight, hidden[-1]), own], dim=-2))
+    top = moved[-1]
+    if s.loss_second.shape[-2] == 1:
+        bent = [top * s.loss_second]
+    else:
+        bent = [(s.loss_second[..., None, :] * top[..., None, :, :, :]).sum(-3)]
+    for layer in range(len(s.weights) - 2, -1, -1):
+        among = moved[layer].shape[-2]
+        through = _times(s.weights[layer + 1].mT, bent[-1])[..., :among, :]
+        curved = moved[layer] * (s.pulled[layer] * s.second[layer])[..., None, :]
+        bent.append(curved.addcmul_(through, s.first[layer][..., None, :]))
+    return hidden, bent[::-1]
+
+
+def _times(weight: Tensor, stack: Tensor) -> Tensor:
+    """``Σ_j weight[i, j] stack[j, a, ν]`` as one matrix product a network."""
+    return (weight @ stack.flatten(-2)).unflatten(-1, stack.shape[-2:])
+
+
+def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
+    """``Σ_ν B[i,a] h̃_{l-1,j} h̃_{m-1,b}``, shape ``(*batch, i, j, a, b)``."""
+    upper, lower = s.inputs[layer], s.inputs[below]
+    block = contract(bent.flatten(-3, -2), outer(upper, lower))
+    block = block.unflatten(-1, (upper.shape[-2], lower.shape[-2])).unflatten(-3, bent.shape[-3:-1])
+    return block.transpose(-3, -2).contiguous()
+
+
+def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tensor) -> None:
+    """Add ``Σ_ν δ_{l,i} S[j,a] h̃_{m-1,b}`` to ``block[i, j, a, b]``, in place.
+
+    The bias's j does not move with z_m, so j runs over the hidden units alone.
+    """
+    delta, lower = s.deltas[layer], s.inputs[below]
+    if below == layer - 1:
+        # z_m moves unit a of the layer in between through σ' alone: S is diagonal.
+        units = delta.shape[-2], hidden.shape[-2]
+        skip = contract(outer(delta, s.first[below]), lower).unflatten(-2, units)
+        diagonal = block[..., : units[1], :, :].diagonal(dim1=-3, dim2=-2)  # (…, i, b, a)
+        diagonal += skip.mT
+    else:
+        skip = contract(outer(delta, hidden.flatten(-3, -2)), lower)
+        skip = skip.unflatten(-2, (delta.shape[-2], *hidden.shape[-3:-1]))
+        block[..., : hidden.shape[-3], :, :] += skip
+
+
+def _row_ranges(net: MLP) -> list[slice]:
+    """Where the entries of ``[W_l, b_l]`` stand while the sums are taken, row after row."""
+    ranges, start = [], 0
+    for layer, out in enumerate(net.widths[1:]):
+        ranges.append(slice(start, start + out * net.fan_in(layer)))
+        start = ranges[-1].stop
+    return ranges
+
+
+def _flat_order(net: MLP) -> Tensor:
+    """For each parameter in the flat order, its place in that of :func:`_row_ranges`."""
+    order = []
+    for layer, span in enumerate(_row_ranges(net)):
+        places = torch.arange(span.start, span.stop).reshape(-1, net.fan_in(layer))
+        weights = places[:, : net.widths[layer]]
+        order += [weights.flatten(), places[:, net.widths[layer] :].flatten()]
+    return torch.cat(order)
+
+
+def _floats_per_sample(net: MLP) -> int:
+    """An upper estimate of the float64 numbers the passes hold for one sample of one network."""
+    responses = 4 * sum(
+        sum(net.widths[1 : layer + 2]) * net.widths[layer + 1] for layer in range(net.depth)
+    )
+    largest = max(
+        net.fan_in(layer) * net.fan_in(below)
+        + net.widths[layer + 1] * net.widths[below + 1] * (1 + net.widths[layer] * (below < layer))
+        for layer in range(net.depth)
+        for below in range(layer + 1)
+    )
+    return responses + largest + 8 * sum(net.widths)

@@ -1,0 +1,112 @@
+"""One forward and one backward pass, keeping what every derivative of the risk is made of.
+
+Notation of theory §1, per sample ν and network: ``h̃_{l-1} = (h_{l-1}, 1)`` feeds linear layer l,
+``z_l = W̃_l h̃_{l-1}``, ``h_l = σ(z_l)``, and ``δ_l = ∂(ℓ/N)/∂z_l``. Tensors are ``(*batch, …, n)`` for
+a chunk of n samples: with the samples last, every elementwise step runs over long contiguous rows
+and every sum over samples is one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.networks import Params, bias_key, weight_key
+from semiflat.problem import Problem
+
+# What one pass may hold at a time. Small enough that a chunk's tensors stay near the caches, large
+# enough that the work inside a chunk dwarfs the cost of starting it.
+CHUNK_BYTES = 64 * 2**20
+
+
+def chunks(samples: int, floats_per_sample: int, limit: int = CHUNK_BYTES) -> Iterator[slice]:
+    """Slices that cover ``samples`` so that one holds at most ``limit`` bytes of float64.
+
+    >>> list(chunks(10, 2**20, limit=32 * 2**20))
+    [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
+    """
+    step = max(1, min(samples, limit // (8 * max(1, floats_per_sample))))
+    for start in range(0, samples, step):
+        yield slice(start, min(start + step, samples))
+
+
+@dataclass
+class Sweep:
+    """The quantities of one forward and backward pass over some samples.
+
+    Attributes:
+        inputs: ``h̃_{l-1}`` for each linear layer l, ``(*batch, D_l, n)``; the first unbatched.
+        weights: ``W_l`` without the bias, ``(*batch, out, in)``.
+        first, second: ``σ'(z_l)`` and ``σ''(z_l)`` for each hidden layer, ``(*batch, width, n)``.
+        losses: ``ℓ/N``, ``(*batch, n)``.
+        deltas: ``δ_l`` for each linear layer, ``(*batch, out, n)``.
+        pulled: ``W_{l+1}ᵀ δ_{l+1}`` for each hidden layer: δ before σ' is applied.
+        loss_second: ``∂²(ℓ/N)/∂f²``, ``(*batch, M, M, n)``.
+    """
+
+    inputs: list[Tensor]
+    weights: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+    losses: Tensor
+    deltas: list[Tensor]
+    pulled: list[Tensor]
+    loss_second: Tensor
+
+
+def sweep(problem: Problem, params: Params, samples: slice) -> Sweep:
+    """Forward and backward over ``samples`` of the problem's data."""
+    net = problem.net
+    weights = [params[weight_key(layer)] for layer in range(net.depth)]
+    h = problem.X[samples].mT.contiguous()
+    inputs, first, second = [], [], []
+    for layer, weight in enumerate(weights):
+        inputs.append(_with_one(h) if net.biases[layer] else h)
+        z = weight @ h
+        if net.biases[layer]:
+            z = z + params[bias_key(layer)][..., None]
+        if layer < len(net.activations):
+            h, slope, bend = net.activations[layer].derivatives(z)
+            first.append(slope)
+            second.append(bend)
+    losses, loss_first, loss_second = problem.loss.derivatives(z.mT, problem.y[samples])
+    # Scaling here, at the narrowest place, spares every sum below a division by N.
+    share = 1.0 / problem.samples
+    delta = loss_first.mT.contiguous() * share
+    deltas, pulled = [delta], []
+    for layer in range(net.depth - 2, -1, -1):
+        pull = weights[layer + 1].mT @ delta
+        delta = pull * first[layer]
+        pulled.append(pull)
+        deltas.append(delta)
+    return Sweep(
+        inputs,
+        weights,
+        first,
+        second,
+        losses * share,
+        deltas[::-1],
+        pulled[::-1],
+        loss_second.movedim(-3, -1).contiguous() * share,
+    )
+
+
+def outer(left: Tensor, right: Tensor) -> Tensor:
+    """All products of a row of ``left`` with a row of ``right``, ``(*batch, p·q, n)``."""
+    return (left[..., :, None, :] * right[..., None, :, :]).flatten(-3, -2)
+
+
+def contract(left: Tensor, right: Tensor) -> Tensor:
+    """``Σ_ν left[p, ν] right[q, ν]``; one product for the whole batch where right is shared."""
+    if right.ndim == 2 and left.ndim > 2:
+        rows = left.reshape(-1, left.shape[-1]) @ right.mT
+        return rows.reshape(*left.shape[:-1], right.shape[-2])
+    return left @ right.mT
+
+
+def _with_one(h: Tensor) -> Tensor:
+    ones = h.new_ones(()).expand(*h.shape[:-2], 1, h.shape[-1])
+    return torch.cat([h, ones], dim=-2)

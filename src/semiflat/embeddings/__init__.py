@@ -1,0 +1,29 @@
+"""Exact widenings: maps from a network's parameters to a wider one's that keep its function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semiflat.embeddings.base import Composition, Embedding
+from semiflat.embeddings.null_units import NullUnits
+from semiflat.embeddings.replicate import Replicate
+from semiflat.errors import unknown_name
+
+__all__ = ["Composition", "Embedding", "NullUnits", "Replicate", "embedding_from_json"]
+
+_STEPS = {"Replicate": Replicate.from_json, "NullUnits": NullUnits.from_json}
+
+
+def embedding_from_json(entries: list[dict[str, Any]]) -> Embedding:
+    """The embedding that :meth:`Embedding.to_json` wrote down.
+
+    >>> first = Replicate(0, 0, [0.5, 0.5]) >> NullUnits(0, [1])
+    >>> embedding_from_json(first.to_json()) == first
+    True
+    """
+    steps: list[Embedding] = []
+    for entry in entries:
+        if entry.get("type") not in _STEPS:
+            raise unknown_name("embedding", str(entry.get("type")), _STEPS)
+        steps.append(_STEPS[entry["type"]](entry))
+    return steps[0] if len(steps) == 1 else Composition(steps)

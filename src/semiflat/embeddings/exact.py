@@ -1,0 +1,77 @@
+"""Exact weights: a float stands for the decimal it prints as, and sums are checked without rounding."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from semiflat.errors import InputError
+
+Exact = int | float | str | Fraction | Decimal
+"""A number given exactly; 0.3 stands for 3/10, "1/3" for a third."""
+
+Run = tuple[Fraction, int]
+"""A value and how many times in a row it stands."""
+
+
+def fraction(given: Any, what: str = "weight") -> Fraction:
+    """The rational number that ``given`` stands for.
+
+    Raises:
+        InputError: if it is not a finite number.
+
+    >>> fraction(0.3), fraction("1/3"), fraction(2)
+    (Fraction(3, 10), Fraction(1, 3), Fraction(2, 1))
+    """
+    if isinstance(given, Fraction):
+        return given
+    try:
+        if isinstance(given, bool):
+            raise ValueError
+        # str() of a NumPy or torch scalar prints the shortest decimal of its own precision.
+        text = str(given.item() if hasattr(given, "detach") else given)
+        return Fraction(text.strip())
+    except (ValueError, ZeroDivisionError, TypeError, AttributeError):
+        raise InputError(
+            f"{what} {given!r} is not a finite number; give an int, a float, a Fraction, or a "
+            'text such as "1/3"'
+        ) from None
+
+
+def runs(values: Iterable[Any], what: str = "weight") -> list[Run]:
+    """``values`` as exact runs of equal ones, in order; a million equal weights are one run.
+
+    >>> runs([0.5, 0.5, 0])
+    [(Fraction(1, 2), 2), (Fraction(0, 1), 1)]
+    """
+    return [
+        (fraction(value, what), sum(1 for _ in group)) for value, group in itertools.groupby(values)
+    ]
+
+
+def total(weights: Iterable[Run]) -> Fraction:
+    """The exact sum."""
+    return sum((value * count for value, count in weights), Fraction(0))
+
+
+def show(value: Fraction) -> str:
+    """A short exact text: a decimal where one of at most six digits exists, else ``p/q``.
+
+    >>> show(Fraction(3, 10)), show(Fraction(1, 3))
+    ('0.3', '1/3')
+    """
+    decimal = f"{float(value):.6g}"
+    return decimal if Fraction(decimal) == value else str(value)
+
+
+def show_runs(weights: Iterable[Run]) -> str:
+    """``[0.3, 0.7]``, or ``[1/1000 × 1000]`` for long runs."""
+    parts = []
+    for value, count in weights:
+        parts += [show(value)] * count if count <= 3 else [f"{show(value)} × {count}"]
+    if len(parts) > 8:
+        parts = [*parts[:6], f"… {len(parts) - 7} more …", parts[-1]]
+    return f"[{', '.join(parts)}]"

@@ -1,0 +1,87 @@
+"""Null units: units that hand on a constant and are not listened to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.exact import Exact, Run, runs, show_runs
+from semiflat.embeddings.unit_map import UnitMap
+from semiflat.errors import InputError
+from semiflat.networks import MLP
+
+
+class NullUnits(Embedding):
+    """Add hidden units with incoming weights 0, the given biases and outgoing weights 0.
+
+    They stand at the end of the layer. Maps critical points to critical points, because the next
+    layer has a bias whose gradient is 0 there (Z22 Def. 4.3, Thm 4.1).
+
+    Args:
+        layer: hidden layer, from 0.
+        biases: one bias α for each new unit, exact like the weights of ``Replicate``.
+
+    Raises:
+        InputError: if no bias is given, or one is not a finite number; and, once applied, if the
+            layer above has no bias, or the layer itself has none and some α is not 0.
+
+    >>> NullUnits(layer=0, biases=[0.4])
+    NullUnits(layer=0, biases=[0.4])
+    """
+
+    def __init__(self, layer: int, biases: Iterable[Exact]) -> None:
+        try:
+            given = list(biases)
+        except TypeError:
+            given = []
+        if not given:
+            raise InputError(
+                f"biases must be a list with one number for each new unit, not {biases!r}"
+            )
+        self.layer = layer
+        self.bias_runs: tuple[Run, ...] = tuple(runs(given, "bias"))
+
+    @property
+    def biases(self) -> list[Fraction]:
+        """The α one by one."""
+        return [bias for bias, count in self.bias_runs for _ in range(count)]
+
+    @property
+    def steps(self) -> tuple[Embedding, ...]:
+        return (self,)
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def extend(self, net: MLP, unit_map: UnitMap) -> UnitMap:
+        net.check_unit(self.layer)
+        if not net.biases[self.layer + 1]:
+            raise InputError(
+                f"null units in hidden layer {self.layer} need a bias in linear layer "
+                f"{self.layer + 1} above it, which this network does not have: without one a "
+                "critical point would not stay critical. Use Replicate, or a network with biases"
+            )
+        if not net.biases[self.layer] and any(bias for bias, _ in self.bias_runs):
+            raise InputError(
+                f"linear layer {self.layer} has no bias, so a null unit's bias can only be 0; "
+                f"given: {show_runs(self.bias_runs)}"
+            )
+        return unit_map.with_nulls(self.layer, self.bias_runs)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        biases = [[str(bias), count] for bias, count in self.bias_runs]
+        return [{"type": "NullUnits", "layer": self.layer, "biases": biases}]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> NullUnits:
+        """The inverse of :meth:`to_json`, for one step."""
+        made = object.__new__(cls)
+        made.layer = int(entry["layer"])
+        made.bias_runs = tuple((Fraction(bias), int(count)) for bias, count in entry["biases"])
+        return made
+
+    def __repr__(self) -> str:
+        return f"NullUnits(layer={self.layer}, biases={show_runs(self.bias_runs)})"

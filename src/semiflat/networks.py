@@ -1,0 +1,404 @@
+"""Fully connected networks: an architecture, and parameters as a plain ``state_dict``.
+
+An :class:`MLP` holds no tensors. Its parameters are a ``dict[str, Tensor]`` with the keys and shapes
+of ``net.to_module().state_dict()``, and every function takes them with any leading batch axes: a
+batch of networks is the same dict with bigger tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semiflat.activations import Activation, activation, activation_of_module
+from semiflat.errors import InputError
+
+Params = dict[str, Tensor]
+"""Parameters by ``state_dict`` key; weights ``(*batch, out, in)``, biases ``(*batch, out)``."""
+
+ActivationLike = str | Activation | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, init=False)
+class MLP:
+    """A fully connected network: widths, one activation a hidden layer, biases or none.
+
+    ``z_l = W_l h_{l-1} + b_l``, ``h_l = σ_l(z_l)``, the last layer linear (theory §1). Hidden layers
+    and units count from 0, so hidden layer 0 is fed by the input.
+
+    Args:
+        widths: input, hidden layers, output, each at least 1: ``[2, 3, 1]``.
+        activation: a name, an elementwise function, or one of either for each hidden layer.
+        bias: whether the linear layers have a bias, or one bool for each of them.
+
+    Raises:
+        InputError: for fewer than two widths, a width below 1, an unknown activation, or a list of
+            activations or biases of the wrong length.
+
+    >>> net = MLP([2, 3, 1], activation="tanh")
+    >>> net.parameter_count, net.hidden
+    (13, (3,))
+    >>> [(key, tuple(shape)) for key, shape in net.shapes.items()]
+    [('0.weight', (3, 2)), ('0.bias', (3,)), ('2.weight', (1, 3)), ('2.bias', (1,))]
+    """
+
+    widths: tuple[int, ...]
+    activations: tuple[Activation, ...]
+    biases: tuple[bool, ...]
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: ActivationLike | Sequence[ActivationLike] = "tanh",
+        bias: bool | Sequence[bool] = True,
+    ) -> None:
+        checked = _check_widths(widths)
+        layers = len(checked) - 1
+        object.__setattr__(self, "widths", checked)
+        object.__setattr__(self, "activations", _per_layer_activations(activation, layers - 1))
+        biases = (bool(bias),) * layers if isinstance(bias, bool) else tuple(map(bool, bias))
+        if len(biases) != layers:
+            raise InputError(
+                f"bias has {len(biases)} entries, but widths {list(checked)} make {layers} linear "
+                "layers; give one bool, or one for each linear layer"
+            )
+        object.__setattr__(self, "biases", biases)
+
+    # -- shape ------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """Number of linear layers L."""
+        return len(self.widths) - 1
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        return self.widths[1:-1]
+
+    @property
+    def inputs(self) -> int:
+        """Width of the input."""
+        return self.widths[0]
+
+    @property
+    def outputs(self) -> int:
+        """Width of the output."""
+        return self.widths[-1]
+
+    def fan_in(self, layer: int) -> int:
+        """Size D of ``x̃``, what linear layer ``layer`` is fed with, counting the bias's 1."""
+        return self.widths[layer] + self.biases[layer]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Parameter shapes by key, in ``state_dict`` order."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.depth):
+            shapes[weight_key(layer)] = (self.widths[layer + 1], self.widths[layer])
+            if self.biases[layer]:
+                shapes[bias_key(layer)] = (self.widths[layer + 1],)
+        return shapes
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters P."""
+        return sum(
+            self.widths[layer + 1] * self.fan_in(layer) for layer in range(self.depth)
+        )
+
+    def check_unit(self, layer: int, unit: int | None = None) -> None:
+        """Raise :class:`InputError` unless hidden ``layer`` (and ``unit``) exists."""
+        if not _is_int(layer) or not 0 <= layer < len(self.hidden):
+            raise InputError(
+                f"hidden layer {layer!r} does not exist: widths {list(self.widths)} have "
+                f"{len(self.hidden)} hidden layer(s), counted from 0"
+            )
+        if unit is not None and (not _is_int(unit) or not 0 <= unit < self.hidden[layer]):
+            raise InputError(
+                f"unit {unit!r} does not exist in hidden layer {layer}, which has "
+                f"{self.hidden[layer]} unit(s), counted from 0"
+            )
+
+    def with_hidden(self, hidden: Sequence[int]) -> MLP:
+        """The same network with other hidden widths."""
+        return MLP([self.inputs, *hidden, self.outputs], self.activations, self.biases)
+
+    # -- parameters -------------------------------------------------------------------------------
+
+    def check_params(self, params: Params) -> tuple[int, ...]:
+        """The batch shape of ``params``.
+
+        Raises:
+            InputError: naming the first key that is missing, unexpected or of the wrong shape.
+        """
+        shapes = self.shapes
+        missing, extra = shapes.keys() - params.keys(), params.keys() - shapes.keys()
+        if missing or extra:
+            raise InputError(
+                f"parameters do not fit widths {list(self.widths)}: "
+                f"missing keys {sorted(missing)}, unexpected keys {sorted(extra)}"
+            )
+        batch: tuple[int, ...] | None = None
+        for key, shape in shapes.items():
+            given = tuple(params[key].shape)
+            cut = len(given) - len(shape)
+            if cut < 0 or given[cut:] != shape or (batch is not None and given[:cut] != batch):
+                expected = f"{shape}" if not batch else f"{(*batch, *shape)}"
+                raise InputError(
+                    f"parameter {key!r} has shape {given}, expected {expected} for widths "
+                    f"{list(self.widths)} (leading batch axes the same for every key)"
+                )
+            batch = given[:cut]
+        assert batch is not None
+        return batch
+
+    def flatten(self, params: Params) -> Tensor:
+        """``(*batch, P)``: every parameter in the order of the dict, weights row by row.
+
+        >>> net = MLP([1, 2, 1])
+        >>> net.flatten(net.random_params(seed=0, batch=(5,))).shape
+        torch.Size([5, 7])
+        """
+        batch = self.check_params(params)
+        return torch.cat([params[key].reshape(*batch, -1) for key in self.shapes], dim=-1)
+
+    def unflatten(self, vector: Tensor) -> Params:
+        """The inverse of :meth:`flatten`: views of ``vector``, of shape ``(*batch, P)``."""
+        if vector.shape[-1] != self.parameter_count:
+            raise InputError(
+                f"a vector of length {vector.shape[-1]} does not fit widths {list(self.widths)}, "
+                f"which have {self.parameter_count} parameters"
+            )
+        sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        parts = vector.split(sizes, dim=-1)
+        return {
+            key: part.reshape(*vector.shape[:-1], *shape)
+            for (key, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def layer(self, params: Params, layer: int) -> Tensor:
+        """``[W_l, b_l]`` of linear layer ``layer``, shape ``(*batch, out, D)``."""
+        weight = params[weight_key(layer)]
+        if not self.biases[layer]:
+            return weight
+        return torch.cat([weight, params[bias_key(layer)][..., None]], dim=-1)
+
+    def random_params(
+        self,
+        seed: int | None = None,
+        batch: tuple[int, ...] = (),
+        scale: float = 1.0,
+        dtype: torch.dtype = torch.float64,
+    ) -> Params:
+        """Gaussian parameters: weights with deviation ``scale/√fan_in``, biases with ``scale/2``.
+
+        With a batch, network k does not depend on how many follow it.
+        """
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        deviations = torch.cat(
+            [
+                torch.full(
+                    (torch.Size(shape).numel(),),
+                    scale / shape[1] ** 0.5 if len(shape) == 2 else scale / 2,
+                    dtype=torch.float64,
+                )
+                for shape in self.shapes.values()
+            ]
+        )
+        draws = torch.randn(
+            (*batch, self.parameter_count), generator=generator, dtype=torch.float64
+        )
+        return self.unflatten((draws * deviations).to(dtype))
+
+    def forward(self, params: Params, inputs: Tensor) -> Tensor:
+        """Outputs ``(*batch, N, M)`` for inputs ``(N, d)`` or ``(*batch, N, d)``.
+
+        >>> net = MLP([2, 3, 1])
+        >>> net.forward(net.random_params(0, batch=(4,)), torch.zeros(7, 2).double()).shape
+        torch.Size([4, 7, 1])
+        """
+        h = inputs
+        for layer in range(self.depth):
+            h = h @ params[weight_key(layer)].mT
+            if self.biases[layer]:
+                h = h + params[bias_key(layer)][..., None, :]
+            if layer < len(self.activations):
+                h = self.activations[layer].function(h)
+        return h
+
+    # -- to and from other libraries --------------------------------------------------------------
+
+    def to_module(self, params: Params | None = None) -> nn.Sequential:
+        """The same network as ``nn.Sequential`` of Linear and activation modules.
+
+        Args:
+            params: unbatched parameters to load; the module takes their dtype. Without them it has
+                torch's own random initialisation in float32.
+
+        >>> net = MLP([2, 3, 1]); params = net.random_params(0)
+        >>> module = net.to_module(params); x = torch.ones(1, 2).double()
+        >>> bool((module(x) == net.forward(params, x)).all())
+        True
+        """
+        modules: list[nn.Module] = []
+        for layer in range(self.depth):
+            modules.append(
+                nn.Linear(self.widths[layer], self.widths[layer + 1], bias=self.biases[layer])
+            )
+            if layer < len(self.activations):
+                modules.append(self.activations[layer].module())
+        module = nn.Sequential(*modules)
+        if params is not None:
+            if self.check_params(params) != ():
+                raise InputError("to_module takes the parameters of one network, not of a batch")
+            module = module.to(next(iter(params.values())).dtype)
+            module.load_state_dict(params)
+        return module
+
+    @classmethod
+    def from_module(cls, module: nn.Sequential) -> tuple[MLP, Params]:
+        """Architecture and float64 parameters of an ``nn.Sequential`` of Linear and activations.
+
+        Two Linear modules in a row count as an identity activation between them; a first or last
+        ``nn.Identity`` or ``nn.Flatten`` changes nothing and is passed over.
+
+        Raises:
+            InputError: naming the first module that is not supported and its place.
+
+        >>> net, params = MLP.from_module(nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 1)))
+        >>> net.widths, net.activations
+        ((2, 3, 1), (Activation(gelu),))
+        """
+        linears, activations = _read_sequential(module)
+        net = cls(
+            [linears[0].in_features, *(linear.out_features for linear in linears)],
+            activations,
+            [linear.bias is not None for linear in linears],
+        )
+        params: Params = {}
+        for layer, linear in enumerate(linears):
+            params[weight_key(layer)] = linear.weight.detach().to("cpu", torch.float64, copy=True)
+            if linear.bias is not None:
+                params[bias_key(layer)] = linear.bias.detach().to("cpu", torch.float64, copy=True)
+        net.check_params(params)
+        return net, params
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> tuple[MLP, Params]:
+        """Architecture and parameters of a fitted ``MLPRegressor`` or ``MLPClassifier``.
+
+        The network gives what the estimator computes before its output function: predictions of a
+        regressor, logits of a classifier (use ``loss="logistic"`` where it has one output,
+        ``"cross_entropy"`` where it has several). scikit-learn's penalty ``alpha`` is not part of
+        the network.
+
+        Raises:
+            InputError: if the estimator is not a fitted scikit-learn MLP.
+        """
+        if not hasattr(estimator, "coefs_"):
+            raise InputError(
+                f"expected a fitted MLPRegressor or MLPClassifier, got {type(estimator).__name__} "
+                "without coefs_; call its fit first"
+            )
+        names = {"logistic": "sigmoid"}
+        net = cls(
+            [estimator.coefs_[0].shape[0], *(coefs.shape[1] for coefs in estimator.coefs_)],
+            names.get(estimator.activation, estimator.activation),
+        )
+        params: Params = {}
+        for layer, (coefs, intercepts) in enumerate(
+            zip(estimator.coefs_, estimator.intercepts_, strict=True)
+        ):
+            params[weight_key(layer)] = torch.tensor(coefs.T.copy(), dtype=torch.float64)
+            params[bias_key(layer)] = torch.tensor(intercepts.copy(), dtype=torch.float64)
+        net.check_params(params)
+        return net, params
+
+
+def weight_key(layer: int) -> str:
+    """The ``state_dict`` key of linear layer ``layer``'s weight."""
+    return f"{2 * layer}.weight"
+
+
+def bias_key(layer: int) -> str:
+    """The ``state_dict`` key of linear layer ``layer``'s bias."""
+    return f"{2 * layer}.bias"
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    try:
+        given = list(widths)
+    except TypeError:
+        given = [widths]
+    whole = [int(width) if hasattr(width, "__index__") else width for width in given]
+    if len(whole) < 2 or any(not _is_int(width) or width < 1 for width in whole):
+        raise InputError(
+            f"widths {given!r} cannot make a network; give input, hidden layers and output, each "
+            "a whole number of at least 1, as in [2, 3, 1]"
+        )
+    return tuple(whole)
+
+
+def _per_layer_activations(
+    given: ActivationLike | Sequence[ActivationLike], layers: int
+) -> tuple[Activation, ...]:
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        if len(given) != layers:
+            raise InputError(
+                f"{len(given)} activations were given for {layers} hidden layers; give one for "
+                "all, or one for each"
+            )
+        return tuple(activation(each) for each in given)
+    return (activation(given),) * layers
+
+
+def _read_sequential(module: nn.Module) -> tuple[list[nn.Linear], list[Activation]]:
+    if not isinstance(module, nn.Sequential):
+        raise InputError(
+            f"expected an nn.Sequential of Linear and activation modules, got "
+            f"{type(module).__name__}"
+        )
+    linears: list[nn.Linear] = []
+    activations: list[Activation] = []
+    for place, child in enumerate(module):
+        if isinstance(child, nn.Linear):
+            if len(activations) < len(linears):
+                activations.append(activation("identity"))
+            linears.append(child)
+            continue
+        known = activation_of_module(child)
+        harmless = isinstance(child, nn.Identity) or (isinstance(child, nn.Flatten) and not linears)
+        if harmless and (not linears or len(activations) == len(linears)):
+            continue
+        if known is None or not linears or len(activations) == len(linears):
+            why = "is not supported" if known is None else "stands where a Linear is expected"
+            raise InputError(
+                f"module {place}, {child}, {why}; supported is Linear, then an activation "
+                "(Tanh, Sigmoid, Softplus(beta=1), GELU(approximate='none'), SiLU, ReLU, "
+                "LeakyReLU, Identity), then Linear, and so on, ending on a Linear"
+            )
+        activations.append(known)
+    if not linears:
+        raise InputError("the nn.Sequential has no Linear module; expected at least one")
+    if len(activations) == len(linears):
+        last = module[-1]
+        if not isinstance(last, nn.Identity):
+            raise InputError(
+                f"the last module, {last}, is an activation; the last layer must be linear. "
+                "Drop it and put it into the loss (loss='logistic' for Sigmoid)"
+            )
+        activations.pop()
+    return linears, activations

@@ -1,0 +1,159 @@
+"""Points of a loss landscape, plain and embedded, and their derivatives by name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.blocks import UnitBlocks, layer_blocks
+from semiflat.curvature.gradient import output_jacobian, risk_gradient
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.curvature.operators import HessianOperator
+from semiflat.curvature.operators import hessian_operator as _hessian_operator
+from semiflat.embeddings.base import Embedding
+from semiflat.errors import InputError
+from semiflat.networks import Params
+from semiflat.problem import Problem
+
+
+class Point:
+    """Parameters of a problem's network; any at all, critical or not.
+
+    Args:
+        problem: network, data and loss.
+        params: ``dict`` with the keys and shapes of ``problem.net.to_module().state_dict()``; with
+            leading batch axes it is a batch of points, for which the derivatives work too.
+
+    Raises:
+        InputError: if keys or shapes do not fit, or a value is not finite.
+
+    >>> from semiflat import MLP, Problem
+    >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> point = Point(problem, problem.net.random_params(seed=0))
+    >>> gradient(point).shape, hessian(point).shape, round(point.loss, 3)
+    (torch.Size([7]), torch.Size([7, 7]), 0.358)
+    """
+
+    def __init__(self, problem: Problem, params: Params) -> None:
+        self.problem = problem
+        problem.net.check_params(params)
+        self._params: Params = {}
+        for key in problem.net.shapes:
+            tensor = params[key].detach().to("cpu", problem.dtype, copy=True)
+            if not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"parameter {key!r} holds a value that is not finite; a point needs finite ones"
+                )
+            self._params[key] = tensor
+
+    @property
+    def params(self) -> Params:
+        """The parameters, in the problem's dtype."""
+        return self._params
+
+    @cached_property
+    def loss(self) -> Any:
+        """The risk R(θ): a float, or a tensor of the batch's shape."""
+        return _plain(self.problem.risk(self.params))
+
+    @cached_property
+    def gradient_norm(self) -> Any:
+        """``‖∇R‖∞``: a float, or a tensor of the batch's shape."""
+        return _plain(gradient(self).abs().amax(-1))
+
+    def widened_by(self, embedding: Embedding) -> EmbeddedPoint:
+        """The point embedded in a wider network; the same as ``embedding(point)``."""
+        return EmbeddedPoint(self, embedding)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(widths={list(self.problem.net.widths)}, loss={self.loss!r})"
+
+
+class EmbeddedPoint(Point):
+    """A point of a wider network, known by its source and embedding.
+
+    Lazy: the wide parameters are built when ``params`` is asked for and not before. Loss and
+    gradient norm follow from the source by algebra; ``materialize()`` gives a plain point, whose
+    loss and gradient are measured on the wide network.
+
+    Attributes:
+        source: the narrow point.
+        embedding: the embedding, composed if several were applied.
+    """
+
+    def __init__(self, source: Point, embedding: Embedding) -> None:
+        if isinstance(source, EmbeddedPoint):
+            source, embedding = source.source, source.embedding >> embedding
+        self.source = source
+        self.embedding = embedding
+        self.unit_map = embedding.unit_map(source.problem.net)
+        self.problem = source.problem.with_net(
+            source.problem.net.with_hidden(self.unit_map.hidden)
+        )
+
+    @cached_property
+    def _params(self) -> Params:  # type: ignore[override]
+        return self.unit_map.parameters(self.source.problem.net, self.source.params)
+
+    @cached_property
+    def loss(self) -> Any:
+        """The source's loss: the function is the same."""
+        return self.source.loss
+
+    @cached_property
+    def gradient_norm(self) -> Any:
+        """``‖∇R‖∞`` at the wide point, from the source's gradient."""
+        net = self.source.problem.net
+        narrow = net.unflatten(gradient(self.source))
+        condensed = self.unit_map.condensed()  # the largest entry does not ask how many copies
+        wide = condensed.gradient(net, narrow)
+        return _plain(net.with_hidden(condensed.hidden).flatten(wide).abs().amax(-1))
+
+    def materialize(self) -> Point:
+        """The wide point with its parameters built and its origin forgotten."""
+        return Point(self.problem, self.params)
+
+
+def _plain(value: Tensor) -> Any:
+    return float(value) if value.ndim == 0 else value
+
+
+def gradient(point: Point) -> Tensor:
+    """``∇R``, flat in the order of the params dict, shape ``(P,)`` (``(*batch, P)``)."""
+    return risk_gradient(point.problem, point.params)[1]
+
+
+def hessian(point: Point) -> Tensor:
+    """The full Hessian ``∇²R`` in closed form, ``(P, P)`` (``(*batch, P, P)``)."""
+    return risk_gradient_hessian(point.problem, point.params)[2]
+
+
+def jacobian(point: Point) -> Tensor:
+    """``∂f_k(x_ν)/∂θ`` for every sample and output, shape ``(N, M, P)``."""
+    return output_jacobian(point.problem, point.params)
+
+
+def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
+    """F (M × D), G (D × D) and K of one hidden unit, D counting the bias (theory §1, F19 Lemma 4).
+
+    >>> from semiflat import MLP, Problem
+    >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> unit_blocks(Point(problem, problem.net.random_params(0)), layer=0, unit=1).K.shape
+    torch.Size([3, 3])
+    """
+    point.problem.net.check_unit(layer, unit)
+    blocks = layer_blocks(point.problem, point.params, layer)
+    return UnitBlocks(blocks.F[..., unit, :, :], blocks.G[..., unit, :, :])
+
+
+def layer_block(point: Point, layer: int) -> Tensor:
+    """``F∅ = Σ_ν δ_{l+1} x̃ᵀ`` of a hidden layer, (M × D): the gradient of weights that skip it."""
+    return layer_blocks(point.problem, point.params, layer).F_null
+
+
+def hessian_operator(point: Point) -> HessianOperator:
+    """The Hessian as a SciPy ``LinearOperator``, never built."""
+    return _hessian_operator(point.problem, point.params)

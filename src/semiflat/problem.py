@@ -1,0 +1,140 @@
+"""A problem: a network, data and a loss, checked once so that nothing downstream has to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semiflat.errors import InputError
+from semiflat.losses import Loss, loss_named
+from semiflat.networks import MLP, Params
+
+
+class Problem:
+    """The risk ``R(θ) = mean_ν ℓ(f(x_ν; θ), y_ν)`` of a network on a data set (theory §1).
+
+    Args:
+        net: the architecture.
+        X: inputs, shape (N, d); arrays, lists and tensors of any real dtype.
+        y: targets: (N,) or (N, M) numbers, or (N,) classes for ``"cross_entropy"``.
+        loss: ``"squared"`` (½‖f−y‖²), ``"cross_entropy"``, ``"logistic"``, or a function of one
+            sample's output (M,) and target that gives a number.
+        dtype: the precision of every computation; float64 unless you know why not.
+
+    Raises:
+        InputError: for shapes that do not fit, values that are not finite (with row and column),
+            targets the loss cannot use, and a loss or activation that gives two results for one
+            input.
+
+    >>> net = MLP([2, 3, 1])
+    >>> problem = Problem(net, [[0.0, 1.0], [1.0, 0.0]], [1.0, -1.0])
+    >>> float(problem.risk(net.random_params(seed=0))) > 0
+    True
+    """
+
+    def __init__(
+        self,
+        net: MLP,
+        X: Any,
+        y: Any,
+        loss: str | Loss | Callable[[Tensor, Tensor], Tensor] = "squared",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if not isinstance(net, MLP):
+            raise InputError(
+                f"net must be an MLP, not {type(net).__name__}; for an nn.Sequential use "
+                "MLP.from_module"
+            )
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype must be a floating-point type, not {dtype}")
+        self.net = net
+        self.dtype = dtype
+        self.loss = loss_named(loss)
+        self.X = _finite("X", X, dtype)
+        if self.X.ndim != 2 or self.X.shape[1] != net.inputs or self.X.shape[0] == 0:
+            raise InputError(
+                f"X has shape {tuple(self.X.shape)}; a network with {net.inputs} input(s) needs "
+                f"(N, {net.inputs}) with at least one sample"
+            )
+        targets = _finite("y", y, dtype)
+        if targets.ndim == 0 or targets.shape[0] != len(self.X):
+            raise InputError(
+                f"y has {len(targets) if targets.ndim else 'no'} rows, but X has {len(self.X)} "
+                "samples; give one target a sample"
+            )
+        self.y = self.loss.targets(targets, len(self.X), net.outputs)
+        self._probe_determinism()
+
+    def with_net(self, net: MLP) -> Problem:
+        """The same data and loss for another network with the same input and output."""
+        if (net.inputs, net.outputs) != (self.net.inputs, self.net.outputs):
+            raise InputError(
+                f"a network with {net.inputs} input(s) and {net.outputs} output(s) does not fit "
+                f"data for {self.net.inputs} and {self.net.outputs}"
+            )
+        other = object.__new__(Problem)
+        other.__dict__ = self.__dict__ | {"net": net}
+        return other
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return len(self.X)
+
+    def risk(self, params: Params) -> Tensor:
+        """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
+        return self.loss.value(self.net.forward(params, self.X), self.y).mean(-1)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 of shapes and float64 values of X and y."""
+        digest = hashlib.sha256()
+        for tensor in (self.X, self.y):
+            array = np.ascontiguousarray(tensor.to(torch.float64).numpy(), dtype="<f8")
+            digest.update(repr(array.shape).encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return (
+            f"Problem(widths={list(self.net.widths)}, "
+            f"activation={[a.name for a in self.net.activations]}, loss={self.loss.name!r}, "
+            f"samples={self.samples})"
+        )
+
+    def _probe_determinism(self) -> None:
+        # A random loss or activation would make every derivative below meaningless.
+        params = self.net.random_params(seed=0, dtype=self.dtype)
+        first, second = self.risk(params), self.risk(params)
+        if not torch.equal(first, second) and bool(torch.isfinite(first)):
+            raise InputError(
+                f"the risk of one network came out as {float(first)!r} and then {float(second)!r}; "
+                "loss and activation must give the same result for the same input"
+            )
+
+
+def _finite(name: str, given: Any, dtype: torch.dtype) -> Tensor:
+    try:
+        tensor = torch.as_tensor(
+            given if isinstance(given, Tensor) else np.asarray(given), device="cpu"
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array of numbers: {error}") from error
+    if tensor.is_complex():
+        raise InputError(f"{name} holds complex numbers; expected real ones")
+    tensor = tensor.detach().to(dtype, copy=True)
+    wrong = ~torch.isfinite(tensor)
+    if wrong.any():
+        where = wrong.nonzero()[0].tolist()
+        place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
+        raise InputError(
+            f"{name} holds {tensor[tuple(where)].item()} at {place} (counted from 0), one of "
+            f"{int(wrong.sum())} values that are not finite; remove or impute them"
+        )
+    return tensor
