@@ -15,3 +15,5 @@ from semiflat.points import (
     layer_block,
     unit_blocks,
 )
+from semiflat.search import CriticalPoint, SearchResult, Status, find_critical_point, find_critical_points, search
+from semiflat.verdicts import Certainty, Inertia, Kind, Verdict, judge

@@ -7,10 +7,12 @@ batch of networks is the same dict with bigger tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -174,7 +176,7 @@ class MLP:
                 f"a vector of length {vector.shape[-1]} does not fit widths {list(self.widths)}, "
                 f"which have {self.parameter_count} parameters"
             )
-        sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = vector.split(sizes, dim=-1)
         return {
             key: part.reshape(*vector.shape[:-1], *shape)
@@ -197,27 +199,23 @@ class MLP:
     ) -> Params:
         """Gaussian parameters: weights with deviation ``scale/√fan_in``, biases with ``scale/2``.
 
-        With a batch, network k does not depend on how many follow it.
+        Network k of a batch depends on ``seed`` and k alone, not on how many there are.
         """
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-        deviations = torch.cat(
+        deviations = np.concatenate(
             [
-                torch.full(
-                    (torch.Size(shape).numel(),),
-                    scale / shape[1] ** 0.5 if len(shape) == 2 else scale / 2,
-                    dtype=torch.float64,
-                )
+                np.full(math.prod(shape), scale / shape[1] ** 0.5 if len(shape) == 2 else scale / 2)
                 for shape in self.shapes.values()
             ]
         )
-        draws = torch.randn(
-            (*batch, self.parameter_count), generator=generator, dtype=torch.float64
+        entropy = np.random.SeedSequence(seed).entropy
+        draws = np.stack(
+            [
+                np.random.default_rng([entropy, k]).standard_normal(self.parameter_count)
+                for k in range(math.prod(batch))
+            ]
         )
-        return self.unflatten((draws * deviations).to(dtype))
+        drawn = torch.from_numpy(draws * deviations).reshape(*batch, -1)
+        return self.unflatten(drawn.to(dtype))
 
     def forward(self, params: Params, inputs: Tensor) -> Tensor:
         """Outputs ``(*batch, N, M)`` for inputs ``(N, d)`` or ``(*batch, N, d)``.

@@ -1,0 +1,236 @@
+"""Directions at a wide point that the narrow network does not have, and their curvature.
+
+Move copy j of a unit by ``Δw_j = a_j w`` and ``Δv_j = c_j v`` with ``Σλ_j a_j = 0`` and ``Σc_j = 0``. The
+function does not change to first order, and the risk's second derivative along the move is
+``2(Σ c_j a_j) vᵀFw + (Σ λ_j a_j²) wᵀGw`` (F19 Lemma 4). A null unit, moved by v, w and by ``−σ(α)v`` in
+the bias above, gives ``2σ'(α) vᵀF∅w``. So the steepest such direction is a small eigenproblem, whatever
+the width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.embeddings.unit_map import Copies, Nulls, UnitMap
+from semiflat.networks import MLP, Params, bias_key, weight_key
+
+Segments = list[tuple[int, int, float]]
+"""(start, count, value): a vector over the copies of a unit, zero elsewhere."""
+
+
+@dataclass(frozen=True)
+class WideDirection:
+    """A direction at a wide point: its curvature now, its entries when asked for.
+
+    Attributes:
+        curvature: second derivative of the risk along it, at unit length.
+        build: makes the params-shaped direction of unit length.
+    """
+
+    curvature: float
+    build: Callable[[], Params]
+
+
+def lifted(unit_map: UnitMap, net: MLP, narrow: Tensor, curvature: float) -> WideDirection:
+    """A direction of the narrow network, of unit length with that curvature, at the wide point."""
+    parts = net.unflatten(narrow)
+    above, below = _multiplicities(unit_map, net)
+    squared = 0.0  # ‖A v‖², from how often and with which shares each entry is repeated
+    for layer in range(net.depth):
+        weight = parts[weight_key(layer)].square() * above[layer][:, None] * below[layer]
+        squared += float(weight.sum())
+        if net.biases[layer]:
+            squared += float((parts[bias_key(layer)].square() * above[layer]).sum())
+
+    def build() -> Params:
+        return {k: t / squared**0.5 for k, t in unit_map.tangent(net, parts).items()}
+
+    return WideDirection(curvature / squared, build)
+
+
+def steepest_copy(
+    unit_map: UnitMap, net: MLP, layer: int, unit: int, F: Tensor, G: Tensor
+) -> WideDirection | None:
+    """The direction of most negative curvature among moves of one replicated unit, if any."""
+    best: tuple[float, Tensor, Segments, Segments] | None = None
+    above, below = _norms(unit_map, net, layer)
+    for moves in _copy_moves(unit_map, layer, unit):
+        a, c, mixed, bent = moves
+        scale_v = (sum(n * x * x for _, n, x in c) * above).sqrt()
+        scale_w = (sum(n * x * x for _, n, x in a) * below).sqrt()
+        corner = torch.zeros((len(F), len(F)), dtype=F.dtype)
+        form = torch.cat(
+            [
+                torch.cat([corner, mixed * F], dim=1),
+                torch.cat([mixed * F.mT, bent * G], dim=1),
+            ]
+        )
+        scale = torch.cat([scale_v, scale_w])
+        values, vectors = torch.linalg.eigh(form / scale[:, None] / scale)
+        if best is None or float(values[0]) < best[0]:
+            best = (float(values[0]), vectors[:, 0] / scale, a, c)
+    if best is None or best[0] >= 0:
+        return None
+    curvature, solution, a, c = best
+    v, w = solution[: len(F)], solution[len(F) :]
+    return WideDirection(curvature, lambda: _build_copies(unit_map, net, layer, unit, a, c, v, w))
+
+
+def steepest_null(unit_map: UnitMap, net: MLP, layer: int, F_null: Tensor) -> WideDirection | None:
+    """The direction of most negative curvature among moves of one null unit, if any."""
+    above, below = _norms(unit_map, net, layer)
+    best: tuple[float, Tensor, Tensor, int, float] | None = None
+    start = 0
+    for run in unit_map.layers[layer]:
+        if isinstance(run, Nulls):
+            alpha = torch.tensor(float(run.bias), dtype=F_null.dtype)
+            value, slope, _ = (float(t) for t in net.activations[layer].derivatives(alpha))
+            scale_v, scale_w = ((1 + value**2) * above).sqrt(), below.sqrt()
+            u, s, vh = torch.linalg.svd(slope * F_null / scale_v[:, None] / scale_w)
+            if s[0] > 0 and (best is None or -float(s[0]) < best[0]):
+                v, w = -u[:, 0] / scale_v / 2**0.5, vh[0] / scale_w / 2**0.5
+                best = (-float(s[0]), v, w, start, value)
+        start += run.count
+    if best is None:
+        return None
+    curvature, v, w, place, value = best
+    return WideDirection(curvature, lambda: _build_null(unit_map, net, layer, place, value, v, w))
+
+
+def _copy_moves(
+    unit_map: UnitMap, layer: int, unit: int
+) -> list[tuple[Segments, Segments, float, float]]:
+    """(a, c, Σca, Σλa²) for the kinds of move that the signs of the λ allow."""
+    segments: Segments = []
+    start = 0
+    for weight, count in unit_map.shares(layer, unit):
+        segments.append((start, count, float(weight)))
+        start += count
+    if start < 2:
+        return []
+    single = [
+        (at + k, 1, weight) for at, count, weight in segments for k in range(min(count, 2))
+    ]
+    moves = []
+    positive = sorted((s for s in single if s[2] > 0), key=lambda s: -s[2])
+    if len(positive) >= 2:
+        # Only two copies move; the largest shares need the smallest moves.
+        a: Segments = [
+            (positive[0][0], 1, 1 / positive[0][2]),
+            (positive[1][0], 1, -1 / positive[1][2]),
+        ]
+        moves.append(_balanced(a, [positive[0], positive[1]]))
+    negative = sorted((s for s in single if s[2] < 0), key=lambda s: s[2])
+    if negative:
+        # One negative copy against all positive ones: Σλa² = −|λ|(1 − |λ|/Σ₊) < 0 always.
+        at, _, weight = negative[0]
+        plus = [s for s in segments if s[2] > 0]
+        together = sum(n * x for _, n, x in plus)
+        a = [(at, 1, 1.0)] + [(s, n, -weight / together) for s, n, _ in plus]
+        moves.append(_balanced(a, [(at, 1, weight), *plus]))
+    zero = [s for s in single if s[2] == 0]
+    if zero:
+        other = next(s for s in single if s[0] != zero[0][0])
+        moves.append(([(zero[0][0], 1, 1.0)], [(zero[0][0], 1, 1.0), (other[0], 1, -1.0)], 1.0, 0.0))
+    return moves
+
+
+def _balanced(a: Segments, shares: Segments) -> tuple[Segments, Segments, float, float]:
+    """With ``c_j = λ_j a_j``, both sums of the second derivative are Σλa²."""
+    c = [(at, n, x * weight) for (at, n, x), (_, _, weight) in zip(a, shares, strict=True)]
+    bent = sum(n * x * y for (_, n, x), (_, _, y) in zip(a, c, strict=True))
+    return a, c, bent, bent
+
+
+def _build_copies(
+    unit_map: UnitMap, net: MLP, layer: int, unit: int, a: Segments, c: Segments, v: Tensor, w: Tensor
+) -> Params:
+    wide = net.with_hidden(unit_map.hidden)
+    places = _places(unit_map, layer, unit)
+    rows = _zeros(wide, v.dtype)
+    row, column = _lift_row(unit_map, net, layer, w), _lift_column(unit_map, net, layer, v)
+    weight, bias = weight_key(layer), bias_key(layer)
+    for at, count, value in a:
+        chosen = places[at : at + count]
+        rows[weight][chosen] += value * row[: wide.widths[layer]]
+        if net.biases[layer]:
+            rows[bias][chosen] += value * w[-1]
+    for at, count, value in c:
+        rows[weight_key(layer + 1)][:, places[at : at + count]] += value * column[:, None]
+    return rows
+
+
+def _build_null(
+    unit_map: UnitMap, net: MLP, layer: int, place: int, value: float, v: Tensor, w: Tensor
+) -> Params:
+    wide = net.with_hidden(unit_map.hidden)
+    rows = _zeros(wide, v.dtype)
+    row, column = _lift_row(unit_map, net, layer, w), _lift_column(unit_map, net, layer, v)
+    rows[weight_key(layer)][place] += row[: wide.widths[layer]]
+    if net.biases[layer]:
+        rows[bias_key(layer)][place] += w[-1]
+    rows[weight_key(layer + 1)][:, place] += column
+    rows[bias_key(layer + 1)] -= value * column
+    return rows
+
+
+def _zeros(net: MLP, dtype: torch.dtype) -> Params:
+    return {key: torch.zeros(shape, dtype=dtype) for key, shape in net.shapes.items()}
+
+
+def _places(unit_map: UnitMap, layer: int, unit: int) -> Tensor:
+    """Where the copies of a unit stand in the wide layer, in order."""
+    start, parts = 0, []
+    for run in unit_map.layers[layer]:
+        if isinstance(run, Copies) and run.source == unit:
+            parts.append(torch.arange(start, start + run.count))
+        start += run.count
+    return torch.cat(parts)
+
+
+def _lift_row(unit_map: UnitMap, net: MLP, layer: int, w: Tensor) -> Tensor:
+    """Incoming weights w of a narrow unit as those of a wide one: shared out over the copies below."""
+    if layer == 0:
+        return w
+    parts = [
+        (w[run.source] * float(run.weight) if isinstance(run, Copies) else w.new_zeros(()))
+        .expand(run.count)
+        for run in unit_map.layers[layer - 1]
+    ]
+    return torch.cat(parts)
+
+
+def _lift_column(unit_map: UnitMap, net: MLP, layer: int, v: Tensor) -> Tensor:
+    """Outgoing weights v of a narrow unit as those of a wide one: the same to every copy above."""
+    if layer + 1 == len(net.hidden):
+        return v
+    parts = [
+        (v[run.source] if isinstance(run, Copies) else v.new_zeros(())).expand(run.count)
+        for run in unit_map.layers[layer + 1]
+    ]
+    return torch.cat(parts)
+
+
+def _norms(unit_map: UnitMap, net: MLP, layer: int) -> tuple[Tensor, Tensor]:
+    """Squared lengths that unit entries of v (M) and w (D) have at the wide point."""
+    above, below = _multiplicities(unit_map, net)
+    incoming = below[layer]
+    if net.biases[layer]:
+        incoming = torch.cat([incoming, incoming.new_ones(1)])
+    return above[layer + 1], incoming
+
+
+def _multiplicities(unit_map: UnitMap, net: MLP) -> tuple[list[Tensor], list[Tensor]]:
+    """For each linear layer: how many copies each output has, and Σλ² of each input's copies."""
+    counts = [torch.ones(net.inputs, dtype=torch.float64)]
+    squares = [torch.ones(net.inputs, dtype=torch.float64)]
+    for layer, width in enumerate(net.hidden):
+        shares = [unit_map.shares(layer, unit) for unit in range(width)]
+        counts.append(torch.tensor([float(sum(n for _, n in s)) for s in shares]).double())
+        squares.append(torch.tensor([sum(n * float(w) ** 2 for w, n in s) for s in shares]).double())
+    counts.append(torch.ones(net.outputs, dtype=torch.float64))
+    return counts[1:], squares

@@ -1,0 +1,14 @@
+"""Search for critical points: batched, second order, honest about how each run ended."""
+
+from semiflat.search.find import find_critical_point, find_critical_points, search
+from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
+
+__all__ = [
+    "CriticalPoint",
+    "SearchRecord",
+    "SearchResult",
+    "Status",
+    "find_critical_point",
+    "find_critical_points",
+    "search",
+]

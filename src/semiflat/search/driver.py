@@ -1,0 +1,188 @@
+"""The loop that takes a batch of networks to critical points, one method's steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.gradient import risk_gradient
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.problem import Problem
+from semiflat.search.methods import Eigen, Method, TrustRegion
+
+EPS = torch.finfo(torch.float64).eps
+POLISH = 12
+"""Newton steps spent below the tolerance on going down to the rounding floor."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """When to stop.
+
+    Attributes:
+        tolerance: ``‖∇R‖∞`` of a critical point.
+        max_iterations: steps tried by one run.
+        largest: parameter size beyond which a run counts as gone to infinity.
+    """
+
+    tolerance: float = 1e-10
+    max_iterations: int = 1000
+    largest: float = 1e5
+
+
+@dataclass
+class Runs:
+    """A batch of runs: where they are and how they got there. All tensors have the runs first.
+
+    ``below`` counts steps taken below the tolerance; ``halfway`` is the largest parameter and the
+    risk when half of the iterations were spent.
+    """
+
+    theta: Tensor
+    risk: Tensor
+    gradient: Tensor
+    iterations: Tensor
+    below: Tensor
+    stuck: Tensor
+    halfway: Tensor
+
+
+def drive(
+    problem: Problem,
+    starts: Tensor,
+    options: Options,
+    method: Method,
+    progress: Callable[[int], None] = lambda ended: None,
+) -> tuple[Runs, bool]:
+    """Run every start (B, P) until it has converged, cannot move, or has used up its iterations.
+
+    Args:
+        progress: called with the number of runs that ended since the last call.
+
+    Returns:
+        The runs, and whether Ctrl-C stopped them early.
+    """
+    loop = _Loop(problem, starts, options, method)
+    interrupted = False
+    try:
+        while len(loop.active):
+            progress(loop.advance())
+    except KeyboardInterrupt:
+        interrupted = True
+    return loop.runs, interrupted
+
+
+class _Loop:
+    def __init__(
+        self, problem: Problem, starts: Tensor, options: Options, method: Method
+    ) -> None:
+        self.problem, self.options, self.method = problem, options, method
+        count = len(starts)
+        risk, gradient, hessian = self._derivatives(starts)
+        zeros = torch.zeros(count, dtype=torch.int64)
+        self.runs = Runs(
+            starts.clone(),
+            risk,
+            gradient,
+            zeros.clone(),
+            zeros.clone(),
+            torch.zeros(count, dtype=torch.bool),
+            torch.stack([starts.abs().amax(-1), risk], -1),
+        )
+        finite = torch.isfinite(risk) & torch.isfinite(hessian).all(-1).all(-1)
+        self.active = finite.nonzero().flatten()
+        self.eigen: Eigen = _eigen(hessian[self.active])
+        self.radius = torch.ones(len(self.active), dtype=torch.float64)
+
+    def _derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return risk_gradient_hessian(self.problem, self.problem.net.unflatten(theta))
+
+    def advance(self) -> int:
+        """One step of every active run; returns how many ended."""
+        runs, index = self.runs, self.active
+        risk, gradient = runs.risk[index], runs.gradient[index]
+        step, promised = self.method.step(gradient, self.eigen, self.radius)
+        trial = runs.theta[index] + step
+        new_risk, new_gradient = risk_gradient(self.problem, self.problem.net.unflatten(trial))
+        ratio, accepted = self._compare(risk, gradient, promised, new_risk, new_gradient, index)
+        length = torch.linalg.vector_norm(step, dim=-1)
+        self.radius = torch.where(ratio < 0.25, length / 4, self.radius)
+        far = (ratio > 0.75) & (length > 0.9 * self.radius)
+        self.radius = torch.where(far, 2 * self.radius, self.radius).clamp(max=1e4)
+        runs.iterations[index] += 1
+        self._accept(accepted, trial, new_risk, new_gradient)
+        small = runs.gradient[index].abs().amax(-1) <= self.options.tolerance
+        runs.below[index] += small
+        self._note_halfway(index)
+        still = length <= 4 * EPS * torch.linalg.vector_norm(trial, dim=-1)
+        runs.stuck[index] = still & ~accepted
+        return self._retire(small & ~accepted)
+
+    def _compare(
+        self,
+        risk: Tensor,
+        gradient: Tensor,
+        promised: Tensor,
+        new_risk: Tensor,
+        new_gradient: Tensor,
+        index: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        merit = self.method.merit(risk, gradient)
+        new_merit = self.method.merit(new_risk, new_gradient)
+        ratio = (merit - new_merit) / promised.clamp(min=1e-300)
+        finite = torch.isfinite(new_risk) & torch.isfinite(new_gradient).all(-1)
+        # Below the rounding of the merit its decrease says nothing; the gradient still does.
+        blind = promised <= 64 * EPS * merit.abs()
+        size, new_size = (torch.linalg.vector_norm(g, dim=-1) for g in (gradient, new_gradient))
+        ratio = torch.where(blind, torch.where(new_size < size, 0.5, 0.0).to(ratio.dtype), ratio)
+        # Once below the tolerance, only a clear gain is worth another step.
+        polishing = self.runs.below[index] > 0
+        gains = ~polishing | (new_size < 0.7 * size) | (promised > 1e-6 * merit.abs())
+        ratio = torch.where(finite, ratio, torch.zeros_like(ratio))
+        return ratio, finite & (ratio > 1e-4) & gains
+
+    def _accept(self, accepted: Tensor, trial: Tensor, risk: Tensor, gradient: Tensor) -> None:
+        moved = self.active[accepted]
+        if not len(moved):
+            return
+        self.runs.theta[moved] = trial[accepted]
+        self.runs.risk[moved] = risk[accepted]
+        self.runs.gradient[moved] = gradient[accepted]
+        values, vectors = _eigen(self._derivatives(trial[accepted])[2])
+        self.eigen[0][accepted], self.eigen[1][accepted] = values, vectors
+
+    def _note_halfway(self, index: Tensor) -> None:
+        now = index[self.runs.iterations[index] == self.options.max_iterations // 2]
+        if len(now):
+            sizes = self.runs.theta[now].abs().amax(-1)
+            self.runs.halfway[now] = torch.stack([sizes, self.runs.risk[now]], -1)
+
+    def _retire(self, settled: Tensor) -> int:
+        runs, index = self.runs, self.active
+        downhill = torch.zeros_like(settled)
+        if isinstance(self.method, TrustRegion):
+            # A saddle is no place to stop for who looks for a minimum.
+            scale = self.eigen[0].abs().amax(-1)
+            downhill = self.eigen[0][:, 0] < -1e-9 * scale
+        ended = (
+            (settled & ~downhill)
+            | (runs.below[index] >= POLISH) & ~downhill
+            | runs.stuck[index]
+            | (runs.iterations[index] >= self.options.max_iterations)
+            | (runs.theta[index].abs().amax(-1) > self.options.largest)
+        )
+        if ended.any():
+            keep = ~ended
+            self.active, self.radius = index[keep], self.radius[keep]
+            self.eigen = (self.eigen[0][keep], self.eigen[1][keep])
+        return int(ended.sum())
+
+
+def _eigen(hessian: Tensor) -> Eigen:
+    # A Hessian that overflowed stands for a run that will be rejected; it must not stop the others.
+    clean = torch.where(torch.isfinite(hessian), hessian, 0.0)
+    values, vectors = torch.linalg.eigh(clean)
+    return values, vectors

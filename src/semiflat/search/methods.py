@@ -1,0 +1,99 @@
+"""The two second-order steps: down the loss, and towards any critical point."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Eigen = tuple[Tensor, Tensor]
+"""Eigenvalues (B, P) and eigenvectors (B, P, P) of a batch of Hessians."""
+
+
+class Method(Protocol):
+    """A step within a trust radius, and the merit it is to lower."""
+
+    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
+        """What a step is to lower, (B,)."""
+
+    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps (B, P) of length ≤ radius (B,), and the decrease of the merit they promise (B,)."""
+
+
+class TrustRegion:
+    """Minimise the loss: the exact minimiser of the quadratic model inside the radius.
+
+    Negative curvature is followed, so saddles do not hold it (Moré & Sorensen 1983).
+    """
+
+    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
+        return risk
+
+    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
+        values, vectors = eigen
+        along = _rotate(vectors.mT, gradient)
+        moves = bounded_newton(values, along, radius)
+        promised = -(along * moves + values * moves.square() / 2).sum(-1)
+        return _rotate(vectors, moves), promised
+
+
+class GradientSystem:
+    """Reach a critical point of any index: Levenberg–Marquardt on ``∇R = 0``.
+
+    The merit is ``½‖∇R‖²`` and its Jacobian the Hessian, so saddles and maxima attract as minima do.
+    A minimum of ``‖∇R‖`` that is no critical point attracts too, and is reported as STALLED.
+    """
+
+    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.square().sum(-1) / 2
+
+    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
+        values, vectors = eigen
+        along = _rotate(vectors.mT, gradient)
+        squared, pulled = values.square(), values * along
+        ascending = squared.argsort(-1)
+        moves = torch.zeros_like(along).scatter(
+            -1,
+            ascending,
+            bounded_newton(squared.gather(-1, ascending), pulled.gather(-1, ascending), radius),
+        )
+        promised = (along.square() - (along + values * moves).square()).sum(-1) / 2
+        return _rotate(vectors, moves), promised
+
+
+def _rotate(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector[..., None]).squeeze(-1)
+
+
+def bounded_newton(values: Tensor, slope: Tensor, radius: Tensor) -> Tensor:
+    """The minimiser of ``slope·p + ½ Σ values p²`` with ``‖p‖ ≤ radius``, row by row.
+
+    Args:
+        values: curvatures in ascending order, (B, P).
+        slope: (B, P).
+        radius: (B,).
+    """
+    lowest = values[:, 0]
+    scale = values.abs().amax(-1).clamp(min=1e-300)
+    # μ ≥ low makes every values + μ positive; the step shrinks from there on as μ grows.
+    low = (-lowest).clamp(min=0) + 1e-15 * scale
+    high = low + torch.linalg.vector_norm(slope, dim=-1) / radius + 1e-15 * scale
+
+    def moves(mu: Tensor) -> Tensor:
+        return -slope / (values + mu[:, None])
+
+    free = (lowest > 1e-14 * scale) & (
+        torch.linalg.vector_norm(slope / values.clamp(min=1e-300), dim=-1) <= radius
+    )
+    for _ in range(60):
+        middle = torch.where(low > 0.1 * high, (low + high) / 2, (low * high).sqrt())
+        long = torch.linalg.vector_norm(moves(middle), dim=-1) > radius
+        low, high = torch.where(long, middle, low), torch.where(long, high, middle)
+    found = moves(torch.where(free, torch.zeros_like(high), high))
+    # The hard case: no slope along the lowest, negative curvature. Go that way to the boundary.
+    short = (lowest < 0) & (torch.linalg.vector_norm(found, dim=-1) < 0.9 * radius)
+    rest = (radius.square() - found[:, 1:].square().sum(-1)).clamp(min=0).sqrt()
+    towards = torch.where(found[:, 0] < 0, -rest, rest)
+    found[:, 0] = torch.where(short, towards, found[:, 0])
+    return found

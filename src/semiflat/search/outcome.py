@@ -1,0 +1,86 @@
+"""What a run that has ended is worth: a small gradient alone proves nothing."""
+
+from __future__ import annotations
+
+import torch
+
+from semiflat.evidence import Evidence
+from semiflat.points import Point
+from semiflat.search.driver import Options
+from semiflat.search.record import Status
+from semiflat.symmetries.flatness import flatness
+
+# A parameter vector that lies this much (cosine) within the Hessian's unexplained kernel has got
+# there by running along it.
+ALONG_KERNEL = 0.5
+
+
+def outcome(
+    point: Point, iterations: int, halfway: tuple[float, float], options: Options
+) -> tuple[Status, str]:
+    """Status of a run that ended at ``point``, and the evidence in words.
+
+    Args:
+        halfway: largest parameter and risk when half of the iterations were spent.
+    """
+    largest = max(float(tensor.abs().max()) for tensor in point.params.values())
+    small = point.gradient_norm <= options.tolerance
+    if small:
+        return _at_small_gradient(point, largest, options)
+    if largest > options.largest:
+        return (
+            Status.DIVERGED,
+            f"the largest parameter passed {options.largest:.0e} at gradient "
+            f"{point.gradient_norm:.1e}",
+        )
+    grown, gained = largest / max(halfway[0], 1e-300), 1 - point.loss / halfway[1]
+    if iterations >= options.max_iterations:
+        if grown > 1.25 and gained < 0.05:
+            return (
+                Status.DIVERGED,
+                f"in the last half of {iterations} iterations the largest parameter grew {grown:.2g} "
+                f"times, to {largest:.3g}, while the loss fell by {100 * gained:.1g} %; gradient "
+                f"{point.gradient_norm:.1e}",
+            )
+        return (
+            Status.MAX_ITERATIONS,
+            f"gradient {point.gradient_norm:.1e} after {iterations} iterations",
+        )
+    return (
+        Status.STALLED,
+        f"no step of more than rounding size lowers the merit, at gradient {point.gradient_norm:.1e}",
+    )
+
+
+def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[Status, str]:
+    evidence = Evidence(point, options.tolerance)
+    flat = flatness(evidence)
+    spectrum = evidence.spectrum
+    _, hidden, _, doubtful = spectrum.decided()
+    explained = flat.joint.shape[1]
+    if not doubtful and hidden == explained:
+        seen = spectrum.values.abs()
+        seen = seen[seen > spectrum.floor]
+        least = f"{float(seen.min()):.2g}" if len(seen) else "none"
+        return (
+            Status.CONVERGED,
+            f"gradient {point.gradient_norm:.1e}; smallest eigenvalue in size {least}, noise floor "
+            f"{spectrum.floor:.1g}; {explained} flat directions, all explained",
+        )
+    unclear = spectrum.vectors[:, spectrum.values.abs() <= 10 * spectrum.floor]
+    unclear = unclear - flat.joint @ (flat.joint.mT @ unclear)
+    left, sizes, _ = torch.linalg.svd(unclear, full_matrices=False)
+    kernel = left[:, sizes > 0.5]
+    vector = evidence.vector
+    cosine = float(torch.linalg.vector_norm(kernel.mT @ vector) / torch.linalg.vector_norm(vector))
+    numbers = (
+        f"gradient {point.gradient_norm:.1e}, but {kernel.shape[1]} eigenvalues are zero within the "
+        f"noise floor {10 * spectrum.floor:.1g} for no known reason; largest parameter {largest:.3g}"
+    )
+    if cosine > ALONG_KERNEL:
+        return (
+            Status.DIVERGED,
+            f"{numbers}; the parameters lie along those directions (cosine {cosine:.2f}): a minimum "
+            "at infinity, not a critical point",
+        )
+    return Status.STALLED, f"{numbers}; cosine {cosine:.2f}"

@@ -1,0 +1,349 @@
+"""Directions along which the loss is constant on the data, family by family and with the reason.
+
+Two uses. A zero eigenvalue of a Hessian is explained if its direction lies in one of the families.
+And a point whose positive semidefinite Hessian has a kernel is a minimum if the loss is constant on a
+manifold through it whose tangent space is the whole kernel (theory §3, Morse–Bott). The second needs
+families that hold *together*: composing the moves they stand for must again keep the loss. That is
+so for all families here marked ``joint``:
+
+- moves of ``[W_l, b_l]`` in the null space of what the layer is fed with on the data leave every
+  activation as it is, in all layers at once (duplicate and constant units, constant or collinear
+  inputs, the outgoing weights of dead units);
+- a unit nobody listens to may change its incoming weights, as long as nobody starts to listen: so
+  moves of its outgoing weights are then not joint;
+- the shift that softmax ignores, scaling of positively homogeneous units, and mixing of units that
+  are linear on the data with one another apply at every nearby point, so they compose with the rest;
+- where every sample is fitted exactly and the Jacobian has full row rank, the exact fits form a
+  manifold whose tangent space is the Jacobian's kernel, and all else lies inside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.gradient import flat_rows, output_jacobian
+from semiflat.networks import MLP, Params, weight_key
+from semiflat.problem import Problem
+from semiflat.symmetries.on_data import OnData
+
+# Two tangents closer than this in angle are one: structural ones differ by rounding or by far more.
+SAME_DIRECTION = 1e-9
+
+
+@dataclass(frozen=True)
+class FlatFamily:
+    """Directions along which the loss is constant on the data, for one reason.
+
+    Attributes:
+        name: short name, such as ``"duplicate units"``.
+        reason: one sentence.
+        dimension: number of independent directions in this family alone.
+        joint: whether moves along it compose with those of all other joint families.
+    """
+
+    name: str
+    reason: str
+    dimension: int
+    joint: bool = True
+
+
+@dataclass(frozen=True)
+class TangentFamily(FlatFamily):
+    """A family with its directions: ``tangents`` of shape (k, P), flat order, k ≥ dimension."""
+
+    tangents: Tensor = torch.empty(0)
+
+
+def flat_families(problem: Problem, params: Params) -> list[TangentFamily]:
+    """All families of flat directions at a point, critical or not.
+
+    Args:
+        params: unbatched parameters.
+
+    Returns:
+        The families that are not empty. They may overlap; :func:`span` counts overlaps once.
+    """
+    data = OnData(problem, params)
+    families: list[TangentFamily | None] = []
+    for layer in range(problem.net.depth):
+        families += _null_space_moves(data, layer)
+    for layer in range(len(problem.net.hidden)):
+        families += [_unheard(data, layer), _constant_bias(data, layer)]
+        families += _linear_mixing(data, layer)
+    families += [_softmax_shift(data), _exact_fits(data)]
+    return [family for family in families if family is not None]
+
+
+def span(families: list[TangentFamily], size: int) -> Tensor:
+    """An orthonormal basis (P, k) of all directions of ``families``, overlaps counted once."""
+    basis = torch.zeros((size, 0), dtype=torch.float64)
+    for family in families:
+        basis = torch.cat([basis, _fresh(family.tangents, basis)], dim=1)
+    return basis
+
+
+def _fresh(tangents: Tensor, basis: Tensor) -> Tensor:
+    columns = tangents.mT.to(torch.float64)
+    columns = columns / torch.linalg.vector_norm(columns, dim=0).clamp(min=1e-300)
+    for _ in range(2):  # once more, because the first projection leaves rounding behind
+        columns = columns - basis @ (basis.mT @ columns)
+    left, sizes, _ = torch.linalg.svd(columns, full_matrices=False)
+    return left[:, sizes > SAME_DIRECTION * max(1.0, columns.shape[1] ** 0.5)]
+
+
+def _family(
+    name: str, reason: str, tangents: Tensor | list[Tensor], joint: bool = True
+) -> TangentFamily | None:
+    if isinstance(tangents, list):
+        if not tangents:
+            return None
+        tangents = torch.cat([t.reshape(-1, t.shape[-1]) for t in tangents])
+    lengths = torch.linalg.vector_norm(tangents, dim=-1)
+    tangents = tangents[lengths > 0]
+    if not len(tangents):
+        return None
+    empty = torch.zeros((tangents.shape[-1], 0), dtype=torch.float64)
+    return TangentFamily(name, reason, _fresh(tangents, empty).shape[1], joint, tangents)
+
+
+def _in_layer(net: MLP, layer: int, rows: Tensor) -> Tensor:
+    """Moves of ``[W_l, b_l]``, shape (k, out, D), as flat directions (k, P)."""
+    flat = flat_rows(net, layer, rows)
+    before = sum(net.widths[i + 1] * net.fan_in(i) for i in range(layer))
+    after = net.parameter_count - before - flat.shape[-1]
+    return torch.nn.functional.pad(flat, (before, after))
+
+
+def _every_row(net: MLP, layer: int, vectors: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Each row of ``[W_l, b_l]`` moved along each of ``vectors`` (q, D): flat, (out·q, P)."""
+    eye = torch.eye(net.widths[layer + 1], dtype=vectors.dtype)
+    eye = eye if rows is None else eye[rows]
+    moves = eye[:, None, :, None] * vectors[None, :, None, :]
+    return _in_layer(net, layer, moves.flatten(0, 1))
+
+
+def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
+    """Moves of ``[W_l, b_l]`` that no activation on the data notices."""
+    net, fed = data.net, data.inputs[layer]
+    every = lambda vectors: _every_row(net, layer, vectors)  # noqa: E731
+    if layer == 0:
+        constant = data.constant_directions(layer)
+        return [
+            _family(
+                "constant inputs",
+                "input features that are constant on the data act as the bias does",
+                every(constant),
+            ),
+            _family(
+                "collinear inputs",
+                "input features are linearly dependent on the data",
+                every(_beyond(fed.null_space(), constant)),
+            ),
+        ]
+    below = layer - 1
+    free = data.unheard[below] & ~data.dead[below]
+    dead = _units(net, layer, data.dead[below])
+    duplicate = data.duplicate_directions(layer)
+    constant = data.constant_directions(layer)
+    explained = torch.cat([dead, duplicate, constant])
+    rows = lambda vectors: _touching(vectors, free)  # noqa: E731
+    families: list[TangentFamily | None] = []
+    if len(dead):
+        reason = f"units of hidden layer {below} that are zero on every sample"
+        incoming = _every_row(net, below, torch.eye(net.fan_in(below)).double(), data.dead[below])
+        families.append(_family("dead units", reason, [incoming, every(dead)]))
+    for name, reason, vectors in (
+        (
+            "duplicate units",
+            f"units of hidden layer {below} with the same output on every sample may share out "
+            "their outgoing weights in any way",
+            duplicate,
+        ),
+        (
+            "constant units",
+            f"units of hidden layer {below} that are constant on the data act as the bias above",
+            constant,
+        ),
+        (
+            "dependent activations",
+            f"activations of hidden layer {below} are linearly dependent on the data",
+            _beyond(fed.null_space(), explained),
+        ),
+    ):
+        touching = rows(vectors)
+        families.append(_family(name, reason, every(vectors[~touching])))
+        families.append(
+            _family(f"{name} nobody listens to", reason, every(vectors[touching]), joint=False)
+        )
+    return families
+
+
+def _units(net: MLP, layer: int, chosen: Tensor) -> Tensor:
+    """Unit vectors of the chosen inputs of linear layer ``layer``, (q, D)."""
+    return torch.eye(net.fan_in(layer), dtype=torch.float64)[: len(chosen)][chosen]
+
+
+def _touching(vectors: Tensor, units: Tensor) -> Tensor:
+    return (vectors[:, : len(units)][:, units] != 0).any(-1)
+
+
+def fresh_directions(vectors: Tensor, known: Tensor) -> Tensor:
+    """An orthonormal basis (D, k) of what rows ``vectors`` (q, D) add to the span of ``known``."""
+    empty = torch.zeros((vectors.shape[1], 0), dtype=torch.float64)
+    return _fresh(vectors, _fresh(known, empty))
+
+
+def _beyond(vectors: Tensor, known: Tensor) -> Tensor:
+    return fresh_directions(vectors, known).mT
+
+
+def _unheard(data: OnData, layer: int) -> TangentFamily | None:
+    net = data.net
+    units = data.unheard[layer] & ~data.dead[layer]
+    vectors = torch.eye(net.fan_in(layer), dtype=torch.float64)
+    return _family(
+        "zero outgoing weights",
+        f"units of hidden layer {layer} that nothing above listens to may change their incoming "
+        "weights",
+        _every_row(net, layer, vectors, units),
+    )
+
+
+def _constant_bias(data: OnData, layer: int) -> TangentFamily | None:
+    """A unit with constant input may shift it, if the bias above makes up for it."""
+    net = data.net
+    if not (net.biases[layer] and net.biases[layer + 1]):
+        return None
+    tangents = []
+    for unit in (data.constant[layer] & ~data.unheard[layer]).nonzero().flatten().tolist():
+        lower = torch.zeros((net.widths[layer + 1], net.fan_in(layer)), dtype=torch.float64)
+        upper = torch.zeros((net.widths[layer + 2], net.fan_in(layer + 1)), dtype=torch.float64)
+        lower[unit, -1] = 1
+        outgoing = data.params[weight_key(layer + 1)][:, unit]
+        upper[:, -1] = -outgoing * data.slopes[layer][0, unit]
+        tangents.append(_in_layer(net, layer, lower[None]) + _in_layer(net, layer + 1, upper[None]))
+    return _family(
+        "bias of constant units",
+        f"units of hidden layer {layer} that are constant on the data may shift their bias against "
+        "the bias above",
+        tangents,
+    )
+
+
+def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
+    """Units linear on the data with one pattern of slopes: only the product V·W matters."""
+    net = data.net
+    if not net.activations[layer].homogeneous:
+        return []
+    scalings, mixings = [], []
+    for group in data.same_pattern(layer):
+        live = [unit for unit in group if not data.dead[layer][unit]]
+        if not live:
+            continue
+        shift = data.one_slope(layer, live[0]) and net.biases[layer] and net.biases[layer + 1]
+        for unit in live:
+            scalings.append(_orbit(data, layer, [unit], shift=False))
+        if len(live) > 1 or shift:
+            fibre = _fibre(data, layer, live, shift)
+            mixings.append(_orbit(data, layer, live, shift) if fibre is None else fibre)
+    return [
+        _family(
+            "positive scaling",
+            f"units of hidden layer {layer} are positively homogeneous: incoming weights times β, "
+            "outgoing divided by β",
+            scalings,
+        ),
+        _family(
+            "units linear on the data",
+            f"units of hidden layer {layer} with the same slope on every sample act through the "
+            "product of outgoing and incoming weights alone",
+            mixings,
+        ),
+    ]
+
+
+def _orbit(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor:
+    """Tangents of W → EW, V → VE⁻¹ (and z → z + c against the bias above), flat, (k, P)."""
+    net = data.net
+    rows, outgoing = net.layer(data.params, layer), data.params[weight_key(layer + 1)]
+    tangents = []
+    for i in units:
+        for j in units:
+            lower, upper = _blank(net, layer), _blank(net, layer + 1)
+            lower[i] = rows[j]
+            upper[:, j] = -outgoing[:, i]
+            tangents.append((lower, upper))
+        if shift:
+            lower, upper = _blank(net, layer), _blank(net, layer + 1)
+            lower[i, -1] = 1
+            upper[:, -1] = -outgoing[:, i] * data.slopes[layer][0, i]
+            tangents.append((lower, upper))
+    lowers = torch.stack([lower for lower, _ in tangents])
+    uppers = torch.stack([upper for _, upper in tangents])
+    return _in_layer(net, layer, lowers) + _in_layer(net, layer + 1, uppers)
+
+
+def _fibre(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor | None:
+    """Tangents of ``{V·W = const}``, if that set is a manifold here: the differential is onto."""
+    net = data.net
+    W = net.layer(data.params, layer)[units]
+    V = data.params[weight_key(layer + 1)][:, units]
+    (s, D), M = W.shape, V.shape[0]
+    if M * D * s * (M + D) > 4_000_000:
+        return None
+    slope = data.slopes[layer][0, units[0]] if shift else 1.0
+    # d(VW) = dV·W + V·dW, plus the bias above in the column of the bias, if the slope is constant.
+    by_V = torch.einsum("mi,sd->mdis", torch.eye(M, dtype=W.dtype), W).reshape(M * D, M * s)
+    by_W = torch.einsum("ms,de->mdse", V, torch.eye(D, dtype=W.dtype)).reshape(M * D, s * D)
+    by_b = torch.zeros((M, D, M if shift else 0), dtype=W.dtype)
+    if shift:
+        by_b[:, -1, :] = torch.eye(M, dtype=W.dtype) / slope
+    differential = torch.cat([by_V, by_W, by_b.reshape(M * D, -1)], dim=1)
+    _, sizes, right = torch.linalg.svd(differential)
+    if len(sizes) < M * D or sizes[M * D - 1] <= 1e-8 * sizes[0]:
+        return None
+    kernel = right[M * D :]
+    k = len(kernel)
+    lowers = torch.zeros((k, net.widths[layer + 1], D), dtype=W.dtype)
+    uppers = torch.zeros((k, M, net.fan_in(layer + 1)), dtype=W.dtype)
+    uppers[:, :, units] = kernel[:, : M * s].reshape(k, M, s)
+    lowers[:, units] = kernel[:, M * s : M * s + s * D].reshape(k, s, D)
+    if shift:
+        uppers[:, :, -1] = kernel[:, M * s + s * D :]
+    return _in_layer(net, layer, lowers) + _in_layer(net, layer + 1, uppers)
+
+
+def _blank(net: MLP, layer: int) -> Tensor:
+    return torch.zeros((net.widths[layer + 1], net.fan_in(layer)), dtype=torch.float64)
+
+
+def _softmax_shift(data: OnData) -> TangentFamily | None:
+    if not data.problem.loss.shift_invariant:
+        return None
+    last = data.net.depth - 1
+    vectors = torch.eye(data.net.fan_in(last), dtype=torch.float64)
+    rows = torch.ones((1, data.net.outputs, 1), dtype=torch.float64) * vectors[:, None, :]
+    return _family(
+        "softmax shift",
+        "the loss ignores what is added to all outputs alike",
+        _in_layer(data.net, last, rows),
+    )
+
+
+def _exact_fits(data: OnData) -> TangentFamily | None:
+    problem, net = data.problem, data.net
+    rows = problem.samples * net.outputs
+    if problem.loss.name != "squared" or rows > net.parameter_count or not data.fits_exactly:
+        return None
+    jacobian = output_jacobian(problem, data.params).reshape(rows, -1)
+    _, sizes, right = torch.linalg.svd(jacobian)
+    if sizes[-1] <= 1e-8 * sizes[0]:
+        return None
+    return _family(
+        "exact fits",
+        "every sample is fitted exactly, and the networks that do so form a manifold",
+        right[rows:],
+    )

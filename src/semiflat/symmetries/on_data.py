@@ -1,0 +1,180 @@
+"""What the units of a network do on the data: dead, constant, duplicate, unheard, linear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from semiflat.networks import MLP, Params, weight_key
+from semiflat.problem import Problem
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a linear layer is fed with on the data: ``values`` (N, D), the bias's 1 included."""
+
+    values: Tensor
+
+    def null_space(self) -> Tensor:
+        """Directions (q, D) with ``values @ direction = 0`` up to rounding."""
+        # Columns are brought to one size first: a feature that is merely small is not a zero one.
+        sizes = torch.linalg.vector_norm(self.values, dim=0)
+        scale = torch.where(sizes > 0, sizes, 1.0)
+        _, singular, right = torch.linalg.svd(self.values / scale, full_matrices=True)
+        limit = max(self.values.shape) * EPS * (singular[0] if len(singular) else 0.0)
+        rank = int((singular > limit).sum())
+        return right[rank:] / scale
+
+    @property
+    def rank(self) -> int:
+        """Rank of ``values``."""
+        return self.values.shape[1] - len(self.null_space())
+
+
+class OnData:
+    """A network's activations and slopes on the data of a problem, and what follows from them.
+
+    Attributes:
+        inputs: what each linear layer is fed with.
+        pre: ``z_l`` of each hidden layer, (N, width).
+        slopes: ``σ'(z_l)`` of each hidden layer, (N, width).
+        outputs: ``f(x_ν)``, (N, M).
+    """
+
+    def __init__(self, problem: Problem, params: Params) -> None:
+        self.problem, self.params = problem, params
+        self.net: MLP = problem.net
+        self.inputs: list[Fed] = []
+        self.pre: list[Tensor] = []
+        self.slopes: list[Tensor] = []
+        h = problem.X
+        for layer in range(self.net.depth):
+            if self.net.biases[layer]:
+                h = torch.cat([h, h.new_ones(len(h), 1)], dim=1)
+            self.inputs.append(Fed(h))
+            z = h @ self.net.layer(params, layer).mT
+            if layer < len(self.net.activations):
+                self.pre.append(z)
+                h, slope, _ = self.net.activations[layer].derivatives(z)
+                self.slopes.append(slope)
+        self.outputs = z
+
+    @cached_property
+    def dead(self) -> list[Tensor]:
+        """Units that are 0 on every sample, and stay so nearby: ReLU with z < 0 throughout."""
+        return [
+            (z < 0).all(0) & (activation.slopes is not None and activation.slopes[0] == 0)
+            for z, activation in zip(self.pre, self.net.activations, strict=True)
+        ]
+
+    @cached_property
+    def sizes(self) -> list[Tensor]:
+        """``|W_l| |h̃_{l-1}|``, the largest a term of each unit's z gets: what its rounding scales with."""
+        return [
+            (self.inputs[layer].values.abs() @ self.net.layer(self.params, layer).abs().mT).amax(0)
+            for layer in range(len(self.pre))
+        ]
+
+    @cached_property
+    def constant(self) -> list[Tensor]:
+        """Units fed with the same z on every sample, to rounding, the dead excepted.
+
+        By z and not by σ(z): a unit saturated to a constant is not constant but on its way to
+        infinity.
+        """
+        return [
+            ((z - z[:1]).abs().amax(0) <= 8 * EPS * size) & ~dead
+            for z, size, dead in zip(self.pre, self.sizes, self.dead, strict=True)
+        ]
+
+    @cached_property
+    def unheard(self) -> list[Tensor]:
+        """Units whose outgoing weights are 0 wherever something above listens (the dead excepted)."""
+        found: list[Tensor] = []
+        for layer in range(len(self.pre) - 1, -1, -1):
+            outgoing = self.params[weight_key(layer + 1)]
+            if layer == len(self.pre) - 1:
+                if self.problem.loss.shift_invariant:
+                    outgoing = outgoing - outgoing[:1]
+                heard = torch.ones(len(outgoing), dtype=torch.bool)
+            else:
+                heard = ~(found[-1] | self.dead[layer + 1])
+            found.append((outgoing[heard] == 0).all(0))
+        return found[::-1]
+
+    @cached_property
+    def fits_exactly(self) -> bool:
+        """Whether all residuals of a squared loss are no larger than rounding makes them."""
+        if self.problem.loss.name != "squared":
+            return False
+        scale = max(1.0, float(self.problem.y.abs().max()), *self._output_terms())
+        return bool((self.outputs - self.problem.y).abs().max() <= 256 * EPS * scale)
+
+    def _output_terms(self) -> list[float]:
+        last = self.net.layer(self.params, self.net.depth - 1)
+        return [float((self.inputs[-1].values.abs() @ last.abs().mT).max())]
+
+    def at_kink(self) -> tuple[int, int, int] | None:
+        """(layer, unit, sample) of a pre-activation that is 0 to rounding where σ has a kink."""
+        for layer, activation in enumerate(self.net.activations):
+            if activation.smooth:
+                continue
+            near = (self.pre[layer].abs() <= 4 * EPS * self.sizes[layer]).nonzero()
+            if len(near):
+                sample, unit = near[0].tolist()
+                return layer, unit, sample
+        return None
+
+    def duplicate_directions(self, layer: int) -> Tensor:
+        """Differences of units below linear layer ``layer`` that are fed with the same z, (q, D)."""
+        z, size = self.pre[layer - 1], self.sizes[layer - 1]
+        apart = self.dead[layer - 1] | self.constant[layer - 1]
+        first: list[int] = []
+        found = []
+        for unit in (~apart).nonzero().flatten().tolist():
+            for other in first:
+                if (z[:, unit] - z[:, other]).abs().max() <= 8 * EPS * size[unit]:
+                    direction = torch.zeros(self.net.fan_in(layer), dtype=torch.float64)
+                    direction[unit], direction[other] = 1, -1
+                    found.append(direction)
+                    break
+            else:
+                first.append(unit)
+        return self._stack(found, layer)
+
+    def constant_directions(self, layer: int) -> Tensor:
+        """Constant columns that linear layer ``layer`` is fed with against its bias, (q, D)."""
+        if not self.net.biases[layer]:
+            return self._stack([], layer)
+        width = self.net.widths[layer]
+        values = self.inputs[layer].values[:, :width]
+        constant = self.constant[layer - 1] if layer else (values == values[:1]).all(0)
+        found = []
+        for column in constant.nonzero().flatten().tolist():
+            direction = torch.zeros(self.net.fan_in(layer), dtype=torch.float64)
+            direction[column], direction[-1] = 1, -values[0, column]
+            found.append(direction)
+        return self._stack(found, layer)
+
+    def same_pattern(self, layer: int) -> list[list[int]]:
+        """Units of a piecewise linear layer grouped by their slopes on the samples."""
+        _, group = torch.unique(self.slopes[layer], dim=1, return_inverse=True)
+        units: dict[int, list[int]] = {}
+        for unit, key in enumerate(group.tolist()):
+            units.setdefault(key, []).append(unit)
+        return list(units.values())
+
+    def one_slope(self, layer: int, unit: int) -> bool:
+        """Whether a unit has the same slope on every sample."""
+        slope = self.slopes[layer][:, unit]
+        return bool((slope == slope[0]).all())
+
+    def _stack(self, found: list[Tensor], layer: int) -> Tensor:
+        empty = torch.zeros((0, self.net.fan_in(layer)), dtype=torch.float64)
+        return torch.stack(found) if found else empty
+

@@ -1,0 +1,13 @@
+"""Verdicts: what kind of point it is, from which evidence, and how sure that is."""
+
+from semiflat.verdicts.judge import judge
+from semiflat.verdicts.verdict import (
+    Certainty,
+    FlatDirections,
+    Inertia,
+    Kind,
+    Margin,
+    Verdict,
+)
+
+__all__ = ["Certainty", "FlatDirections", "Inertia", "Kind", "Margin", "Verdict", "judge"]

@@ -1,0 +1,164 @@
+"""The verdict on a plain point, from its own dense Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.symmetries.flatness import Flatness, flatness
+from semiflat.symmetries.on_data import OnData
+from semiflat.evidence import ENOUGH, Evidence
+from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Kind, margin and reason, before they become a verdict."""
+
+    kind: Kind
+    margin: Margin | None
+    reason: str
+
+
+def judge_plain(evidence: Evidence) -> Verdict:
+    """The verdict on a plain point whose dense Hessian fits in memory."""
+    flat = flatness(evidence)
+    found = classify(evidence, flat)
+    spectrum = evidence.spectrum
+    direction: Tensor | None = None
+    curvature: float | None = None
+    if found.kind is Kind.NOT_CRITICAL:
+        direction = -evidence.gradient / torch.linalg.vector_norm(evidence.gradient)
+        curvature = float(direction @ evidence.hessian @ direction)
+    elif found.kind is Kind.STRICT_SADDLE:
+        direction, curvature = spectrum.vectors[:, 0], float(spectrum.values[0])
+    net = evidence.point.problem.net
+    return Verdict(
+        kind=found.kind,
+        certainty=Certainty.MEASURED,
+        inertia=Inertia(*spectrum.count()),
+        flat_directions=FlatDirections(
+            tuple(flat.families), flat.dimension, flat.explained, flat.unexplained
+        ),
+        curvature=curvature,
+        margin=found.margin,
+        reason=found.reason,
+        method="dense Hessian",
+        gradient_norm=evidence.gradient_norm,
+        tolerance=evidence.tolerance,
+        build_direction=None if direction is None else lambda: net.unflatten(direction.clone()),
+    )
+
+
+def not_critical(evidence: Evidence) -> Finding | None:
+    """The finding on a point that is no critical point, or not differentiable, else None."""
+    if not evidence.critical:
+        return Finding(
+            Kind.NOT_CRITICAL,
+            None,
+            f"the gradient's largest entry is {evidence.gradient_norm:.2g}, above the tolerance "
+            f"{evidence.tolerance:.2g}; polish the point with find_critical_point(start=…) first",
+        )
+    kink = OnData(evidence.point.problem, evidence.point.params).at_kink()
+    if kink is not None:
+        layer, unit, sample = kink
+        return Finding(
+            Kind.UNDECIDED,
+            None,
+            f"the loss is not differentiable here: unit {unit} of hidden layer {layer} has "
+            f"pre-activation 0 on sample {sample}, where its activation has a kink",
+        )
+    return None
+
+
+def classify(evidence: Evidence, flat: Flatness) -> Finding:
+    """Kind, margin and reason of a plain point."""
+    early = not_critical(evidence)
+    if early is not None:
+        return early
+    spectrum = evidence.spectrum
+    positive, hidden, negative, doubtful = spectrum.decided()
+    floor = spectrum.floor
+    lowest = float(spectrum.values[0])
+    if negative:
+        return Finding(
+            Kind.STRICT_SADDLE,
+            Margin(lowest, floor),
+            f"the Hessian has the eigenvalue {lowest:.3g}, {_times(lowest, floor)} its noise floor "
+            f"below zero",
+        )
+    if _zero_loss(evidence):
+        return Finding(
+            Kind.STRICT_MINIMUM if not hidden and not doubtful else Kind.MINIMUM,
+            None if not positive else Margin(_least(spectrum.values, floor), floor),
+            "the loss is zero up to rounding, and it cannot be lower",
+        )
+    if doubtful:
+        nearest = _least(spectrum.values, floor)
+        return Finding(
+            Kind.UNDECIDED,
+            Margin(nearest, floor),
+            f"the eigenvalue {nearest:.3g} is only {_times(nearest, floor)} the noise floor "
+            f"{floor:.2g} away from zero; {ENOUGH:g} times is asked for",
+        )
+    margin = Margin(_least(spectrum.values, floor), floor) if positive else None
+    if hidden == 0:
+        return Finding(
+            Kind.STRICT_MINIMUM,
+            margin,
+            f"all {positive} eigenvalues of the Hessian are positive, the smallest {lowest:.3g}, "
+            f"{_times(lowest, floor)} its noise floor",
+        )
+    return _degenerate(evidence, flat, hidden, positive, margin)
+
+
+def _degenerate(
+    evidence: Evidence, flat: Flatness, hidden: int, positive: int, margin: Margin | None
+) -> Finding:
+    """A positive semidefinite Hessian with a kernel: is the kernel all flat directions?"""
+    floor = evidence.spectrum.floor
+    joint = flat.joint.shape[1]
+    residue = (
+        float(torch.linalg.matrix_norm(evidence.hessian @ flat.joint, ord=2)) if joint else 0.0
+    )
+    if joint == hidden and residue <= ENOUGH * floor:
+        names = ", ".join(sorted({family.name for family in flat.families if family.joint}))
+        return Finding(
+            Kind.MINIMUM,
+            margin,
+            f"{positive} eigenvalues are positive and the {hidden} zero ones are directions along "
+            f"which the loss is constant ({names})",
+        )
+    if joint > hidden or residue > ENOUGH * floor:
+        return Finding(
+            Kind.UNDECIDED,
+            margin,
+            f"{hidden} eigenvalues are zero within the noise floor {floor:.2g}, but {joint} flat "
+            f"directions were found, with curvature up to {residue:.2g}: the numbers contradict "
+            "each other, and the point is too badly conditioned to judge",
+        )
+    return Finding(
+        Kind.UNDECIDED,
+        margin,
+        f"no eigenvalue is negative, but of {hidden} zero ones (within {floor:.2g}) "
+        f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
+        "minimum lies at infinity",
+    )
+
+
+def _zero_loss(evidence: Evidence) -> bool:
+    problem = evidence.point.problem
+    return problem.loss.lower_bound == 0.0 and OnData(problem, evidence.point.params).fits_exactly
+
+
+def _least(values: Tensor, floor: float) -> float:
+    """The value nearest to zero among those not hidden."""
+    seen = values[values.abs() > floor]
+    return float(seen[seen.abs().argmin()])
+
+
+def _times(eigenvalue: float, floor: float) -> str:
+    ratio = abs(eigenvalue) / floor if floor else float("inf")
+    return f"{ratio:.2g} times" if ratio < 1e4 else f"{ratio:.0e} times"

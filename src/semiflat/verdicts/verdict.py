@@ -1,0 +1,156 @@
+"""What a judgement says: its kinds, its evidence and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from semiflat.networks import Params
+from semiflat.symmetries.families import FlatFamily
+
+
+class Kind(StrEnum):
+    """What kind of point it is; the value is what files say, ``label`` what people read."""
+
+    STRICT_MINIMUM = "STRICT_MINIMUM"
+    MINIMUM = "MINIMUM"
+    STRICT_SADDLE = "STRICT_SADDLE"
+    NOT_CRITICAL = "NOT_CRITICAL"
+    UNDECIDED = "UNDECIDED"
+
+    @property
+    def label(self) -> str:
+        """``"strict minimum"`` for ``STRICT_MINIMUM``."""
+        return self.value.lower().replace("_", " ")
+
+
+class Certainty(StrEnum):
+    """How a verdict is known: by theorem or ball arithmetic, or by floating point with a margin."""
+
+    PROVED = "PROVED"
+    MEASURED = "MEASURED"
+
+
+class Inertia(NamedTuple):
+    """Numbers of positive, zero and negative eigenvalues of the Hessian."""
+
+    positive: int
+    zero: int
+    negative: int
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What the verdict rests on.
+
+    Attributes:
+        eigenvalue: the deciding eigenvalue: the one nearest to changing the verdict.
+        floor: the noise floor it is held against: how far rounding, and the distance to the exact
+            critical point, may have moved it.
+    """
+
+    eigenvalue: float
+    floor: float
+
+    @property
+    def ratio(self) -> float:
+        """``|eigenvalue| / floor``."""
+        return abs(self.eigenvalue) / self.floor if self.floor > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class FlatDirections:
+    """Why a point is flat.
+
+    Attributes:
+        families: directions along which the loss is constant on the data, each with its dimension
+            and reason; they may overlap.
+        dimension: dimension of all of them together, overlaps counted once.
+        zeros_explained: how many zero eigenvalues' directions lie in the families.
+        zeros_unexplained: how many do not.
+    """
+
+    families: tuple[FlatFamily, ...]
+    dimension: int
+    zeros_explained: int
+    zeros_unexplained: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What kind of point it is, how sure that is, and why.
+
+    Attributes:
+        kind: the answer.
+        certainty: how it is known.
+        inertia: signs of the Hessian's eigenvalues at the point, critical or not; None only where
+            the Hessian was too large to build.
+        flat_directions: the flat families; None where they were not looked for (too large).
+        curvature: second derivative of the risk along ``descent_direction``, or None.
+        margin: the deciding eigenvalue and its noise floor, or None if none decided.
+        reason: one sentence.
+        method: ``"dense Hessian"``, ``"inertia law"`` or ``"Lanczos"``.
+        gradient_norm: ``‖∇R‖∞`` that criticality was decided on (an embedded point's: its source's).
+        tolerance: what it was held against.
+    """
+
+    kind: Kind
+    certainty: Certainty
+    inertia: Inertia | None
+    flat_directions: FlatDirections | None
+    curvature: float | None
+    margin: Margin | None
+    reason: str
+    method: str
+    gradient_norm: float
+    tolerance: float
+    build_direction: Callable[[], Params] | None = None
+
+    @cached_property
+    def descent_direction(self) -> Params | None:
+        """A params-shaped direction of unit length along which the loss falls, or None.
+
+        At a strict saddle it has negative curvature and the loss falls both ways; at a point that is
+        not critical it is the negative gradient.
+        """
+        return None if self.build_direction is None else self.build_direction()
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a Verdict is neither true nor false; compare its kind, as in "
+            "verdict.kind is Kind.STRICT_MINIMUM"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind.label} ({self.certainty.lower()}): {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the direction's entries, as plain data."""
+        flat = self.flat_directions
+        return {
+            "kind": str(self.kind),
+            "certainty": str(self.certainty),
+            "inertia": None if self.inertia is None else list(self.inertia),
+            "reason": self.reason,
+            "method": self.method,
+            "gradient_norm": self.gradient_norm,
+            "tolerance": self.tolerance,
+            "curvature": self.curvature,
+            "margin": None
+            if self.margin is None
+            else {"eigenvalue": self.margin.eigenvalue, "floor": self.margin.floor},
+            "flat_directions": None
+            if flat is None
+            else {
+                "families": [
+                    {"name": f.name, "dimension": f.dimension, "reason": f.reason}
+                    for f in flat.families
+                ],
+                "dimension": flat.dimension,
+                "zeros_explained": flat.zeros_explained,
+                "zeros_unexplained": flat.zeros_unexplained,
+            },
+        }
