@@ -16,4 +16,4 @@ from semiflat.points import (
     unit_blocks,
 )
 from semiflat.search import CriticalPoint, SearchResult, Status, find_critical_point, find_critical_points, search
-from semiflat.verdicts import Certainty, Inertia, Kind, Verdict, judge
+from semiflat.verdicts import Certainty, Inertia, Kind, Verdict, judge, judge_all

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +126,7 @@ def _piecewise(left: float, right: float) -> Callable[[Tensor], Derivatives]:
     return derivatives
 
 
+@cache
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """The leaky ReLU with a given slope left of 0.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from semiflat.curvature.blocks import LayerBlocks, layer_blocks
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.points import Point
+from semiflat.symmetries.on_data import OnData
 
 EPS = torch.finfo(torch.float64).eps
 ENOUGH = 10.0
@@ -37,12 +38,14 @@ class Spectrum:
         vectors: columns in the same order.
         noise: what rounding may have changed.
         shift: what the distance to the exact critical point may have changed; 0 if there is none.
+        scale: size of the matrix that an eigenvalue is small or large against.
     """
 
     values: Tensor
     vectors: Tensor
     noise: float
     shift: float
+    scale: float
 
     @property
     def floor(self) -> float:
@@ -52,7 +55,7 @@ class Spectrum:
     @property
     def counting_floor(self) -> float:
         """What an eigenvalue must exceed in size to be counted as not zero."""
-        return self.noise + min(self.shift, SHIFT_COUNTED * float(self.values.abs().max()))
+        return self.noise + min(self.shift, SHIFT_COUNTED * self.scale)
 
     def count(self) -> tuple[int, int, int]:
         """(positive, zero, negative) at the counting floor."""
@@ -75,16 +78,23 @@ def symmetric_spectrum(sites: list[Tensor]) -> Spectrum:
     return _spectrum(values, vectors, sites)
 
 
-def singular_spectrum(sites: list[Tensor]) -> Spectrum:
-    """The singular values (ascending) of a matrix given at the same places; vectors: none."""
+def singular_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:
+    """The singular values (ascending) of a matrix given at the same places; vectors: none.
+
+    ``scale`` is the size of what the matrix is a block of, where that is larger.
+    """
     values = torch.linalg.svdvals(sites[0]).flip(0)
-    return _spectrum(values, values.new_zeros((0, 0)), sites)
+    return _spectrum(values, values.new_zeros((0, 0)), sites, scale)
 
 
-def _spectrum(values: Tensor, vectors: Tensor, sites: list[Tensor]) -> Spectrum:
+def _spectrum(
+    values: Tensor, vectors: Tensor, sites: list[Tensor], scale: float = 0.0
+) -> Spectrum:
     away = [float(torch.linalg.matrix_norm(site - sites[0])) for site in sites[1:]]
-    noise = EPS * max(sites[0].shape) * float(values.abs().max()) + 4 * away[0]
-    return Spectrum(values, vectors, noise, 2 * away[1] if len(away) > 1 else 0.0)
+    largest = float(values.abs().max())
+    noise = EPS * max(sites[0].shape) * largest + 4 * away[0]
+    shift = 2 * away[1] if len(away) > 1 else 0.0
+    return Spectrum(values, vectors, noise, shift, max(scale, largest))
 
 
 @dataclass
@@ -93,8 +103,7 @@ class Evidence:
 
     Attributes:
         point: the point.
-        relative_tolerance: how large ``‖∇R‖∞`` may be at a critical point, where the gradients of
-            single samples are of size 1.
+        relative_tolerance: how large ``‖∇R‖∞`` may be at a critical point, for a risk up to 1.
     """
 
     point: Point
@@ -120,9 +129,8 @@ class Evidence:
 
     @cached_property
     def tolerance(self) -> float:
-        """What ``‖∇R‖∞`` may be at a critical point: relative to the gradient's terms, at least 1."""
-        terms = float(self.risk.abs()) + float(self.hessian.diagonal().abs().max())
-        return self.relative_tolerance * max(1.0, terms)
+        """What ``‖∇R‖∞`` may be at a critical point: relative to the risk where that exceeds 1."""
+        return self.relative_tolerance * max(1.0, float(self.risk.abs()))
 
     @property
     def critical(self) -> bool:
@@ -151,6 +159,11 @@ class Evidence:
         if self.shifted is not None:
             sites.append(self._derivatives(self.shifted)[2])
         return symmetric_spectrum(sites)
+
+    @cached_property
+    def on_data(self) -> OnData:
+        """What the point's units do on the data."""
+        return OnData(self.point.problem, self.point.params)
 
     def layer(self, layer: int) -> list[LayerBlocks]:
         """The unit blocks of a hidden layer at the point and at its one or two neighbours."""

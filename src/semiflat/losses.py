@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -43,8 +44,26 @@ class Loss(ABC):
     def derivatives(self, f: Tensor, y: Tensor) -> LossDerivatives:
         """ℓ and its first and second derivative in f."""
 
+    def first(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """ℓ and its first derivative alone, where the second would cost more."""
+        value, first, _ = self.derivatives(f, y)
+        return value, first
+
+    def no_critical_point_below(self, y: Tensor) -> float:
+        """A risk below which no finite parameters are critical, if the last layer is linear.
+
+        0 unless the loss knows better.
+        """
+        return 0.0
+
     def __repr__(self) -> str:
         return f"Loss({self.name})"
+
+
+def _separated_below(samples: int) -> float:
+    # Below log 2 in all, every sample is on the right side of its decision, and then the loss falls
+    # as the last layer is scaled up: its derivative along it is E_p[f] − f_y < 0 for each sample.
+    return math.log(2) / samples
 
 
 def _real_targets(name: str, y: Tensor, samples: int, outputs: int) -> Tensor:
@@ -98,6 +117,10 @@ class Logistic(Loss):
         # (1−y)p − yq: p − y would lose its digits where p rounds to y.
         return self.value(f, y), (1 - y) * p - y * q, torch.diag_embed(p * q)
 
+    def no_critical_point_below(self, y: Tensor) -> float:
+        hard = bool(((y == 0) | (y == 1)).all())
+        return _separated_below(len(y)) if hard else 0.0
+
 
 class CrossEntropy(Loss):
     """``log Σ_k e^{f_k} − f_y`` for a class y in 0..M−1."""
@@ -133,16 +156,21 @@ class CrossEntropy(Loss):
         others = torch.logsumexp(margin.masked_fill(chosen, -torch.inf), dim=-1)
         return functional.softplus(others, 1, 40)
 
-    def derivatives(self, f: Tensor, y: Tensor) -> LossDerivatives:
-        p = torch.softmax(f, dim=-1)
+    def first(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         chosen = functional.one_hot(y, f.shape[-1]).to(f.dtype)
         # At the chosen class p − 1 = −(sum of the others), which keeps the digits of a good fit.
-        others = p * (1 - chosen)
-        first = others - chosen * others.sum(-1, keepdim=True)
-        # Likewise p(1 − p) = p Σ(others), so the diagonal comes from the off-diagonal entries.
+        others = torch.softmax(f, dim=-1) * (1 - chosen)
+        return self.value(f, y), others - chosen * others.sum(-1, keepdim=True)
+
+    def derivatives(self, f: Tensor, y: Tensor) -> LossDerivatives:
+        p = torch.softmax(f, dim=-1)
+        # p(1 − p) = p Σ(others), so the diagonal comes from the off-diagonal entries.
         pairs = p[..., :, None] * p[..., None, :]
         pairs = pairs - torch.diag_embed(pairs.diagonal(dim1=-2, dim2=-1))
-        return self.value(f, y), first, torch.diag_embed(pairs.sum(-1)) - pairs
+        return *self.first(f, y), torch.diag_embed(pairs.sum(-1)) - pairs
+
+    def no_critical_point_below(self, y: Tensor) -> float:
+        return _separated_below(len(y))
 
 
 class PerSample(Loss):
@@ -196,12 +224,11 @@ class PerSample(Loss):
     def value(self, f: Tensor, y: Tensor) -> Tensor:
         return self._mapped(self._single, f, y)
 
+    def first(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.value(f, y), self._mapped(torch.func.grad(self._single), f, y)
+
     def derivatives(self, f: Tensor, y: Tensor) -> LossDerivatives:
-        return (
-            self.value(f, y),
-            self._mapped(torch.func.grad(self._single), f, y),
-            self._mapped(torch.func.hessian(self._single), f, y),
-        )
+        return *self.first(f, y), self._mapped(torch.func.hessian(self._single), f, y)
 
 
 _KNOWN: dict[str, Loss] = {loss.name: loss for loss in (Squared(), CrossEntropy(), Logistic())}

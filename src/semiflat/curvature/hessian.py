@@ -37,7 +37,7 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
     gradient = torch.zeros((*batch, net.parameter_count), dtype=problem.dtype)
     hessian = torch.zeros((*batch, *gradient.shape[-1:] * 2), dtype=problem.dtype)
     for part in chunks(problem.samples, _floats_per_sample(net) * math.prod(batch)):
-        s = sweep(problem, params, part)
+        s = sweep(problem, params, part, curved=True)
         hidden, bent = _responses(s)
         risk += s.losses.sum(-1)
         for layer in range(net.depth):
@@ -74,11 +74,10 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
         else:
             hidden.append(moved[-1] * s.first[layer - 1][..., None, :])
             moved.append(torch.cat([_times(weight, hidden[-1]), own], dim=-2))
-    top = moved[-1]
-    if s.loss_second.shape[-2] == 1:
-        bent = [top * s.loss_second]
-    else:
-        bent = [(s.loss_second[..., None, :] * top[..., None, :, :, :]).sum(-3)]
+    assert s.loss_second is not None
+    top = moved[-1][..., : -s.weights[-1].shape[-2], :]  # the rest is ∂z_L/∂z_L = 1
+    through = (s.loss_second[..., None, :] * top[..., None, :, :, :]).sum(-3)
+    bent = [torch.cat([through, s.loss_second], dim=-2)]
     for layer in range(len(s.weights) - 2, -1, -1):
         among = moved[layer].shape[-2]
         through = _times(s.weights[layer + 1].mT, bent[-1])[..., :among, :]
@@ -95,9 +94,18 @@ def _times(weight: Tensor, stack: Tensor) -> Tensor:
 def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
     """``Σ_ν B[i,a] h̃_{l-1,j} h̃_{m-1,b}``, shape ``(*batch, i, j, a, b)``."""
     upper, lower = s.inputs[layer], s.inputs[below]
-    block = contract(bent.flatten(-3, -2), outer(upper, lower))
-    block = block.unflatten(-1, (upper.shape[-2], lower.shape[-2])).unflatten(-3, bent.shape[-3:-1])
-    return block.transpose(-3, -2).contiguous()
+    out, moved = bent.shape[-3:-1]
+    bent = bent.flatten(-3, -2)
+    batch = math.prod(bent.shape[:-2])
+    # The three factors' first product is the larger part of the memory traffic; the products of
+    # two layers' inputs are shared by all networks where both are the data.
+    pairs = upper.shape[-2] * lower.shape[-2] * (1 if upper.ndim == 2 else batch)
+    if pairs <= out * moved * lower.shape[-2] * batch:
+        block = contract(bent, outer(upper, lower))
+        block = block.unflatten(-1, (upper.shape[-2], lower.shape[-2]))
+        return block.unflatten(-3, (out, moved)).transpose(-3, -2).contiguous()
+    block = contract(outer(bent, lower), upper).unflatten(-2, (out, moved, lower.shape[-2]))
+    return block.movedim(-1, -3).contiguous()
 
 
 def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tensor) -> None:

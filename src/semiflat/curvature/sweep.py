@@ -44,7 +44,7 @@ class Sweep:
         losses: ``ℓ/N``, ``(*batch, n)``.
         deltas: ``δ_l`` for each linear layer, ``(*batch, out, n)``.
         pulled: ``W_{l+1}ᵀ δ_{l+1}`` for each hidden layer: δ before σ' is applied.
-        loss_second: ``∂²(ℓ/N)/∂f²``, ``(*batch, M, M, n)``.
+        loss_second: ``∂²(ℓ/N)/∂f²``, ``(*batch, M, M, n)``, if it was asked for.
     """
 
     inputs: list[Tensor]
@@ -54,11 +54,11 @@ class Sweep:
     losses: Tensor
     deltas: list[Tensor]
     pulled: list[Tensor]
-    loss_second: Tensor
+    loss_second: Tensor | None
 
 
-def sweep(problem: Problem, params: Params, samples: slice) -> Sweep:
-    """Forward and backward over ``samples`` of the problem's data."""
+def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False) -> Sweep:
+    """Forward and backward over ``samples``; with ``curved``, the loss's second derivative too."""
     net = problem.net
     weights = [params[weight_key(layer)] for layer in range(net.depth)]
     h = problem.X[samples].mT.contiguous()
@@ -72,7 +72,11 @@ def sweep(problem: Problem, params: Params, samples: slice) -> Sweep:
             h, slope, bend = net.activations[layer].derivatives(z)
             first.append(slope)
             second.append(bend)
-    losses, loss_first, loss_second = problem.loss.derivatives(z.mT, problem.y[samples])
+    loss_second: Tensor | None = None
+    if curved:
+        losses, loss_first, loss_second = problem.loss.derivatives(z.mT, problem.y[samples])
+    else:
+        losses, loss_first = problem.loss.first(z.mT, problem.y[samples])
     # Scaling here, at the narrowest place, spares every sum below a division by N.
     share = 1.0 / problem.samples
     delta = loss_first.mT.contiguous() * share
@@ -90,7 +94,7 @@ def sweep(problem: Problem, params: Params, samples: slice) -> Sweep:
         losses * share,
         deltas[::-1],
         pulled[::-1],
-        loss_second.movedim(-3, -1).contiguous() * share,
+        None if loss_second is None else loss_second.movedim(-3, -1).contiguous() * share,
     )
 
 

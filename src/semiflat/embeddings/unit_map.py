@@ -127,7 +127,7 @@ class UnitMap:
 
     def parameters(self, net: MLP, params: Params) -> Params:
         """The wide parameters ``Aθ + c``; batch axes are kept."""
-        wide = self.tangent(net, params)
+        wide = {k: t.clone() if t is params[k] else t for k, t in self.tangent(net, params).items()}
         for layer, runs in enumerate(self.layers):
             if any(isinstance(run, Nulls) for run in runs) and net.biases[layer]:
                 _, _, alpha = _arrays(runs, params[weight_key(layer)])

@@ -14,6 +14,11 @@ from semiflat.problem import Problem
 from semiflat.search.methods import Eigen, Method, TrustRegion
 
 EPS = torch.finfo(torch.float64).eps
+CHECK = 100
+"""Steps between two looks at whether a run creeps to infinity."""
+GROWTH, GAIN = 1.2, 1e-5
+"""Between two looks a creeping run's largest parameter grows by this factor at least, and its loss
+falls by this part at most."""
 POLISH = 12
 """Newton steps spent below the tolerance on going down to the rounding floor."""
 
@@ -37,8 +42,8 @@ class Options:
 class Runs:
     """A batch of runs: where they are and how they got there. All tensors have the runs first.
 
-    ``below`` counts steps taken below the tolerance; ``halfway`` is the largest parameter and the
-    risk when half of the iterations were spent.
+    ``below`` counts steps taken below the tolerance; ``looked`` is the largest parameter and the risk
+    at the last look, ``last`` those at the look before, and ``creeping`` what the two tell.
     """
 
     theta: Tensor
@@ -47,7 +52,9 @@ class Runs:
     iterations: Tensor
     below: Tensor
     stuck: Tensor
-    halfway: Tensor
+    creeping: Tensor
+    looked: Tensor
+    last: Tensor
 
 
 def drive(
@@ -80,6 +87,7 @@ class _Loop:
         self, problem: Problem, starts: Tensor, options: Options, method: Method
     ) -> None:
         self.problem, self.options, self.method = problem, options, method
+        self.hopeless = problem.loss.no_critical_point_below(problem.y)
         count = len(starts)
         risk, gradient, hessian = self._derivatives(starts)
         zeros = torch.zeros(count, dtype=torch.int64)
@@ -90,6 +98,8 @@ class _Loop:
             zeros.clone(),
             zeros.clone(),
             torch.zeros(count, dtype=torch.bool),
+            torch.zeros(count, dtype=torch.bool),
+            torch.stack([starts.abs().amax(-1), risk], -1),
             torch.stack([starts.abs().amax(-1), risk], -1),
         )
         finite = torch.isfinite(risk) & torch.isfinite(hessian).all(-1).all(-1)
@@ -116,7 +126,7 @@ class _Loop:
         self._accept(accepted, trial, new_risk, new_gradient)
         small = runs.gradient[index].abs().amax(-1) <= self.options.tolerance
         runs.below[index] += small
-        self._note_halfway(index)
+        self._look(index)
         still = length <= 4 * EPS * torch.linalg.vector_norm(trial, dim=-1)
         runs.stuck[index] = still & ~accepted
         return self._retire(small & ~accepted)
@@ -154,11 +164,15 @@ class _Loop:
         values, vectors = _eigen(self._derivatives(trial[accepted])[2])
         self.eigen[0][accepted], self.eigen[1][accepted] = values, vectors
 
-    def _note_halfway(self, index: Tensor) -> None:
-        now = index[self.runs.iterations[index] == self.options.max_iterations // 2]
+    def _look(self, index: Tensor) -> None:
+        now = index[self.runs.iterations[index] % CHECK == 0]
         if len(now):
-            sizes = self.runs.theta[now].abs().amax(-1)
-            self.runs.halfway[now] = torch.stack([sizes, self.runs.risk[now]], -1)
+            sizes, risk = self.runs.theta[now].abs().amax(-1), self.runs.risk[now]
+            before = self.runs.looked[now]
+            gain = (before[:, 1] - risk) / before[:, 1].abs().clamp(min=1e-300)
+            self.runs.creeping[now] = (sizes > GROWTH * before[:, 0]) & (gain < GAIN)
+            self.runs.last[now] = before
+            self.runs.looked[now] = torch.stack([sizes, risk], -1)
 
     def _retire(self, settled: Tensor) -> int:
         runs, index = self.runs, self.active
@@ -171,8 +185,10 @@ class _Loop:
             (settled & ~downhill)
             | (runs.below[index] >= POLISH) & ~downhill
             | runs.stuck[index]
+            | runs.creeping[index]
             | (runs.iterations[index] >= self.options.max_iterations)
             | (runs.theta[index].abs().amax(-1) > self.options.largest)
+            | (runs.risk[index] < self.hopeless)
         )
         if ended.any():
             keep = ~ended

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
@@ -167,9 +166,10 @@ def _ended(
     if not bool(torch.isfinite(runs.risk[row])):
         return None
     iterations = int(runs.iterations[row])
-    halfway: Tensor = runs.halfway[row]
     bare = SearchRecord(number, seed, iterations, Status.STALLED, "")
     point = CriticalPoint(problem, problem.net.unflatten(runs.theta[row]), bare)
-    status, evidence = outcome(point, iterations, (float(halfway[0]), float(halfway[1])), options)
+    size, risk = runs.last[row].tolist()
+    creeping = (size, risk) if bool(runs.creeping[row]) else None
+    status, evidence = outcome(point, iterations, creeping, options)
     point.record = SearchRecord(number, seed, iterations, status, evidence)
     return point

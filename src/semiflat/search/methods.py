@@ -80,17 +80,31 @@ def bounded_newton(values: Tensor, slope: Tensor, radius: Tensor) -> Tensor:
     low = (-lowest).clamp(min=0) + 1e-15 * scale
     high = low + torch.linalg.vector_norm(slope, dim=-1) / radius + 1e-15 * scale
 
-    def moves(mu: Tensor) -> Tensor:
-        return -slope / (values + mu[:, None])
-
     free = (lowest > 1e-14 * scale) & (
         torch.linalg.vector_norm(slope / values.clamp(min=1e-300), dim=-1) <= radius
     )
+    # Newton's method on 1/radius = 1/‖p(μ)‖, nearly linear in μ, kept inside the bracket. A hundredth
+    # of the radius is near enough.
+    mu = torch.where(free, torch.zeros_like(low), low)
     for _ in range(60):
+        shifted = values + mu[:, None]
+        squares = (slope / shifted).square()
+        length = squares.sum(-1).sqrt()
+        off = (length - radius) / radius
+        open_rows = ~free & (off.abs() > 0.01) & (high - low > 1e-14 * scale)
+        if not open_rows.any():
+            break
+        low, high = torch.where(off > 0, mu, low), torch.where(off > 0, high, mu)
+        guess = mu + off * squares.sum(-1) / (squares / shifted).sum(-1).clamp(min=1e-300)
         middle = torch.where(low > 0.1 * high, (low + high) / 2, (low * high).sqrt())
-        long = torch.linalg.vector_norm(moves(middle), dim=-1) > radius
-        low, high = torch.where(long, middle, low), torch.where(long, high, middle)
-    found = moves(torch.where(free, torch.zeros_like(high), high))
+        inside = (guess > low) & (guess < high)
+        mu = torch.where(open_rows, torch.where(inside, guess, middle), mu)
+    found = -slope / (values + mu[:, None])
+    # Rounding in the last bits of μ must not lead out of the radius.
+    length = torch.linalg.vector_norm(found, dim=-1)
+    found = found * torch.where(free, 1.0, (1.01 * radius / length.clamp(min=1e-300)).clamp(max=1.0))[
+        :, None
+    ]
     # The hard case: no slope along the lowest, negative curvature. Go that way to the boundary.
     short = (lowest < 0) & (torch.linalg.vector_norm(found, dim=-1) < 0.9 * radius)
     rest = (radius.square() - found[:, 1:].square().sum(-1)).clamp(min=0).sqrt()

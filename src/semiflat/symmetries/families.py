@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import flat_rows, output_jacobian
-from semiflat.networks import MLP, Params, weight_key
-from semiflat.problem import Problem
+from semiflat.networks import MLP, weight_key
 from semiflat.symmetries.on_data import OnData
 
 # Two tangents closer than this in angle are one: structural ones differ by rounding or by far more.
@@ -57,20 +56,16 @@ class TangentFamily(FlatFamily):
     tangents: Tensor = torch.empty(0)
 
 
-def flat_families(problem: Problem, params: Params) -> list[TangentFamily]:
+def flat_families(data: OnData) -> list[TangentFamily]:
     """All families of flat directions at a point, critical or not.
-
-    Args:
-        params: unbatched parameters.
 
     Returns:
         The families that are not empty. They may overlap; :func:`span` counts overlaps once.
     """
-    data = OnData(problem, params)
     families: list[TangentFamily | None] = []
-    for layer in range(problem.net.depth):
+    for layer in range(data.net.depth):
         families += _null_space_moves(data, layer)
-    for layer in range(len(problem.net.hidden)):
+    for layer in range(len(data.net.hidden)):
         families += [_unheard(data, layer), _constant_bias(data, layer)]
         families += _linear_mixing(data, layer)
     families += [_softmax_shift(data), _exact_fits(data)]
@@ -140,7 +135,7 @@ def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
             _family(
                 "collinear inputs",
                 "input features are linearly dependent on the data",
-                every(_beyond(fed.null_space(), constant)),
+                every(_beyond(fed.null_space, constant)),
             ),
         ]
     below = layer - 1
@@ -170,7 +165,7 @@ def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
         (
             "dependent activations",
             f"activations of hidden layer {below} are linearly dependent on the data",
-            _beyond(fed.null_space(), explained),
+            _beyond(fed.null_space, explained),
         ),
     ):
         touching = rows(vectors)

@@ -37,7 +37,7 @@ class Flatness:
 def flatness(evidence: Evidence) -> Flatness:
     """Flat families of a point, and which of its zero eigenvalues they explain."""
     size = len(evidence.vector)
-    families = flat_families(evidence.point.problem, evidence.point.params)
+    families = flat_families(evidence.on_data)
     joint = span([family for family in families if family.joint], size)
     everything = span(families, size)
     spectrum = evidence.spectrum

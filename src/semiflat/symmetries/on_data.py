@@ -20,12 +20,15 @@ class Fed:
 
     values: Tensor
 
+    @cached_property
     def null_space(self) -> Tensor:
         """Directions (q, D) with ``values @ direction = 0`` up to rounding."""
         # Columns are brought to one size first: a feature that is merely small is not a zero one.
         sizes = torch.linalg.vector_norm(self.values, dim=0)
         scale = torch.where(sizes > 0, sizes, 1.0)
-        _, singular, right = torch.linalg.svd(self.values / scale, full_matrices=True)
+        # Through R of a QR decomposition: the samples' side of the SVD is not needed.
+        triangle = torch.linalg.qr(self.values / scale, mode="r").R
+        _, singular, right = torch.linalg.svd(triangle, full_matrices=True)
         limit = max(self.values.shape) * EPS * (singular[0] if len(singular) else 0.0)
         rank = int((singular > limit).sum())
         return right[rank:] / scale
@@ -33,7 +36,7 @@ class Fed:
     @property
     def rank(self) -> int:
         """Rank of ``values``."""
-        return self.values.shape[1] - len(self.null_space())
+        return self.values.shape[1] - len(self.null_space)
 
 
 class OnData:

@@ -29,7 +29,7 @@ from semiflat.evidence import (
     singular_spectrum,
     symmetric_spectrum,
 )
-from semiflat.symmetries.flatness import Flatness, flatness
+from semiflat.symmetries.flatness import Flatness
 from semiflat.verdicts.plain import Finding, classify, not_critical
 from semiflat.verdicts.verdict import (
     Certainty,
@@ -69,10 +69,9 @@ class Surplus:
     steepest: Callable[[], WideDirection | None]
 
 
-def judge_embedded(point: EmbeddedPoint, evidence: Evidence) -> Verdict:
-    """The verdict on an embedded point; ``evidence`` is its source's."""
-    flat = flatness(evidence)
-    data = OnData(evidence.point.problem, evidence.point.params)
+def judge_embedded(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> Verdict:
+    """The verdict on an embedded point; ``evidence`` and ``flat`` are its source's."""
+    data = evidence.on_data
     surplus = [*_replicated(point, evidence, data, flat), *_null_layers(point, evidence)]
     positive, _, negative = evidence.spectrum.count()
     positive += sum(part.positive for part in surplus)
@@ -198,7 +197,7 @@ def _replicated_unit(
     z = sum(count for weight, count in shares if weight == 0)
     blocks = [UnitBlocks(b.F[unit], b.G[unit]) for b in evidence.layer(layer)]
     K = symmetric_spectrum([b.K for b in blocks])
-    F = singular_spectrum([b.F for b in blocks])
+    F = singular_spectrum([b.F for b in blocks], K.scale)
     up, _, down = K.count()
     rank_F = F.count()[0]
     positive = (p - 1) * up + q * down + z * rank_F
@@ -246,7 +245,7 @@ def _mixing(data: OnData, layer: int, unit: int) -> tuple[Tensor, bool]:
     that mix the group's own rows are known to be.
     """
     net, fan = data.net, data.net.fan_in(layer)
-    unnoticed = data.inputs[layer].null_space()
+    unnoticed = data.inputs[layer].null_space
     if not net.activations[layer].homogeneous:
         return torch.zeros((fan, 0), dtype=torch.float64), False
     group = next(g for g in data.same_pattern(layer) if unit in g)

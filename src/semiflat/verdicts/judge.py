@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from semiflat.errors import InputError
 from semiflat.points import EmbeddedPoint, Point
+from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
 from semiflat.evidence import Evidence
 from semiflat.verdicts.lanczos import judge_large
@@ -23,8 +26,8 @@ def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
 
     Args:
         point: any point: plain, critical or embedded; not a batch of points.
-        tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the size of the
-            loss and its curvature where that exceeds 1.
+        tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the risk where that
+            exceeds 1.
         dense_limit: number of parameters up to which the dense Hessian is built.
 
     Returns:
@@ -35,14 +38,32 @@ def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
     >>> sf.judge(sf.Point(problem, problem.net.random_params(0))).kind
     <Kind.NOT_CRITICAL: 'NOT_CRITICAL'>
     """
-    if not isinstance(point, Point):
-        raise InputError(f"judge takes a Point, not {type(point).__name__}")
-    root = point.source if isinstance(point, EmbeddedPoint) else point
-    if root.problem.net.check_params(root.params) != ():
-        raise InputError("judge takes one point at a time, and this Point holds a batch of them")
-    if root.problem.net.parameter_count > dense_limit:
-        return judge_large(Point(point.problem, point.params), tolerance)
-    evidence = Evidence(root, tolerance)
-    if isinstance(point, EmbeddedPoint):
-        return judge_embedded(point, evidence)
-    return judge_plain(evidence)
+    return judge_all([point], tolerance, dense_limit)[0]
+
+
+def judge_all(
+    points: Sequence[Point], tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
+) -> list[Verdict]:
+    """The verdict on each point; what points embedded from one source share is computed once.
+
+    Args and errors: as for :func:`judge`.
+    """
+    known: dict[int, tuple[Evidence, Flatness]] = {}
+    verdicts = []
+    for point in points:
+        if not isinstance(point, Point):
+            raise InputError(f"judge takes a Point, not {type(point).__name__}")
+        root = point.source if isinstance(point, EmbeddedPoint) else point
+        if root.problem.net.check_params(root.params) != ():
+            raise InputError("judge takes one point at a time, and this Point holds a batch of them")
+        if root.problem.net.parameter_count > dense_limit:
+            verdicts.append(judge_large(Point(point.problem, point.params), tolerance))
+            continue
+        if id(root) not in known:
+            evidence = Evidence(root, tolerance)
+            known[id(root)] = evidence, flatness(evidence)
+        if isinstance(point, EmbeddedPoint):
+            verdicts.append(judge_embedded(point, *known[id(root)]))
+        else:
+            verdicts.append(judge_plain(*known[id(root)]))
+    return verdicts

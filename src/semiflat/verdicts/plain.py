@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.symmetries.flatness import Flatness, flatness
-from semiflat.symmetries.on_data import OnData
+from semiflat.symmetries.flatness import Flatness
 from semiflat.evidence import ENOUGH, Evidence
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
 
@@ -22,9 +21,8 @@ class Finding:
     reason: str
 
 
-def judge_plain(evidence: Evidence) -> Verdict:
+def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     """The verdict on a plain point whose dense Hessian fits in memory."""
-    flat = flatness(evidence)
     found = classify(evidence, flat)
     spectrum = evidence.spectrum
     direction: Tensor | None = None
@@ -61,7 +59,7 @@ def not_critical(evidence: Evidence) -> Finding | None:
             f"the gradient's largest entry is {evidence.gradient_norm:.2g}, above the tolerance "
             f"{evidence.tolerance:.2g}; polish the point with find_critical_point(start=…) first",
         )
-    kink = OnData(evidence.point.problem, evidence.point.params).at_kink()
+    kink = evidence.on_data.at_kink()
     if kink is not None:
         layer, unit, sample = kink
         return Finding(
@@ -150,7 +148,7 @@ def _degenerate(
 
 def _zero_loss(evidence: Evidence) -> bool:
     problem = evidence.point.problem
-    return problem.loss.lower_bound == 0.0 and OnData(problem, evidence.point.params).fits_exactly
+    return problem.loss.lower_bound == 0.0 and evidence.on_data.fits_exactly
 
 
 def _least(values: Tensor, floor: float) -> float:

@@ -1,0 +1,50 @@
+# `make study` and `make test` are all a new user needs; both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study test lint format types bench docs clean
+
+help:
+	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
+	@echo "make test    run the tests (doctests and the README included)"
+	@echo "make lint types bench docs format clean"
+
+# Installed once, and again when the requirements change. torch is pinned in constraints.txt.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: .venv/.installed
+
+study: setup
+	$(BIN)/semiflat study --data diabetes --out study
+
+# Two processes with one thread each beat one process with two on matrices this small.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/hessian.py
+	$(BIN)/python benchmarks/judge.py
+	$(BIN)/python benchmarks/study.py
+
+# Every example in the docs is run, and every figure drawn again by the code it describes.
+docs: setup
+	$(BIN)/python docs/draw.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q docs README.md
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study

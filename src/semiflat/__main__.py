@@ -1,0 +1,5 @@
+"""``python -m semiflat``."""
+
+from semiflat.cli.app import main
+
+main()

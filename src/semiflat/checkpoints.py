@@ -1,0 +1,173 @@
+"""Points in files: ``.safetensors`` with the architecture, the loss and a hash of the data.
+
+No pickle is ever read. An embedded point is stored with its source and its embedding, so that it is
+judged from narrow quantities when it is read again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from semiflat._version import __version__
+from semiflat.embeddings import Embedding, embedding_from_json
+from semiflat.errors import InputError
+from semiflat.files import write_whole
+from semiflat.networks import MLP, Params
+from semiflat.points import EmbeddedPoint, Point
+from semiflat.problem import Problem
+
+FORMAT = "semiflat-point-1"
+_SOURCE = "source."
+
+
+def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = None) -> None:
+    """Write a point to a ``.safetensors`` file.
+
+    Args:
+        point: plain or embedded, not a batch.
+        path: of the file; folders are made as needed.
+        data: how to load the data again, as ``{"source": "diabetes", …}``; for people and for the
+            command line. The data themselves are not stored, but their SHA-256 is.
+
+    Raises:
+        InputError: if the activation or loss is a Python function, which no file can hold, or the
+            file cannot be written.
+    """
+    problem = point.problem
+    names = [activation.name for activation in problem.net.activations]
+    for name in [*names, problem.loss.name]:
+        if name.startswith("<callable"):
+            raise InputError(f"{name} is a Python function and cannot be stored in a file")
+    network = {
+        "widths": list(problem.net.widths),
+        "activations": names,
+        "biases": list(problem.net.biases),
+    }
+    tensors = {key: tensor.contiguous() for key, tensor in point.params.items()}
+    metadata = {
+        "format": FORMAT,
+        "semiflat": __version__,
+        "network": json.dumps(network),
+        "loss": problem.loss.name,
+        "data_sha256": problem.data_hash,
+        "data": json.dumps(data or {}),
+    }
+    if isinstance(point, EmbeddedPoint):
+        metadata["embedding"] = json.dumps(point.embedding.to_json())
+        metadata["source_widths"] = json.dumps(list(point.source.problem.net.widths))
+        tensors |= {_SOURCE + k: t.contiguous() for k, t in point.source.params.items()}
+    write_whole(Path(path), save(tensors, metadata))
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """What a file holds, before it is put together with data.
+
+    Attributes:
+        net: the architecture; for an embedded point that of its source.
+        params: its parameters; for an embedded point those of its source.
+        loss: name of the loss.
+        data_sha256: hash of the data it was made on.
+        data: how the data were loaded.
+        embedding: None for a plain point.
+        wide: the stored wide parameters of an embedded point.
+    """
+
+    path: str
+    net: MLP
+    params: Params
+    loss: str
+    data_sha256: str
+    data: dict[str, Any]
+    embedding: Embedding | None
+    wide: Params | None
+
+    def point(self, X: Any, y: Any) -> Point:
+        """The point on these data.
+
+        Raises:
+            InputError: if the data are not those the point was made on, or the stored wide
+                parameters are not the embedding of the stored source.
+        """
+        problem = Problem(self.net, X, y, self.loss)
+        if problem.data_hash != self.data_sha256:
+            raise InputError(
+                f"the data (SHA-256 {problem.data_hash[:12]}…) are not those that "
+                f"{self.path!r} was made on ({self.data_sha256[:12]}…); give the same data, "
+                "standardised in the same way"
+            )
+        plain = Point(problem, self.params)
+        if self.embedding is None or self.wide is None:
+            return plain
+        embedded = self.embedding(plain)
+        if any(not torch.equal(embedded.params[key], self.wide[key]) for key in embedded.params):
+            raise InputError(
+                f"{self.path!r} is damaged: its wide parameters are not the embedding of its source"
+            )
+        return embedded
+
+
+def load_point(path: str | Path) -> StoredPoint:
+    """Read a ``.safetensors`` file that :func:`save_point` wrote.
+
+    Raises:
+        InputError: if it is missing, a pickle, damaged, or not a point.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}; give a .safetensors file of a point")
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head == b"PK\x03\x04":
+        raise InputError(
+            f"{str(path)!r} is a pickle or a torch checkpoint, which can run code when it is read; "
+            "semiflat only reads .safetensors files"
+        )
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{str(path)!r} is not a readable .safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{str(path)!r} holds no semiflat point (format {metadata.get('format')!r}, expected "
+            f"{FORMAT!r}); make one with save_point or `semiflat find`"
+        )
+    try:
+        return _read(str(path), metadata, tensors)
+    except (KeyError, TypeError, json.JSONDecodeError, AttributeError) as error:
+        raise InputError(f"{str(path)!r} is damaged: its metadata lack {error}") from error
+
+
+def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
+    network = json.loads(metadata["network"])
+    stored = {key: t for key, t in tensors.items() if not key.startswith(_SOURCE)}
+    embedding = None
+    wide = None
+    if "embedding" in metadata:
+        embedding = embedding_from_json(json.loads(metadata["embedding"]))
+        wide = stored
+        stored = {k[len(_SOURCE) :]: t for k, t in tensors.items() if k.startswith(_SOURCE)}
+        network["widths"] = json.loads(metadata["source_widths"])
+    net = MLP(network["widths"], network["activations"], network["biases"])
+    net.check_params(stored)
+    if embedding is not None and wide is not None:
+        embedding.widen(net).check_params(wide)
+    return StoredPoint(
+        path,
+        net,
+        stored,
+        metadata["loss"],
+        metadata["data_sha256"],
+        json.loads(metadata["data"]),
+        embedding,
+        wide,
+    )

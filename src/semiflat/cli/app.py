@@ -1,0 +1,303 @@
+"""The commands, and what they have in common: one clear line for bad input, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semiflat._version import __version__
+from semiflat.cli.inputs import DataOptions, parse_hidden, parse_step, stored_point
+from semiflat.cli.progress import stages
+from semiflat.errors import InputError
+
+DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Widen a neural network exactly, and know what kind of point it is there.",
+)
+
+Data = Annotated[
+    str, typer.Option("--data", help="A scikit-learn set by name, a .csv or a .npz file.")
+]
+OptionalData = Annotated[
+    str | None,
+    typer.Option("--data", help="The data; by default those the point was made on."),
+]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Target column of a .csv; the last by default.")
+]
+LossName = Annotated[
+    str | None, typer.Option("--loss", help="squared, cross_entropy or logistic; by the target.")
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not standardise.")]
+Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 for two layers.")]
+ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
+Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random starts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors file of a point.")]
+
+
+def _say(as_json: bool, record: Any, lines: Sequence[str]) -> None:
+    print(json.dumps(record, indent=1) if as_json else "\n".join(lines))
+
+
+@app.command()
+def study(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the page, records and points.")],
+    target: Target = None,
+    loss: LossName = None,
+    raw: Raw = False,
+    hidden: Hidden = "3",
+    activation: ActivationName = "gelu",
+    starts: Starts = 64,
+    wider: Annotated[int, typer.Option("--wider", help="Largest number of added units.")] = 3,
+    points: Annotated[
+        int, typer.Option("--points", help="How many critical points, lowest first, to embed.")
+    ] = 8,
+    max_iterations: Annotated[
+        int, typer.Option("--max-iterations", help="Steps of one run of the search.")
+    ] = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Find critical points, embed them in wider networks, judge all, leave the saddles, report.
+
+    Example: semiflat study --data diabetes --out study
+    """
+    from semiflat.report import write_report
+    from semiflat.study import Settings, Study
+
+    settings = Settings(
+        hidden=parse_hidden(hidden),
+        activation=activation,
+        starts=starts,
+        wider=wider,
+        points=points,
+        seed=seed,
+        max_iterations=max_iterations,
+    )
+    options = DataOptions(data, target, loss, not raw)
+    with stages() as progress:
+        job = Study(options.load(), settings, out, progress, options.to_json())
+        try:
+            job.run()
+        except KeyboardInterrupt:
+            write_report(job.finish_early(), out)
+            raise
+    write_report(job.record, out)
+    record = job.record
+    counts = record["search"]["counts"]
+    kinds = [row["kind"] for row in record["embedded"]]
+    _say(
+        as_json,
+        record,
+        [
+            f"runs: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}",
+            f"critical points: {len(record['points'])} distinct",
+            f"embedded points: {len(kinds)}"
+            + "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
+            f"escapes: {len(record['escapes'])}",
+            f"the page: {out / 'report.html'}",
+        ],
+    )
+
+
+@app.command()
+def find(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the points found.")],
+    target: Target = None,
+    loss: LossName = None,
+    raw: Raw = False,
+    hidden: Hidden = "3",
+    activation: ActivationName = "gelu",
+    starts: Starts = 64,
+    kind: Annotated[str, typer.Option("--kind", help="minimum, or any critical point.")] = "minimum",
+    max_iterations: Annotated[
+        int, typer.Option("--max-iterations", help="Steps of one run.")
+    ] = 1000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Find critical points of a network on data and save them. Exit code 1: none was found.
+
+    Example: semiflat find --data diabetes --hidden 3 --starts 16 --out points
+    """
+    from semiflat.checkpoints import save_point
+    from semiflat.networks import MLP
+    from semiflat.problem import Problem
+    from semiflat.search import search
+
+    options = DataOptions(data, target, loss, not raw)
+    dataset = options.load()
+    net = MLP([dataset.X.shape[1], *parse_hidden(hidden), dataset.outputs], activation)
+    problem = Problem(net, dataset.X, dataset.y, dataset.loss)
+    with stages() as progress:
+        done = 0
+
+        def report(ended: int) -> None:
+            nonlocal done
+            done += ended
+            progress("search", done, starts)
+
+        result = search(
+            problem,
+            starts,
+            seed,
+            kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
+            max_iterations=max_iterations,
+            progress=report,
+        )
+    rows = []
+    for number, point in enumerate(result.points):
+        path = out / f"p{number}.safetensors"
+        save_point(point, path, options.to_json())
+        rows.append(
+            {
+                "file": str(path),
+                "loss": point.loss,
+                "gradient_norm": point.gradient_norm,
+                "status": str(point.status),
+                "iterations": point.record.iterations,
+            }
+        )
+    counts = {str(status): count for status, count in result.counts.items()}
+    ended = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    lines = [f"{len(rows)} distinct critical points from {starts} starts ({ended})"]
+    lines += [f"{r['file']}  loss {r['loss']:.10g}  gradient {r['gradient_norm']:.1e}" for r in rows]
+    _say(as_json, {"points": rows, "counts": counts}, lines)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if not rows:
+        raise typer.Exit(NO)
+
+
+@app.command()
+def widen(
+    point: PointFile,
+    steps: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STEP...",
+            help="replicate:LAYER:UNIT:λ,λ,… or null:LAYER:α,α,… in order; one λ may be 'rest'.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    data: OptionalData = None,
+    target: Target = None,
+    raw: Raw = False,
+    as_json: Json = False,
+) -> None:
+    """Embed a saved point in a wider network without changing its function.
+
+    Example: semiflat widen points/p0.safetensors replicate:0:2:0.3,0.7 null:0:0.4 --out
+    wide.safetensors
+    """
+    from semiflat.checkpoints import save_point
+
+    embedding = parse_step(steps[0])
+    for step in steps[1:]:
+        embedding = embedding >> parse_step(step)
+    narrow, source = stored_point(point, data, target, raw)
+    wide = embedding(narrow)
+    save_point(wide, out, source)
+    record = {
+        "file": str(out),
+        "embedding": repr(wide.embedding),
+        "widths": list(wide.problem.net.widths),
+        "loss": wide.loss,
+        "gradient_norm": wide.gradient_norm,
+    }
+    _say(
+        as_json,
+        record,
+        [f"{out}  widths {record['widths']}  {record['embedding']}  loss {wide.loss:.10g}"],
+    )
+
+
+@app.command()
+def judge(
+    point: PointFile,
+    data: OptionalData = None,
+    target: Target = None,
+    raw: Raw = False,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Largest gradient entry of a critical point.")
+    ] = 1e-10,
+    as_json: Json = False,
+) -> None:
+    """Say what kind of point a saved point is, and why.
+
+    Example: semiflat judge points/p0.safetensors
+    """
+    from semiflat.verdicts import judge as judge_point
+
+    loaded, _ = stored_point(point, data, target, raw)
+    verdict = judge_point(loaded, tolerance)
+    lines = [str(verdict)]
+    if verdict.inertia is not None:
+        lines.append("inertia: {} positive, {} zero, {} negative".format(*verdict.inertia))
+    if verdict.flat_directions is not None:
+        flat = verdict.flat_directions
+        lines += [f"flat, {f.dimension} directions: {f.reason}" for f in flat.families]
+        lines.append(
+            f"zero eigenvalues: {flat.zeros_explained} explained, {flat.zeros_unexplained} not"
+        )
+    if verdict.curvature is not None:
+        lines.append(f"curvature along the descent direction: {verdict.curvature:.6g}")
+    record = {
+        "file": str(point),
+        "widths": list(loaded.problem.net.widths),
+        "loss": loaded.loss,
+        **verdict.to_json(),
+    }
+    _say(as_json, record, lines)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit(DONE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the answer is "no", 2 unusable input, 130 Ctrl-C."""
+    warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, prog_name="semiflat", standalone_mode=False)
+    except InputError as error:
+        return _refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; files already written are whole", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        # Typer's errors about the command line itself; their class differs between its versions.
+        if not hasattr(error, "format_message"):
+            raise
+        text = error.format_message()
+        return _refuse(f"{text.rstrip('.')}; see semiflat --help") if text else BAD_INPUT
+    return code if isinstance(code, int) else DONE
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return BAD_INPUT

@@ -1,0 +1,97 @@
+"""From what is typed to what the library takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semiflat.checkpoints import load_point
+from semiflat.data import Dataset, load_data
+from semiflat.embeddings import Embedding, NullUnits, Replicate
+from semiflat.errors import InputError, unknown_name
+from semiflat.points import Point
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How data are loaded; travels with every saved point."""
+
+    source: str
+    target: str | None = None
+    loss: str | None = None
+    standardise: bool = True
+
+    def load(self) -> Dataset:
+        """The data."""
+        return load_data(self.source, self.target, self.loss, self.standardise)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, the inverse of ``DataOptions(**data)``."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "loss": self.loss,
+            "standardise": self.standardise,
+        }
+
+
+def stored_point(
+    path: Path, data: str | None, target: str | None, raw: bool
+) -> tuple[Point, dict[str, Any]]:
+    """A saved point on its data, and how the data were loaded.
+
+    Raises:
+        InputError: if the file or the data cannot be used, or do not belong together.
+    """
+    stored = load_point(path)
+    if data is not None:
+        options = DataOptions(data, target, stored.loss, not raw)
+    elif stored.data.get("source"):
+        known = {key: stored.data.get(key) for key in ("source", "target")}
+        standardise = bool(stored.data.get("standardise", True))
+        options = DataOptions(known["source"] or "", known["target"], stored.loss, standardise)
+    else:
+        raise InputError(f"{str(path)!r} does not say which data it was made on; give --data")
+    dataset = options.load()
+    return stored.point(dataset.X, dataset.y), options.to_json()
+
+
+def parse_hidden(text: str) -> tuple[int, ...]:
+    """Hidden widths from ``"3"`` or ``"4,6"``.
+
+    >>> parse_hidden("4,6")
+    (4, 6)
+    """
+    try:
+        widths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        widths = (0,)
+    if any(width < 1 for width in widths):
+        raise InputError(
+            f"--hidden {text!r} is not a list of widths of at least 1; write 3, or 4,6 for two layers"
+        )
+    return widths
+
+
+def parse_step(text: str) -> Embedding:
+    """One embedding from ``replicate:LAYER:UNIT:λ,λ,…`` or ``null:LAYER:α,α,…``.
+
+    >>> parse_step("replicate:0:2:0.3,rest")
+    Replicate(layer=0, unit=2, weights=[0.3, 0.7])
+    """
+    name, *parts = text.split(":")
+    forms = {"replicate": "replicate:LAYER:UNIT:λ,λ,…", "null": "null:LAYER:α,α,…"}
+    if name not in forms:
+        raise unknown_name("embedding", name, forms)
+    try:
+        places = [int(part) for part in parts[:-1]]
+    except ValueError:
+        places = []
+    if len(places) != forms[name].count(":") - 1 or not parts[-1]:
+        raise InputError(f"{text!r} is not of the form {forms[name]}, as in "
+                         f"{'replicate:0:2:0.3,0.7' if name == 'replicate' else 'null:0:0.4'}")
+    values = parts[-1].split(",")
+    if name == "null":
+        return NullUnits(places[0], values)
+    return Replicate(places[0], places[1], [None if v == "rest" else v for v in values])
