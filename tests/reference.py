@@ -1,12 +1,13 @@
 """An independent dense reference for networks, their derivatives and their widenings.
 
 It imports nothing of semiflat: networks are an ``nn.Sequential``, every derivative is automatic,
-wide networks are written out entry by entry in plain loops. Slow and simple on purpose: what it says
-is what semiflat is tested against. The strategies that draw the cases are here too.
+wide networks are written out entry by entry in plain loops. Slow and simple on purpose: what it
+says is what semiflat is tested against. The strategies that draw the cases are here too.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,6 +16,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+
+with warnings.catch_warnings():
+    # The first forward-mode derivative in a process imports a part of torch that warns of torch.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    torch.func.jacfwd(torch.sin)(torch.zeros(1))
 
 
 class Sine(nn.Module):
@@ -158,7 +164,8 @@ class Reference:
             v, w = moved[: len(zeta)], moved[len(zeta) :]
             return (delta * sigma(fed @ (u + w))[:, None] * (zeta + v)).sum()
 
-        return torch.func.hessian(response)(torch.zeros(len(zeta) + len(u), dtype=torch.float64))
+        here = torch.zeros(len(zeta) + len(u), dtype=torch.float64)
+        return torch.autograd.functional.hessian(response, here)
 
     def F(self, layer: int, unit: int) -> Tensor:
         above = self.widths[layer + 2]
@@ -183,6 +190,21 @@ class Reference:
         """The smallest |z| in a hidden layer on the data."""
         z = [self.module[: 2 * layer + 1](self.X) for layer in range(len(self.hidden))]
         return min(float(each.abs().min()) for each in z)
+
+    def replicated_units(self, steps: Sequence[Step]) -> set[tuple[int, int]]:
+        """(layer, unit) of the narrow units that steps replicate, directly or through a copy."""
+        origin: list[list[int | None]] = [list(range(width)) for width in self.hidden]
+        found = set()
+        for step in steps:
+            units = origin[step[1]]
+            if step[0] == "null":
+                units += [None] * len(step[2])
+            else:
+                source = units[step[2]]
+                units += [source] * (len(step[3]) - 1)
+                if source is not None:
+                    found.add((step[1], source))
+        return found
 
     def widened(self, steps: Sequence[Step]) -> Reference:
         """The wide network of :func:`widened`, with the same data and loss."""
@@ -264,6 +286,40 @@ def random_reference(
     return Reference(activation, params, X, y, loss)
 
 
+def critical_reference(
+    widths: Sequence[int],
+    activation: str,
+    loss: str = "squared",
+    bias: bool | Sequence[bool] = True,
+    size: float = 1.0,
+    seed: int = 0,
+) -> Reference:
+    """A network at a critical point, made so by its targets.
+
+    The gradient is linear in the residuals ∂ℓ/∂f, so for any parameters there are residuals that
+    make it 0, as soon as there are more of them than parameters. Small ones leave the curvature to
+    the Gauss–Newton part, which is positive definite; large ones let the rest win.
+
+    Args:
+        loss: "squared", or "logistic", whose targets are then probabilities.
+        size: largest residual; for "logistic" as a part of the room that [0, 1] leaves.
+    """
+    free = random_reference(widths, activation, loss, bias, samples=2, seed=seed)
+    samples = 2 * len(free.vector) // widths[-1] + 5
+    ref = random_reference(widths, activation, loss, bias, samples, seed)
+    outputs = ref.outputs(ref.vector)
+    left, sizes, _ = torch.linalg.svd(ref.jacobian().flatten(0, 1))
+    null_space = left[:, int((sizes > 1e-12 * sizes[0]).sum()) :]
+    generator = torch.Generator().manual_seed(seed + 1)
+    mix = torch.randn(null_space.shape[1], generator=generator, dtype=torch.float64)
+    residuals = (null_space @ mix).reshape(outputs.shape)
+    predicted, room = outputs, torch.ones_like(outputs)
+    if loss == "logistic":
+        predicted = torch.sigmoid(outputs)
+        room = torch.where(residuals > 0, predicted, 1 - predicted)
+    return replace(ref, y=predicted - residuals * (size / (residuals / room).abs().max()))
+
+
 def _special(reference: Reference, twist: str, seed: int) -> Reference:
     """The same network at parameters where something coincides, unless that puts σ on its kink."""
     generator = torch.Generator().manual_seed(seed)
@@ -340,7 +396,7 @@ def cases(
     depth: int = 4,
     width: int = 5,
 ) -> Case:
-    """Up to ``depth`` hidden layers of up to ``width`` units, all losses, biases or none or some."""
+    """Up to ``depth`` hidden layers of up to ``width`` units; all losses; biases or not."""
     activation = activation or draw(st.sampled_from(ACTIVATIONS))
     loss = draw(st.sampled_from(sorted(LOSSES)))
     layers = draw(st.integers(1, depth))
@@ -368,8 +424,8 @@ def count(eigenvalues: Tensor, scale: float | None = None) -> tuple[int, int, in
     Rounding in a Hessian by automatic differentiation and in LAPACK's eigenvalues is a few ε times
     the largest one (``scale``), hardly more at the largest sizes here (some 300) than at the
     smallest: in thousands of random cases true zeros came out below 3e-16 of it. The floor is far
-    above that, at 1.5e-14, and the spectrum is *clear* if it holds nothing within a factor 30 of the
-    floor, that is between 5e-16 and 4.5e-13: a gap of three orders of magnitude around it.
+    above that, at 1.5e-14, and the spectrum is *clear* if it holds nothing within a factor 30 of
+    the floor, between 5e-16 and 4.5e-13: a gap of three orders of magnitude around it.
     """
     size = eigenvalues.abs()
     if not len(size):

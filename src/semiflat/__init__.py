@@ -1,10 +1,14 @@
-"""Widen a neural network exactly, and know what kind of point it is there."""
+"""Widen a neural network exactly, and know what kind of point it is there.
+
+The public names, in the order data flows: a network, a problem, points, their derivatives, critical
+points, embeddings, verdicts, files.
+"""
 
 from semiflat._version import __version__
 from semiflat.errors import InputError
 from semiflat.networks import MLP
+from semiflat.data import Dataset, load_data
 from semiflat.problem import Problem
-from semiflat.embeddings import Embedding, NullUnits, Replicate
 from semiflat.points import (
     EmbeddedPoint,
     Point,
@@ -15,5 +19,50 @@ from semiflat.points import (
     layer_block,
     unit_blocks,
 )
-from semiflat.search import CriticalPoint, SearchResult, Status, find_critical_point, find_critical_points, search
+from semiflat.curvature.operators import module_hessian_operator
+from semiflat.search import (
+    CriticalPoint,
+    SearchResult,
+    Status,
+    find_critical_point,
+    find_critical_points,
+    run_search,
+)
+from semiflat.embeddings import Embedding, NullUnits, Replicate
 from semiflat.verdicts import Certainty, Inertia, Kind, Verdict, judge, judge_all
+from semiflat.checkpoints import load_point, save_point
+
+__all__ = [
+    "InputError",
+    "MLP",
+    "Dataset",
+    "load_data",
+    "Problem",
+    "Point",
+    "EmbeddedPoint",
+    "gradient",
+    "hessian",
+    "jacobian",
+    "hessian_operator",
+    "module_hessian_operator",
+    "unit_blocks",
+    "layer_block",
+    "find_critical_points",
+    "find_critical_point",
+    "run_search",
+    "CriticalPoint",
+    "SearchResult",
+    "Status",
+    "Embedding",
+    "Replicate",
+    "NullUnits",
+    "judge",
+    "judge_all",
+    "Verdict",
+    "Kind",
+    "Certainty",
+    "Inertia",
+    "save_point",
+    "load_point",
+    "__version__",
+]

@@ -109,9 +109,7 @@ class MLP:
     @property
     def parameter_count(self) -> int:
         """Number of parameters P."""
-        return sum(
-            self.widths[layer + 1] * self.fan_in(layer) for layer in range(self.depth)
-        )
+        return sum(self.widths[layer + 1] * self.fan_in(layer) for layer in range(self.depth))
 
     def check_unit(self, layer: int, unit: int | None = None) -> None:
         """Raise :class:`InputError` unless hidden ``layer`` (and ``unit``) exists."""
@@ -207,7 +205,7 @@ class MLP:
                 for shape in self.shapes.values()
             ]
         )
-        entropy = np.random.SeedSequence(seed).entropy
+        entropy = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         draws = np.stack(
             [
                 np.random.default_rng([entropy, k]).standard_normal(self.parameter_count)
@@ -340,11 +338,11 @@ def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
     try:
         given = list(widths)
     except TypeError:
-        given = [widths]
+        given = []
     whole = [int(width) if hasattr(width, "__index__") else width for width in given]
     if len(whole) < 2 or any(not _is_int(width) or width < 1 for width in whole):
         raise InputError(
-            f"widths {given!r} cannot make a network; give input, hidden layers and output, each "
+            f"widths {widths!r} cannot make a network; give input, hidden layers and output, each "
             "a whole number of at least 1, as in [2, 3, 1]"
         )
     return tuple(whole)

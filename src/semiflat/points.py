@@ -85,14 +85,12 @@ class EmbeddedPoint(Point):
     """
 
     def __init__(self, source: Point, embedding: Embedding) -> None:
-        if isinstance(source, EmbeddedPoint):
-            source, embedding = source.source, source.embedding >> embedding
-        self.source = source
-        self.embedding = embedding
+        inner = source if isinstance(source, EmbeddedPoint) else None
+        self.source: Point = source if inner is None else inner.source
+        self.embedding: Embedding = embedding if inner is None else inner.embedding >> embedding
+        source, embedding = self.source, self.embedding
         self.unit_map = embedding.unit_map(source.problem.net)
-        self.problem = source.problem.with_net(
-            source.problem.net.with_hidden(self.unit_map.hidden)
-        )
+        self.problem = source.problem.with_net(source.problem.net.with_hidden(self.unit_map.hidden))
 
     @cached_property
     def _params(self) -> Params:  # type: ignore[override]

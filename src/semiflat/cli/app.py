@@ -124,7 +124,9 @@ def find(
     hidden: Hidden = "3",
     activation: ActivationName = "gelu",
     starts: Starts = 64,
-    kind: Annotated[str, typer.Option("--kind", help="minimum, or any critical point.")] = "minimum",
+    kind: Annotated[
+        str, typer.Option("--kind", help="minimum, or any critical point.")
+    ] = "minimum",
     max_iterations: Annotated[
         int, typer.Option("--max-iterations", help="Steps of one run.")
     ] = 1000,
@@ -138,7 +140,7 @@ def find(
     from semiflat.checkpoints import save_point
     from semiflat.networks import MLP
     from semiflat.problem import Problem
-    from semiflat.search import search
+    from semiflat.search import run_search
 
     options = DataOptions(data, target, loss, not raw)
     dataset = options.load()
@@ -152,7 +154,7 @@ def find(
             done += ended
             progress("search", done, starts)
 
-        result = search(
+        result = run_search(
             problem,
             starts,
             seed,
@@ -176,7 +178,9 @@ def find(
     counts = {str(status): count for status, count in result.counts.items()}
     ended = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     lines = [f"{len(rows)} distinct critical points from {starts} starts ({ended})"]
-    lines += [f"{r['file']}  loss {r['loss']:.10g}  gradient {r['gradient_norm']:.1e}" for r in rows]
+    lines += [
+        f"{r['file']}  loss {r['loss']:.10g}  gradient {r['gradient_norm']:.1e}" for r in rows
+    ]
     _say(as_json, {"points": rows, "counts": counts}, lines)
     if result.interrupted:
         raise KeyboardInterrupt

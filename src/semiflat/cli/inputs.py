@@ -89,8 +89,10 @@ def parse_step(text: str) -> Embedding:
     except ValueError:
         places = []
     if len(places) != forms[name].count(":") - 1 or not parts[-1]:
-        raise InputError(f"{text!r} is not of the form {forms[name]}, as in "
-                         f"{'replicate:0:2:0.3,0.7' if name == 'replicate' else 'null:0:0.4'}")
+        raise InputError(
+            f"{text!r} is not of the form {forms[name]}, as in "
+            f"{'replicate:0:2:0.3,0.7' if name == 'replicate' else 'null:0:0.4'}"
+        )
     values = parts[-1].split(",")
     if name == "null":
         return NullUnits(places[0], values)

@@ -88,13 +88,15 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
 
 def _times(weight: Tensor, stack: Tensor) -> Tensor:
     """``Σ_j weight[i, j] stack[j, a, ν]`` as one matrix product a network."""
-    return (weight @ stack.flatten(-2)).unflatten(-1, stack.shape[-2:])
+    product: Tensor = (weight @ stack.flatten(-2)).unflatten(-1, stack.shape[-2:])
+    return product
 
 
 def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
     """``Σ_ν B[i,a] h̃_{l-1,j} h̃_{m-1,b}``, shape ``(*batch, i, j, a, b)``."""
     upper, lower = s.inputs[layer], s.inputs[below]
     out, moved = bent.shape[-3:-1]
+    block: Tensor
     bent = bent.flatten(-3, -2)
     batch = math.prod(bent.shape[:-2])
     # The three factors' first product is the larger part of the memory traffic; the products of
@@ -104,8 +106,10 @@ def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
         block = contract(bent, outer(upper, lower))
         block = block.unflatten(-1, (upper.shape[-2], lower.shape[-2]))
         return block.unflatten(-3, (out, moved)).transpose(-3, -2).contiguous()
-    block = contract(outer(bent, lower), upper).unflatten(-2, (out, moved, lower.shape[-2]))
-    return block.movedim(-1, -3).contiguous()
+    block = contract(outer(bent, lower), upper)
+    block = block.unflatten(-2, (out, moved, lower.shape[-2])).movedim(-1, -3)
+    made: Tensor = block.contiguous()
+    return made
 
 
 def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tensor) -> None:

@@ -44,8 +44,8 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
         result = torch.zeros_like(self._at)
         for part in self._slices:
             gradient = torch.func.grad(lambda v, part=part: self._partial_risk(v, part))
-            _, product = torch.func.jvp(gradient, (self._at,), (vector.to(self._at.dtype),))
-            result += product.detach()
+            moved = torch.func.jvp(gradient, (self._at,), (vector.to(self._at.dtype),))
+            result += moved[1].detach()
         return result
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:

@@ -107,14 +107,12 @@ def _copy_moves(
     """(a, c, Σca, Σλa²) for the kinds of move that the signs of the λ allow."""
     segments: Segments = []
     start = 0
-    for weight, count in unit_map.shares(layer, unit):
-        segments.append((start, count, float(weight)))
+    for share, count in unit_map.shares(layer, unit):
+        segments.append((start, count, float(share)))
         start += count
     if start < 2:
         return []
-    single = [
-        (at + k, 1, weight) for at, count, weight in segments for k in range(min(count, 2))
-    ]
+    single = [(at + k, 1, weight) for at, count, weight in segments for k in range(min(count, 2))]
     moves = []
     positive = sorted((s for s in single if s[2] > 0), key=lambda s: -s[2])
     if len(positive) >= 2:
@@ -135,7 +133,9 @@ def _copy_moves(
     zero = [s for s in single if s[2] == 0]
     if zero:
         other = next(s for s in single if s[0] != zero[0][0])
-        moves.append(([(zero[0][0], 1, 1.0)], [(zero[0][0], 1, 1.0), (other[0], 1, -1.0)], 1.0, 0.0))
+        moves.append(
+            ([(zero[0][0], 1, 1.0)], [(zero[0][0], 1, 1.0), (other[0], 1, -1.0)], 1.0, 0.0)
+        )
     return moves
 
 
@@ -147,7 +147,14 @@ def _balanced(a: Segments, shares: Segments) -> tuple[Segments, Segments, float,
 
 
 def _build_copies(
-    unit_map: UnitMap, net: MLP, layer: int, unit: int, a: Segments, c: Segments, v: Tensor, w: Tensor
+    unit_map: UnitMap,
+    net: MLP,
+    layer: int,
+    unit: int,
+    a: Segments,
+    c: Segments,
+    v: Tensor,
+    w: Tensor,
 ) -> Params:
     wide = net.with_hidden(unit_map.hidden)
     places = _places(unit_map, layer, unit)
@@ -197,8 +204,9 @@ def _lift_row(unit_map: UnitMap, net: MLP, layer: int, w: Tensor) -> Tensor:
     if layer == 0:
         return w
     parts = [
-        (w[run.source] * float(run.weight) if isinstance(run, Copies) else w.new_zeros(()))
-        .expand(run.count)
+        (w[run.source] * float(run.weight) if isinstance(run, Copies) else w.new_zeros(())).expand(
+            run.count
+        )
         for run in unit_map.layers[layer - 1]
     ]
     return torch.cat(parts)
@@ -231,6 +239,8 @@ def _multiplicities(unit_map: UnitMap, net: MLP) -> tuple[list[Tensor], list[Ten
     for layer, width in enumerate(net.hidden):
         shares = [unit_map.shares(layer, unit) for unit in range(width)]
         counts.append(torch.tensor([float(sum(n for _, n in s)) for s in shares]).double())
-        squares.append(torch.tensor([sum(n * float(w) ** 2 for w, n in s) for s in shares]).double())
+        squares.append(
+            torch.tensor([sum(n * float(w) ** 2 for w, n in s) for s in shares]).double()
+        )
     counts.append(torch.ones(net.outputs, dtype=torch.float64))
     return counts[1:], squares

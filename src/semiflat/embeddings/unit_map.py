@@ -49,9 +49,7 @@ class UnitMap:
     def identity(cls, net: MLP) -> UnitMap:
         """Every unit copies itself with λ = 1."""
         one = Fraction(1)
-        return cls(
-            tuple(tuple(Copies(unit, one) for unit in range(width)) for width in net.hidden)
-        )
+        return cls(tuple(tuple(Copies(unit, one) for unit in range(width)) for width in net.hidden))
 
     @property
     def hidden(self) -> tuple[int, ...]:

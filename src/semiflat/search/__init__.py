@@ -1,6 +1,6 @@
 """Search for critical points: batched, second order, honest about how each run ended."""
 
-from semiflat.search.find import find_critical_point, find_critical_points, search
+from semiflat.search.find import find_critical_point, find_critical_points, run_search
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 
 __all__ = [
@@ -10,5 +10,5 @@ __all__ = [
     "Status",
     "find_critical_point",
     "find_critical_points",
-    "search",
+    "run_search",
 ]

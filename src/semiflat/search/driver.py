@@ -83,9 +83,7 @@ def drive(
 
 
 class _Loop:
-    def __init__(
-        self, problem: Problem, starts: Tensor, options: Options, method: Method
-    ) -> None:
+    def __init__(self, problem: Problem, starts: Tensor, options: Options, method: Method) -> None:
         self.problem, self.options, self.method = problem, options, method
         self.hopeless = problem.loss.no_critical_point_below(problem.y)
         count = len(starts)

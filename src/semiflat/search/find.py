@@ -23,7 +23,7 @@ Progress = Callable[[int], None]
 """Called now and then with the number of runs that ended since the last call."""
 
 
-def search(
+def run_search(
     problem: Problem,
     starts: int = 1000,
     seed: int | None = 0,
@@ -102,7 +102,7 @@ def find_critical_points(
     """The distinct critical points that random starts lead to, lowest loss first.
 
     Only CONVERGED runs are in the list, modulo permutation of units, reflection of odd activations
-    and of sigmoid, and positive scaling. :func:`search` tells how the others ended.
+    and of sigmoid, and positive scaling. :func:`run_search` tells how the others ended.
 
     >>> import semiflat as sf
     >>> X = [[-2.0], [-1.0], [0.0], [1.0], [2.0]]
@@ -111,7 +111,7 @@ def find_critical_points(
     >>> points[0].status, points[0].gradient_norm < 1e-10
     (<Status.CONVERGED: 'CONVERGED'>, True)
     """
-    return search(
+    return run_search(
         problem, starts, seed, kind, tolerance, max_iterations, progress=progress
     ).points
 
@@ -135,7 +135,7 @@ def find_critical_point(
     Raises:
         InputError: if the loss is not finite at any start.
     """
-    result = search(problem, starts, seed, kind, tolerance, max_iterations, start=start)
+    result = run_search(problem, starts, seed, kind, tolerance, max_iterations, start=start)
     if result.points:
         return result.points[0]
     if not result.runs:

@@ -102,11 +102,12 @@ def bounded_newton(values: Tensor, slope: Tensor, radius: Tensor) -> Tensor:
     found = -slope / (values + mu[:, None])
     # Rounding in the last bits of μ must not lead out of the radius.
     length = torch.linalg.vector_norm(found, dim=-1)
-    found = found * torch.where(free, 1.0, (1.01 * radius / length.clamp(min=1e-300)).clamp(max=1.0))[
-        :, None
-    ]
+    found = (
+        found
+        * torch.where(free, 1.0, (1.01 * radius / length.clamp(min=1e-300)).clamp(max=1.0))[:, None]
+    )
     # The hard case: no slope along the lowest, negative curvature. Go that way to the boundary.
-    short = (lowest < 0) & (torch.linalg.vector_norm(found, dim=-1) < 0.9 * radius)
+    short = (lowest < 0) & (torch.linalg.vector_norm(found, dim=-1) < 0.98 * radius)
     rest = (radius.square() - found[:, 1:].square().sum(-1)).clamp(min=0).sqrt()
     towards = torch.where(found[:, 0] < 0, -rest, rest)
     found[:, 0] = torch.where(short, towards, found[:, 0])

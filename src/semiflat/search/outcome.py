@@ -64,18 +64,16 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
     evidence = Evidence(point, options.tolerance)
     flat = flatness(evidence)
     spectrum = evidence.spectrum
-    _, hidden, _, doubtful = spectrum.decided()
     explained = flat.joint.shape[1]
-    if not doubtful and hidden == explained:
-        seen = spectrum.values.abs()
-        seen = seen[seen > spectrum.floor]
-        least = f"{float(seen.min()):.2g}" if len(seen) else "none"
+    tightest = spectrum.tightest()
+    if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
+        least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
         return (
             Status.CONVERGED,
-            f"gradient {point.gradient_norm:.1e}; smallest eigenvalue in size {least}, noise floor "
-            f"{spectrum.floor:.1g}; {explained} flat directions, all explained",
+            f"gradient {point.gradient_norm:.1e}; the least certain eigenvalue is {least}; "
+            f"{explained} flat directions, all explained",
         )
-    unclear = spectrum.vectors[:, spectrum.values.abs() <= 10 * spectrum.floor]
+    unclear = spectrum.vectors[:, ~spectrum.decided]
     unclear = unclear - flat.joint @ (flat.joint.mT @ unclear)
     left, sizes, _ = torch.linalg.svd(unclear, full_matrices=False)
     kernel = left[:, sizes > 0.5]
@@ -84,13 +82,13 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
     biggest = kernel[int(vector.abs().argmax())]
     cosine = max(float(torch.linalg.vector_norm(part)) for part in (along, biggest))
     numbers = (
-        f"gradient {point.gradient_norm:.1e}, but {kernel.shape[1]} eigenvalues are zero within the "
-        f"noise floor {10 * spectrum.floor:.1g} for no known reason; largest parameter {largest:.3g}"
+        f"gradient {point.gradient_norm:.1e}, but {kernel.shape[1]} eigenvalues are zero for no known "
+        f"reason (noise floors up to {float(spectrum.floor.max()):.1g}); largest parameter {largest:.3g}"
     )
     if cosine > ALONG_KERNEL:
         return (
             Status.DIVERGED,
-            f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a minimum "
-            "at infinity, not a critical point",
+            f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a "
+            "minimum at infinity, not a critical point",
         )
     return Status.STALLED, f"{numbers}; cosine {cosine:.2f}"

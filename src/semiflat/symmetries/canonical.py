@@ -82,9 +82,9 @@ def _reflect(net: MLP, params: Params, layer: int, which: Tensor, constant: floa
     sign = torch.where(which, -1.0, 1.0).to(torch.float64)
     above = weight_key(layer + 1)
     if constant:
-        params[bias_key(layer + 1)] = (
-            params[bias_key(layer + 1)] + constant * params[above][:, which].sum(1)
-        )
+        params[bias_key(layer + 1)] = params[bias_key(layer + 1)] + constant * params[above][
+            :, which
+        ].sum(1)
     params[weight_key(layer)] = params[weight_key(layer)] * sign[:, None]
     if net.biases[layer]:
         params[bias_key(layer)] = params[bias_key(layer)] * sign

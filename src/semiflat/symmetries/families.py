@@ -19,14 +19,14 @@ so for all families here marked ``joint``:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import flat_rows, output_jacobian
+from semiflat.evidence import OnData
 from semiflat.networks import MLP, weight_key
-from semiflat.symmetries.on_data import OnData
 
 # Two tangents closer than this in angle are one: structural ones differ by rounding or by far more.
 SAME_DIRECTION = 1e-9
@@ -53,7 +53,7 @@ class FlatFamily:
 class TangentFamily(FlatFamily):
     """A family with its directions: ``tangents`` of shape (k, P), flat order, k ≥ dimension."""
 
-    tangents: Tensor = torch.empty(0)
+    tangents: Tensor = field(kw_only=True)
 
 
 def flat_families(data: OnData) -> list[TangentFamily]:
@@ -86,7 +86,8 @@ def _fresh(tangents: Tensor, basis: Tensor) -> Tensor:
     for _ in range(2):  # once more, because the first projection leaves rounding behind
         columns = columns - basis @ (basis.mT @ columns)
     left, sizes, _ = torch.linalg.svd(columns, full_matrices=False)
-    return left[:, sizes > SAME_DIRECTION * max(1.0, columns.shape[1] ** 0.5)]
+    kept: Tensor = left[:, sizes > SAME_DIRECTION * max(1.0, columns.shape[1] ** 0.5)]
+    return kept
 
 
 def _family(
@@ -101,7 +102,8 @@ def _family(
     if not len(tangents):
         return None
     empty = torch.zeros((tangents.shape[-1], 0), dtype=torch.float64)
-    return TangentFamily(name, reason, _fresh(tangents, empty).shape[1], joint, tangents)
+    dimension = _fresh(tangents, empty).shape[1]
+    return TangentFamily(name, reason, dimension, joint, tangents=tangents)
 
 
 def _in_layer(net: MLP, layer: int, rows: Tensor) -> Tensor:
@@ -123,7 +125,10 @@ def _every_row(net: MLP, layer: int, vectors: Tensor, rows: Tensor | None = None
 def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
     """Moves of ``[W_l, b_l]`` that no activation on the data notices."""
     net, fed = data.net, data.inputs[layer]
-    every = lambda vectors: _every_row(net, layer, vectors)  # noqa: E731
+
+    def every(vectors: Tensor) -> Tensor:
+        return _every_row(net, layer, vectors)
+
     if layer == 0:
         constant = data.constant_directions(layer)
         return [
@@ -144,7 +149,6 @@ def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
     duplicate = data.duplicate_directions(layer)
     constant = data.constant_directions(layer)
     explained = torch.cat([dead, duplicate, constant])
-    rows = lambda vectors: _touching(vectors, free)  # noqa: E731
     families: list[TangentFamily | None] = []
     if len(dead):
         reason = f"units of hidden layer {below} that are zero on every sample"
@@ -168,7 +172,7 @@ def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
             _beyond(fed.null_space, explained),
         ),
     ):
-        touching = rows(vectors)
+        touching = _touching(vectors, free)
         families.append(_family(name, reason, every(vectors[~touching])))
         families.append(
             _family(f"{name} nobody listens to", reason, every(vectors[touching]), joint=False)

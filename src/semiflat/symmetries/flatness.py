@@ -41,11 +41,9 @@ def flatness(evidence: Evidence) -> Flatness:
     joint = span([family for family in families if family.joint], size)
     everything = span(families, size)
     spectrum = evidence.spectrum
-    kernel = spectrum.vectors[:, spectrum.values.abs() <= spectrum.counting_floor]
+    kernel = spectrum.vectors[:, spectrum.zero]
     # Cosines of the angles between kernel and families: 1 where a zero is explained. The kernel's
     # vectors are known to about floor/gap, far better than the 1e-3 asked for.
     cosines = torch.linalg.svdvals(everything.mT @ kernel) if kernel.shape[1] else torch.zeros(0)
     explained = int((cosines > 1 - 1e-6).sum())
-    return Flatness(
-        families, joint, everything.shape[1], explained, kernel.shape[1] - explained
-    )
+    return Flatness(families, joint, everything.shape[1], explained, kernel.shape[1] - explained)

@@ -1,6 +1,6 @@
 """Verdicts: what kind of point it is, from which evidence, and how sure that is."""
 
-from semiflat.verdicts.judge import judge, judge_all
+from semiflat.verdicts.dispatch import judge, judge_all
 from semiflat.verdicts.verdict import (
     Certainty,
     FlatDirections,
@@ -10,4 +10,13 @@ from semiflat.verdicts.verdict import (
     Verdict,
 )
 
-__all__ = ["Certainty", "FlatDirections", "Inertia", "Kind", "Margin", "Verdict", "judge", "judge_all"]
+__all__ = [
+    "Certainty",
+    "FlatDirections",
+    "Inertia",
+    "Kind",
+    "Margin",
+    "Verdict",
+    "judge",
+    "judge_all",
+]

@@ -2,7 +2,7 @@
 
 In coordinates fitted to the embedding the wide Hessian is block diagonal,
 
-    H_wide ≅ H_narrow ⊕ (AΛAᵀ ⊗ K_u for each replicated unit u) ⊕ (σ'(α) [[0, F∅], [F∅ᵀ, 0]] for each null unit),
+    H_wide ≅ H_narrow ⊕ (AΛAᵀ ⊗ K_u, each replicated unit u) ⊕ (σ'(α) [[0, F∅], [F∅ᵀ, 0]], each null unit),
 
 and AΛAᵀ has p − 1 positive, q negative and z zero eigenvalues for shares λ with p positive, q negative
 and z zero entries (a zero share contributes [[0, F], [Fᵀ, 0]]). So the signs of the wide Hessian's
@@ -19,16 +19,15 @@ from torch import Tensor
 
 from semiflat.curvature.blocks import UnitBlocks
 from semiflat.embeddings.directions import WideDirection, lifted, steepest_copy, steepest_null
-from semiflat.points import EmbeddedPoint
-from semiflat.symmetries.families import FlatFamily, fresh_directions
-from semiflat.symmetries.on_data import OnData
 from semiflat.evidence import (
-    ENOUGH,
     Evidence,
+    OnData,
     Spectrum,
     singular_spectrum,
     symmetric_spectrum,
 )
+from semiflat.points import EmbeddedPoint
+from semiflat.symmetries.families import FlatFamily, fresh_directions
 from semiflat.symmetries.flatness import Flatness
 from semiflat.verdicts.plain import Finding, classify, not_critical
 from semiflat.verdicts.verdict import (
@@ -115,13 +114,13 @@ def _classify(
         return Finding(narrow.kind, narrow.margin, f"the narrow point is one: {narrow.reason}")
     for part in surplus:
         for spectrum, sign in part.escapes:
-            deciding = _way_down(spectrum, sign)
-            if deciding is not None:
+            way_down = spectrum.clearest(-sign)
+            if way_down is not None:
                 return Finding(
                     Kind.STRICT_SADDLE,
-                    Margin(deciding, spectrum.floor),
-                    f"{part.what} has the deciding eigenvalue {deciding:.3g}, against a noise floor "
-                    f"of {spectrum.floor:.2g}: the added units open a way down",
+                    Margin(*way_down),
+                    f"{part.what} has the deciding eigenvalue {way_down[0]:.3g}, against a noise floor "
+                    f"of {way_down[1]:.2g}: the added units open a way down",
                 )
     if flat.has("exact fits") or narrow.reason.startswith("the loss is zero"):
         return Finding(Kind.MINIMUM, narrow.margin, f"as the narrow point is: {narrow.reason}")
@@ -142,22 +141,9 @@ def _classify(
     )
 
 
-def _way_down(spectrum: Spectrum, sign: int) -> float | None:
-    """The clearest eigenvalue that opens a way down, if one is beyond doubt."""
-    values = spectrum.values
-    worst = values.abs().max() if sign == 0 else (-sign * values).max()
-    if float(worst) <= ENOUGH * spectrum.floor:
-        return None
-    return float(worst) if sign == 0 else -sign * float(worst)
-
-
 def _margin(part: Surplus) -> Margin | None:
-    margins = [
-        Margin(float(value), spectrum.floor)
-        for spectrum, _ in part.escapes
-        for value in spectrum.values
-        if abs(float(value)) > spectrum.floor
-    ]
+    tightest = [spectrum.tightest() for spectrum, _ in part.escapes]
+    margins = [Margin(*each) for each in tightest if each is not None]
     return min(margins, key=lambda m: m.ratio, default=None)
 
 
@@ -196,8 +182,9 @@ def _replicated_unit(
     q = sum(count for weight, count in shares if weight < 0)
     z = sum(count for weight, count in shares if weight == 0)
     blocks = [UnitBlocks(b.F[unit], b.G[unit]) for b in evidence.layer(layer)]
-    K = symmetric_spectrum([b.K for b in blocks])
-    F = singular_spectrum([b.F for b in blocks], K.scale)
+    scale = evidence.spectrum.scale
+    K = symmetric_spectrum([b.K for b in blocks], scale)
+    F = singular_spectrum([b.F for b in blocks], scale)
     up, _, down = K.count()
     rank_F = F.count()[0]
     positive = (p - 1) * up + q * down + z * rank_F
@@ -206,7 +193,7 @@ def _replicated_unit(
     above, fan = net.widths[layer + 2], point.problem.net.fan_in(layer)
     loose = fan - data.inputs[layer].rank  # incoming directions that no sample notices
     mixing, regular = _mixing(data, layer, unit)
-    seen = torch.linalg.svdvals(blocks[0].F @ mixing) > F.counting_floor
+    seen = torch.linalg.svdvals(blocks[0].F @ mixing) > F.counting_floor.max()
     copies = p + q + z - 1
     size = copies * (above + fan)
     # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
@@ -215,7 +202,7 @@ def _replicated_unit(
     if flat.has("exact fits"):
         explained = size - positive - negative
     why = ""
-    if K.decided()[3]:
+    if K.doubtful:
         why = "an eigenvalue of K is too close to its noise floor to tell its sign"
     elif z and not regular:
         why = "a share is 0, so where the copy's weights curve the loss, higher derivatives decide"
@@ -315,7 +302,7 @@ def _null_layers(point: EmbeddedPoint, evidence: Evidence) -> list[Surplus]:
         heard = sum(r.count for r, s in zip(runs, slopes.tolist(), strict=True) if s != 0)
         dead = activation.slopes is not None and activation.slopes[0] == 0
         dead = dead and all(run.bias < 0 for run in runs)
-        F = singular_spectrum([b.F_null for b in evidence.layer(layer)])
+        F = singular_spectrum([b.F_null for b in evidence.layer(layer)], evidence.spectrum.scale)
         rank = F.count()[0]
         above, fan = net.widths[layer + 2], point.problem.net.fan_in(layer)
         size = count * (above + fan)
@@ -340,9 +327,7 @@ def _null_layers(point: EmbeddedPoint, evidence: Evidence) -> list[Surplus]:
     return found
 
 
-def _null_families(
-    layer: int, count: int, above: int, fan: int, dead: bool
-) -> list[FlatFamily]:
+def _null_families(layer: int, count: int, above: int, fan: int, dead: bool) -> list[FlatFamily]:
     return [
         FlatFamily(
             "null units: incoming",
@@ -366,11 +351,10 @@ def _steepest(
 ) -> WideDirection | None:
     net = point.source.problem.net
     candidates = [part.steepest() for part in surplus]
-    lowest = float(evidence.spectrum.values[0])
-    if lowest < -ENOUGH * evidence.spectrum.floor:
-        candidates.append(
-            lifted(point.unit_map, net, evidence.spectrum.vectors[:, 0], lowest)
-        )
+    spectrum = evidence.spectrum
+    if spectrum.clearest(-1) is not None:
+        lowest = float(spectrum.values[0])
+        candidates.append(lifted(point.unit_map, net, spectrum.vectors[:, 0], lowest))
     usable = [candidate for candidate in candidates if candidate is not None]
     return min(usable, key=lambda c: c.curvature, default=None)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.operators import HessianOperator
-from semiflat.points import Point, hessian_operator
 from semiflat.evidence import ENOUGH, EPS
+from semiflat.points import Point, hessian_operator
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.symmetries.flatness import Flatness
 from semiflat.evidence import ENOUGH, Evidence
+from semiflat.symmetries.flatness import Flatness
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
 
 
@@ -77,37 +77,36 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
     if early is not None:
         return early
     spectrum = evidence.spectrum
-    positive, hidden, negative, doubtful = spectrum.decided()
-    floor = spectrum.floor
-    lowest = float(spectrum.values[0])
-    if negative:
+    down = spectrum.clearest(-1)
+    if down is not None:
         return Finding(
             Kind.STRICT_SADDLE,
-            Margin(lowest, floor),
-            f"the Hessian has the eigenvalue {lowest:.3g}, {_times(lowest, floor)} its noise floor "
-            f"below zero",
+            Margin(*down),
+            f"the Hessian has the eigenvalue {down[0]:.3g}, {_times(*down)} its noise floor below zero",
         )
+    tightest = spectrum.tightest()
+    margin = None if tightest is None else Margin(*tightest)
+    hidden = int(spectrum.hidden.sum())
     if _zero_loss(evidence):
         return Finding(
-            Kind.STRICT_MINIMUM if not hidden and not doubtful else Kind.MINIMUM,
-            None if not positive else Margin(_least(spectrum.values, floor), floor),
+            Kind.MINIMUM if hidden or spectrum.doubtful else Kind.STRICT_MINIMUM,
+            margin,
             "the loss is zero up to rounding, and it cannot be lower",
         )
-    if doubtful:
-        nearest = _least(spectrum.values, floor)
+    if spectrum.doubtful and tightest is not None:
         return Finding(
             Kind.UNDECIDED,
-            Margin(nearest, floor),
-            f"the eigenvalue {nearest:.3g} is only {_times(nearest, floor)} the noise floor "
-            f"{floor:.2g} away from zero; {ENOUGH:g} times is asked for",
+            margin,
+            f"the eigenvalue {tightest[0]:.3g} is only {_times(*tightest)} its noise floor "
+            f"{tightest[1]:.2g} away from zero; {ENOUGH:g} times is asked for",
         )
-    margin = Margin(_least(spectrum.values, floor), floor) if positive else None
-    if hidden == 0:
+    positive = len(spectrum.values) - hidden
+    if hidden == 0 and tightest is not None:
         return Finding(
             Kind.STRICT_MINIMUM,
             margin,
-            f"all {positive} eigenvalues of the Hessian are positive, the smallest {lowest:.3g}, "
-            f"{_times(lowest, floor)} its noise floor",
+            f"all {positive} eigenvalues of the Hessian are positive; the least certain is "
+            f"{tightest[0]:.3g}, {_times(*tightest)} its noise floor",
         )
     return _degenerate(evidence, flat, hidden, positive, margin)
 
@@ -116,7 +115,7 @@ def _degenerate(
     evidence: Evidence, flat: Flatness, hidden: int, positive: int, margin: Margin | None
 ) -> Finding:
     """A positive semidefinite Hessian with a kernel: is the kernel all flat directions?"""
-    floor = evidence.spectrum.floor
+    floor = float(evidence.spectrum.floor.max())
     joint = flat.joint.shape[1]
     residue = (
         float(torch.linalg.matrix_norm(evidence.hessian @ flat.joint, ord=2)) if joint else 0.0
@@ -133,14 +132,14 @@ def _degenerate(
         return Finding(
             Kind.UNDECIDED,
             margin,
-            f"{hidden} eigenvalues are zero within the noise floor {floor:.2g}, but {joint} flat "
-            f"directions were found, with curvature up to {residue:.2g}: the numbers contradict "
+            f"{hidden} eigenvalues are zero within their noise floors (up to {floor:.2g}), but {joint} "
+            f"flat directions were found, with curvature up to {residue:.2g}: the numbers contradict "
             "each other, and the point is too badly conditioned to judge",
         )
     return Finding(
         Kind.UNDECIDED,
         margin,
-        f"no eigenvalue is negative, but of {hidden} zero ones (within {floor:.2g}) "
+        f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
         f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
         "minimum lies at infinity",
     )
@@ -149,12 +148,6 @@ def _degenerate(
 def _zero_loss(evidence: Evidence) -> bool:
     problem = evidence.point.problem
     return problem.loss.lower_bound == 0.0 and evidence.on_data.fits_exactly
-
-
-def _least(values: Tensor, floor: float) -> float:
-    """The value nearest to zero among those not hidden."""
-    seen = values[values.abs() > floor]
-    return float(seen[seen.abs().argmin()])
 
 
 def _times(eigenvalue: float, floor: float) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from semiflat.errors import InputError
+from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
-from semiflat.evidence import Evidence
 from semiflat.verdicts.lanczos import judge_large
 from semiflat.verdicts.plain import judge_plain
 from semiflat.verdicts.verdict import Verdict
@@ -55,7 +55,9 @@ def judge_all(
             raise InputError(f"judge takes a Point, not {type(point).__name__}")
         root = point.source if isinstance(point, EmbeddedPoint) else point
         if root.problem.net.check_params(root.params) != ():
-            raise InputError("judge takes one point at a time, and this Point holds a batch of them")
+            raise InputError(
+                "judge takes one point at a time, and this Point holds a batch of them"
+            )
         if root.problem.net.parameter_count > dense_limit:
             verdicts.append(judge_large(Point(point.problem, point.params), tolerance))
             continue

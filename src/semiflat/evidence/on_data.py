@@ -31,7 +31,8 @@ class Fed:
         _, singular, right = torch.linalg.svd(triangle, full_matrices=True)
         limit = max(self.values.shape) * EPS * (singular[0] if len(singular) else 0.0)
         rank = int((singular > limit).sum())
-        return right[rank:] / scale
+        null: Tensor = right[rank:] / scale
+        return null
 
     @property
     def rank(self) -> int:
@@ -180,4 +181,3 @@ class OnData:
     def _stack(self, found: list[Tensor], layer: int) -> Tensor:
         empty = torch.zeros((0, self.net.fan_in(layer)), dtype=torch.float64)
         return torch.stack(found) if found else empty
-

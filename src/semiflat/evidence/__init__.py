@@ -1,0 +1,21 @@
+"""What is measured at a point, and how far the measurement can be trusted."""
+
+from semiflat.evidence.derivatives import Evidence
+from semiflat.evidence.on_data import OnData
+from semiflat.evidence.spectrum import (
+    ENOUGH,
+    EPS,
+    Spectrum,
+    singular_spectrum,
+    symmetric_spectrum,
+)
+
+__all__ = [
+    "ENOUGH",
+    "EPS",
+    "Evidence",
+    "OnData",
+    "Spectrum",
+    "singular_spectrum",
+    "symmetric_spectrum",
+]

@@ -1,0 +1,102 @@
+"""A plain point's derivatives, at the point and at the two neighbours that tell how far to trust them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.blocks import LayerBlocks, layer_blocks
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.evidence.on_data import OnData
+from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum
+from semiflat.points import Point
+
+
+@dataclass
+class Evidence:
+    """A plain point's derivatives with their noise, computed when first asked for.
+
+    Attributes:
+        point: the point.
+        relative_tolerance: how large ``‖∇R‖∞`` may be at a critical point, for a risk up to 1.
+    """
+
+    point: Point
+    relative_tolerance: float
+    _blocks: dict[int, list[LayerBlocks]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.vector = self.point.problem.net.flatten(self.point.params)
+        self.risk, self.gradient, self.hessian = self._derivatives(self.vector)
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, self.vector.shape, generator=generator).double() * 2 - 1
+        self.rounded = self.vector * (1 + 2 * EPS * signs)
+        _, self._rounded_gradient, self._rounded_hessian = self._derivatives(self.rounded)
+
+    def _derivatives(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        problem = self.point.problem
+        return risk_gradient_hessian(problem, problem.net.unflatten(vector))
+
+    @cached_property
+    def gradient_norm(self) -> float:
+        """``‖∇R‖∞``."""
+        return float(self.gradient.abs().max())
+
+    @cached_property
+    def tolerance(self) -> float:
+        """What ``‖∇R‖∞`` may be at a critical point: relative to the risk where that exceeds 1."""
+        return self.relative_tolerance * max(1.0, float(self.risk.abs()))
+
+    @property
+    def critical(self) -> bool:
+        """Whether the gradient is within tolerance."""
+        return self.gradient_norm <= self.tolerance
+
+    @cached_property
+    def shifted(self) -> Tensor | None:
+        """Where a Newton step leads, rounding in the gradient included; None if not critical."""
+        if not self.critical:
+            return None
+        spectrum = symmetric_spectrum([self.hessian, self._rounded_hessian])
+        seen = ~spectrum.hidden
+        if not seen.any():
+            return self.vector
+        values, vectors = spectrum.values[seen], spectrum.vectors[:, seen]
+        step = vectors @ (vectors.mT @ self.gradient / values)
+        weakest = int(values.abs().argmin())
+        # How far rounding in the gradient may have moved the point where it is weakest held. Only
+        # the part along that direction counts: a unit of rounding in the parameters moves the
+        # stiff part of the gradient by far more than its evaluation does.
+        along = vectors[:, weakest] @ (self.gradient - self._rounded_gradient)
+        rounding = along.abs() + EPS * max(1.0, float(self.risk.abs()))
+        noise = vectors[:, weakest] * (rounding / values[weakest].abs())
+        there: Tensor = self.vector - step + noise
+        return there
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues of the Hessian."""
+        sites = [self.hessian, self._rounded_hessian]
+        if self.shifted is not None:
+            sites.append(self._derivatives(self.shifted)[2])
+        return symmetric_spectrum(sites)
+
+    @cached_property
+    def on_data(self) -> OnData:
+        """What the point's units do on the data."""
+        return OnData(self.point.problem, self.point.params)
+
+    def layer(self, layer: int) -> list[LayerBlocks]:
+        """The unit blocks of a hidden layer at the point and at its one or two neighbours."""
+        if layer not in self._blocks:
+            problem = self.point.problem
+            sites = [self.vector, self.rounded]
+            if self.shifted is not None:
+                sites.append(self.shifted)
+            self._blocks[layer] = [
+                layer_blocks(problem, problem.net.unflatten(site), layer) for site in sites
+            ]
+        return self._blocks[layer]

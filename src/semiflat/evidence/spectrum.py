@@ -1,0 +1,129 @@
+"""Eigenvalues with noise floors: what floating point can tell at a point, and what it cannot.
+
+Each eigenvalue has a floor of its own, in two parts. *Noise*: the matrix is computed again at
+parameters moved by a unit of rounding; what that changes, and what the eigenvalue solver may, hides
+smaller eigenvalues. *Shift*: the point is not the critical point itself but lies a Newton step away
+from it; the matrix is computed a Newton step on, and what that changes is not known either. Where the
+Hessian is nearly singular that step is long, the floor is high and the verdict is UNDECIDED, as it
+should be. One floor for all would not do: rounding moves a large eigenvalue by far more than a small
+one (Hessians here have condition numbers up to 1e10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EPS = torch.finfo(torch.float64).eps
+ENOUGH = 10.0
+"""An eigenvalue counts as decided when it is this many floors away from zero."""
+
+# Beyond this part of the largest eigenvalue, the distance to the exact critical point no longer
+# makes an eigenvalue count as zero (it still makes the verdict UNDECIDED).
+SHIFT_COUNTED = 1e-10
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues, or singular values, in ascending order with what hides them.
+
+    Attributes:
+        values: ascending.
+        vectors: columns in the same order; none for singular values.
+        noise: what rounding may have changed, for each value.
+        shift: what the distance to the exact critical point may have changed; 0 if there is none.
+        scale: size of the matrix that a value is small or large against.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    noise: Tensor
+    shift: Tensor
+    scale: float
+
+    @property
+    def floor(self) -> Tensor:
+        """What a verdict holds each value against."""
+        return self.noise + self.shift
+
+    @property
+    def counting_floor(self) -> Tensor:
+        """What a value must exceed in size to be counted as not zero."""
+        return self.noise + self.shift.clamp(max=SHIFT_COUNTED * self.scale)
+
+    @property
+    def zero(self) -> Tensor:
+        """Which values are counted as zero."""
+        return self.values.abs() <= self.counting_floor
+
+    def count(self) -> tuple[int, int, int]:
+        """(positive, zero, negative) at the counting floor."""
+        zero = self.zero
+        positive, negative = (int((sign * self.values[~zero] > 0).sum()) for sign in (1, -1))
+        return positive, int(zero.sum()), negative
+
+    @property
+    def hidden(self) -> Tensor:
+        """Which values lie within their whole floor."""
+        return self.values.abs() <= self.floor
+
+    @property
+    def decided(self) -> Tensor:
+        """Which values are ``ENOUGH`` floors away from zero."""
+        return self.values.abs() > ENOUGH * self.floor
+
+    @property
+    def doubtful(self) -> int:
+        """How many are neither hidden nor decided."""
+        return int((~self.hidden & ~self.decided).sum())
+
+    def tightest(self) -> tuple[float, float] | None:
+        """(value, floor) of the value nearest to its floor among those not hidden."""
+        seen = (~self.hidden).nonzero().flatten()
+        if not len(seen):
+            return None
+        place = seen[(self.values[seen].abs() / self.floor[seen]).argmin()]
+        return float(self.values[place]), float(self.floor[place])
+
+    def clearest(self, sign: int) -> tuple[float, float] | None:
+        """(value, floor) of the largest decided value of that sign (0: of any), if there is one."""
+        size = self.values.abs() if sign == 0 else sign * self.values
+        size = torch.where(self.decided, size, torch.zeros_like(size))
+        place = size.argmax()
+        if float(size[place]) <= 0:
+            return None
+        return float(self.values[place]), float(self.floor[place])
+
+
+def symmetric_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:
+    """The spectrum of a symmetric matrix given at the point, at a rounding's and a shift's distance.
+
+    ``scale`` is the size of what the matrix is a block of, where that is larger.
+    """
+    values, vectors = torch.linalg.eigh((sites[0] + sites[0].mT) / 2)
+    others = [torch.linalg.eigvalsh((site + site.mT) / 2) for site in sites[1:]]
+    return _spectrum(values, vectors, others, max(sites[0].shape), scale)
+
+
+def singular_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:
+    """The singular values (ascending) of a matrix given at the same places; vectors: none."""
+    values, *others = (torch.linalg.svdvals(site).flip(0) for site in sites)
+    return _spectrum(values, values.new_zeros((0, 0)), others, max(sites[0].shape), scale)
+
+
+def _spectrum(
+    values: Tensor, vectors: Tensor, others: list[Tensor], size: int, scale: float
+) -> Spectrum:
+    largest = float(values.abs().max())
+    changes = [_at_least_as_small(values, (other - values).abs()) for other in others]
+    noise = EPS * size * largest + 4 * changes[0]
+    shift = 2 * changes[1] if len(changes) > 1 else torch.zeros_like(noise)
+    return Spectrum(values, vectors, noise, shift, max(scale, largest))
+
+
+def _at_least_as_small(values: Tensor, changes: Tensor) -> Tensor:
+    """For each value the largest change of any value that is as small, so that luck hides nothing."""
+    order = values.abs().argsort()
+    return torch.zeros_like(changes).scatter(0, order, changes[order].cummax(0).values)

@@ -1,0 +1,107 @@
+"""What all figures share: size, colours that differ in grey as well, axes in plain numbers."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+# Okabe and Ito's colours: told apart by the colour-blind; their lightness differs too.
+BLUE, VERMILLION, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#222222"
+
+WIDTH = 7.2
+"""Inches; with 160 dots to each the letters are legible at 800 pixels."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        name: of its file, without ``.png``.
+        png: the picture.
+        title: a few words.
+        caption: what to see in it.
+    """
+
+    name: str
+    png: bytes
+    title: str
+    caption: str
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The figures' own settings, whatever the user's are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "font.size": 9.5,
+                "axes.titlesize": 9.5,
+                "axes.labelsize": 9.5,
+                "axes.titlelocation": "left",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.edgecolor": "#555555",
+                "axes.linewidth": 0.8,
+                "text.color": INK,
+                "axes.labelcolor": INK,
+                "xtick.color": "#444444",
+                "ytick.color": "#444444",
+                "text.parse_math": False,
+                "axes.formatter.use_mathtext": False,
+            }
+        )
+        yield
+
+
+def canvas(height: float) -> Canvas:
+    """An empty figure ``height`` inches high."""
+    figure = Canvas(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Canvas) -> bytes:
+    """The figure as PNG, the same bytes for the same figure."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=160, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def array(values: Sequence[Any] | None) -> Numbers:
+    """Numbers to draw; what is missing is not drawn."""
+    return np.array([math.nan if v is None else v for v in values or []], dtype=np.float64)
+
+
+def drawable(*columns: Sequence[Any] | None) -> bool:
+    """Whether all columns are of one length and each has a finite number."""
+    arrays = [array(column) for column in columns]
+    return len({len(a) for a in arrays}) == 1 and all(np.isfinite(a).any() for a in arrays)
+
+
+def shared_power(ax: Axes, values: Numbers, label: str) -> None:
+    """Ticks as small numbers; the label says by which power of ten they were divided."""
+    largest = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
+    power = math.floor(math.log10(largest)) if largest > 0 else 0
+    power = power if abs(power) > 1 else 0
+    ax.yaxis.set_major_formatter(lambda y, _: minus(f"{y / 10.0**power:.3g}"))
+    ax.set_ylabel(label if power == 0 else f"{label} / 1e{minus(str(power))}")
+
+
+def minus(text: str) -> str:
+    """With the minus sign that is as long as the plus."""
+    return text.replace("-", "−")

@@ -1,0 +1,110 @@
+"""Numbers as people read them. What is missing or not a number is a dash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+NONE = "–"
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def finite(values: Sequence[Any]) -> list[float]:
+    """The finite numbers among ``values``."""
+    return [value for value in values if is_number(value)]
+
+
+def loss(value: Any) -> str:
+    """Six digits, also where the last are zeros.
+
+    >>> loss(0.1973307077707846), loss(0.5), loss(None)
+    ('0.197331', '0.500000', '–')
+    """
+    return f"{value:#.6g}" if is_number(value) else NONE
+
+
+def size(value: Any, digits: int = 2) -> str:
+    """A few digits, with an exponent below a hundredth.
+
+    >>> size(1.18e-16), size(-0.0031352, 3), size(9.7920), size(0), size(float("nan"))
+    ('1.2e-16', '-3.14e-3', '9.8', '0', '–')
+    """
+    if not is_number(value):
+        return NONE
+    small = 0 < abs(value) < 0.01
+    text = f"{value:.{digits - 1}e}" if small else f"{value:.{digits}g}"
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else text
+
+
+def times(value: Any) -> str:
+    """How many times the noise floor, as a power of ten or a small number.
+
+    >>> times(9492347.2), times(3.4)
+    ('9e6', '3.4')
+    """
+    if not is_number(value):
+        return NONE
+    return size(value, 1) if value >= 100 else size(value, 2)
+
+
+def margin_ratio(margin: Any) -> float | None:
+    """``|eigenvalue| / floor`` of a margin, or None where there is none."""
+    if not isinstance(margin, dict):
+        return None
+    eigenvalue, floor = margin.get("eigenvalue"), margin.get("floor")
+    if not (is_number(eigenvalue) and is_number(floor)) or floor <= 0:
+        return None
+    return abs(float(eigenvalue)) / float(floor)
+
+
+def signs(value: Any) -> str:
+    """Counts of positive, zero and negative eigenvalues.
+
+    >>> signs([45, 1, 3]), signs(None)
+    ('45 / 1 / 3', '–')
+    """
+    return " / ".join(map(str, value)) if isinstance(value, list | tuple) else NONE
+
+
+def widths(value: Any) -> str:
+    """
+    >>> widths([10, 3, 1])
+    '10-3-1'
+    """
+    return "-".join(map(str, value)) if isinstance(value, list | tuple) else NONE
+
+
+def change(before: Any, after: Any) -> str:
+    """By how many percent a loss changed.
+
+    >>> change(0.2, 0.15), change(0.2, None)
+    ('−25 %', '–')
+    """
+    if not (is_number(before) and is_number(after)) or before == 0:
+        return NONE
+    percent = 100 * (after - before) / abs(before)
+    return f"{percent:+.2g} %".replace("-", "−")
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """
+    >>> count(1, "run"), count(3, "run"), count(2, "minimum", "minima")
+    ('1 run', '3 runs', '2 minima')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """
+    >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
+    ('a, b and c', 'a', '')
+    """
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,138 @@
+"""The page: the record, what is said about it, and the template."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from semiflat.report import checks, numbers, sentences, words
+from semiflat.report.traps import family_names, most_added, narrow_points, rows
+
+if TYPE_CHECKING:
+    from semiflat.report.figures import Figure
+
+Row = dict[str, Any]
+
+OPEN_ROWS = 12
+"""Critical points shown without a click."""
+
+
+def render(record: Row, figures: list[Figure]) -> str:
+    """The page as HTML; all text of the record is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "loss": numbers.loss,
+        "size": numbers.size,
+        "times": numbers.times,
+        "ratio": numbers.margin_ratio,
+        "signs": numbers.signs,
+        "widths": numbers.widths,
+        "kind": words.kind_words,
+        "status": words.status_words,
+        "agrees": checks.agrees,
+    }
+    environment.globals["count"] = numbers.count
+    environment.globals["change"] = numbers.change
+    return environment.get_template("report.html.j2").render(_context(record, figures))
+
+
+def _template(name: str) -> str:
+    return files("semiflat.report").joinpath(name).read_text("utf-8")
+
+
+def _context(record: Row, figures: list[Figure]) -> Row:
+    narrow = narrow_points(record)
+    return {
+        "record": record,
+        "data": record["data"],
+        "network": record["network"],
+        "settings": record["settings"],
+        "searches": [record[key] for key in ("search", "search_any") if record.get(key)],
+        "points": rows(record, "points"),
+        "losses": {point.get("name"): point.get("loss") for point in rows(record, "points")},
+        "open_rows": OPEN_ROWS,
+        "title": sentences.title(record),
+        "outcome": sentences.outcome(record),
+        "summary": sentences.summary(record, narrow),
+        "scale": words.scale_of_loss(record["data"]),
+        "search_note": sentences.search_note(record),
+        "narrow": narrow,
+        "families": family_names(record),
+        "most_added": most_added(record),
+        "groups": checks.groups(record),
+        "check": checks.check_sentence(record),
+        "disagreements": checks.disagreements(record),
+        "figures": [(f, base64.b64encode(f.png).decode()) for f in figures],
+        "kinds": words.KINDS,
+        "certainties": words.CERTAINTIES,
+        "family_meanings": words.FAMILIES,
+        "commands": commands(record),
+    }
+
+
+def commands(record: Row) -> list[tuple[str, str]]:
+    """Commands that take the study apart, each with what it does."""
+    points, embedded = rows(record, "points"), rows(record, "embedded")
+    shown = [("Find the points again.", f"semiflat find {_find_options(record)} --out points")]
+    point = points[0]["name"] if points else "p0"
+    step = next((text for row in embedded if (text := _step(row))), "replicate:0:0:1/2,1/2")
+    if points:
+        shown += [
+            (
+                "Place one in a wider network, as one of the rows above did.",
+                f"semiflat widen points/{point}.safetensors {step} --out wide.safetensors",
+            ),
+            ("Ask what kind of point it is there.", "semiflat judge wide.safetensors"),
+        ]
+    if embedded:
+        shown.append(
+            (
+                "Every point on this page lies in points/ under its name.",
+                f"semiflat judge points/{embedded[0]['name']}.safetensors",
+            )
+        )
+    return shown
+
+
+def _find_options(record: Row) -> str:
+    settings, source = record["settings"], record.get("source") or {}
+    options = {
+        "--data": source.get("source") or record["data"].get("name"),
+        "--target": source.get("target"),
+        "--loss": source.get("loss"),
+        "--hidden": ",".join(map(str, settings.get("hidden") or [])) or None,
+        "--activation": settings.get("activation"),
+        "--starts": settings.get("starts"),
+        "--max-iterations": settings.get("max_iterations"),
+        "--seed": settings.get("seed"),
+    }
+    words = [f"{key} {shlex.quote(str(v))}" for key, v in options.items() if v is not None]
+    standardised = source.get("standardise", record["data"].get("standardisation") is not None)
+    words += [] if standardised else ["--raw"]
+    words += ["--kind any"] if record.get("search_any") else []
+    return " ".join(words)
+
+
+def _step(row: Row) -> str | None:
+    """An embedding as ``semiflat widen`` takes it, if it is a single step."""
+    steps = row.get("steps") or []
+    if len(steps) != 1:
+        return None
+    step = steps[0]
+    places = {"Replicate": ("replicate", "unit", "weights"), "NullUnits": ("null", None, "biases")}
+    if step.get("type") not in places:
+        return None
+    name, unit, key = places[step["type"]]
+    values = [str(value) for value, times in step.get(key) or [] for _ in range(times)]
+    at = [name, step.get("layer"), *([step.get(unit)] if unit else []), ",".join(values)]
+    return ":".join(map(str, at))

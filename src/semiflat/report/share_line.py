@@ -1,0 +1,137 @@
+"""One unit as two copies with shares λ and 1 − λ: what changes along the line, and what does not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from semiflat.report.drawing import (
+    BLUE,
+    GREY,
+    INK,
+    VERMILLION,
+    Figure,
+    array,
+    canvas,
+    drawable,
+    png,
+    shared_power,
+)
+from semiflat.report.numbers import size
+from semiflat.report.words import KINDS, kind_words
+
+CAPTION = (
+    "One unit of the lowest critical point becomes two copies with shares λ and 1 − λ of its "
+    "outgoing weights; the shaded band is λ between 0 and 1. Above: the lowest eigenvalue of the "
+    "wide Hessian; below zero there is a way down. Below: the loss minus its mean over the line. "
+    "To see: the loss is the same everywhere but for rounding, while the kind of point may change "
+    "where λ passes 0 or 1. Every λ is the same function, and some of them may be traps when others "
+    "are not."
+)
+
+_MOST = 9
+_MARKS = {
+    "STRICT_MINIMUM": ("o", BLUE, BLUE),
+    "MINIMUM": ("o", BLUE, "#9CCBE8"),
+    "STRICT_SADDLE": ("v", VERMILLION, VERMILLION),
+    "UNDECIDED": ("X", INK, "#BBBBBB"),
+    "NOT_CRITICAL": ("s", INK, "white"),
+}
+
+
+def draw_share_line(record: dict[str, Any]) -> Figure | None:
+    """A pair of panels for each unit, the lowest eigenvalue above the loss."""
+    every = [
+        curve
+        for curve in (record.get("curves") or {}).get("share_line") or []
+        if drawable(curve.get("share"), curve.get("lowest"))
+    ]
+    curves = every[:_MOST]
+    if not curves:
+        return None
+    columns = min(3, len(curves))
+    lines = -(-len(curves) // columns)
+    figure = canvas(3.5 * lines + 0.45)
+    heights = [2.3, 1.0] * lines
+    axes = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=heights)
+    for ax in axes.flatten():
+        ax.set_visible(False)
+    for number, curve in enumerate(curves):
+        line, column = divmod(number, columns)
+        _pair(axes[2 * line, column], axes[2 * line + 1, column], curve)
+    figure.align_ylabels(axes)
+    kinds = [kind for curve in curves for kind in curve.get("kind") or []]
+    figure.legend(
+        handles=[_legend(kind) for kind in (*KINDS,) if kind in kinds],
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+    )
+    more = f" Shown are {_MOST} of {len(every)} units." if len(every) > _MOST else ""
+    return Figure("share_line", png(figure), "Same function, different kind", CAPTION + more)
+
+
+def _pair(above: Axes, below: Axes, curve: dict[str, Any]) -> None:
+    share, lowest, loss = (array(curve.get(key)) for key in ("share", "lowest", "loss"))
+    for ax in (above, below):
+        ax.set_visible(True)
+        ax.axvspan(0, 1, color="#EEF2F5", zorder=0)
+        ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
+        ax.set_xlim(np.nanmin(share), np.nanmax(share))
+    above.set_title(f"unit {curve.get('unit')} of hidden layer {curve.get('layer')}")
+    above.plot(share, lowest, color=GREY, linewidth=0.8, zorder=2)
+    kinds = [str(kind) for kind in curve.get("kind") or [""] * len(share)]
+    for kind in dict.fromkeys(kinds):
+        marker, edge, face = _MARKS.get(kind, _MARKS["UNDECIDED"])
+        chosen = np.array([k == kind for k in kinds])
+        size_of = 30 if kind == "UNDECIDED" else 15
+        above.scatter(
+            share[chosen], lowest[chosen], size_of, face, marker, edgecolors=edge, zorder=3, lw=0.8
+        )
+    shared_power(above, lowest, "lowest eigenvalue")
+    above.tick_params(labelbottom=False)
+    below.set_xlabel("share λ")
+    _flat(below, share, loss)
+
+
+def _flat(ax: Axes, share: np.ndarray, loss: np.ndarray) -> None:
+    if len(loss) != len(share) or not np.isfinite(loss).any():
+        ax.text(0.5, 0.5, "no loss recorded", transform=ax.transAxes, ha="center", va="center")
+        ax.set_yticks([])
+        return
+    change = loss - loss[np.isfinite(loss)][0]  # exact, and so is the mean that comes off it
+    change -= np.nanmean(change)
+    spread = float(np.nanmax(loss) - np.nanmin(loss))
+    ulp = float(np.spacing(np.nanmax(np.abs(loss))))
+    reach = 10.0 ** math.ceil(math.log10(max(1.2 * float(np.nanmax(np.abs(change))), 2 * ulp)))
+    ax.plot(share, change, ".", color=INK, markersize=3)
+    ax.set_ylim(-1.5 * reach, 2.3 * reach)
+    ax.set_yticks([-reach, 0, reach])
+    shared_power(ax, np.array([1.01 * reach]), "loss − mean\n")
+    ax.text(
+        0.5,
+        0.97,
+        f"max − min = {size(spread)}",
+        transform=ax.transAxes,
+        ha="center",
+        va="top",
+        fontsize=8,
+    )
+
+
+def _legend(kind: str) -> Line2D:
+    marker, edge, face = _MARKS[kind]
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker=marker,
+        markeredgecolor=edge,
+        markerfacecolor=face,
+        markersize=6.5,
+        label=kind_words(kind).one,
+    )

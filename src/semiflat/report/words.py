@@ -1,0 +1,144 @@
+"""What the record's names mean: kinds of points, ways a run ends, families of embeddings, losses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from semiflat.report.numbers import count
+
+
+@dataclass(frozen=True)
+class KindWords:
+    """A kind of point: how it is written, in one and in many, its mark, and what it means."""
+
+    one: str
+    many: str
+    mark: str
+    css: str
+    meaning: str
+
+
+KINDS = {
+    "STRICT_MINIMUM": KindWords(
+        "strict minimum",
+        "strict minima",
+        "●",
+        "strict-minimum",
+        "the gradient is zero and every direction leads up.",
+    ),
+    "MINIMUM": KindWords(
+        "minimum",
+        "minima",
+        "◐",
+        "minimum",
+        "the gradient is zero and no direction leads down; along some the loss is exactly constant, "
+        "and it is known why. Descent that arrives here stays: a trap.",
+    ),
+    "STRICT_SADDLE": KindWords(
+        "strict saddle",
+        "strict saddles",
+        "▼",
+        "strict-saddle",
+        "the gradient is zero, but the curvature is negative in at least one direction: the loss "
+        "falls both ways along it, so there is a way down.",
+    ),
+    "UNDECIDED": KindWords(
+        "undecided",
+        "undecided",
+        "?",
+        "undecided",
+        "the second derivatives and the precision of the numbers do not settle it; the reason is "
+        "given beside it. Never to be read as “minimum”.",
+    ),
+    "NOT_CRITICAL": KindWords(
+        "not critical",
+        "not critical",
+        "→",
+        "not-critical",
+        "the gradient is not zero: no critical point at all.",
+    ),
+}
+
+MINIMA = ("STRICT_MINIMUM", "MINIMUM")
+
+CERTAINTIES = {
+    "MEASURED": "found in floating point, and the margin says by how much: the deciding eigenvalue "
+    "over its noise floor, which is how far rounding may have moved it.",
+    "PROVED": "holds by a theorem or by exact ball arithmetic.",
+}
+
+FAMILIES = {
+    "replicate inside": "one unit is copied; the copies keep its incoming weights and share out "
+    "its outgoing weights in parts λ that are all between 0 and 1, such as ½ and ½.",
+    "replicate outside": "the same, but with a part below 0, such as 3⁄2 and −1⁄2. The function "
+    "is still exactly the same; the curvature is not.",
+    "null units": "new units with zero incoming and zero outgoing weights and a chosen bias: they "
+    "compute a constant that nothing listens to.",
+}
+
+STATUSES = {
+    "CONVERGED": "reached a critical point",
+    "DIVERGED": "ran to infinity",
+    "STALLED": "stalled",
+    "MAX_ITERATIONS": "ran out of iterations",
+    "NON_FINITE": "not finite at the start",
+}
+
+STATUS_MARKS = {"CONVERGED": "", "DIVERGED": "∞", "STALLED": "·", "MAX_ITERATIONS": "↓"}
+
+LOSSES = {
+    "squared": "squared loss",
+    "cross_entropy": "cross-entropy loss",
+    "logistic": "logistic loss",
+}
+
+
+def kind_words(kind: Any) -> KindWords:
+    """The words for a kind, also for one this version does not know."""
+    text = str(kind).lower().replace("_", " ") if kind else "not judged"
+    return KINDS.get(str(kind), KindWords(text, text, "", "undecided", ""))
+
+
+def kinds_counted(kinds: list[Any]) -> list[tuple[str, str]]:
+    """Every kind that occurs, in the order of :data:`KINDS`, as (kind, "3 strict saddles")."""
+    known = [*KINDS, *dict.fromkeys(kind for kind in kinds if kind not in KINDS)]
+    return [
+        (kind, count(kinds.count(kind), kind_words(kind).one, kind_words(kind).many))
+        for kind in known
+        if kind in kinds
+    ]
+
+
+def status_words(status: Any) -> str:
+    """
+    >>> status_words("DIVERGED"), status_words("OTHER_END")
+    ('ran to infinity', 'other end')
+    """
+    return STATUSES.get(str(status), str(status).lower().replace("_", " "))
+
+
+def scale_of_loss(data: dict[str, Any]) -> str:
+    """What a loss can be held against: the loss of the best constant, where it is known."""
+    name, outputs = data.get("loss"), data.get("outputs") or 1
+    if name == "squared":
+        text = "The loss is half the squared error, averaged over the samples"
+        standardised = (data.get("standardisation") or {}).get("y_scale")
+        if not standardised:
+            return f"{text}."
+        return (
+            f"{text}, in standard deviations of the target: predicting the mean every time gives "
+            f"{0.5 * outputs:g}."
+        )
+    if name == "cross_entropy" and outputs > 1:
+        return (
+            "The loss is the cross entropy in nats, averaged over the samples: calling all "
+            f"{outputs} classes equally likely gives {math.log(outputs):.4g}."
+        )
+    if name == "logistic":
+        return (
+            "The loss is the logistic loss in nats, averaged over the samples: calling both "
+            f"classes equally likely gives {math.log(2):.4g}."
+        )
+    return ""
