@@ -41,9 +41,8 @@ bench: setup
 	$(BIN)/python benchmarks/judge.py
 	$(BIN)/python benchmarks/study.py
 
-# Every example in the docs is run, and every figure drawn again by the code it describes.
+# The docs are Markdown; every example in them is run.
 docs: setup
-	$(BIN)/python docs/draw.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q docs README.md
 
 clean:

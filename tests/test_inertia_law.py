@@ -282,14 +282,13 @@ def curvature_along(ref: Reference, direction: dict[str, Tensor]) -> float:
 
 
 def falls_along(ref: Reference, direction: dict[str, Tensor]) -> bool:
-    """Whether the loss falls both ways, at some step length."""
+    """Whether the loss falls, the mean of both ways, at some step length."""
     d = torch.cat([direction[key].reshape(-1) for key in ref.shapes])
-    here = ref.value()
-    losses = [
-        max(float(ref.risk(ref.vector + step * d)), float(ref.risk(ref.vector - step * d)))
-        for step in (0.1, 0.01, 1e-3, 1e-4)
+    falls = [
+        ref.value() - float(ref.risk(ref.vector + t * d) + ref.risk(ref.vector - t * d)) / 2
+        for t in (0.1, 0.01, 1e-3)
     ]
-    return min(losses) < here
+    return max(falls) > 1e-15
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
@@ -323,7 +322,9 @@ def test_verdicts_and_their_directions_agree_with_the_dense_hessian(
                     assert least - 1e-12 * most <= verdict.curvature < 0
                     flat = torch.cat([t.reshape(-1) for t in verdict.descent_direction.values()])
                     assert float(torch.linalg.vector_norm(flat)) == pytest.approx(1, abs=1e-12)
-                    assert falls_along(wide, verdict.descent_direction)
+                    if verdict.curvature < -1e-5 * most:  # else rounding hides the fall
+                        assert falls_along(wide, verdict.descent_direction)
+                        tally["falls"] += 1
                 elif verdict.kind in (sf.Kind.MINIMUM, sf.Kind.STRICT_MINIMUM):
                     assert least > -1e-12 * most
                     assert verdict.inertia is not None
@@ -334,3 +335,164 @@ def test_verdicts_and_their_directions_agree_with_the_dense_hessian(
                     assert not strict or least > 0
     print(f"\n{activation} {loss}: {dict(tally)}")
     assert tally[sf.Kind.STRICT_SADDLE] >= 10
+    assert tally["falls"] >= 10
+
+
+def test_the_direction_away_from_a_point_that_is_not_critical_is_the_narrow_gradient_s() -> None:
+    for number, steps in enumerate(STEPS + DEEP_STEPS):
+        ref = random_reference([2, 2, 3, 2], "tanh", "cauchy", seed=number)
+        wide = ref.widened(steps)
+        verdict = sf.judge(embedding_of(steps)(point_of(ref)))
+        assert verdict.kind is sf.Kind.NOT_CRITICAL
+        direction = verdict.descent_direction
+        assert direction is not None
+        assert verdict.curvature == pytest.approx(curvature_along(wide, direction), rel=1e-8)
+        d = torch.cat([direction[key].reshape(-1) for key in wide.shapes])
+        assert float(torch.linalg.vector_norm(d)) == pytest.approx(1, abs=1e-12)
+        assert float(wide.gradient() @ d) < 0
+        # d stretches the narrow gradient; along it the two losses fall as one.
+        slope = float(ref.gradient() @ ref.gradient())
+        lifted = torch.cat([t.flatten() for t in widened_tangent(ref, steps).values()])
+        assert torch.allclose(d, -lifted / torch.linalg.vector_norm(lifted), atol=1e-12)
+        assert float(wide.gradient() @ lifted) == pytest.approx(slope, rel=1e-10)
+
+
+def widened_tangent(ref: Reference, steps: list[Step]) -> dict[str, Tensor]:
+    """The narrow gradient as a direction at the wide point: the embedding is affine."""
+    step = ref.gradient()
+    pieces = step.split([shape.numel() for shape in ref.shapes.values()])
+    moved = {
+        key: ref.params[key] + piece.reshape(shape)
+        for (key, shape), piece in zip(ref.shapes.items(), pieces, strict=True)
+    }
+    here, there = reference.widened(ref.params, steps), reference.widened(moved, steps)
+    return {key: there[key] - here[key] for key in here}
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "relu", "leaky_relu"])
+def test_nonzero_F_makes_every_replication_of_a_strict_minimum_a_strict_saddle(
+    activation: str,
+) -> None:
+    """F19 Thm 5(i), Thm 10 and P21 Thm 6 without what they assume of G (theory §3, §8)."""
+    minima = 0
+    for number in range(8):
+        ref = critical_reference([2, 1, 2], activation, "squared", True, 0.02, seed=number)
+        F = ref.F(0, 0)
+        narrow = point_of(ref)
+        # A scaling of a homogeneous unit is free, so its minimum is not strict.
+        kinds = (sf.Kind.STRICT_MINIMUM, sf.Kind.MINIMUM)
+        if sf.judge(narrow).kind not in kinds or float(F.abs().max()) < 1e-6:
+            continue
+        minima += 1
+        for shares in ([0.5, 0.5], [0.125, 0.875], [3, -2], [1, 0], [0, 0, 1], ["1/3"] * 3):
+            verdict = sf.judge(sf.Replicate(0, 0, shares)(narrow))
+            assert verdict.kind is sf.Kind.STRICT_SADDLE, (number, shares, verdict)
+    assert minima >= 4
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "gelu", "silu", "sin"])
+def test_one_output_minima_split_by_the_signs_of_G_and_of_the_shares(activation: str) -> None:
+    """F = 0 exactly; then all depends on G and on how many shares are positive (P21 Thm 6)."""
+    tally: Counter[str] = Counter()
+    for number in range(30):
+        # One input and no bias below: G is a number, and definite.
+        ref = critical_reference([1, 2, 1], activation, "squared", [False, True], 0.1, seed=number)
+        narrow = point_of(ref)
+        if sf.judge(narrow).kind is not sf.Kind.STRICT_MINIMUM:
+            tally["not a minimum"] += 1
+            continue
+        assert float(sf.unit_blocks(narrow, 0, 0).F.abs().max()) < 1e-13
+        G = float(ref.G(0, 0))
+        if abs(G) < 1e-8:
+            tally["G too small"] += 1
+            continue
+        up = G > 0
+        tally["G > 0" if up else "G < 0"] += 1
+        for shares, minimum in [
+            ([0.5, 0.5], up),
+            ([0.25, 0.5, 0.25], up),
+            ([2, -1], not up),
+            ([3, -1, -1], not up),
+            ([1, 1, -1], False),
+        ]:
+            verdict = sf.judge(sf.Replicate(0, 0, shares)(narrow))
+            expected = sf.Kind.MINIMUM if minimum else sf.Kind.STRICT_SADDLE
+            assert verdict.kind is expected, (number, shares, G, verdict)
+        edge = sf.judge(sf.Replicate(0, 0, [1, 0])(narrow))
+        assert edge.kind is sf.Kind.UNDECIDED, edge
+    print(f"\n{activation}: {dict(tally)}")
+    assert min(tally["G > 0"], tally["G < 0"]) >= 2
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("polished", [True, False])
+def test_piecewise_linear_one_output_minima_stay_minima_with_no_negative_eigenvalue(
+    activation: str, polished: bool
+) -> None:
+    """F = 0 and G = 0 exactly; what is computed of F is rounding, or the gradient that is left."""
+    minima = 0
+    for number in range(12):
+        ref = critical_reference([1, 2, 1], activation, "squared", True, 0.1, seed=number)
+        if not polished:  # as a search leaves it: some 1e-11 short of the critical point
+            noise = random_reference(ref.widths, activation, "squared", seed=number + 100).params
+            ref.params = {key: t + 1e-11 * noise[key] for key, t in ref.params.items()}
+        narrow = point_of(ref)
+        before = sf.judge(narrow)
+        if before.kind not in (sf.Kind.STRICT_MINIMUM, sf.Kind.MINIMUM):
+            continue
+        minima += 1
+        assert before.inertia is not None
+        for shares in ([0.5, 0.5], [2, -1], [1, 0], [0.25] * 4):
+            after = sf.judge(sf.Replicate(0, 0, shares)(narrow))
+            assert after.kind is sf.Kind.MINIMUM, (number, shares, after)
+            assert after.inertia is not None
+            found = (after.inertia.positive, after.inertia.negative)
+            assert found == (before.inertia.positive, 0), (number, shares, after.inertia)
+    assert minima >= 6
+
+
+def test_null_units_open_a_way_down_exactly_where_F_null_is_not_zero() -> None:
+    tally: Counter[str] = Counter()
+    for number in range(6):
+        for widths in ([1, 2, 2], [2, 2, 1], [1, 2, 2, 1]):
+            ref = critical_reference(widths, "tanh", "squared", True, 0.02, seed=number)
+            narrow = point_of(ref)
+            if sf.judge(narrow).kind is not sf.Kind.STRICT_MINIMUM:
+                tally["not a minimum"] += 1
+                continue
+            for layer in range(len(ref.hidden)):
+                rank = sum(count(torch.linalg.svdvals(ref.F_null(layer)), 1.0)[:1])
+                before, after = sf.judge(narrow), sf.judge(sf.NullUnits(layer, [0.4, -1])(narrow))
+                assert before.inertia is not None
+                assert after.inertia is not None
+                assert after.inertia.positive == before.inertia.positive + 2 * rank
+                assert after.inertia.negative == 2 * rank
+                expected = sf.Kind.STRICT_SADDLE if rank else sf.Kind.UNDECIDED
+                assert after.kind is expected, (number, widths, after)
+                tally[f"rank {rank}"] += 1
+    print(f"\n{dict(tally)}")
+    assert tally["rank 1"] >= 10
+
+
+def test_a_null_unit_opens_no_way_down_where_the_inputs_already_lead_to_the_layer_above() -> None:
+    """F∅ = 0 where weights past the layer would have no gradient: a linear hidden layer."""
+    checked = 0
+    for number in range(6):
+        ref = critical_reference([2, 2, 2], "identity", "squared", True, 0.02, seed=number)
+        assert float(ref.F_null(0).abs().max()) < 1e-12
+        after = sf.judge(sf.NullUnits(0, [0.5])(point_of(ref)))
+        before = sf.judge(point_of(ref))
+        assert before.inertia is not None
+        assert after.inertia is not None
+        assert (after.inertia.positive, after.inertia.negative) == (
+            before.inertia.positive,
+            before.inertia.negative,
+        )
+        checked += 1
+    assert checked == 6
+
+
+def test_a_verdict_is_neither_true_nor_false() -> None:
+    verdict = sf.judge(point_of(random_reference([1, 2, 1], "tanh", "squared")))
+    with pytest.raises(TypeError, match="compare its kind"):
+        bool(verdict)

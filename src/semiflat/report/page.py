@@ -63,6 +63,7 @@ def _context(record: Row, figures: list[Figure]) -> Row:
         "open_rows": OPEN_ROWS,
         "title": sentences.title(record),
         "outcome": sentences.outcome(record),
+        "why_nothing": sentences.why_nothing(record),
         "summary": sentences.summary(record, narrow),
         "scale": words.scale_of_loss(record["data"]),
         "search_note": sentences.search_note(record),

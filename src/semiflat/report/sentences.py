@@ -102,25 +102,27 @@ def _traps(record: Row, narrow: list[NarrowPoint]) -> str:
         if saddles:
             return "The ways down from the saddles were not followed before the study stopped."
         return "No way down was found, so nothing was followed."
-    freed = sum(point.freed is True for point in traps)
     best = [
         min(finite([p.best[k].loss for p in narrow if p.best[k]]), default=None)  # type: ignore[union-attr]
         for k in range(most_added(record))
     ]
     one, more = best[0], min(finite(best), default=None)
-    if traps:
-        text = (
-            f"With ONE unit added, {freed} of the {count(len(traps), 'narrow minimum', 'narrow minima')} "
-            f"{'stops' if freed == len(traps) == 1 else 'stop'} being {'a trap' if freed == 1 else 'traps'}"
-        )
-    else:
-        text = "The narrow points were saddles already, so none of them was a trap"
-    text += f": the best loss found is {loss(before)} before"
+    text = f"{_stopped(traps)}: the best loss found is {loss(before)} before"
     if one is not None:
         text += f" and {loss(one)} after adding one unit ({numbers.change(before, one)})"
     if more is not None and more != one:
         text += f", {loss(more)} after adding up to {len(best)} ({numbers.change(before, more)})"
     return f"{text}."
+
+
+def _stopped(traps: list[NarrowPoint]) -> str:
+    freed = sum(point.freed is True for point in traps)
+    if not traps:
+        return "None of the narrow points is known to be a minimum, so there was no trap to leave"
+    if len(traps) == 1:
+        return f"With ONE unit added, the narrow minimum {'stopped' if freed else 'did not stop'} being a trap"
+    which = "none" if not freed else "all" if freed == len(traps) else str(freed)
+    return f"With ONE unit added, {which} of the {len(traps)} narrow minima stopped being traps"
 
 
 def search_note(record: Row) -> str:
@@ -145,3 +147,19 @@ def search_note(record: Row) -> str:
         f"{status_words(end['status'])}: to {loss(end['loss'])}. The lowest critical point is not "
         "the lowest loss this network can have."
     )
+
+
+def why_nothing(record: Row) -> list[str]:
+    """How the runs ended that looked for a minimum, most frequent first, with the evidence."""
+    search = record.get("search") or {}
+    counts = sorted((search.get("counts") or {}).items(), key=lambda item: -item[1])
+    return [_ended(search, status, runs) for status, runs in counts if runs]
+
+
+def _ended(search: Row, status: str, runs: int) -> str:
+    meaning = (search.get("meanings") or {}).get(status) or status_words(status)
+    lowest = next((e for e in search.get("lowest") or [] if e.get("status") == status), {})
+    text = f"{runs} of {count(_total(search), 'run')} ended as “{meaning}”."
+    if lowest.get("evidence"):
+        text += f" The lowest of them, at loss {loss(lowest.get('loss'))}: {lowest['evidence']}."
+    return text

@@ -112,8 +112,9 @@ def _ticks(ax: Axes, values: Numbers, threshold: float) -> None:
     top = math.log10(max(float(finite.max()), threshold))
     bottom = math.log10(max(-float(finite.min()), threshold))
     step = max(1, round((top - low + bottom - low) / 6))
-    right = [p for p in range(round(low) + 1, math.floor(top) + 1) if p % step == 0]
-    left = [p for p in range(round(low) + 1, math.floor(bottom) + 1) if p % step == 0]
+    first = round(low) + (top - low > 4)  # the power next to 0 only where there is room for it
+    right = [p for p in range(first, math.floor(top) + 1) if p % step == 0]
+    left = [p for p in range(first, math.floor(bottom) + 1) if p % step == 0]
     places = [*(-(10.0**p) for p in reversed(left)), 0.0, *(10.0**p for p in right)]
     ax.set_xticks(places, [_power(place) for place in places])
     ax.xaxis.set_minor_locator(NullLocator())

@@ -83,7 +83,7 @@ STATUSES = {
     "DIVERGED": "ran to infinity",
     "STALLED": "stalled",
     "MAX_ITERATIONS": "ran out of iterations",
-    "NON_FINITE": "not finite at the start",
+    "NON_FINITE": "had no finite loss at the start",
 }
 
 STATUS_MARKS = {"CONVERGED": "", "DIVERGED": "∞", "STALLED": "·", "MAX_ITERATIONS": "↓"}
