@@ -34,7 +34,7 @@ class Point:
     >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
     >>> point = Point(problem, problem.net.random_params(seed=0))
     >>> gradient(point).shape, hessian(point).shape, round(point.loss, 3)
-    (torch.Size([7]), torch.Size([7, 7]), 0.358)
+    (torch.Size([7]), torch.Size([7, 7]), 0.144)
     """
 
     def __init__(self, problem: Problem, params: Params) -> None:

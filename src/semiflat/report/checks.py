@@ -87,7 +87,7 @@ def curvature_errors(wide: list[Row]) -> list[float]:
     return [
         abs(measured - predicted) / abs(predicted)
         for predicted, measured in pairs
-        if is_number(predicted) and is_number(measured) and predicted  # type: ignore[operator]
+        if is_number(predicted) and is_number(measured) and predicted
     ]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 NONE = "–"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -60,7 +60,7 @@ def margin_ratio(margin: Any) -> float | None:
     eigenvalue, floor = margin.get("eigenvalue"), margin.get("floor")
     if not (is_number(eigenvalue) and is_number(floor)) or floor <= 0:
         return None
-    return abs(float(eigenvalue)) / float(floor)
+    return abs(eigenvalue) / floor
 
 
 def signs(value: Any) -> str:
@@ -73,7 +73,8 @@ def signs(value: Any) -> str:
 
 
 def widths(value: Any) -> str:
-    """
+    """Widths of the layers.
+
     >>> widths([10, 3, 1])
     '10-3-1'
     """
@@ -93,7 +94,8 @@ def change(before: Any, after: Any) -> str:
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """
+    """A number and what it counts.
+
     >>> count(1, "run"), count(3, "run"), count(2, "minimum", "minima")
     ('1 run', '3 runs', '2 minima')
     """
@@ -101,7 +103,8 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """
+    """As a list is spoken.
+
     >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
     ('a, b and c', 'a', '')
     """

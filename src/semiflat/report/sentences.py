@@ -106,7 +106,7 @@ def _traps(record: Row, narrow: list[NarrowPoint]) -> str:
         min(finite([p.best[k].loss for p in narrow if p.best[k]]), default=None)  # type: ignore[union-attr]
         for k in range(most_added(record))
     ]
-    one, more = best[0], min(finite(best), default=None)
+    one, more = best[0] if best else None, min(finite(best), default=None)
     text = f"{_stopped(traps)}: the best loss found is {loss(before)} before"
     if one is not None:
         text += f" and {loss(one)} after adding one unit ({numbers.change(before, one)})"
@@ -120,9 +120,12 @@ def _stopped(traps: list[NarrowPoint]) -> str:
     if not traps:
         return "None of the narrow points is known to be a minimum, so there was no trap to leave"
     if len(traps) == 1:
-        return f"With ONE unit added, the narrow minimum {'stopped' if freed else 'did not stop'} being a trap"
-    which = "none" if not freed else "all" if freed == len(traps) else str(freed)
-    return f"With ONE unit added, {which} of the {len(traps)} narrow minima stopped being traps"
+        which = "the narrow minimum " + ("stopped" if freed else "did not stop") + " being a trap"
+    else:
+        some = "none" if not freed else str(freed)
+        some = f"all {freed}" if freed == len(traps) else f"{some} of the {len(traps)}"
+        which = f"{some} narrow minima stopped being traps"
+    return f"With ONE unit added, {which}"
 
 
 def search_note(record: Row) -> str:
@@ -158,7 +161,8 @@ def why_nothing(record: Row) -> list[str]:
 
 def _ended(search: Row, status: str, runs: int) -> str:
     meaning = (search.get("meanings") or {}).get(status) or status_words(status)
-    lowest = next((e for e in search.get("lowest") or [] if e.get("status") == status), {})
+    ends: list[Row] = search.get("lowest") or []
+    lowest = next((e for e in ends if e.get("status") == status), {})
     text = f"{runs} of {count(_total(search), 'run')} ended as “{meaning}”."
     if lowest.get("evidence"):
         text += f" The lowest of them, at loss {loss(lowest.get('loss'))}: {lowest['evidence']}."

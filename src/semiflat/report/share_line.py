@@ -90,7 +90,14 @@ def _pair(above: Axes, below: Axes, curve: dict[str, Any]) -> None:
         chosen = np.array([k == kind for k in kinds])
         size_of = 30 if kind == "UNDECIDED" else 15
         above.scatter(
-            share[chosen], lowest[chosen], size_of, face, marker, edgecolors=edge, zorder=3, lw=0.8
+            share[chosen],
+            lowest[chosen],
+            s=size_of,
+            c=face,
+            marker=marker,
+            edgecolors=edge,
+            linewidths=0.8,
+            zorder=3,
         )
     shared_power(above, lowest, "lowest eigenvalue")
     above.tick_params(labelbottom=False)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from semiflat.report.descent import shortened
 from semiflat.report.drawing import (
     BLUE,
     GREY,
@@ -20,7 +21,6 @@ from semiflat.report.drawing import (
     drawable,
     png,
 )
-from semiflat.report.descent import shortened
 
 CAPTION = (
     "Every mark is one eigenvalue of a Hessian: negative ones as triangles, those that are zero "

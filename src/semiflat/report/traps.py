@@ -121,7 +121,7 @@ def _narrow_point(
 
 def _fell(escape: Row) -> bool:
     before, after = escape.get("loss_before"), escape.get("loss_after")
-    return is_number(before) and is_number(after) and after < before  # type: ignore[operator]
+    return is_number(before) and is_number(after) and after < before
 
 
 def lowest(escapes: list[Row]) -> Reached | None:

@@ -112,7 +112,8 @@ def kinds_counted(kinds: list[Any]) -> list[tuple[str, str]]:
 
 
 def status_words(status: Any) -> str:
-    """
+    """How a run ended, in words that follow "a run".
+
     >>> status_words("DIVERGED"), status_words("OTHER_END")
     ('ran to infinity', 'other end')
     """

@@ -27,7 +27,8 @@ def write_report(record: dict[str, Any], out: Path) -> list[Path]:
         InputError: if matplotlib or jinja2 is missing, ``record`` is not a study's, or ``out``
             cannot be written.
     """
-    missing = [key for key in _NEEDED if not isinstance(record.get(key), dict)]
+    content: Any = record if isinstance(record, dict) else {}
+    missing = [key for key in _NEEDED if not isinstance(content.get(key), dict)]
     if missing:
         raise InputError(
             f"not the record of a study: it has no {', '.join(map(repr, missing))}; give the "

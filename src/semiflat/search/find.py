@@ -105,8 +105,9 @@ def find_critical_points(
     and of sigmoid, and positive scaling. :func:`run_search` tells how the others ended.
 
     >>> import semiflat as sf
-    >>> X = [[-2.0], [-1.0], [0.0], [1.0], [2.0]]
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [0.9, 1.2, 0.1, -0.9, -1.1])
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> y = [abs(x[0]) - x[0] for x in X]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
     >>> points = sf.find_critical_points(problem, starts=8, seed=0)
     >>> points[0].status, points[0].gradient_norm < 1e-10
     (<Status.CONVERGED: 'CONVERGED'>, True)

@@ -1,0 +1,206 @@
+"""The command line: the job taken apart, and one clear line for everything unusable."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import semiflat as sf
+from semiflat.cli.app import _run, app
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory):
+    """A small regression set: 30 samples, two inputs."""
+    path = tmp_path_factory.mktemp("data") / "small.csv"
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(30, 2))
+    y = np.tanh(X @ [1.0, -0.5]) + 0.1 * generator.normal(size=30)
+    rows = [f"{a!r},{b!r},{c!r}" for a, b, c in zip(*map(list, (*X.T, y)), strict=True)]
+    path.write_text(
+        "first,second,result\n" + "\n".join(rows).replace("np.float64(", "").replace(")", "")
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(data_file, tmp_path_factory):
+    """A folder with the points that `find` saved."""
+    out = tmp_path_factory.mktemp("found")
+    code = _run(
+        ["find", "--data", str(data_file), "--hidden", "1", "--starts", "6", "--out", str(out)]
+    )
+    assert code == 0
+    assert (out / "p0.safetensors").is_file()
+    return out
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = _run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *arguments) -> str:
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, f"more than one line: {err}"
+    assert "Traceback" not in err
+    return err
+
+
+def test_the_job_can_be_taken_apart(capsys, found, tmp_path):
+    wide = tmp_path / "wide.safetensors"
+    code, out, _ = run(
+        capsys,
+        "widen",
+        found / "p0.safetensors",
+        "replicate:0:0:0.3,rest",
+        "null:0:0.4",
+        "--out",
+        wide,
+        "--json",
+    )
+    assert code == 0
+    record = json.loads(out)
+    assert record["widths"] == [2, 3, 1]
+    code, out, _ = run(capsys, "judge", wide, "--json")
+    assert code == 0
+    verdict = json.loads(out)
+    assert verdict["method"] == "inertia law"
+    assert verdict["kind"] in {kind.value for kind in sf.Kind}
+    assert sum(verdict["inertia"]) == 13
+    assert abs(verdict["loss"] - record["loss"]) < 1e-15
+    code, out, _ = run(capsys, "judge", found / "p0.safetensors")
+    assert code == 0
+    assert "strict minimum (measured)" in out
+
+
+def test_find_says_no_when_nothing_is_found(capsys, tmp_path):
+    code, out, _ = run(
+        capsys, "find", "--data", "wine", "--hidden", "2", "--starts", "2", "--out", tmp_path
+    )
+    assert code == 1
+    assert "0 distinct critical points" in out
+    assert "2 DIVERGED" in out
+
+
+def test_each_command_shows_an_example(capsys):
+    for command in ("study", "find", "widen", "judge"):
+        code, out, _ = run(capsys, command, "--help")
+        assert code == 0
+        assert "Example: semiflat " + command in " ".join(out.split())
+        assert "--json" in out
+
+
+def test_the_version(capsys):
+    assert run(capsys, "--version")[:2] == (0, sf.__version__ + "\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["find", "--data", "diabets", "--out", "x"], "did you mean 'diabetes'"),
+        (["find", "--data", "none.csv", "--out", "x"], "none.csv"),
+        (["find", "--data", "iris"], "--out"),
+        (["find", "--data", "iris", "--hidden", "0", "--out", "x"], "--hidden '0'"),
+        (["find", "--data", "iris", "--activation", "tahn", "--out", "x"], "did you mean 'tanh'"),
+        (["find", "--data", "iris", "--loss", "sqared", "--out", "x"], "did you mean 'squared'"),
+        (["find", "--data", "iris", "--starts", "0", "--out", "x"], "starts must be"),
+        (["find", "--data", "iris", "--starts", "many", "--out", "x"], "--starts"),
+        (["find", "--data", "iris", "--kind", "minima", "--out", "x"], "did you mean 'minimum'"),
+        (["study", "--data", "iris", "--wider", "0", "--out", "x"], "wider must be"),
+        (["study", "--data", "iris", "--hidden", "3,x", "--out", "x"], "--hidden '3,x'"),
+        (["stduy", "--data", "iris", "--out", "x"], "stduy"),
+        (["judge", "none.safetensors"], "there is no file"),
+    ],
+)
+def test_unusable_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (["replicate:0:7:0.5,0.5"], "unit 7 does not exist"),
+        (["replicate:3:0:0.5,0.5"], "hidden layer 3 does not exist"),
+        (["replicate:0:0:0.5,0.6"], "0.1 above 1"),
+        (["replicate:0:0:0.5,abc"], "'abc' is not a finite number"),
+        (["replicate:0:0:inf,0"], "not a finite number"),
+        (["replicate:0:0"], "not of the form"),
+        (["replicate:0:0:"], "not of the form"),
+        (["null:0:"], "not of the form"),
+        (["nul:0:1"], "did you mean 'null'"),
+    ],
+)
+def test_unusable_steps(capsys, found, tmp_path, steps, message):
+    target = tmp_path / "w.safetensors"
+    err = refused(capsys, "widen", found / "p0.safetensors", *steps, "--out", target)
+    assert message in err
+    assert not target.exists()
+
+
+def test_a_pickle_is_never_loaded(capsys, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was loaded",))
+
+    pickled, saved = tmp_path / "p.safetensors", tmp_path / "t.pt"
+    pickled.write_bytes(pickle.dumps(Bomb()))
+    torch.save({"0.weight": torch.ones(1)}, saved)
+    for path in (pickled, saved):
+        assert "pickle" in refused(capsys, "judge", path)
+
+
+def test_damaged_and_foreign_files(capsys, found, tmp_path):
+    whole = (found / "p0.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for size in (0, 3, 40, len(whole) - 5):
+        cut.write_bytes(whole[:size])
+        refused(capsys, "judge", cut)
+    foreign = tmp_path / "foreign.safetensors"
+    from safetensors.torch import save_file
+
+    save_file({"0.weight": torch.ones(1)}, foreign)
+    assert "holds no semiflat point" in refused(capsys, "judge", foreign)
+
+
+def test_the_wrong_data_are_noticed(capsys, found, data_file):
+    assert "are not those" in refused(
+        capsys, "judge", found / "p0.safetensors", "--data", data_file, "--raw"
+    )
+
+
+def test_an_output_folder_that_cannot_be_made(capsys, data_file, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    for command in ("find", "study"):
+        err = refused(
+            capsys,
+            command,
+            "--data",
+            data_file,
+            "--hidden",
+            "1",
+            "--starts",
+            "1",
+            "--out",
+            blocked / "out",
+        )
+        assert "cannot write" in err
+    assert blocked.read_text() == "in the way"
+
+
+def test_every_command_of_the_app_is_tested_here():
+    assert {command.callback.__name__ for command in app.registered_commands} == {
+        "study",
+        "find",
+        "widen",
+        "judge",
+    }

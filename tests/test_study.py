@@ -1,0 +1,158 @@
+"""The main job: what it records agrees with itself, and what it writes can be read at any time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import semiflat as sf
+from semiflat.study import Settings, Study, run
+from semiflat.study.widenings import widenings
+
+
+@pytest.fixture(scope="module")
+def diabetes() -> sf.Dataset:
+    return sf.load_data("diabetes")
+
+
+@pytest.fixture(scope="module")
+def study(diabetes, tmp_path_factory) -> tuple[dict, Path]:
+    """A small study of the bundled data: one unit, few starts."""
+    out = tmp_path_factory.mktemp("study")
+    settings = Settings(hidden=(1,), starts=6, wider=2, points=2, escape_iterations=200)
+    stages = []
+    record = Study(diabetes, settings, out, lambda *stage: stages.append(stage)).run()
+    assert {stage for stage, _, _ in stages} == {"search", "embed and judge", "leave the saddles"}
+    return record, out
+
+
+def test_the_file_holds_the_record(study):
+    record, out = study
+    assert json.loads((out / "study.json").read_text()) == json.loads(json.dumps(record))
+    assert record["complete"] is True
+    assert {"data", "network", "points", "embedded", "escapes"} <= record.keys()
+
+
+def test_every_run_of_the_search_is_accounted_for(study):
+    record, _ = study
+    assert sum(record["search"]["counts"].values()) == 6
+    assert len(record["points"]) >= 1
+    for row in record["points"]:
+        assert row["status"] == "CONVERGED"
+        assert row["gradient_norm"] <= 1e-10
+        assert row["kind"] == "STRICT_MINIMUM"
+
+
+def test_every_embedding_keeps_the_function_and_the_law_agrees_with_the_dense_hessian(study):
+    record, _ = study
+    embedded = min(2, len(record["points"]))
+    assert len(record["embedded"]) == embedded * 2 * 3
+    for row in record["embedded"]:
+        assert row["output_change"] <= 1e-12
+        assert row["gradient_norm"] <= 1e-9
+        assert row["inertia"] == row["dense_inertia"], row["embedding"]
+        assert sum(row["inertia"]) == 12 * row["widths"][1] + 1
+        assert row["kind"] in {kind.value for kind in sf.Kind}
+        if row["kind"] == "STRICT_SADDLE":
+            assert row["curvature"] < 0
+            assert row["curvature_measured"] == pytest.approx(row["curvature"], rel=1e-2, abs=1e-8)
+
+
+def test_every_strict_saddle_is_left_and_the_loss_falls(study):
+    record, _ = study
+    saddles = {row["name"] for row in record["embedded"] if row["kind"] == "STRICT_SADDLE"}
+    assert saddles
+    assert {row["embedded"] for row in record["escapes"]} == saddles
+    for row in record["escapes"]:
+        assert row["loss_after"] < row["loss_before"]
+        assert row["curvature"] < 0
+
+
+def test_the_points_on_disk_are_those_of_the_record(study, diabetes):
+    record, out = study
+    for row in [*record["points"], *record["embedded"]]:
+        stored = sf.load_point(out / "points" / f"{row['name']}.safetensors")
+        point = stored.point(diabetes.X, diabetes.y)
+        assert isinstance(point, sf.EmbeddedPoint) == ("source" in row)
+        assert list(point.problem.net.widths) == row.get("widths", [10, 1, 1])
+        assert sf.judge(point).kind == row["kind"]
+
+
+def test_the_figures_have_their_numbers(study):
+    record, _ = study
+    curves = record["curves"]
+    assert curves["descent"]
+    for curve in curves["descent"]:
+        assert len(curve["step"]) == len(curve["loss"])
+        assert min(curve["loss"]) < curve["loss_before"]
+    for curve in curves["share_line"]:
+        spread = max(curve["loss"]) - min(curve["loss"])
+        assert spread <= 1e-12  # the function does not change along the line of shares
+        at = dict(zip(curve["share"], curve["kind"], strict=True))
+        assert at[0.3] == at[0.7]
+    for curve in curves["spectrum"]:
+        assert len(curve["narrow"]) < len(curve["wide"])
+
+
+def test_an_interrupted_study_leaves_what_it_has(diabetes, tmp_path, monkeypatch):
+    """Killed while it embeds: the points found are there, and every file is whole."""
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "embedded_row", stop)
+    job = Study(diabetes, Settings(hidden=(1,), starts=4, wider=1, points=1), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    job.finish_early()
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["complete"] is False
+    assert record["points"]
+    assert record["embedded"] == []
+    for row in record["points"]:
+        sf.load_point(tmp_path / "points" / f"{row['name']}.safetensors")
+    leftovers = [path.name for path in tmp_path.rglob(".*")]
+    assert leftovers == []
+
+
+def test_separable_data_end_without_a_false_minimum(tmp_path):
+    dataset = sf.load_data("wine")
+    settings = Settings(hidden=(2,), starts=4, wider=1, points=1, max_iterations=100)
+    record = Study(dataset, settings, tmp_path).run()
+    assert record["complete"]
+    assert record["search"]["counts"]["CONVERGED"] == 0
+    assert all(row["kind"] != "STRICT_MINIMUM" for row in record["points"])
+    assert "search_any" in record
+
+
+def test_the_widenings_cover_units_shares_and_layers():
+    net = sf.MLP([2, 3, 2, 1])
+    plan = list(widenings(net, wider=2, null_bias=0.5))
+    assert len(plan) == 2 * ((3 * 2 + 1) + (2 * 2 + 1))
+    for widening in plan:
+        wide = widening.embedding.widen(net)
+        assert sum(wide.hidden) == 5 + widening.added
+        if widening.unit is not None:
+            shares = widening.embedding.weights
+            assert sum(shares) == 1
+            inside = all(0 <= share <= 1 for share in shares)
+            assert inside == (widening.family == "replicate inside")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"wider": 0}, "wider"), ({"starts": -1}, "starts"), ({"activation": "rleu"}, "'relu'")],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(sf.InputError, match=message):
+        Settings(**settings)
+
+
+def test_float32_models_come_in_and_go_out_in_their_own_dtype():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    net, params = sf.MLP.from_module(module)
+    assert params["0.weight"].dtype is torch.float64
+    out = net.to_module({key: tensor.float() for key, tensor in params.items()})
+    x = torch.randn(5, 2)
+    assert torch.equal(out(x), module(x))
