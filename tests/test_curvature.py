@@ -148,8 +148,8 @@ def test_a_batch_of_points_is_its_points_one_by_one(loss: str, bias: bool | list
         sf.gradient,
         sf.hessian,
         sf.jacobian,
-        lambda p: torch.as_tensor(p.loss),
-        lambda p: torch.as_tensor(p.gradient_norm),
+        lambda p: torch.as_tensor(p.loss, dtype=torch.float64),
+        lambda p: torch.as_tensor(p.gradient_norm, dtype=torch.float64),
         lambda p: sf.layer_block(p, 1),
         lambda p: sf.unit_blocks(p, 0, 2).F,
         lambda p: sf.unit_blocks(p, 1, 0).G,
@@ -299,7 +299,9 @@ def dense_of_module(
         return LOSSES[loss](outputs, y).mean()
 
     vector = torch.cat([start[key].reshape(-1) for key in trained])
-    return torch.func.grad(risk)(vector), torch.func.hessian(risk)(vector)
+    # Reverse mode twice: torch.func.hessian is wrong for LayerNorm (torch 2.13, vmap over jvp).
+    H = torch.autograd.functional.hessian(risk, vector)
+    return torch.autograd.functional.jacobian(risk, vector), H
 
 
 def module_case(name: str) -> tuple[nn.Module, Tensor, Tensor, str]:

@@ -27,7 +27,7 @@ from reference import (
 )
 from semiflat.evidence import Evidence
 
-PER_ACTIVATION = 36
+PER_ACTIVATION = 34
 ENOUGH_CLEAR = 200
 ORDER = settings(
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -195,7 +195,7 @@ def test_rounding_in_F_is_not_counted_as_curvature() -> None:
     """
     tally: Counter[str] = Counter()
     wrong = []
-    for number in range(20):
+    for number in range(10):
         ref = random_reference([2, 2, 3, 4, 3, 1], "relu", "squared", False, 12, seed=number)
         narrow = sf.judge(point_of(ref)).inertia
         assert narrow is not None
@@ -214,7 +214,7 @@ def test_rounding_in_F_is_not_counted_as_curvature() -> None:
                 if added != [2 * rank, size - 4 * rank, 2 * rank]:
                     wrong.append((number, layer, unit, rank, added))
     print(f"\n{dict(tally)}, wrong: {len(wrong)}")
-    assert tally["deficient"] >= 100
+    assert tally["deficient"] >= 50
     assert wrong == []
 
 
@@ -229,7 +229,7 @@ def test_noise_floor_rests_on_parameters_that_are_really_moved_by_a_rounding() -
 # -- the spectrum of equal shares -----------------------------------------------------------------
 
 
-@settings(ORDER, max_examples=40)
+@settings(ORDER, max_examples=25)
 @given(reference.cases(depth=2, width=3), st.data())
 def test_equal_shares_repeat_the_spectrum_of_F_and_G_over_m(
     case: Case, data: st.DataObject
@@ -300,7 +300,7 @@ def test_verdicts_and_their_directions_agree_with_the_dense_hessian(
     for number, (widths, steps) in enumerate(
         [([2, 1, 2], STEPS), ([1, 2, 1], STEPS), ([1, 2, 2, 2], STEPS + DEEP_STEPS)]
     ):
-        for size in (0.02, 0.2):
+        for size in (0.02, 0.2)[: 2 if number < 2 else 1]:
             ref = critical_reference(widths, activation, loss, True, size, seed=number)
             assert float(ref.gradient().abs().max()) < 1e-14
             narrow = point_of(ref)

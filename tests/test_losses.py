@@ -49,7 +49,7 @@ def loss_and_targets(name: str, samples: int, outputs: int, seed: int = 0) -> tu
 # -- derivatives ----------------------------------------------------------------------------------
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+@settings(derandomize=True, deadline=None, database=None, max_examples=40)
 @given(
     st.sampled_from(ALL),
     st.integers(1, 4),

@@ -85,7 +85,9 @@ def _panel(ax: Axes, curve: dict[str, Any]) -> None:
 
 def _limits(ax: Axes, change: np.ndarray) -> None:
     """Cut off what rises far above the saddle, so that the fall is seen."""
-    fall = max(-float(np.nanmin(change)), 1e-300)
+    fall = -float(np.nanmin(change))
+    if fall <= 0:
+        return
     rise = min(max(float(np.nanmax(change)), 0.12 * fall), 0.8 * fall)
     ax.set_ylim(-1.15 * fall, 1.1 * rise)
 

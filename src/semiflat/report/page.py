@@ -27,6 +27,7 @@ def render(record: Row, figures: list[Figure]) -> str:
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,
+        finalize=lambda value: numbers.NONE if value is None else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -85,7 +86,7 @@ def commands(record: Row) -> list[tuple[str, str]]:
     """Commands that take the study apart, each with what it does."""
     points, embedded = rows(record, "points"), rows(record, "embedded")
     shown = [("Find the points again.", f"semiflat find {_find_options(record)} --out points")]
-    point = points[0]["name"] if points else "p0"
+    point = points[0].get("name") if points else "p0"
     step = next((text for row in embedded if (text := _step(row))), "replicate:0:0:1/2,1/2")
     if points:
         shown += [
@@ -99,7 +100,7 @@ def commands(record: Row) -> list[tuple[str, str]]:
         shown.append(
             (
                 "Every point on this page lies in points/ under its name.",
-                f"semiflat judge points/{embedded[0]['name']}.safetensors",
+                f"semiflat judge points/{embedded[0].get('name')}.safetensors",
             )
         )
     return shown

@@ -100,10 +100,10 @@ def _traps(record: Row, narrow: list[NarrowPoint]) -> str:
     if not any(point.followed for point in narrow):
         saddles = sum(row.get("kind") == "STRICT_SADDLE" for row in rows(record, "embedded"))
         if saddles:
-            return "The ways down from the saddles were not followed before the study stopped."
+            return "The ways down from the saddles have not been followed."
         return "No way down was found, so nothing was followed."
     best = [
-        min(finite([p.best[k].loss for p in narrow if p.best[k]]), default=None)  # type: ignore[union-attr]
+        min((reached.loss for p in narrow if (reached := p.best[k])), default=None)
         for k in range(most_added(record))
     ]
     one, more = best[0] if best else None, min(finite(best), default=None)

@@ -81,10 +81,10 @@ def _pair(above: Axes, below: Axes, curve: dict[str, Any]) -> None:
         ax.set_visible(True)
         ax.axvspan(0, 1, color="#EEF2F5", zorder=0)
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
-        ax.set_xlim(np.nanmin(share), np.nanmax(share))
+        ax.margins(x=0)
     above.set_title(f"unit {curve.get('unit')} of hidden layer {curve.get('layer')}")
     above.plot(share, lowest, color=GREY, linewidth=0.8, zorder=2)
-    kinds = [str(kind) for kind in curve.get("kind") or [""] * len(share)]
+    kinds = [*map(str, curve.get("kind") or []), *[""] * len(share)][: len(share)]
     for kind in dict.fromkeys(kinds):
         marker, edge, face = _MARKS.get(kind, _MARKS["UNDECIDED"])
         chosen = np.array([k == kind for k in kinds])
@@ -113,7 +113,7 @@ def _flat(ax: Axes, share: np.ndarray, loss: np.ndarray) -> None:
     change = loss - loss[np.isfinite(loss)][0]  # exact, and so is the mean that comes off it
     change -= np.nanmean(change)
     spread = float(np.nanmax(loss) - np.nanmin(loss))
-    ulp = float(np.spacing(np.nanmax(np.abs(loss))))
+    ulp = max(float(np.spacing(np.nanmax(np.abs(loss)))), 1e-300)
     reach = 10.0 ** math.ceil(math.log10(max(1.2 * float(np.nanmax(np.abs(change))), 2 * ulp)))
     ax.plot(share, change, ".", color=INK, markersize=3)
     ax.set_ylim(-1.5 * reach, 2.3 * reach)

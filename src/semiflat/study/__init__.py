@@ -1,0 +1,6 @@
+"""The main job: from a data set to judged wider networks and the ways out of their saddles."""
+
+from semiflat.study.run import Study
+from semiflat.study.settings import Settings
+
+__all__ = ["Settings", "Study"]

@@ -1,0 +1,105 @@
+"""Following the way down from strict saddles, and minimising from where it leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semiflat.points import EmbeddedPoint
+from semiflat.search import CriticalPoint, run_search
+from semiflat.verdicts import Verdict
+
+_STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Saddle:
+    """A strict saddle to leave: its name, the point and its verdict."""
+
+    name: str
+    source: str
+    point: EmbeddedPoint
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Escape:
+    """Where the way down from a strict saddle led.
+
+    Attributes:
+        saddle: where it began.
+        line: steps t along the direction, and the loss at each.
+        end: the point that minimising from the lowest of them ended at.
+    """
+
+    saddle: Saddle
+    line: tuple[Tensor, Tensor]
+    end: CriticalPoint
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The record of the escape."""
+        return {
+            "name": name,
+            "source": self.saddle.source,
+            "embedded": self.saddle.name,
+            "embedding": repr(self.saddle.point.embedding),
+            "widths": list(self.saddle.point.problem.net.widths),
+            "curvature": self.saddle.verdict.curvature,
+            "loss_before": self.saddle.point.loss,
+            "loss_after": self.end.loss,
+            "step": float(self.line[0][self.line[1].argmin()]),
+            "status": str(self.end.status),
+            "gradient_norm": self.end.gradient_norm,
+            "iterations": self.end.record.iterations,
+            "evidence": self.end.record.evidence,
+        }
+
+
+def follow(
+    saddles: list[Saddle], max_iterations: int, progress: Callable[[int], None]
+) -> list[Escape]:
+    """Leave every saddle along its descent direction, then minimise; one batch for each width."""
+    escapes = []
+    by_width: dict[tuple[int, ...], list[Saddle]] = {}
+    for saddle in saddles:
+        by_width.setdefault(saddle.point.problem.net.widths, []).append(saddle)
+    for group in by_width.values():
+        net, problem = group[0].point.problem.net, group[0].point.problem
+        lines = [_line(saddle) for saddle in group]
+        starts = []
+        for saddle, (steps, losses) in zip(group, lines, strict=True):
+            direction = net.flatten(_direction(saddle))
+            starts.append(net.flatten(saddle.point.params) + steps[losses.argmin()] * direction)
+        result = run_search(
+            problem,
+            start=net.unflatten(torch.stack(starts)),
+            max_iterations=max_iterations,
+            progress=progress,
+        )
+        escapes += [
+            Escape(saddle, line, end)
+            for saddle, line, end in zip(group, lines, result.runs, strict=True)
+        ]
+        if result.interrupted:
+            raise KeyboardInterrupt
+    return escapes
+
+
+def _direction(saddle: Saddle) -> dict[str, Tensor]:
+    direction = saddle.verdict.descent_direction
+    assert direction is not None  # a strict saddle has one
+    return direction
+
+
+def _line(saddle: Saddle) -> tuple[Tensor, Tensor]:
+    """Steps both ways along the descent direction, and the loss at each."""
+    problem = saddle.point.problem
+    steps = torch.cat([-_STEPS.flip(0), torch.zeros(1, dtype=torch.float64), _STEPS])
+    at = problem.net.flatten(saddle.point.params)
+    direction = problem.net.flatten(_direction(saddle))
+    losses = problem.risk(problem.net.unflatten(at + steps[:, None] * direction))
+    return steps, torch.where(torch.isfinite(losses), losses, torch.inf)

@@ -1,0 +1,241 @@
+"""The main job: critical points of a small network, embedded, judged and left where there is a way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from semiflat._version import __version__
+from semiflat.checkpoints import save_point
+from semiflat.data import Dataset
+from semiflat.files import write_json
+from semiflat.networks import MLP
+from semiflat.points import Point
+from semiflat.problem import Problem
+from semiflat.search import CriticalPoint, SearchResult, Status, run_search
+from semiflat.study.curves import descent_curve, share_line, spectrum_curve
+from semiflat.study.escapes import Escape, Saddle, follow
+from semiflat.study.settings import Settings
+from semiflat.study.widenings import Widening, embedded_row, widenings
+from semiflat.verdicts import Kind, Verdict, judge_all
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how many steps of it are done, and how many there are."""
+
+_ANY_STARTS = 24
+_MOST_CURVES = 6
+
+
+class Study:
+    """One study: runs stage by stage and writes what it has after each.
+
+    Args:
+        dataset: from ``load_data``.
+        settings: what to do.
+        out: folder for ``study.json`` and ``points/``; None to write nothing.
+        progress: see :data:`Progress`.
+        source: how the data were loaded, stored with every point.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: Settings,
+        out: Path | None = None,
+        progress: Progress = lambda stage, done, total: None,
+        source: dict[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.out, self.progress = settings, out, progress
+        self.source = source or {"source": dataset.name}
+        net = MLP([dataset.X.shape[1], *settings.hidden, dataset.outputs], settings.activation)
+        self.problem = Problem(net, dataset.X, dataset.y, dataset.loss)
+        self.record: dict[str, Any] = {
+            "semiflat": __version__,
+            "complete": False,
+            "data": dataset.to_json(),
+            "network": {
+                "widths": list(net.widths),
+                "activation": settings.activation,
+                "parameters": net.parameter_count,
+            },
+            "settings": settings.to_json(),
+            "search": {},
+            "points": [],
+            "embedded": [],
+            "escapes": [],
+            "curves": {"descent": [], "spectrum": [], "share_line": []},
+        }
+        self._points: list[tuple[str, CriticalPoint]] = []
+        self._saddles: list[Saddle] = []
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns the record, which is also in ``out/study.json``."""
+        self._write()
+        self._find()
+        self._embed()
+        self._leave()
+        self.record["complete"] = True
+        self._write()
+        return self.record
+
+    def finish_early(self) -> dict[str, Any]:
+        """Write what there is after an interruption; returns the record, marked incomplete."""
+        self._write()
+        return self.record
+
+    # -- stages -----------------------------------------------------------------------------------
+
+    def _find(self) -> None:
+        s = self.settings
+        result = self._search("minimum", s.starts, "search")
+        self.record["search"] = _search_record(result, "minimum", s.starts)
+        points = result.points
+        if not points and not result.interrupted:
+            # No minimum at finite distance: there may still be saddles to embed.
+            other = self._search("any", min(s.starts, _ANY_STARTS), "search, any index")
+            self.record["search_any"] = _search_record(other, "any", min(s.starts, _ANY_STARTS))
+            points, result = other.points, other
+        named = [(f"p{k}", point) for k, point in enumerate(points)]
+        verdicts = judge_all([point for _, point in named])
+        for (name, point), verdict in zip(named, verdicts, strict=True):
+            self.record["points"].append(_point_row(name, point, verdict))
+            self._save(name, point)
+        self._points = named[: s.points]
+        self._write()
+        if result.interrupted:
+            raise KeyboardInterrupt
+
+    def _search(self, kind: Any, starts: int, stage: str) -> SearchResult:
+        done = 0
+
+        def report(ended: int) -> None:
+            nonlocal done
+            done += ended
+            self.progress(stage, done, starts)
+
+        report(0)
+        return run_search(
+            self.problem,
+            starts,
+            self.settings.seed,
+            kind,
+            max_iterations=self.settings.max_iterations,
+            progress=report,
+        )
+
+    def _embed(self) -> None:
+        s = self.settings
+        plan = [
+            (name, point, widening)
+            for name, point in self._points
+            for widening in widenings(self.problem.net, s.wider, s.null_bias)
+        ]
+        for name, point in self._points:
+            own: list[Widening] = [w for n, _, w in plan if n == name]
+            embedded = [widening.embedding(point) for widening in own]
+            for widening, wide, verdict in zip(own, embedded, judge_all(embedded), strict=True):
+                label = f"{name}-e{sum(r['source'] == name for r in self.record['embedded'])}"
+                row = embedded_row(label, name, widening, wide, verdict)
+                self._save(label, wide)
+                self.record["embedded"].append(row)
+                if verdict.kind is Kind.STRICT_SADDLE:
+                    self._saddles.append(Saddle(label, name, wide, verdict))
+                self.progress("embed and judge", len(self.record["embedded"]), len(plan))
+            self._write()
+        for name, point in self._points[:1]:
+            self._draw_point(name, point)
+        self._write()
+
+    def _leave(self) -> None:
+        done = 0
+
+        def report(ended: int) -> None:
+            nonlocal done
+            done += ended
+            self.progress("leave the saddles", done, len(self._saddles))
+
+        report(0)
+        escapes = follow(self._saddles, self.settings.escape_iterations, report)
+        for number, escape in enumerate(escapes):
+            name = f"x{number}"
+            self.record["escapes"].append(escape.row(name))
+            self._save(name, escape.end)
+        for escape in _steepest_escapes(escapes):
+            self.record["curves"]["descent"].append(descent_curve(escape))
+
+    # -- records ----------------------------------------------------------------------------------
+
+    def _draw_point(self, name: str, point: Point) -> None:
+        layer = 0
+        for unit in range(self.problem.net.hidden[layer]):
+            self.record["curves"]["share_line"].append(share_line(name, point, layer, unit))
+        rows = [row for row in self.record["embedded"] if row["source"] == name]
+        for family in ("replicate inside", "replicate outside", "null units"):
+            row = next((r for r in rows if r["family"] == family), None)
+            if row is not None:
+                widening = next(
+                    w
+                    for w in widenings(
+                        self.problem.net, self.settings.wider, self.settings.null_bias
+                    )
+                    if repr(w.embedding) == row["embedding"]
+                )
+                curve = spectrum_curve(row["name"], name, widening.embedding(point))
+                self.record["curves"]["spectrum"].append(curve | {"family": family})
+
+    def _save(self, name: str, point: Point) -> None:
+        if self.out is not None:
+            save_point(point, self.out / "points" / f"{name}.safetensors", self.source)
+
+    def _write(self) -> None:
+        if self.out is not None:
+            write_json(self.out / "study.json", self.record)
+
+
+def _steepest_escapes(escapes: list[Escape]) -> list[Escape]:
+    """The escapes to draw: for each narrow point the one that falls furthest, a few in all."""
+    best: dict[str, Escape] = {}
+    for escape in escapes:
+        other = best.get(escape.saddle.source)
+        if other is None or escape.end.loss < other.end.loss:
+            best[escape.saddle.source] = escape
+    return list(best.values())[:_MOST_CURVES]
+
+
+def _search_record(result: SearchResult, kind: str, starts: int) -> dict[str, Any]:
+    ended: dict[Status, CriticalPoint] = {}
+    for run in sorted(result.runs, key=lambda run: run.loss):
+        ended.setdefault(run.status, run)
+    return {
+        "kind": kind,
+        "starts": starts,
+        "interrupted": result.interrupted,
+        "counts": {str(status): count for status, count in result.counts.items()},
+        "meanings": {str(status): status.meaning for status in Status},
+        "lowest": [
+            {
+                "status": str(status),
+                "loss": run.loss,
+                "gradient_norm": run.gradient_norm,
+                "start": run.record.start,
+                "iterations": run.record.iterations,
+                "evidence": run.record.evidence,
+            }
+            for status, run in ended.items()
+        ],
+    }
+
+
+def _point_row(name: str, point: CriticalPoint, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": name,
+        "loss": point.loss,
+        "status": str(point.status),
+        "start": point.record.start,
+        "iterations": point.record.iterations,
+        "largest_parameter": max(float(t.abs().max()) for t in point.params.values()),
+        "evidence": point.record.evidence,
+        **verdict.to_json(),
+        "gradient_norm": point.gradient_norm,
+    }

@@ -1,0 +1,49 @@
+"""What a study is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from semiflat.activations import activation
+from semiflat.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a study.
+
+    Attributes:
+        hidden: widths of the hidden layers of the narrow network.
+        activation: name of its activation.
+        starts: random starts of the search.
+        wider: largest number of units to add.
+        points: how many critical points, lowest loss first, are embedded.
+        seed: of the random starts.
+        max_iterations: steps of one run of the search.
+        escape_iterations: steps of one run from a strict saddle.
+        null_bias: bias of the null units.
+    """
+
+    hidden: tuple[int, ...] = (3,)
+    activation: str = "gelu"
+    starts: int = 64
+    wider: int = 3
+    points: int = 8
+    seed: int = 0
+    max_iterations: int = 500
+    escape_iterations: int = 300
+    null_bias: float = 0.5
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+        if not self.hidden:
+            raise InputError("a study needs at least one hidden layer, as in --hidden 3")
+        for name in ("starts", "wider", "points", "max_iterations", "escape_iterations"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self) | {"hidden": list(self.hidden)}

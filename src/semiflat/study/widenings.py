@@ -1,0 +1,120 @@
+"""Which embeddings a study looks at, and what it records of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semiflat.embeddings import Embedding, NullUnits, Replicate
+from semiflat.embeddings.exact import Exact
+from semiflat.evidence import Evidence
+from semiflat.networks import MLP
+from semiflat.points import EmbeddedPoint, Point
+from semiflat.verdicts import Verdict
+
+DENSE_CHECK = 400
+"""Parameters of a wide network up to which its dense Hessian checks the inertia law."""
+
+
+@dataclass(frozen=True)
+class Widening:
+    """One embedding of a study.
+
+    Attributes:
+        family: ``"replicate inside"`` (all shares between 0 and 1), ``"replicate outside"`` (one
+            below 0) or ``"null units"``.
+        layer: hidden layer.
+        unit: the replicated unit, or None.
+        added: number of units added.
+        embedding: the embedding.
+    """
+
+    family: str
+    layer: int
+    unit: int | None
+    added: int
+    embedding: Embedding
+
+
+def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Widening]:
+    """Every unit replicated, shares inside and outside [0, 1], and null units in every layer."""
+    for added in range(1, wider + 1):
+        for layer, width in enumerate(net.hidden):
+            for unit in range(width):
+                even = Fraction(1, added + 1)
+                inside: list[Exact | None] = [even] * (added + 1)
+                outside: list[Exact | None] = [Fraction(3, 2), *[Fraction(-1, 2 * added)] * added]
+                for family, shares in (("inside", inside), ("outside", outside)):
+                    yield Widening(
+                        f"replicate {family}", layer, unit, added, Replicate(layer, unit, shares)
+                    )
+            yield Widening("null units", layer, None, added, NullUnits(layer, [null_bias] * added))
+
+
+def output_change(point: EmbeddedPoint, probes: int = 256) -> float:
+    """Largest change of an output on the data and on random inputs, relative to the largest."""
+    generator = torch.Generator().manual_seed(0)
+    X = point.problem.X
+    random = torch.randn((probes, X.shape[1]), generator=generator, dtype=X.dtype) * 3
+    inputs = torch.cat([X, random])
+    narrow = point.source.problem.net.forward(point.source.params, inputs)
+    wide = point.problem.net.forward(point.params, inputs)
+    return float((wide - narrow).abs().max() / narrow.abs().max().clamp(min=1.0))
+
+
+def embedded_row(
+    name: str, source: str, widening: Widening, point: EmbeddedPoint, verdict: Verdict
+) -> dict[str, Any]:
+    """The record of one embedding: what the law predicts beside what the wide network measures."""
+    wide = point.materialize()
+    row = {
+        "name": name,
+        "source": source,
+        "embedding": repr(widening.embedding),
+        "steps": widening.embedding.to_json(),
+        "family": widening.family,
+        "layer": widening.layer,
+        "unit": widening.unit,
+        "added": widening.added,
+        "widths": list(point.problem.net.widths),
+        "output_change": output_change(point),
+        "predicted_gradient_norm": point.gradient_norm,
+        **verdict.to_json(),
+        "gradient_norm": wide.gradient_norm,
+        "dense_inertia": dense_inertia(wide),
+    }
+    direction = verdict.descent_direction
+    row["curvature_measured"] = (
+        None if direction is None else second_difference(wide, point.problem.net.flatten(direction))
+    )
+    return row
+
+
+def dense_inertia(wide: Point) -> list[int] | None:
+    """Signs counted in the wide network's own Hessian: the check of the law, where it is small."""
+    if wide.problem.net.parameter_count > DENSE_CHECK:
+        return None
+    return list(Evidence(wide, 1e-10).spectrum.count())
+
+
+def second_difference(point: Point, direction: Tensor) -> float:
+    """The second derivative of the risk along a unit direction, from the risk alone.
+
+    The step is the one of three whose neighbours agree best with it.
+    """
+    net = point.problem.net
+    at = net.flatten(point.params)
+    steps = torch.tensor([1e-4, 3e-4, 1e-3, 3e-3, 1e-2], dtype=at.dtype) * max(
+        1.0, float(at.abs().max()) ** 0.5
+    )
+    offsets = torch.cat([steps, -steps])
+    risks = point.problem.risk(net.unflatten(at + offsets[:, None] * direction))
+    up, down = risks[: len(steps)], risks[len(steps) :]
+    estimates = (up + down - 2 * point.problem.risk(point.params)) / steps.square()
+    spread = (estimates[1:-1] - estimates[:-2]).abs() + (estimates[1:-1] - estimates[2:]).abs()
+    return float(estimates[1:-1][spread.argmin()])

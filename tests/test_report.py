@@ -1,0 +1,477 @@
+"""The page and its figures, from records made by hand: whole, partial, empty and hostile."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import html
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semiflat import InputError
+from semiflat.report import write_report
+from semiflat.report.traps import narrow_points
+from semiflat.report.words import KINDS, STATUSES
+from semiflat.search import Status
+from semiflat.study import Settings
+from semiflat.verdicts import Kind
+
+Record = dict[str, Any]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def point(name: str, loss: float | None, kind: str = "STRICT_MINIMUM", **more: Any) -> Record:
+    return {
+        "name": name,
+        "loss": loss,
+        "status": "CONVERGED",
+        "start": 5,
+        "iterations": 47,
+        "largest_parameter": 9.79,
+        "evidence": "gradient 1e-16",
+        "kind": kind,
+        "certainty": "MEASURED",
+        "inertia": [3, 0, 0],
+        "reason": "all eigenvalues are positive",
+        "gradient_norm": 1.5e-16,
+        "curvature": None,
+        "margin": {"eigenvalue": 6e-6, "floor": 2e-12},
+        "flat_directions": {"families": [], "dimension": 0},
+        **more,
+    }
+
+
+def embedded(name: str, source: str, added: int, family: str, kind: str, **more: Any) -> Record:
+    return {
+        "name": name,
+        "source": source,
+        "embedding": f"Replicate(layer=0, unit=0, weights=[{name}])",
+        "steps": [{"type": "Replicate", "layer": 0, "unit": 0, "weights": [["1/2", 2]]}],
+        "family": family,
+        "layer": 0,
+        "unit": 0,
+        "added": added,
+        "widths": [1, 1 + added, 1],
+        "output_change": 3.5e-16,
+        "kind": kind,
+        "certainty": "MEASURED",
+        "inertia": [4, 1, 1],
+        "dense_inertia": [4, 1, 1],
+        "reason": f"reason of {name}",
+        "gradient_norm": 7.5e-16,
+        "curvature": -0.4321,
+        "curvature_measured": -0.4323,
+        "margin": {"eigenvalue": -1.0, "floor": 1e-15},
+        "flat_directions": {"families": [{"name": "replicated unit", "dimension": 1}]},
+        **more,
+    }
+
+
+def escape(saddle: str, before: float, after: float | None, status: str = "CONVERGED") -> Record:
+    return {"embedded": saddle, "loss_before": before, "loss_after": after, "status": status}
+
+
+def search_record(kind: str = "minimum", **counts: int) -> Record:
+    return {
+        "kind": kind,
+        "starts": sum(counts.values()),
+        "interrupted": False,
+        "counts": {str(s): counts.get(str(s), 0) for s in Status},
+        "meanings": {str(s): s.meaning for s in Status},
+        "lowest": [
+            {"status": status, "loss": 0.25, "evidence": f"evidence of {status}"}
+            for status, runs in counts.items()
+            if runs
+        ],
+    }
+
+
+def bare() -> Record:
+    """What a study writes before its search has ended."""
+    return {
+        "semiflat": "9.8.7",
+        "complete": False,
+        "data": {
+            "name": "toy",
+            "samples": 30,
+            "inputs": 2,
+            "outputs": 1,
+            "loss": "squared",
+            "features": ["height", "weight"],
+            "classes": None,
+            "dropped": ["constant one"],
+            "standardisation": {
+                "X_mean": [1.5, 2.5],
+                "X_scale": [0.25, 0.75],
+                "y_mean": [10.5],
+                "y_scale": [4.5],
+            },
+        },
+        "network": {"widths": [2, 1, 1], "activation": "gelu", "parameters": 5},
+        "settings": Settings(hidden=(1,), starts=12).to_json(),
+        "search": {},
+        "points": [],
+        "embedded": [],
+        "escapes": [],
+        "curves": {"descent": [], "spectrum": [], "share_line": []},
+    }
+
+
+def full() -> Record:
+    """Two minima: the first stops being a trap with one unit, the second does not."""
+    return bare() | {
+        "complete": True,
+        "search": search_record(CONVERGED=9, DIVERGED=3),
+        "points": [point("p0", 0.3125), point("p1", 0.4375)],
+        "embedded": [
+            embedded("p0-e0", "p0", 1, "replicate inside", "MINIMUM", inertia=[5, 1, 0]),
+            embedded("p0-e1", "p0", 1, "replicate outside", "STRICT_SADDLE"),
+            embedded("p0-e2", "p0", 2, "replicate outside", "STRICT_SADDLE", dense_inertia=None),
+            embedded("p1-e0", "p1", 1, "replicate inside", "UNDECIDED", curvature=None),
+        ],
+        "escapes": [
+            escape("p0-e1", 0.3125, 0.28125),
+            escape("p0-e2", 0.3125, 0.15625, "MAX_ITERATIONS"),
+        ],
+    }
+
+
+def drawn() -> Record:
+    """The same with a curve of each sort."""
+    steps = [t / 10 for t in range(-10, 11)]
+    shares = [k / 4 for k in range(-4, 9)]
+    record = full()
+    record["curves"] = {
+        "descent": [
+            {
+                "embedded": "p0-e1",
+                "embedding": "Replicate(…)",
+                "curvature": -0.5,
+                "step": steps,
+                "loss": [0.3125 - 0.25 * t**2 + 0.2 * t**4 for t in steps],
+                "loss_before": 0.3125,
+                "loss_after": 0.28125,
+            }
+        ],
+        "spectrum": [
+            {
+                "embedded": "p0-e1",
+                "source": "p0",
+                "embedding": "Replicate(…)",
+                "family": "replicate outside",
+                "narrow": [0.001, 0.1, 1.0],
+                "wide": [-0.01, 1e-18, 0.001, 0.01, 0.1, 1.0],
+            }
+        ],
+        "share_line": [
+            {
+                "source": "p0",
+                "layer": 0,
+                "unit": 0,
+                "share": shares,
+                "loss": [0.3125 + (k % 2) * 5.6e-17 for k in range(len(shares))],
+                "lowest": [-abs(s * (1 - s)) for s in shares],
+                "kind": ["MINIMUM" if 0 < s < 1 else "STRICT_SADDLE" for s in shares],
+            }
+        ],
+    }
+    return record
+
+
+class Page(HTMLParser):
+    """The page's text, and what it would load."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.feed(source)
+        self.text = " ".join(" ".join(self.parts).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for key, value in attrs if key in ("src", "href", "srcset")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] != "style":
+            self.parts.append(data)
+
+
+def page_of(record: Record, out: Path) -> Page:
+    """The written page, after the checks that hold for every page."""
+    before = copy.deepcopy(record)
+    source = write_report(record, out)[0].read_text("utf-8")
+    assert record == before, "the record was changed"
+    page = Page(source)
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert not re.search(r"https?:|@import|url\(", source)
+    assert source.startswith("<!DOCTYPE html>")
+    return page
+
+
+def test_files_are_named_and_figures_are_png(tmp_path: Path):
+    paths = write_report(drawn(), tmp_path / "not" / "there")
+    names = [path.relative_to(tmp_path / "not" / "there").as_posix() for path in paths]
+    figures = [f"figures/{name}.png" for name in ("descent", "spectrum", "share_line")]
+    assert names == ["report.html", *figures]
+    assert all(path.read_bytes().startswith(PNG) for path in paths[1:])
+    source = paths[0].read_text("utf-8")
+    inside = [base64.b64decode(code) for code in re.findall(r"base64,([^\"]+)", source)]
+    assert inside == [path.read_bytes() for path in paths[1:]]
+    assert sorted(p.name for p in (tmp_path / "not" / "there").iterdir()) == [
+        "figures",
+        "report.html",
+    ]
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path):
+    first, second = write_report(drawn(), tmp_path / "a"), write_report(drawn(), tmp_path / "b")
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_summary_counts_and_joins(tmp_path: Path):
+    text = page_of(full(), tmp_path).text
+    assert "toy: 2-1-1 gelu, 30 samples, squared loss" in text
+    assert "Of 12 runs from random starts, 9 reached a finite critical point: 2 distinct" in text
+    assert "in 4 ways: 2 strict saddles, 1 minimum and 1 undecided." in text
+    assert "With ONE unit added, 1 of the 2 narrow minima stopped being traps" in text
+    assert "0.312500 before and 0.281250 after adding one unit (−10 %)" in text
+    assert "0.156250 after adding up to 2 (−50 %)" in text
+    assert "not complete" not in text
+
+
+def test_sections_hold_the_records_numbers(tmp_path: Path):
+    text = page_of(full(), tmp_path).text
+    for part in (
+        "predicting the mean every time gives 0.5",
+        "height, weight",
+        "constant one (constant",
+        "evidence of DIVERGED",
+        str(Status.DIVERGED.meaning),
+        "Lower than the lowest critical point, 0.312500, went a run that ran to infinity",
+        "1.5e-16",  # gradient norm
+        "3e6",  # margin over its floor
+        "reason of p0-e2",
+        "flat along replicated unit (1)",
+        "-0.4321",
+        "-0.4323",
+        "differ by at most 4.6e-4 of their size",
+        "In 2 of 3 rows",
+        "(1 more were too large for that check)",
+        "the largest change of an output is 3.5e-16",
+        "the largest gradient norm is 7.5e-16",
+        "p0-e0, Replicate(layer=0, unit=0, weights=[p0-e0]): the law says 5 / 1 / 0",
+        "contradict each other in a sign",
+        "9.8.7",
+        "semiflat find --data toy --hidden 1 --activation gelu --starts 12 --max-iterations 500",
+        "semiflat widen points/p0.safetensors replicate:0:0:1/2,1/2 --out wide.safetensors",
+    ):
+        assert part in text, part
+    assert (
+        text.index("1 Data") < text.index("2 How the runs") < text.index("8 How to take it apart")
+    )
+
+
+def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):
+    record = full()
+    record["embedded"] = [
+        embedded("p0-e0", "p0", 1, "null units", "STRICT_SADDLE", dense_inertia=[3, 3, 0])
+    ]
+    text = page_of(record, tmp_path).text
+    assert "cannot tell 2 more eigenvalues from zero; it contradicts no sign" in text
+
+
+def test_narrow_points_join_escapes_by_name():
+    first, second = narrow_points(full())
+    assert (first.freed, second.freed) == (True, False)
+    assert [reached and reached.loss for reached in first.best] == [0.28125, 0.15625]
+    assert second.best == [None, None]
+    assert [f.kinds for f in first.families] == [
+        [("MINIMUM", "1 minimum")],
+        [("STRICT_SADDLE", "1 strict saddle")],
+    ]
+
+
+def test_an_escape_that_does_not_go_lower_frees_nothing():
+    record = full()
+    record["escapes"] = [escape("p0-e1", 0.3125, 0.3125), escape("p0-e2", 0.3125, 0.1)]
+    assert narrow_points(record)[0].freed is False
+
+
+def test_twelve_points_are_open_and_the_rest_folded(tmp_path: Path):
+    record = full()
+    record["points"] = [point(f"p{k}", 0.25 + k / 64) for k in range(14)]
+    record["embedded"] = record["escapes"] = []
+    source = write_report(record, tmp_path)[0].read_text("utf-8")
+    section = source[source.index('id="points"') : source.index('id="traps"')]
+    shown, folded = section.split("<details>")
+    assert [f">p{k}<" in shown for k in range(14)] == [True] * 12 + [False] * 2
+    assert ">p12<" in folded
+    assert ">p13<" in folded
+    assert "2 more critical points" in folded
+
+
+def test_an_interrupted_study_says_so(tmp_path: Path):
+    page = page_of(bare(), tmp_path)
+    assert "This study is not complete." in page.text
+    assert "there is nothing to report yet" in page.text
+    assert "No finite critical point was found" not in page.text
+    assert "img" not in page.tags
+
+
+def test_points_without_embeddings_yet(tmp_path: Path):
+    record = full() | {"complete": False, "embedded": [], "escapes": [], "curves": {}}
+    text = page_of(record, tmp_path).text
+    assert "This study is not complete." in text
+    assert "None of them was embedded" in text
+
+
+def test_saddles_whose_ways_were_not_followed(tmp_path: Path):
+    text = page_of(full() | {"complete": False, "escapes": []}, tmp_path).text
+    assert "ways down from the saddles have not been followed" in text
+    assert "stopped being" not in text
+
+
+@pytest.mark.parametrize("second", [None, search_record("any", DIVERGED=4)])
+def test_no_point_means_no_minimum_on_the_page(second: Record | None, tmp_path: Path):
+    record = bare() | {"complete": True, "search": search_record(DIVERGED=11, MAX_ITERATIONS=1)}
+    if second:
+        record["search_any"] = second
+    paths = write_report(record, tmp_path)
+    text = page_of(record, tmp_path).text
+    assert [path.name for path in paths] == ["report.html"]
+    assert "No finite critical point was found, so nothing on this page is called a minimum" in text
+    assert "would be false" in text
+    assert f"11 of 12 runs ended as “{Status.DIVERGED.meaning}”" in text
+    assert "evidence of DIVERGED" in text
+    assert ("Looking for critical points of any kind" in text) == bool(second)
+
+
+def test_saddles_looked_for_instead(tmp_path: Path):
+    record = full()
+    record["search"] = search_record(DIVERGED=12)
+    record["search_any"] = search_record("any", CONVERGED=5, STALLED=3)
+    record["points"] = [point(name, 0.5, "STRICT_SADDLE") for name in ("p0", "p1")]
+    text = page_of(record, tmp_path).text
+    assert "Of 12 runs from random starts, none reached a minimum at finite distance" in text
+    assert "of 8 further runs" in text
+    assert "5 reached a finite critical point: 2 distinct" in text
+    assert "None of the narrow points is known to be a minimum" in text
+    assert "--kind any" in text
+
+
+def test_everything_from_the_record_is_escaped(tmp_path: Path):
+    bad = "<script>alert('x')</script>$&\""
+    record = drawn()
+    record["data"] |= {"name": bad, "features": [bad, bad], "classes": [bad], "dropped": [bad]}
+    record["points"][0]["name"] = record["embedded"][0]["source"] = bad
+    record["embedded"][0] |= {"embedding": bad, "reason": bad, "family": bad, "kind": bad}
+    record["search"]["lowest"][0]["evidence"] = bad
+    record["settings"]["activation"] = bad
+    for curves in record["curves"].values():
+        curves[0] |= {"embedded": bad, "embedding": bad, "family": bad, "unit": bad}
+    page = page_of(record, tmp_path)
+    assert "<script" not in write_report(record, tmp_path)[0].read_text("utf-8")
+    assert page.text.count(bad) >= 10
+
+
+def test_numbers_that_are_missing_are_dashes(tmp_path: Path):
+    record = drawn()
+    nothing = dict.fromkeys(
+        ("loss", "kind", "inertia", "gradient_norm", "margin", "largest_parameter", "iterations")
+    )
+    record["points"][1] |= nothing
+    record["embedded"][3] |= dict.fromkeys(
+        ("kind", "inertia", "dense_inertia", "output_change", "gradient_norm", "flat_directions")
+    )
+    record["points"][0]["margin"] = {"eigenvalue": 1.0, "floor": None}
+    record["escapes"].append(escape("p1-e0", 0.4375, None, "NON_FINITE"))
+    record["search"]["lowest"][0]["loss"] = None
+    record["curves"]["descent"][0]["loss"][:5] = [None] * 5
+    record["curves"]["descent"].append({"step": [0.0, 1.0], "loss": [None, None]})
+    record["curves"]["spectrum"][0]["wide"][0] = None
+    record["curves"]["share_line"][0] |= {"loss": [None] * 13, "kind": ["MINIMUM"]}
+    page = page_of(record, tmp_path)
+    assert "–" in page.text
+    assert "None" not in page.text.replace("None of", "")
+    assert "nan" not in page.text.split()
+    assert page.tags.count("img") == 3
+
+
+def test_a_record_that_has_been_through_json_with_infinities(tmp_path: Path):
+    record = full()
+    record["points"][0]["gradient_norm"] = float("inf")
+    record["points"][1]["loss"] = float("nan")
+    text = page_of(json.loads(json.dumps(record)), tmp_path).text
+    assert "inf" not in text.split()
+    assert "nan" not in text.split()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"points": []},
+        {"embedded": []},
+        {"escapes": []},
+        {"curves": {}},
+        {"search": {}},
+        {"settings": {}},
+        {"network": {}},
+        {"data": {}},
+    ],
+)
+def test_any_part_may_be_missing(change: Record, tmp_path: Path):
+    assert "take it apart" in page_of(full() | change, tmp_path).text
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_any_number_of_curves_is_drawn(count: int, tmp_path: Path):
+    record = drawn()
+    record["curves"] = {key: curves * count for key, curves in record["curves"].items()}
+    assert len(write_report(record, tmp_path)) == 4
+
+
+def test_curves_at_a_loss_of_zero_and_without_a_fall(tmp_path: Path):
+    record = drawn()
+    record["curves"]["share_line"][0]["loss"] = [0.0] * 13
+    record["curves"]["descent"][0] |= {"step": [-1.0, 0.0, 1.0], "loss": [1.0, 0.3125, 1.0]}
+    record["curves"]["spectrum"][0] |= {"narrow": [0.0, 0.0], "wide": [0.0, 0.0, 0.0]}
+    assert len(write_report(record, tmp_path)) == 4
+
+
+def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write"):
+        write_report(full(), tmp_path / "file")
+
+
+@pytest.mark.parametrize("record", [{}, [], {"data": {}, "network": 3}, {"points": []}])
+def test_what_is_no_record_is_an_input_error(record: Any, tmp_path: Path):
+    with pytest.raises(InputError, match=r"not the record of a study: .*'settings'.*study\.json"):
+        write_report(record, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["jinja2", "matplotlib"])
+def test_a_missing_extra_is_an_input_error(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"pip install 'semiflat\[report\]'"):
+        write_report(full(), tmp_path)
+
+
+def test_every_kind_and_status_has_words(tmp_path: Path):
+    assert set(KINDS) == set(map(str, Kind))
+    assert set(STATUSES) == set(map(str, Status))
+    text = page_of(full(), tmp_path).text
+    assert all(html.unescape(words.meaning) in text for words in KINDS.values())
+    assert len({words.mark for words in KINDS.values()}) == len(KINDS)
