@@ -199,7 +199,13 @@ def test_sums_over_chunks_of_samples_are_sums_over_samples(
         (sf.hessian_operator(point).product(vector), expected @ vector),
     ]:
         assert_close(found, true)
-    assert len(small_chunks) == 5
+    risks = (
+        gradient.risk_gradient(point.problem, point.params)[0],
+        hessian.risk_gradient_hessian(point.problem, point.params)[0],
+    )
+    for risk in risks:
+        assert float(risk) == pytest.approx(ref.value(), rel=1e-13)
+    assert len(small_chunks) == 7
     assert set(small_chunks) == {4}
 
 

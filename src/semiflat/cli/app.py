@@ -15,6 +15,7 @@ from semiflat._version import __version__
 from semiflat.cli.inputs import DataOptions, parse_hidden, parse_step, stored_point
 from semiflat.cli.progress import stages
 from semiflat.errors import InputError
+from semiflat.threads import threads
 
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -287,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(arguments, prog_name="semiflat", standalone_mode=False)
+        with threads(1):
+            code = app(arguments, prog_name="semiflat", standalone_mode=False)
     except InputError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):

@@ -15,6 +15,7 @@ from semiflat.search.methods import GradientSystem, Method, TrustRegion
 from semiflat.search.outcome import outcome
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 from semiflat.symmetries.canonical import same_network
+from semiflat.threads import threads
 
 _METHODS: dict[str, type[Method]] = {"minimum": TrustRegion, "any": GradientSystem}
 _BATCH_BYTES = 2**30
@@ -33,6 +34,7 @@ def run_search(
     start_scale: float = 1.0,
     start: Params | None = None,
     progress: Progress = lambda ended: None,
+    thread_count: int = 1,
 ) -> SearchResult:
     """Second-order search from many random starts at once; every run is accounted for.
 
@@ -48,6 +50,7 @@ def run_search(
         start_scale: multiplies the starting weights, which have deviation 1/√fan_in.
         start: begin here instead of at random: one set of parameters, or a batch of them.
         progress: see :data:`Progress`.
+        thread_count: torch threads to use; more than one pays only for thousands of samples.
 
     Returns:
         A :class:`SearchResult`; after Ctrl-C, of what is done.
@@ -76,7 +79,8 @@ def run_search(
     size = max(1, _BATCH_BYTES // (32 * net.parameter_count**2))
     for first in range(0, len(theta), size):
         batch = theta[first : first + size]
-        done, interrupted = drive(problem, batch, options, _METHODS[kind](), progress)
+        with threads(thread_count):
+            done, interrupted = drive(problem, batch, options, _METHODS[kind](), progress)
         for row in range(len(batch)):
             number = first + row if start is None else -1
             run = _ended(problem, done, row, number, seed, options)

@@ -46,8 +46,8 @@ def outcome(
         return (
             Status.DIVERGED,
             f"in {CHECK} steps, up to step {iterations}, the largest parameter grew from "
-            f"{creeping[0]:.3g} to {largest:.3g} while the loss fell by a part of only "
-            f"{(creeping[1] - point.loss) / abs(creeping[1]):.1g}; gradient {point.gradient_norm:.1e}",
+            f"{creeping[0]:.3g} to {largest:.3g} while the loss changed by a part of only "
+            f"{abs(creeping[1] - point.loss) / abs(creeping[1]):.1g}; gradient {point.gradient_norm:.1e}",
         )
     if iterations >= options.max_iterations:
         return (
@@ -71,7 +71,7 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
         return (
             Status.CONVERGED,
             f"gradient {point.gradient_norm:.1e}; the least certain eigenvalue is {least}; "
-            f"{explained} flat directions, all explained",
+            f"{explained} flat direction(s), each explained",
         )
     unclear = spectrum.vectors[:, ~spectrum.decided]
     unclear = unclear - flat.joint @ (flat.joint.mT @ unclear)
@@ -82,9 +82,16 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
     biggest = kernel[int(vector.abs().argmax())]
     cosine = max(float(torch.linalg.vector_norm(part)) for part in (along, biggest))
     numbers = (
-        f"gradient {point.gradient_norm:.1e}, but {kernel.shape[1]} eigenvalues are zero for no known "
-        f"reason (noise floors up to {float(spectrum.floor.max()):.1g}); largest parameter {largest:.3g}"
+        f"gradient {point.gradient_norm:.1e}, but the Hessian has {kernel.shape[1]} direction(s) within "
+        f"noise (floors up to {float(spectrum.floor.max()):.1g}) that no known flatness explains; largest "
+        f"parameter {largest:.3g}"
     )
+    if not kernel.shape[1]:
+        return (
+            Status.STALLED,
+            f"gradient {point.gradient_norm:.1e}, but {explained} flat directions were found where the "
+            f"Hessian shows {int(spectrum.hidden.sum())}: too badly conditioned to tell",
+        )
     if cosine > ALONG_KERNEL:
         return (
             Status.DIVERGED,

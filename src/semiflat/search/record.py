@@ -28,8 +28,8 @@ class Status(StrEnum):
 
 _MEANINGS = {
     Status.CONVERGED: "reached a finite critical point, isolated but for explained flat directions",
-    Status.DIVERGED: "runs to infinity: the loss levels off while parameters grow, so there is no "
-    "critical point here; try another activation, or fewer units",
+    Status.DIVERGED: "runs to infinity, by its evidence: the loss levels off while parameters grow; "
+    "try another activation, or fewer units",
     Status.STALLED: "stopped moving where no critical point is confirmed: the Hessian is singular "
     "without a known reason, or rounding hides the way down",
     Status.MAX_ITERATIONS: "still on its way when the iterations ran out; allow more",

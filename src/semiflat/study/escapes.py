@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ _STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Saddle:
-    """A strict saddle to leave: its name, the point and its verdict."""
+    """A strict saddle to leave: its name, what made it, the point and its verdict."""
 
     name: str
     source: str
+    family: str
+    added: int
     point: EmbeddedPoint
     verdict: Verdict
 
@@ -47,6 +49,8 @@ class Escape:
             "source": self.saddle.source,
             "embedded": self.saddle.name,
             "embedding": repr(self.saddle.point.embedding),
+            "family": self.saddle.family,
+            "added": self.saddle.added,
             "widths": list(self.saddle.point.problem.net.widths),
             "curvature": self.saddle.verdict.curvature,
             "loss_before": self.saddle.point.loss,
@@ -61,9 +65,11 @@ class Escape:
 
 def follow(
     saddles: list[Saddle], max_iterations: int, progress: Callable[[int], None]
-) -> list[Escape]:
-    """Leave every saddle along its descent direction, then minimise; one batch for each width."""
-    escapes = []
+) -> Iterator[list[Escape]]:
+    """Leave every saddle along its descent direction, then minimise; one batch for each width.
+
+    Yields the escapes of a batch; after Ctrl-C those of the batch as far as it came, and stops.
+    """
     by_width: dict[tuple[int, ...], list[Saddle]] = {}
     for saddle in saddles:
         by_width.setdefault(saddle.point.problem.net.widths, []).append(saddle)
@@ -80,13 +86,12 @@ def follow(
             max_iterations=max_iterations,
             progress=progress,
         )
-        escapes += [
+        yield [
             Escape(saddle, line, end)
             for saddle, line, end in zip(group, lines, result.runs, strict=True)
         ]
         if result.interrupted:
             raise KeyboardInterrupt
-    return escapes
 
 
 def _direction(saddle: Saddle) -> dict[str, Tensor]:

@@ -53,6 +53,7 @@ class Study:
         self.record: dict[str, Any] = {
             "semiflat": __version__,
             "complete": False,
+            "source": self.source,
             "data": dataset.to_json(),
             "network": {
                 "widths": list(net.widths),
@@ -140,7 +141,9 @@ class Study:
                 self._save(label, wide)
                 self.record["embedded"].append(row)
                 if verdict.kind is Kind.STRICT_SADDLE:
-                    self._saddles.append(Saddle(label, name, wide, verdict))
+                    self._saddles.append(
+                        Saddle(label, name, widening.family, widening.added, wide, verdict)
+                    )
                 self.progress("embed and judge", len(self.record["embedded"]), len(plan))
             self._write()
         for name, point in self._points[:1]:
@@ -156,11 +159,14 @@ class Study:
             self.progress("leave the saddles", done, len(self._saddles))
 
         report(0)
-        escapes = follow(self._saddles, self.settings.escape_iterations, report)
-        for number, escape in enumerate(escapes):
-            name = f"x{number}"
-            self.record["escapes"].append(escape.row(name))
-            self._save(name, escape.end)
+        escapes: list[Escape] = []
+        for batch in follow(self._saddles, self.settings.escape_iterations, report):
+            for escape in batch:
+                name = f"x{len(escapes)}"
+                escapes.append(escape)
+                self.record["escapes"].append(escape.row(name))
+                self._save(name, escape.end)
+            self._write()
         for escape in _steepest_escapes(escapes):
             self.record["curves"]["descent"].append(descent_curve(escape))
 
