@@ -86,8 +86,8 @@ def _tanh(z: Tensor) -> Derivatives:
 
 def _sigmoid(z: Tensor) -> Derivatives:
     h = torch.sigmoid(z)
-    first = h * torch.sigmoid(-z)
-    return h, first, first * -torch.tanh(z / 2)
+    first = h * torch.sigmoid(-z)  # not h(1 − h), which loses a saturated unit's digits
+    return h, first, first * (1 - 2 * h)
 
 
 def _softplus_function(z: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _gelu(z: Tensor) -> Derivatives:
 
 def _silu(z: Tensor) -> Derivatives:
     s, t = torch.sigmoid(z), torch.sigmoid(-z)
-    return z * s, s * (1 + z * t), s * t * (2 - z * torch.tanh(z / 2))
+    return z * s, s * (1 + z * t), s * t * (2 + z * (t - s))
 
 
 def _sin(z: Tensor) -> Derivatives:

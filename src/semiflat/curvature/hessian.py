@@ -47,7 +47,9 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
                 among = slice(at, at + net.widths[below + 1])
                 at = among.stop
                 block = _curved(s, layer, below, bent[layer][..., among, :])
-                if below < layer:
+                if below == layer - 1:
+                    _add_next(block, s, layer)
+                elif below < layer:
                     _add_skipping(block, s, layer, below, hidden[layer][..., among, :])
                 block = block.flatten(-2).flatten(-3, -2)
                 hessian[..., rows[layer], rows[below]] += block
@@ -58,31 +60,29 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
 
 
 def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
-    """For each linear layer l, ``∂h_{l-1}/∂z_m`` (m < l) and ``∂δ_l/∂z_m`` (m ≤ l).
+    """For each linear layer l, ``∂h_{l-1}/∂z_m`` (m < l − 1) and ``∂δ_l/∂z_m`` (m ≤ l).
 
-    Shapes ``(*batch, ·, Σ_m out_m, n)``, the layers m one after the other along the third axis.
+    Shapes ``(*batch, ·, Σ_m out_m, n)``, the layers m one after the other along the third axis. What
+    a layer's z does to itself is 1, and to its own h a diagonal: neither is stored.
     """
-    moved: list[Tensor] = []  # ∂z_l/∂z_m for all m ≤ l
-    hidden: list[Tensor] = []
-    for layer, weight in enumerate(s.weights):
-        width = weight.shape[-2]
-        own = torch.eye(width, dtype=s.losses.dtype)[..., None]
-        own = own.expand(*s.losses.shape[:-1], width, width, s.losses.shape[-1])
-        if layer == 0:
-            hidden.append(own[..., :0, :0, :])
-            moved.append(own)
-        else:
-            hidden.append(moved[-1] * s.first[layer - 1][..., None, :])
-            moved.append(torch.cat([_times(weight, hidden[-1]), own], dim=-2))
+    empty = s.deltas[0][..., :, None, :][..., :0, :]
+    moved, hidden = [empty], [empty]  # moved: ∂z_l/∂z_m for all m < l
+    for layer, weight in enumerate(s.weights[1:]):
+        through = moved[-1] * s.first[layer][..., None, :]
+        direct = weight[..., None] * s.first[layer][..., None, :, :]
+        hidden.append(through)
+        moved.append(torch.cat([_times(weight, through), direct], dim=-2))
     assert s.loss_second is not None
-    top = moved[-1][..., : -s.weights[-1].shape[-2], :]  # the rest is ∂z_L/∂z_L = 1
-    through = (s.loss_second[..., None, :] * top[..., None, :, :, :]).sum(-3)
-    bent = [torch.cat([through, s.loss_second], dim=-2)]
+    top = (s.loss_second[..., None, :] * moved[-1][..., None, :, :, :]).sum(-3)
+    bent = [torch.cat([top, s.loss_second], dim=-2)]
     for layer in range(len(s.weights) - 2, -1, -1):
-        among = moved[layer].shape[-2]
-        through = _times(s.weights[layer + 1].mT, bent[-1])[..., :among, :]
-        curved = moved[layer] * (s.pulled[layer] * s.second[layer])[..., None, :]
-        bent.append(curved.addcmul_(through, s.first[layer][..., None, :]))
+        below, width = moved[layer].shape[-2], moved[layer].shape[-3]
+        through = _times(s.weights[layer + 1].mT, bent[-1][..., : below + width, :])
+        through = through * s.first[layer][..., None, :]
+        bend = s.pulled[layer] * s.second[layer]
+        through[..., :below, :].addcmul_(moved[layer], bend[..., None, :])
+        through[..., below:, :].diagonal(dim1=-3, dim2=-2).add_(bend.mT)
+        bent.append(through)
     return hidden, bent[::-1]
 
 
@@ -96,7 +96,6 @@ def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
     """``Σ_ν B[i,a] h̃_{l-1,j} h̃_{m-1,b}``, shape ``(*batch, i, j, a, b)``."""
     upper, lower = s.inputs[layer], s.inputs[below]
     out, moved = bent.shape[-3:-1]
-    block: Tensor
     bent = bent.flatten(-3, -2)
     batch = math.prod(bent.shape[:-2])
     # The three factors' first product is the larger part of the memory traffic; the products of
@@ -105,29 +104,34 @@ def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
     if pairs <= out * moved * lower.shape[-2] * batch:
         block = contract(bent, outer(upper, lower))
         block = block.unflatten(-1, (upper.shape[-2], lower.shape[-2]))
-        return block.unflatten(-3, (out, moved)).transpose(-3, -2).contiguous()
-    block = contract(outer(bent, lower), upper)
-    block = block.unflatten(-2, (out, moved, lower.shape[-2])).movedim(-1, -3)
-    made: Tensor = block.contiguous()
-    return made
+        block = block.unflatten(-3, (out, moved)).transpose(-3, -2)
+    else:
+        block = contract(outer(bent, lower), upper)
+        block = block.unflatten(-2, (out, moved, lower.shape[-2])).movedim(-1, -3)
+    ordered: Tensor = block.contiguous()
+    return ordered
+
+
+def _add_next(block: Tensor, s: Sweep, layer: int) -> None:
+    """Add ``Σ_ν δ_{l,i} S[j,a] h̃_{m-1,b}`` to ``block[i, j, a, b]`` for m = l − 1, in place.
+
+    z_m moves unit a of the layer in between through σ' alone, so S is diagonal.
+    """
+    below = layer - 1
+    units = s.deltas[layer].shape[-2], s.first[below].shape[-2]
+    skip = contract(outer(s.deltas[layer], s.first[below]), s.inputs[below]).unflatten(-2, units)
+    block[..., : units[1], :, :].diagonal(dim1=-3, dim2=-2).add_(skip.mT)  # (…, i, b, a)
 
 
 def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tensor) -> None:
-    """Add ``Σ_ν δ_{l,i} S[j,a] h̃_{m-1,b}`` to ``block[i, j, a, b]``, in place.
+    """Add ``Σ_ν δ_{l,i} S[j,a] h̃_{m-1,b}`` to ``block[i, j, a, b]`` for m < l − 1, in place.
 
     The bias's j does not move with z_m, so j runs over the hidden units alone.
     """
-    delta, lower = s.deltas[layer], s.inputs[below]
-    if below == layer - 1:
-        # z_m moves unit a of the layer in between through σ' alone: S is diagonal.
-        units = delta.shape[-2], hidden.shape[-2]
-        skip = contract(outer(delta, s.first[below]), lower).unflatten(-2, units)
-        diagonal = block[..., : units[1], :, :].diagonal(dim1=-3, dim2=-2)  # (…, i, b, a)
-        diagonal += skip.mT
-    else:
-        skip = contract(outer(delta, hidden.flatten(-3, -2)), lower)
-        skip = skip.unflatten(-2, (delta.shape[-2], *hidden.shape[-3:-1]))
-        block[..., : hidden.shape[-3], :, :] += skip
+    delta = s.deltas[layer]
+    skip = contract(outer(delta, hidden.flatten(-3, -2)), s.inputs[below])
+    skip = skip.unflatten(-2, (delta.shape[-2], *hidden.shape[-3:-1]))
+    block[..., : hidden.shape[-3], :, :] += skip
 
 
 def _row_ranges(net: MLP) -> list[slice]:
