@@ -394,7 +394,8 @@ def test_nonzero_F_makes_every_replication_of_a_strict_minimum_a_strict_saddle(
 def test_one_output_minima_split_by_the_signs_of_G_and_of_the_shares(activation: str) -> None:
     """F = 0 exactly; then all depends on G and on how many shares are positive (P21 Thm 6)."""
     tally: Counter[str] = Counter()
-    for number in range(30):
+    wrong = []
+    for number in range(24):
         # One input and no bias below: G is a number, and definite.
         ref = critical_reference([1, 2, 1], activation, "squared", [False, True], 0.1, seed=number)
         narrow = point_of(ref)
@@ -417,21 +418,39 @@ def test_one_output_minima_split_by_the_signs_of_G_and_of_the_shares(activation:
         ]:
             verdict = sf.judge(sf.Replicate(0, 0, shares)(narrow))
             expected = sf.Kind.MINIMUM if minimum else sf.Kind.STRICT_SADDLE
-            assert verdict.kind is expected, (number, shares, G, verdict)
+            if verdict.kind is not expected:
+                wrong.append((number, shares, G, verdict.kind))
         edge = sf.judge(sf.Replicate(0, 0, [1, 0])(narrow))
-        assert edge.kind is sf.Kind.UNDECIDED, edge
+        if edge.kind is not sf.Kind.UNDECIDED:
+            wrong.append((number, [1, 0], G, edge.kind))
     print(f"\n{activation}: {dict(tally)}")
+    assert wrong == []
     assert min(tally["G > 0"], tally["G < 0"]) >= 2
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_share_of_zero_adds_only_zeros_where_one_output_makes_F_zero(activation: str) -> None:
+    """Fᵀζ = ∂R/∂u = 0 with a number ζ ≠ 0: F = 0 exactly, whatever rounding leaves of it."""
+    wrong = []
+    for number in range(10):
+        ref = critical_reference([1, 2, 1], activation, "squared", True, 0.1, seed=number)
+        narrow = point_of(ref)
+        before = sf.judge(narrow).inertia
+        after = sf.judge(sf.Replicate(0, 1, [0, 1, 0])(narrow)).inertia
+        assert before is not None
+        if after != (before.positive, before.zero + 6, before.negative):
+            wrong.append((number, before, after))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
 @pytest.mark.parametrize("polished", [True, False])
 def test_piecewise_linear_one_output_minima_stay_minima_with_no_negative_eigenvalue(
     activation: str, polished: bool
 ) -> None:
     """F = 0 and G = 0 exactly; what is computed of F is rounding, or the gradient that is left."""
-    minima = 0
-    for number in range(12):
+    minima, wrong = 0, []
+    for number in range(8):
         ref = critical_reference([1, 2, 1], activation, "squared", True, 0.1, seed=number)
         if not polished:  # as a search leaves it: some 1e-11 short of the critical point
             noise = random_reference(ref.widths, activation, "squared", seed=number + 100).params
@@ -442,13 +461,14 @@ def test_piecewise_linear_one_output_minima_stay_minima_with_no_negative_eigenva
             continue
         minima += 1
         assert before.inertia is not None
-        for shares in ([0.5, 0.5], [2, -1], [1, 0], [0.25] * 4):
+        for shares in ([0.5, 0.5], [2, -1], [0.75, -0.5, 0.75]):
             after = sf.judge(sf.Replicate(0, 0, shares)(narrow))
-            assert after.kind is sf.Kind.MINIMUM, (number, shares, after)
             assert after.inertia is not None
             found = (after.inertia.positive, after.inertia.negative)
-            assert found == (before.inertia.positive, 0), (number, shares, after.inertia)
-    assert minima >= 6
+            if after.kind is not sf.Kind.MINIMUM or found != (before.inertia.positive, 0):
+                wrong.append((number, shares, after.kind, before.inertia, after.inertia))
+    assert minima >= 5
+    assert wrong == []
 
 
 def test_null_units_open_a_way_down_exactly_where_F_null_is_not_zero() -> None:

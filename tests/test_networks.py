@@ -427,7 +427,7 @@ def test_a_unit_that_does_not_exist_is_refused(unit: Any) -> None:
 @pytest.mark.parametrize("layer", [-1, 1, 0.0, False])
 def test_a_hidden_layer_that_does_not_exist_is_refused(layer: Any) -> None:
     with refused(f"hidden layer {layer!r} does not exist: widths [2, 3, 1] have 1 hidden"):
-        sf.MLP([2, 3, 1]).check_unit(layer)
+        sf.MLP([2, 3, 1]).check_layer(layer)
 
 
 # -- activations ----------------------------------------------------------------------------------

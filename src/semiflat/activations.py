@@ -153,7 +153,7 @@ _KNOWN: dict[str, Activation] = {
         Activation("silu", functional.silu, _silu, nn.SiLU),
         Activation("sin", torch.sin, _sin, lambda: Elementwise(torch.sin, "sin"), reflection=0.0),
         Activation("relu", torch.relu, _piecewise(0.0, 1.0), nn.ReLU, slopes=(0.0, 1.0)),
-        leaky_relu(),
+        leaky_relu(0.01),
         Activation(
             "identity",
             lambda z: z,

@@ -123,18 +123,16 @@ def load_point(path: str | Path) -> StoredPoint:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}; give a .safetensors file of a point")
-    with path.open("rb") as stream:
-        head = stream.read(4)
-    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head == b"PK\x03\x04":
-        raise InputError(
-            f"{str(path)!r} is a pickle or a torch checkpoint, which can run code when it is read; "
-            "semiflat only reads .safetensors files"
-        )
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        if _is_pickle(path):
+            raise InputError(
+                f"{str(path)!r} is a pickle or a torch checkpoint, which can run code when it is "
+                "read; semiflat only reads .safetensors files"
+            ) from error
         raise InputError(f"{str(path)!r} is not a readable .safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise InputError(
@@ -145,6 +143,16 @@ def load_point(path: str | Path) -> StoredPoint:
         return _read(str(path), metadata, tensors)
     except (KeyError, TypeError, json.JSONDecodeError, AttributeError) as error:
         raise InputError(f"{str(path)!r} is damaged: its metadata lack {error}") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    # Asked only of files that are not safetensors, whose first bytes can be any number.
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+    except OSError:
+        return False
+    return head[:1] == b"\x80" or head == b"PK\x03\x04"
 
 
 def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:

@@ -173,6 +173,13 @@ class CrossEntropy(Loss):
         return _separated_below(len(y))
 
 
+def _second(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    # Reverse over reverse: for a few outputs as fast, and without torch's deprecated parts that
+    # forward mode imports.
+    second: Callable[[Tensor, Tensor], Tensor] = torch.func.jacrev(torch.func.grad(function))
+    return second
+
+
 class PerSample(Loss):
     """A user's function of one sample's output ``(M,)`` and target, giving a number.
 
@@ -203,7 +210,7 @@ class PerSample(Loss):
         failures = []
         for attempt in (self._one, self._one_of_batch):
             try:
-                torch.func.hessian(attempt)(probe, y[0])
+                _second(attempt)(probe, y[0])
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {error}".splitlines()[0])
             else:
@@ -228,7 +235,7 @@ class PerSample(Loss):
         return self.value(f, y), self._mapped(torch.func.grad(self._single), f, y)
 
     def derivatives(self, f: Tensor, y: Tensor) -> LossDerivatives:
-        return *self.first(f, y), self._mapped(torch.func.hessian(self._single), f, y)
+        return *self.first(f, y), self._mapped(_second(self._single), f, y)
 
 
 _KNOWN: dict[str, Loss] = {loss.name: loss for loss in (Squared(), CrossEntropy(), Logistic())}

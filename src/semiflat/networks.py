@@ -111,14 +111,18 @@ class MLP:
         """Number of parameters P."""
         return sum(self.widths[layer + 1] * self.fan_in(layer) for layer in range(self.depth))
 
-    def check_unit(self, layer: int, unit: int | None = None) -> None:
-        """Raise :class:`InputError` unless hidden ``layer`` (and ``unit``) exists."""
+    def check_layer(self, layer: int) -> None:
+        """Raise :class:`InputError` unless hidden ``layer`` exists."""
         if not _is_int(layer) or not 0 <= layer < len(self.hidden):
             raise InputError(
                 f"hidden layer {layer!r} does not exist: widths {list(self.widths)} have "
                 f"{len(self.hidden)} hidden layer(s), counted from 0"
             )
-        if unit is not None and (not _is_int(unit) or not 0 <= unit < self.hidden[layer]):
+
+    def check_unit(self, layer: int, unit: int) -> None:
+        """Raise :class:`InputError` unless ``unit`` of hidden ``layer`` exists."""
+        self.check_layer(layer)
+        if not _is_int(unit) or not 0 <= unit < self.hidden[layer]:
             raise InputError(
                 f"unit {unit!r} does not exist in hidden layer {layer}, which has "
                 f"{self.hidden[layer]} unit(s), counted from 0"
@@ -390,11 +394,10 @@ def _read_sequential(module: nn.Module) -> tuple[list[nn.Linear], list[Activatio
     if not linears:
         raise InputError("the nn.Sequential has no Linear module; expected at least one")
     if len(activations) == len(linears):
-        last = module[-1]
-        if not isinstance(last, nn.Identity):
+        last = activations.pop()
+        if last.name != "identity":
             raise InputError(
-                f"the last module, {last}, is an activation; the last layer must be linear. "
+                f"the network ends on the activation {last.name}; the last layer must be linear. "
                 "Drop it and put it into the loss (loss='logistic' for Sigmoid)"
             )
-        activations.pop()
     return linears, activations

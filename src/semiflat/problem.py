@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
-from semiflat.losses import Loss, loss_named
+from semiflat.losses import Loss, PerSample, loss_named
 from semiflat.networks import MLP, Params
 
 
@@ -63,6 +63,8 @@ class Problem:
                 f"(N, {net.inputs}) with at least one sample"
             )
         targets = _finite("y", y, dtype)
+        if isinstance(self.loss, PerSample) and not _is_real(y):
+            targets = targets.to(torch.int64)  # a user's loss may index with its classes
         if targets.ndim == 0 or targets.shape[0] != len(self.X):
             raise InputError(
                 f"y has {len(targets) if targets.ndim else 'no'} rows, but X has {len(self.X)} "
@@ -117,6 +119,10 @@ class Problem:
                 f"the risk of one network came out as {float(first)!r} and then {float(second)!r}; "
                 "loss and activation must give the same result for the same input"
             )
+
+
+def _is_real(given: Any) -> bool:
+    return torch.as_tensor(given).is_floating_point()
 
 
 def _finite(name: str, given: Any, dtype: torch.dtype) -> Tensor:

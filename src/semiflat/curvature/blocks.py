@@ -46,7 +46,7 @@ class UnitBlocks:
 def layer_blocks(problem: Problem, params: Params, layer: int) -> LayerBlocks:
     """F, G and F∅ of every unit in hidden ``layer``, for each network in the batch."""
     net = problem.net
-    net.check_unit(layer)
+    net.check_layer(layer)
     batch = net.check_params(params)
     units, above, fan = net.hidden[layer], net.widths[layer + 2], net.fan_in(layer)
     dtype = problem.dtype

@@ -1,6 +1,6 @@
 """Matrix-free Hessian–vector products, for an MLP and for any ``nn.Module``.
 
-Forward over reverse differentiation with ``torch.func``: one product costs a few gradients and the
+Reverse over reverse differentiation with ``torch.func``: one product costs a few gradients and the
 Hessian is never built, so it serves where the closed form's P × P would not fit.
 """
 
@@ -44,8 +44,9 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
         result = torch.zeros_like(self._at)
         for part in self._slices:
             gradient = torch.func.grad(lambda v, part=part: self._partial_risk(v, part))
-            moved = torch.func.jvp(gradient, (self._at,), (vector.to(self._at.dtype),))
-            result += moved[1].detach()
+            _, pull = torch.func.vjp(gradient, self._at)
+            (product,) = pull(vector.to(self._at.dtype))  # Hᵀv, and H is symmetric
+            result += product.detach()
         return result
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
@@ -136,13 +137,19 @@ def module_hessian_operator(
 def _probe(outputs: Callable[[Tensor, slice], Tensor], at: Tensor, samples: int) -> int:
     few = min(4, samples)
     with torch.no_grad():
-        once, twice = outputs(at, slice(0, few)), outputs(at, slice(0, few))
+        try:
+            once, twice = outputs(at, slice(0, few)), outputs(at, slice(0, few))
+            one = outputs(at, slice(0, 1))
+        except Exception as error:
+            raise InputError(
+                f"the module failed on {few} inputs or on one ({error}); expected it to map (n, …) "
+                "to (n, M) for any n (batch normalisation in training mode? call module.eval() first)"
+            ) from error
         if once.ndim != 2 or len(once) != few:
             raise InputError(
                 f"the module maps {few} inputs to outputs of shape {tuple(once.shape)}; expected "
                 f"({few}, M)"
             )
-        one = outputs(at, slice(0, 1))
     if not torch.equal(once, twice) or not torch.allclose(once[:1], one, rtol=1e-9, atol=1e-12):
         raise InputError(
             "the module gives different outputs for the same input, or an output that depends on "

@@ -57,7 +57,7 @@ class NullUnits(Embedding):
         return True
 
     def extend(self, net: MLP, unit_map: UnitMap) -> UnitMap:
-        net.check_unit(self.layer)
+        net.check_layer(self.layer)
         if not net.biases[self.layer + 1]:
             raise InputError(
                 f"null units in hidden layer {self.layer} need a bias in linear layer "

@@ -118,7 +118,8 @@ def _spectrum(
 ) -> Spectrum:
     largest = float(values.abs().max())
     changes = [_at_least_as_small(values, (other - values).abs()) for other in others]
-    noise = EPS * size * largest + 4 * changes[0]
+    # The sums behind a small block are rounded at the size of their terms, not of their result.
+    noise = EPS * (size * largest + scale) + 4 * changes[0]
     shift = 2 * changes[1] if len(changes) > 1 else torch.zeros_like(noise)
     return Spectrum(values, vectors, noise, shift, max(scale, largest))
 
