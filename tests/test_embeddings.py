@@ -154,7 +154,7 @@ def test_critical_points_go_to_critical_points() -> None:
     assert checked == 18
 
 
-@LAW
+@settings(LAW, max_examples=40)
 @given(reference.cases())
 def test_the_map_is_affine_injective_and_carries_the_hessian(case: Case) -> None:
     """θ_w = Aθ_n + c with A of full column rank, AᵀH_wA = H_n and Aᵀg_w = g_n at any θ."""
@@ -389,7 +389,7 @@ def test_an_embedding_takes_a_point_or_bare_parameters_that_fit(narrow: sf.Point
 # -- files ----------------------------------------------------------------------------------------
 
 
-@LAW
+@settings(LAW, max_examples=40)
 @given(reference.cases(depth=3, width=3))
 def test_embeddings_survive_json(case: Case) -> None:
     embedding = embedding_of(case.steps)

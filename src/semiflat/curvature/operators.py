@@ -44,7 +44,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
         result = torch.zeros_like(self._at)
         for part in self._slices:
             gradient = torch.func.grad(lambda v, part=part: self._partial_risk(v, part))
-            _, pull = torch.func.vjp(gradient, self._at)
+            pull = torch.func.vjp(gradient, self._at)[1]
             (product,) = pull(vector.to(self._at.dtype))  # Hᵀv, and H is symmetric
             result += product.detach()
         return result

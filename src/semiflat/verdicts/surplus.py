@@ -1,0 +1,233 @@
+"""What the added units of an embedded point contribute: eigenvalues, flat directions, ways down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.blocks import UnitBlocks
+from semiflat.embeddings.directions import WideDirection, steepest_copy, steepest_null
+from semiflat.evidence import Evidence, OnData, Spectrum, singular_spectrum, symmetric_spectrum
+from semiflat.points import EmbeddedPoint
+from semiflat.symmetries.families import FlatFamily, fresh_directions
+from semiflat.symmetries.flatness import Flatness
+
+
+@dataclass(frozen=True)
+class Surplus:
+    """What one replicated unit, or the null units of one layer, add to the narrow network.
+
+    Attributes:
+        what: who it is, for reasons.
+        size: number of added parameters.
+        positive, negative: eigenvalues added.
+        explained: added zeros whose directions are flat.
+        escapes: the spectra and signs that can make it a saddle: (spectrum, sign), where an
+            eigenvalue λ with sign·λ < 0 beyond doubt is a way down; sign 0: any that is not zero.
+        why_open: if it adds no way down, why it may still not be a minimum; empty if it is one,
+            because its whole kernel is flat.
+        families: its flat families.
+        steepest: finds its direction of most negative curvature.
+    """
+
+    what: str
+    size: int
+    positive: int
+    negative: int
+    explained: int
+    escapes: list[tuple[Spectrum, int]]
+    why_open: str
+    families: list[FlatFamily]
+    steepest: Callable[[], WideDirection | None]
+
+
+def added(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> list[Surplus]:
+    """What each replicated unit and each layer's null units add; ``evidence`` is the source's."""
+    return [*_replicated(point, evidence, flat), *_null_layers(point, evidence)]
+
+
+def _replicated(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> list[Surplus]:
+    net = point.source.problem.net
+    found = []
+    for layer, width in enumerate(net.hidden):
+        for unit in range(width):
+            shares = point.unit_map.shares(layer, unit)
+            if sum(count for _, count in shares) > 1:
+                found.append(_replicated_unit(point, evidence, flat, layer, unit))
+    return found
+
+
+def _replicated_unit(
+    point: EmbeddedPoint, evidence: Evidence, flat: Flatness, layer: int, unit: int
+) -> Surplus:
+    net, data = point.source.problem.net, evidence.on_data
+    shares = point.unit_map.shares(layer, unit)
+    p = sum(count for weight, count in shares if weight > 0)
+    q = sum(count for weight, count in shares if weight < 0)
+    z = sum(count for weight, count in shares if weight == 0)
+    blocks = [UnitBlocks(b.F[unit], b.G[unit]) for b in evidence.layer(layer)]
+    scale = evidence.spectrum.scale
+    K = symmetric_spectrum([b.K for b in blocks], scale)
+    F = singular_spectrum([b.F for b in blocks], scale)
+    up, _, down = K.count()
+    rank_F = F.count()[0]
+    positive = (p - 1) * up + q * down + z * rank_F
+    negative = (p - 1) * down + q * up + z * rank_F
+    # Counted bottom up: the layers below are already wide, the one above is still narrow.
+    above, fan = net.widths[layer + 2], point.problem.net.fan_in(layer)
+    loose = fan - data.inputs[layer].rank  # incoming directions that no sample notices
+    mixing, regular = _mixing(data, layer, unit)
+    seen = torch.linalg.svdvals(blocks[0].F @ mixing) > F.counting_floor.max()
+    copies = p + q + z - 1
+    size = copies * (above + fan)
+    # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
+    still = above - rank_F + loose + mixing.shape[1] - int(seen.sum())
+    explained = (copies - z) * still + z * (above + fan - 2 * rank_F)
+    if flat.has("exact fits"):
+        explained = size - positive - negative
+    why = ""
+    if K.doubtful:
+        why = "an eigenvalue of K is too close to its noise floor to tell its sign"
+    elif z and not regular:
+        why = "a share is 0, so where the copy's weights curve the loss, higher derivatives decide"
+    elif explained < size - positive - negative:
+        unknown = size - positive - negative - explained
+        why = f"{unknown} zero eigenvalues are not explained: higher derivatives decide"
+    source = blocks[0]
+    return Surplus(
+        what=f"unit {unit} of hidden layer {layer}, in {copies + 1} copies,",
+        size=size,
+        positive=positive,
+        negative=negative,
+        explained=explained,
+        escapes=[(K, 1)] * (p >= 2) + [(K, -1)] * (q >= 1) + [(F, 0)] * (z >= 1),
+        why_open=why,
+        families=_copy_families(layer, unit, copies, z, above, fan, loose, mixing.shape[1]),
+        steepest=lambda: steepest_copy(point.unit_map, net, layer, unit, source.F, source.G),
+    )
+
+
+def _mixing(data: OnData, layer: int, unit: int) -> tuple[Tensor, bool]:
+    """Incoming directions (D, k), beyond the unnoticed ones, that copies may take without effect.
+
+    Units linear on the data with the same slopes act through the sum of outgoing times incoming
+    weights. Where the outgoing or the incoming weights of such a group have full rank, the set of
+    equal functions is a manifold and every incoming direction is free ("regular"); else only those
+    that mix the group's own rows are known to be.
+    """
+    net, fan = data.net, data.net.fan_in(layer)
+    unnoticed = data.inputs[layer].null_space
+    if not net.activations[layer].homogeneous:
+        return torch.zeros((fan, 0), dtype=torch.float64), False
+    group = next(g for g in data.same_pattern(layer) if unit in g)
+    rows = net.layer(data.params, layer)[group]
+    columns = net.layer(data.params, layer + 1)[:, group]
+    everything = torch.eye(fan, dtype=torch.float64)
+    if (
+        bool(data.dead[layer][unit])
+        or int(torch.linalg.matrix_rank(columns)) == columns.shape[0]
+        or int(torch.linalg.matrix_rank(rows)) == fan
+    ):
+        return fresh_directions(everything, unnoticed), True
+    if data.one_slope(layer, unit) and net.biases[layer] and net.biases[layer + 1]:
+        rows = torch.cat([rows, everything[-1:]])
+    return fresh_directions(rows, unnoticed), False
+
+
+def _copy_families(
+    layer: int, unit: int, copies: int, zero: int, above: int, fan: int, loose: int, mixing: int
+) -> list[FlatFamily]:
+    who = f"the copies of unit {unit} of hidden layer {layer}"
+    families = [
+        FlatFamily(
+            "replicated unit",
+            f"{who} may share out its outgoing weights in any way",
+            copies * above,
+        )
+    ]
+    if loose:
+        families.append(
+            FlatFamily(
+                "unnoticed incoming weights",
+                f"what {who} are fed with is linearly dependent on the data",
+                copies * loose,
+            )
+        )
+    if zero:
+        families.append(
+            FlatFamily(
+                "copies with share 0",
+                f"nothing listens to {zero} of {who}: their incoming weights may be anything",
+                zero * (fan - loose),
+                joint=False,
+            )
+        )
+    if mixing and copies > zero:
+        families.append(
+            FlatFamily(
+                "copies linear on the data",
+                f"{who} act through the sum of outgoing times incoming weights",
+                (copies - zero) * mixing,
+            )
+        )
+    return families
+
+
+def _null_layers(point: EmbeddedPoint, evidence: Evidence) -> list[Surplus]:
+    net = point.source.problem.net
+    found = []
+    for layer, activation in enumerate(net.activations):
+        runs = point.unit_map.nulls(layer)
+        if not runs:
+            continue
+        count = sum(run.count for run in runs)
+        alphas = torch.tensor([float(run.bias) for run in runs], dtype=torch.float64)
+        _, slopes, _ = activation.derivatives(alphas)
+        heard = sum(r.count for r, s in zip(runs, slopes.tolist(), strict=True) if s != 0)
+        dead = activation.slopes is not None and activation.slopes[0] == 0
+        dead = dead and all(run.bias < 0 for run in runs)
+        F = singular_spectrum([b.F_null for b in evidence.layer(layer)], evidence.spectrum.scale)
+        rank = F.count()[0]
+        above, fan = net.widths[layer + 2], point.problem.net.fan_in(layer)
+        size = count * (above + fan)
+        found.append(
+            Surplus(
+                what=f"F∅ of hidden layer {layer}, with {count} null unit(s),",
+                size=size,
+                positive=heard * rank,
+                negative=heard * rank,
+                explained=size - 2 * heard * rank,
+                escapes=[(F, 0)] * (heard > 0),
+                why_open=""
+                if dead
+                else "at second order the null units leave the loss as it is; higher derivatives "
+                "decide",
+                families=_null_families(layer, count, above, fan, dead),
+                steepest=lambda layer=layer: steepest_null(  # type: ignore[misc]
+                    point.unit_map, net, layer, evidence.layer(layer)[0].F_null
+                ),
+            )
+        )
+    return found
+
+
+def _null_families(layer: int, count: int, above: int, fan: int, dead: bool) -> list[FlatFamily]:
+    return [
+        FlatFamily(
+            "null units: incoming",
+            f"nothing listens to the null units of hidden layer {layer}: their incoming weights may "
+            "be anything",
+            count * fan,
+            joint=dead,
+        ),
+        FlatFamily(
+            "null units: outgoing",
+            f"the null units of hidden layer {layer} are constant: what they add, the bias above can "
+            "take away",
+            count * above,
+            joint=dead,
+        ),
+    ]
