@@ -111,6 +111,9 @@ def test_the_version(capsys):
         (["find", "--data", "iris", "--activation", "tahn", "--out", "x"], "did you mean 'tanh'"),
         (["find", "--data", "iris", "--loss", "sqared", "--out", "x"], "did you mean 'squared'"),
         (["find", "--data", "iris", "--starts", "0", "--out", "x"], "starts must be"),
+        (["find", "--data", "iris", "--seed", "-1", "--out", "x"], "seed must be"),
+        (["find", "--data", "iris", "--hidden", "1000000000000", "--out", "x"], "memory"),
+        (["find", "--data", "iris", "--activation", "leaky_relu(nan)", "--out", "x"], "activation"),
         (["find", "--data", "iris", "--starts", "many", "--out", "x"], "--starts"),
         (["find", "--data", "iris", "--kind", "minima", "--out", "x"], "did you mean 'minimum'"),
         (["study", "--data", "iris", "--wider", "0", "--out", "x"], "wider must be"),
@@ -195,6 +198,27 @@ def test_an_output_folder_that_cannot_be_made(capsys, data_file, tmp_path):
         )
         assert "cannot write" in err
     assert blocked.read_text() == "in the way"
+
+
+def test_no_arguments_print_the_help(capsys):
+    code, out, err = run(capsys)
+    assert (code, err) == (0, "")
+    assert "Commands:" in out
+
+
+def test_ctrl_c_says_so_in_one_line(capsys, monkeypatch, data_file, tmp_path):
+    from semiflat.search import driver
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver._Loop, "advance", stop)
+    arguments = ["study", "--data", data_file, "--hidden", "1", "--starts", "2", "--out", tmp_path]
+    code, _, err = run(capsys, *arguments)
+    assert code == 130
+    assert err == "interrupted; files already written are whole\n"
+    assert json.loads((tmp_path / "study.json").read_text())["complete"] is False
+    assert "interrupted" in (tmp_path / "report.html").read_text()
 
 
 def test_every_command_of_the_app_is_tested_here():

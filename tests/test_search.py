@@ -71,6 +71,20 @@ def test_separable_classes_have_no_finite_minimum():
     assert all("separated" in run.record.evidence for run in result.runs)
 
 
+def test_degenerate_points_with_small_parameters_do_not_run_to_infinity():
+    """kind="any" on iris ends at the constant predictor, where nothing is large."""
+    result = sf.run_search(
+        on(sf.load_data("iris"), 2, "gelu"), starts=8, kind="any", max_iterations=100
+    )
+    small = [
+        run
+        for run in result.runs
+        if run.gradient_norm < 1e-10 and max(float(t.abs().max()) for t in run.params.values()) < 5
+    ]
+    assert small
+    assert all(run.status is not Status.DIVERGED for run in small)
+
+
 def test_noisy_classes_do_have_one():
     generator = torch.Generator().manual_seed(0)
     X = torch.randn((60, 2), generator=generator).double()
@@ -173,6 +187,7 @@ def test_unusable_arguments_are_refused():
     for arguments, message in (
         ({"kind": "minimun"}, "did you mean 'minimum'"),
         ({"starts": 0}, "starts must be"),
+        ({"seed": -1}, "seed must be"),
         ({"max_iterations": 0}, "max_iterations must be"),
         ({"tolerance": 0.0}, "tolerance must be positive"),
     ):

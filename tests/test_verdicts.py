@@ -370,6 +370,120 @@ def test_a_degenerate_minimum_without_a_known_reason_is_undecided():
     assert verdict.flat_directions.zeros_unexplained > 0
 
 
+def orthogonal_residual(columns: torch.Tensor, size: float) -> torch.Tensor:
+    """A vector of residuals that none of the columns sees."""
+    draw = torch.randn((len(columns), 1), generator=torch.Generator().manual_seed(3)).double()
+    basis = torch.linalg.qr(columns).Q
+    draw = draw - basis @ (basis.mT @ draw)
+    draw = draw - basis @ (basis.mT @ draw)
+    return size * draw
+
+
+def test_constant_loss_along_the_kernel_is_not_enough_for_a_minimum():
+    """y² + yx² in a network: an unheard unit whose motion gives its outgoing weight a slope.
+
+    The loss is constant along its incoming weights and positive semidefinite, and yet falls, with
+    the fourth power of the distance: a manifold of constant loss need not consist of critical points.
+    """
+    x = torch.linspace(-2, 2, 20, dtype=torch.float64)[:, None]
+    net = sf.MLP([1, 2, 1], "tanh")
+    params = {
+        "0.weight": torch.tensor([[1.3], [0.7]]).double(),
+        "0.bias": torch.tensor([0.2, -0.6]).double(),
+        "2.weight": torch.tensor([[1.5, 0.0]]).double(),
+        "2.bias": torch.tensor([0.1]).double(),
+    }
+    h = torch.tanh(x @ params["0.weight"].mT + params["0.bias"])
+    slopes = 1 - h**2
+    ones = torch.ones_like(x)
+    columns = torch.cat([h, ones, slopes, slopes * x], dim=1)
+    problem = sf.Problem(net, x, net.forward(params, x) - orthogonal_residual(columns, 0.1))
+    verdict = sf.judge(sf.Point(problem, params))
+    assert verdict.gradient_norm < 1e-14
+    assert verdict.inertia == (5, 2, 0)
+    assert verdict.kind is Kind.UNDECIDED
+    assert "not critical" in verdict.reason
+    # and the loss does fall: move the unheard unit, refit the outgoing weights
+    moved = {**params, "0.weight": params["0.weight"] + torch.tensor([[0.0], [0.1]]).double()}
+    features = torch.cat([torch.tanh(x @ moved["0.weight"].mT + moved["0.bias"]), ones], dim=1)
+    fit = torch.linalg.lstsq(features, problem.y).solution
+    moved["2.weight"], moved["2.bias"] = fit[:2].mT, fit[2]
+    assert float(problem.risk(moved)) < float(problem.risk(params)) - 1e-11
+
+
+def coupled_residual(net: sf.MLP, params: dict, x: torch.Tensor, size: float) -> torch.Tensor:
+    """Residuals (N, 2) for a 1-1-1-2 tanh network: critical, F = 0 in layer 1, both G positive,
+
+    and Σ δ σ₁' σ₀' x̃ not zero, though its product with the outgoing weights is. The smallest vector
+    that meets these linear conditions.
+    """
+    ones = torch.ones_like(x)
+    h0 = torch.tanh(x @ params["0.weight"].mT + params["0.bias"])
+    h1 = torch.tanh(h0 @ params["2.weight"].mT + params["2.bias"])
+    s0, s1 = 1 - h0**2, 1 - h1**2
+    v = params["4.weight"][:, 0]
+    across = torch.stack([-v[1], v[0]])
+    low, high = torch.cat([x, ones], 1), torch.cat([h0, ones], 1)
+    conditions: list[tuple[torch.Tensor, float]] = []
+    for axis in torch.eye(2).double():
+        columns = torch.cat([ones, h1, s1 * high], 1).mT
+        conditions += [(column[:, None] * axis, 0.0) for column in columns]
+    conditions += [(column[:, None] * v, 0.0) for column in (s1 * s0 * low).mT]
+    for inputs, bend in ((high, -2 * h1 * s1), (low, -2 * h0 * s0 * s1 * params["2.weight"])):
+        for i in range(2):
+            for j in range(i + 1):
+                row = (bend[:, 0] * inputs[:, i] * inputs[:, j])[:, None] * v
+                conditions.append((row, 0.3 * len(x) if i == j else 0.0))
+    conditions.append((s1 * s0 * x * across, float(len(x))))
+    matrix = torch.stack([row.flatten() for row, _ in conditions])
+    wanted = torch.tensor([value for _, value in conditions], dtype=torch.float64)
+    solution = torch.linalg.pinv(matrix) @ wanted
+    solution = solution - torch.linalg.pinv(matrix) @ (matrix @ solution - wanted)
+    return size * solution.reshape(len(x), 2)
+
+
+def test_copies_in_two_layers_are_minima_only_if_their_moves_stay_critical():
+    """Two outputs and F = 0 by construction: moves of the copies in adjacent layers couple.
+
+    Each layer's flat set alone consists of critical points; together they do not, and the loss falls.
+    """
+    x = torch.linspace(-2, 2, 30, dtype=torch.float64)[:, None]
+    net = sf.MLP([1, 1, 1, 2], "tanh")
+    both = sf.Replicate(0, 0, [0.5, 0.5]) >> sf.Replicate(1, 0, [0.5, 0.5])
+    coupled = 0
+    for seed in range(20):
+        params = net.random_params(seed, scale=1.5)
+        residual = coupled_residual(net, params, x, 1e-5)
+        point = sf.Point(sf.Problem(net, x, net.forward(params, x) - residual), params)
+        if sf.judge(point).kind is not Kind.STRICT_MINIMUM:
+            continue
+        for wide in (both(point), both(point).materialize()):
+            verdict = sf.judge(wide)
+            assert verdict.inertia.negative == 0
+            assert verdict.kind is Kind.UNDECIDED
+            coupled += "not critical" in verdict.reason
+    assert coupled >= 4
+
+
+def test_a_large_risk_does_not_excuse_a_large_gradient():
+    X = torch.linspace(-1, 1, 10, dtype=torch.float64)[:, None].repeat(2, 1)
+    y = X[:, 0] + torch.tensor([1e6] * 10 + [-1e6] * 10).double()
+    problem = sf.Problem(sf.MLP([1, 1]), X, y)
+    params = {"0.weight": torch.ones(1, 1), "0.bias": torch.tensor([20.0])}
+    assert sf.judge(sf.Point(problem, params)).kind is Kind.NOT_CRITICAL
+    params["0.bias"][:] = 0
+    assert sf.judge(sf.Point(problem, params)).kind is Kind.STRICT_MINIMUM
+
+
+def test_tiny_targets_are_not_fitted_by_zero():
+    problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.3], [1.0], [-0.7]], [1e-14, -2e-14, 1e-14])
+    params = problem.net.random_params(0)
+    params["2.weight"][:] = 0
+    params["2.bias"][:] = 0
+    verdict = sf.judge(sf.Point(problem, params))
+    assert "cannot be lower" not in verdict.reason
+
+
 # -- large points ---------------------------------------------------------------------------------
 
 

@@ -220,9 +220,11 @@ def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activati
             return _KNOWN[given]
         if given.startswith("leaky_relu(") and given.endswith(")"):
             try:
-                return leaky_relu(float(given[len("leaky_relu(") : -1]))
+                slope = float(given[len("leaky_relu(") : -1])
             except ValueError:
-                pass
+                slope = math.nan
+            if math.isfinite(slope):
+                return leaky_relu(slope)
         raise unknown_name("activation", given, _KNOWN)
     if callable(given):
         return _from_callable(given)

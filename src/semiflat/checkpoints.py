@@ -19,6 +19,7 @@ from semiflat._version import __version__
 from semiflat.embeddings import Embedding, embedding_from_json
 from semiflat.errors import InputError
 from semiflat.files import write_whole
+from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
@@ -141,8 +142,12 @@ def load_point(path: str | Path) -> StoredPoint:
         )
     try:
         return _read(str(path), metadata, tensors)
-    except (KeyError, TypeError, json.JSONDecodeError, AttributeError) as error:
-        raise InputError(f"{str(path)!r} is damaged: its metadata lack {error}") from error
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise InputError(
+            f"{str(path)!r} is damaged: its metadata cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _is_pickle(path: Path) -> bool:
@@ -167,6 +172,10 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         network["widths"] = json.loads(metadata["source_widths"])
     net = MLP(network["widths"], network["activations"], network["biases"])
     net.check_params(stored)
+    loss_named(metadata["loss"])
+    data = json.loads(metadata["data"])
+    if not isinstance(data, dict):
+        raise TypeError("data is not a record")
     if embedding is not None and wide is not None:
         embedding.widen(net).check_params(wide)
     return StoredPoint(
@@ -175,7 +184,7 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         stored,
         metadata["loss"],
         metadata["data_sha256"],
-        json.loads(metadata["data"]),
+        data,
         embedding,
         wide,
     )

@@ -89,6 +89,11 @@ class Problem:
         """Number of samples N."""
         return len(self.X)
 
+    @cached_property
+    def target_size(self) -> float:
+        """Largest number that a squared loss has to fit, at least 1: what parameters scale with."""
+        return max(1.0, float(self.y.abs().max())) if self.loss.name == "squared" else 1.0
+
     def risk(self, params: Params) -> Tensor:
         """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
         return self.loss.value(self.net.forward(params, self.X), self.y).mean(-1)

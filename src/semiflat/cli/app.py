@@ -21,7 +21,6 @@ DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Widen a neural network exactly, and know what kind of point it is there.",
@@ -50,7 +49,7 @@ PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors
 
 
 def _say(as_json: bool, record: Any, lines: Sequence[str]) -> None:
-    print(json.dumps(record, indent=1) if as_json else "\n".join(lines))
+    print(json.dumps(record, indent=1) if as_json else "\n".join(lines), flush=True)
 
 
 @app.command()
@@ -273,11 +272,13 @@ def judge(
 
 @app.callback(invoke_without_command=True)
 def _top(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(__version__)
-        raise typer.Exit(DONE)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -293,14 +294,21 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; files already written are whole", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
+    except MemoryError:
+        return _refuse("not enough memory for a network or data of this size; make them smaller")
+    except OSError as error:
+        return _refuse(f"cannot write the result: {error.strerror or error}")
     except Exception as error:
+        if isinstance(error, RuntimeError) and "allocate" in str(error):
+            return _refuse("not enough memory for a network of this size; make it smaller")
         # Typer's errors about the command line itself; their class differs between its versions.
         if not hasattr(error, "format_message"):
             raise
         text = error.format_message()
         return _refuse(f"{text.rstrip('.')}; see semiflat --help") if text else BAD_INPUT
+    if code == INTERRUPTED:
+        print("interrupted; files already written are whole", file=sys.stderr)
     return code if isinstance(code, int) else DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -47,13 +48,18 @@ class Evidence:
 
     @cached_property
     def tolerance(self) -> float:
-        """What ``‖∇R‖∞`` may be at a critical point: relative to the risk where that exceeds 1."""
-        return self.relative_tolerance * max(1.0, float(self.risk.abs()))
+        """What ``‖∇R‖∞`` may be at a critical point: relative to √R, as gradients are, if R > 1."""
+        return self.relative_tolerance * math.sqrt(max(1.0, float(self.risk.abs())))
 
     @property
     def critical(self) -> bool:
         """Whether the gradient is within tolerance."""
         return self.gradient_norm <= self.tolerance
+
+    @property
+    def still(self) -> float:
+        """What the gradient may be at other points of a manifold of critical points through this one."""
+        return 100 * max(self.gradient_norm, 1e-13 * max(1.0, float(self.risk.abs())))
 
     @cached_property
     def shifted(self) -> Tensor | None:

@@ -116,12 +116,12 @@ class OnData:
         """Whether all residuals of a squared loss are no larger than rounding makes them."""
         if self.problem.loss.name != "squared":
             return False
-        scale = max(1.0, float(self.problem.y.abs().max()), *self._output_terms())
+        scale = max(float(self.problem.y.abs().max()), self._output_terms())
         return bool((self.outputs - self.problem.y).abs().max() <= 256 * EPS * scale)
 
-    def _output_terms(self) -> list[float]:
+    def _output_terms(self) -> float:
         last = self.net.layer(self.params, self.net.depth - 1)
-        return [float((self.inputs[-1].values.abs() @ last.abs().mT).max())]
+        return float((self.inputs[-1].values.abs() @ last.abs().mT).max())
 
     def at_kink(self) -> tuple[int, int, int] | None:
         """(layer, unit, sample) of a pre-activation that is 0 to rounding where σ has a kink."""

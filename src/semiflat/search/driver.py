@@ -28,9 +28,9 @@ class Options:
     """When to stop.
 
     Attributes:
-        tolerance: ``‖∇R‖∞`` of a critical point.
+        tolerance: ``‖∇R‖∞`` of a critical point, relative to the root of the risk if that exceeds 1.
         max_iterations: steps tried by one run.
-        largest: parameter size beyond which a run counts as gone to infinity.
+        largest: parameter size, for targets of size 1, beyond which a run has gone to infinity.
     """
 
     tolerance: float = 1e-10
@@ -122,7 +122,8 @@ class _Loop:
         self.radius = torch.where(far, 2 * self.radius, self.radius).clamp(max=1e4)
         runs.iterations[index] += 1
         self._accept(accepted, trial, new_risk, new_gradient)
-        small = runs.gradient[index].abs().amax(-1) <= self.options.tolerance
+        allowed = self.options.tolerance * runs.risk[index].abs().clamp(min=1.0).sqrt()
+        small = runs.gradient[index].abs().amax(-1) <= allowed
         runs.below[index] += small
         self._look(index)
         still = length <= 4 * EPS * torch.linalg.vector_norm(trial, dim=-1)
@@ -185,7 +186,7 @@ class _Loop:
             | runs.stuck[index]
             | runs.creeping[index]
             | (runs.iterations[index] >= self.options.max_iterations)
-            | (runs.theta[index].abs().amax(-1) > self.options.largest)
+            | (runs.theta[index].abs().amax(-1) > self.options.largest * self.problem.target_size)
             | (runs.risk[index] < self.hopeless)
         )
         if ended.any():

@@ -63,6 +63,8 @@ def run_search(
     for name, value in {"starts": starts, "max_iterations": max_iterations}.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise InputError(f"seed must be a whole number of at least 0, or None, not {seed!r}")
     for name, number in {"tolerance": tolerance, "start_scale": start_scale}.items():
         if not number > 0:
             raise InputError(f"{name} must be positive, not {number!r}")

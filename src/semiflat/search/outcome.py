@@ -13,6 +13,8 @@ from semiflat.symmetries.flatness import flatness
 # A parameter vector, or its largest entry, that lies this much (cosine) within the Hessian's
 # unexplained kernel has got there by running along it.
 ALONG_KERNEL = 0.5
+# And it must have got somewhere: below this size a singular Hessian means a degenerate point.
+FAR = 20.0
 
 
 def outcome(
@@ -34,12 +36,12 @@ def outcome(
             "correctly and scaling the last layer up lowers it further: the data are separated, and "
             "the infimum 0 lies at infinity",
         )
-    if point.gradient_norm <= options.tolerance:
+    if point.gradient_norm <= options.tolerance * max(1.0, abs(point.loss)) ** 0.5:
         return _at_small_gradient(point, largest, options)
-    if largest > options.largest:
+    if largest > options.largest * problem.target_size:
         return (
             Status.DIVERGED,
-            f"the largest parameter passed {options.largest:.0e} at gradient "
+            f"the largest parameter passed {options.largest * problem.target_size:.0e} at gradient "
             f"{point.gradient_norm:.1e}",
         )
     if creeping is not None:
@@ -92,7 +94,7 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
             f"gradient {point.gradient_norm:.1e}, but {explained} flat directions were found where the "
             f"Hessian shows {int(spectrum.hidden.sum())}: too badly conditioned to tell",
         )
-    if cosine > ALONG_KERNEL:
+    if cosine > ALONG_KERNEL and largest > FAR:
         return (
             Status.DIVERGED,
             f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a "

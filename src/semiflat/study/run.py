@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how many steps of it are done, and how many there are."""
 
 _ANY_STARTS = 24
+_OWN_POINT = re.compile(r"p\d+(-e\d+)?|x\d+")
 _MOST_CURVES = 6
 
 
@@ -73,6 +75,7 @@ class Study:
     def run(self) -> dict[str, Any]:
         """All stages; returns the record, which is also in ``out/study.json``."""
         self._write()
+        self._clear()
         self._find()
         self._embed()
         self._leave()
@@ -193,6 +196,13 @@ class Study:
     def _save(self, name: str, point: Point) -> None:
         if self.out is not None:
             save_point(point, self.out / "points" / f"{name}.safetensors", self.source)
+
+    def _clear(self) -> None:
+        """Remove the points of an earlier study in the same folder; they are not this record's."""
+        if self.out is not None:
+            for path in (self.out / "points").glob("*.safetensors"):
+                if _OWN_POINT.fullmatch(path.stem):
+                    path.unlink()
 
     def _write(self) -> None:
         if self.out is not None:

@@ -1,20 +1,21 @@
 """Directions along which the loss is constant on the data, family by family and with the reason.
 
 Two uses. A zero eigenvalue of a Hessian is explained if its direction lies in one of the families.
-And a point whose positive semidefinite Hessian has a kernel is a minimum if the loss is constant on a
-manifold through it whose tangent space is the whole kernel (theory §3, Morse–Bott). The second needs
-families that hold *together*: composing the moves they stand for must again keep the loss. That is
-so for all families here marked ``joint``:
+And a point whose positive semidefinite Hessian has a kernel is a minimum if a manifold of *critical*
+points runs through it whose tangent space is the whole kernel (Morse–Bott). That the loss is constant
+on the manifold is not enough: y² + yx² is 0 on y = 0 and negative on y = −x²/2. So besides the kernel
+two things are asked of the families marked ``joint``: that their moves compose, and that they lead
+from critical points to critical points.
 
-- moves of ``[W_l, b_l]`` in the null space of what the layer is fed with on the data leave every
-  activation as it is, in all layers at once (duplicate and constant units, constant or collinear
-  inputs, the outgoing weights of dead units);
-- a unit nobody listens to may change its incoming weights, as long as nobody starts to listen: so
-  moves of its outgoing weights are then not joint;
-- the shift that softmax ignores, scaling of positively homogeneous units, and mixing of units that
-  are linear on the data with one another apply at every nearby point, so they compose with the rest;
-- where every sample is fitted exactly and the Jacobian has full row rank, the exact fits form a
-  manifold whose tangent space is the Jacobian's kernel, and all else lies inside it.
+- The shift that softmax ignores, dead units, dependent inputs, scaling of positively homogeneous
+  units and mixing of units that are linear on the data leave the loss as it is at *every* nearby
+  point. They compose with anything, and carry critical points to critical points.
+- Moves of ``[W_l, b_l]`` in the null space of what a layer is fed with leave every activation on the
+  data as it is, in all layers at once; and a unit nobody listens to may change its incoming weights.
+  These hold at this point only, so whether the points they lead to are critical is measured
+  (:func:`semiflat.symmetries.flatness.steepest_on_moves`). They are marked ``affine``.
+- Where every sample is fitted exactly and the Jacobian has full row rank, the exact fits form a
+  manifold of minima whose tangent space is the Jacobian's kernel, and all else lies inside it.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ class FlatFamily:
         reason: one sentence.
         dimension: number of independent directions in this family alone.
         joint: whether moves along it compose with those of all other joint families.
+        affine: whether its moves are straight lines that hold at this point only, so that it has
+            to be measured whether they lead to critical points.
     """
 
     name: str
     reason: str
     dimension: int
     joint: bool = True
+    affine: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,11 @@ def _fresh(tangents: Tensor, basis: Tensor) -> Tensor:
 
 
 def _family(
-    name: str, reason: str, tangents: Tensor | list[Tensor], joint: bool = True
+    name: str,
+    reason: str,
+    tangents: Tensor | list[Tensor],
+    joint: bool = True,
+    affine: bool = False,
 ) -> TangentFamily | None:
     if isinstance(tangents, list):
         if not tangents:
@@ -103,7 +111,7 @@ def _family(
         return None
     empty = torch.zeros((tangents.shape[-1], 0), dtype=torch.float64)
     dimension = _fresh(tangents, empty).shape[1]
-    return TangentFamily(name, reason, dimension, joint, tangents=tangents)
+    return TangentFamily(name, reason, dimension, joint, affine, tangents=tangents)
 
 
 def _in_layer(net: MLP, layer: int, rows: Tensor) -> Tensor:
@@ -173,7 +181,7 @@ def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
         ),
     ):
         touching = _touching(vectors, free)
-        families.append(_family(name, reason, every(vectors[~touching])))
+        families.append(_family(name, reason, every(vectors[~touching]), affine=True))
         families.append(
             _family(f"{name} nobody listens to", reason, every(vectors[touching]), joint=False)
         )
@@ -208,6 +216,7 @@ def _unheard(data: OnData, layer: int) -> TangentFamily | None:
         f"units of hidden layer {layer} that nothing above listens to may change their incoming "
         "weights",
         _every_row(net, layer, vectors, units),
+        affine=True,
     )
 
 
@@ -229,6 +238,7 @@ def _constant_bias(data: OnData, layer: int) -> TangentFamily | None:
         f"units of hidden layer {layer} that are constant on the data may shift their bias against "
         "the bias above",
         tangents,
+        joint=False,  # curved and at this point only: where it leads is not measured
     )
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semiflat.curvature.gradient import risk_gradient
 from semiflat.evidence import Evidence
+from semiflat.networks import Params
+from semiflat.problem import Problem
 from semiflat.symmetries.families import TangentFamily, flat_families, span
 
 
@@ -32,6 +35,26 @@ class Flatness:
     def has(self, name: str) -> bool:
         """Whether a family of that name is there."""
         return any(family.name == name for family in self.families)
+
+
+def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFamily]) -> float:
+    """The largest gradient entry found on random moves along the joint affine families, together.
+
+    The loss is constant there; only if the gradient vanishes too is it a manifold of critical points.
+    The gradient is analytic in the move, so a few random moves of finite size tell.
+    """
+    moves = [f.tangents for f in families if f.joint and f.affine]
+    if not moves:
+        return 0.0
+    net = problem.net
+    at = net.flatten(params)
+    generator = torch.Generator().manual_seed(0)
+    tangents = torch.cat(moves)
+    tangents = tangents / torch.linalg.vector_norm(tangents, dim=1, keepdim=True)
+    mix = torch.randn((4, len(tangents)), generator=generator, dtype=torch.float64)
+    sizes = torch.tensor([0.3, -0.3, 1.0, -1.0], dtype=torch.float64)[:, None]
+    reached = at + sizes * (mix @ tangents)
+    return float(risk_gradient(problem, net.unflatten(reached))[1].abs().max())
 
 
 def flatness(evidence: Evidence) -> Flatness:

@@ -26,8 +26,8 @@ def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
 
     Args:
         point: any point: plain, critical or embedded; not a batch of points.
-        tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the risk where that
-            exceeds 1.
+        tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the root of the risk
+            where that exceeds 1.
         dense_limit: number of parameters up to which the dense Hessian is built.
 
     Returns:

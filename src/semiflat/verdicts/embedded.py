@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import torch
 
+from semiflat.embeddings import Composition, Embedding, Replicate
 from semiflat.embeddings.directions import WideDirection, lifted
-from semiflat.evidence import Evidence
+from semiflat.evidence import Evidence, OnData
 from semiflat.points import EmbeddedPoint
-from semiflat.symmetries.flatness import Flatness
+from semiflat.symmetries.families import flat_families
+from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.plain import Finding, classify, not_critical
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
@@ -82,6 +84,14 @@ def _classify(
     for part in surplus:
         if part.why_open:
             return Finding(Kind.UNDECIDED, narrow.margin, f"{part.what}: {part.why_open}")
+    slope = _steepest_on_copies(point)
+    if slope > evidence.still:
+        return Finding(
+            Kind.UNDECIDED,
+            narrow.margin,
+            "second derivatives show no way down, but moves along the flat directions lead to points "
+            f"that are not critical (gradient {slope:.2g}): higher derivatives decide",
+        )
     margins = [m for m in [narrow.margin, *map(_margin, surplus)] if m is not None]
     tightest = min(margins, key=lambda m: m.ratio, default=None)
     if not any(part.size for part in surplus):
@@ -92,6 +102,25 @@ def _classify(
         f"the narrow point is a {narrow.kind.label}, the added units curve the loss upwards or not "
         "at all, and where they do not the loss is constant",
     )
+
+
+def _steepest_on_copies(point: EmbeddedPoint) -> float:
+    """The largest gradient on the flat set of the copies, in all layers together.
+
+    The set is the same for any shares, and more copies add nothing new to it: two are enough.
+    """
+    net = point.source.problem.net
+    pairs: list[Embedding] = [
+        Replicate(layer, unit, ["1/2", "1/2"])
+        for layer, width in enumerate(net.hidden)
+        for unit in range(width)
+        if sum(count for _, count in point.unit_map.shares(layer, unit)) > 1
+    ]
+    if not pairs:
+        return 0.0
+    doubled = EmbeddedPoint(point.source, Composition(pairs))
+    data = OnData(doubled.problem, doubled.params)
+    return steepest_on_moves(doubled.problem, doubled.params, flat_families(data))
 
 
 def _margin(part: Surplus) -> Margin | None:

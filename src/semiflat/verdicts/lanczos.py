@@ -70,7 +70,7 @@ def judge_large(point: Point, relative_tolerance: float) -> Verdict:
     operator = hessian_operator(point)
     gradient = operator.gradient()
     gradient_norm = float(gradient.abs().max())
-    tolerance = relative_tolerance * max(1.0, abs(point.loss))
+    tolerance = relative_tolerance * max(1.0, abs(point.loss)) ** 0.5
     size = net.parameter_count
     need = f"a dense Hessian of {size} parameters would need {8 * size**2 / 2**30:.1f} GiB"
     direction: Tensor | None = None

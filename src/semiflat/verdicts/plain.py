@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import ENOUGH, Evidence
-from semiflat.symmetries.flatness import Flatness
+from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
 
 
@@ -120,6 +120,14 @@ def _degenerate(
     residue = (
         float(torch.linalg.matrix_norm(evidence.hessian @ flat.joint, ord=2)) if joint else 0.0
     )
+    slope = steepest_on_moves(evidence.point.problem, evidence.point.params, flat.families)
+    if joint == hidden and slope > evidence.still:
+        return Finding(
+            Kind.UNDECIDED,
+            margin,
+            f"no eigenvalue is negative and the {hidden} zero ones are flat directions, but moves along "
+            f"them lead to points that are not critical (gradient {slope:.2g}): higher derivatives decide",
+        )
     if joint == hidden and residue <= ENOUGH * floor:
         names = ", ".join(sorted({family.name for family in flat.families if family.joint}))
         return Finding(
