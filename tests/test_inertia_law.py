@@ -95,8 +95,12 @@ def test_inertia_law_predicts_dense_counts() -> None:
     def law(case: Case) -> None:
         ref = case.narrow
         wide = embedding_of(case.steps)(point_of(ref))
-        predicted = sf.judge(wide).inertia
+        verdict = sf.judge(wide)
+        predicted, flat = verdict.inertia, verdict.flat_directions
         assert predicted is not None
+        assert flat is not None
+        assert min(flat.zeros_explained, flat.zeros_unexplained) >= 0
+        assert flat.zeros_explained + flat.zeros_unexplained == predicted.zero
         assert sum(predicted) == wide.problem.net.parameter_count
         dense = spectrum(ref.widened(case.steps).hessian())
         assert len(dense) == sum(predicted)

@@ -210,13 +210,10 @@ class MLP:
             ]
         )
         entropy = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
-        draws = np.stack(
-            [
-                np.random.default_rng([entropy, k]).standard_normal(self.parameter_count)
-                for k in range(math.prod(batch))
-            ]
-        )
-        drawn = torch.from_numpy(draws * deviations).reshape(*batch, -1)
+        draws = np.empty((math.prod(batch), self.parameter_count))
+        for k in range(len(draws)):
+            draws[k] = np.random.default_rng([entropy, k]).standard_normal(self.parameter_count)
+        drawn = torch.from_numpy(draws * deviations).reshape(*batch, self.parameter_count)
         return self.unflatten(drawn.to(dtype))
 
     def forward(self, params: Params, inputs: Tensor) -> Tensor:
@@ -343,7 +340,10 @@ def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
         given = list(widths)
     except TypeError:
         given = []
-    whole = [int(width) if hasattr(width, "__index__") else width for width in given]
+    whole = [
+        int(width) if hasattr(width, "__index__") and not isinstance(width, bool) else width
+        for width in given
+    ]
     if len(whole) < 2 or any(not _is_int(width) or width < 1 for width in whole):
         raise InputError(
             f"widths {widths!r} cannot make a network; give input, hidden layers and output, each "

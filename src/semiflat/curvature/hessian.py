@@ -11,6 +11,7 @@ the second term for m < l alone. Nothing is neglected: this is not Gauss–Newto
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -143,6 +144,7 @@ def _row_ranges(net: MLP) -> list[slice]:
     return ranges
 
 
+@cache
 def _flat_order(net: MLP) -> Tensor:
     """For each parameter in the flat order, its place in that of :func:`_row_ranges`."""
     order = []

@@ -87,7 +87,8 @@ class Verdict:
         kind: the answer.
         certainty: how it is known.
         inertia: signs of the Hessian's eigenvalues at the point, critical or not; None only where
-            the Hessian was too large to build.
+            the Hessian was too large to build. At a critical point an eigenvalue below 1e-10 of the
+            largest counts as zero if the distance to the exact critical point may account for it.
         flat_directions: the flat families; None where they were not looked for (too large).
         curvature: second derivative of the risk along ``descent_direction``, or None.
         margin: the deciding eigenvalue and its noise floor, or None if none decided.
