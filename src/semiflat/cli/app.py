@@ -67,8 +67,12 @@ def study(
         int, typer.Option("--points", help="How many critical points, lowest first, to embed.")
     ] = 8,
     max_iterations: Annotated[
-        int, typer.Option("--max-iterations", help="Steps of one run of the search.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            "--max-iterations",
+            help="Steps of one run; by default 500, or 150 above 100 parameters.",
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

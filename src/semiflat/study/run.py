@@ -62,7 +62,8 @@ class Study:
                 "activation": settings.activation,
                 "parameters": net.parameter_count,
             },
-            "settings": settings.to_json(),
+            "settings": settings.to_json()
+            | {"max_iterations": settings.iterations(net.parameter_count)},
             "search": {},
             "points": [],
             "embedded": [],
@@ -124,7 +125,7 @@ class Study:
             starts,
             self.settings.seed,
             kind,
-            max_iterations=self.settings.max_iterations,
+            max_iterations=self.record["settings"]["max_iterations"],
             progress=report,
         )
 

@@ -20,7 +20,8 @@ class Settings:
         wider: largest number of units to add.
         points: how many critical points, lowest loss first, are embedded.
         seed: of the random starts.
-        max_iterations: steps of one run of the search.
+        max_iterations: steps of one run of the search; None for 500, or 150 where the network has
+            more than 100 parameters and a step costs that much more.
         escape_iterations: steps of one run from a strict saddle.
         null_bias: bias of the null units.
     """
@@ -31,7 +32,7 @@ class Settings:
     wider: int = 3
     points: int = 8
     seed: int = 0
-    max_iterations: int = 500
+    max_iterations: int | None = None
     escape_iterations: int = 300
     null_bias: float = 0.5
 
@@ -41,8 +42,16 @@ class Settings:
             raise InputError("a study needs at least one hidden layer, as in --hidden 3")
         for name in ("starts", "wider", "points", "max_iterations", "escape_iterations"):
             value = getattr(self, name)
+            if name == "max_iterations" and value is None:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+    def iterations(self, parameters: int) -> int:
+        """Steps of one run of the search for a network of that many parameters."""
+        if self.max_iterations is not None:
+            return self.max_iterations
+        return 500 if parameters <= 100 else 150
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
