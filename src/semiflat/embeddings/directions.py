@@ -159,7 +159,7 @@ def _build_copies(
     wide = net.with_hidden(unit_map.hidden)
     places = _places(unit_map, layer, unit)
     rows = _zeros(wide, v.dtype)
-    row, column = _lift_row(unit_map, net, layer, w), _lift_column(unit_map, net, layer, v)
+    row, column = _lift_row(unit_map, layer, w), _lift_column(unit_map, net, layer, v)
     weight, bias = weight_key(layer), bias_key(layer)
     for at, count, value in a:
         chosen = places[at : at + count]
@@ -176,7 +176,7 @@ def _build_null(
 ) -> Params:
     wide = net.with_hidden(unit_map.hidden)
     rows = _zeros(wide, v.dtype)
-    row, column = _lift_row(unit_map, net, layer, w), _lift_column(unit_map, net, layer, v)
+    row, column = _lift_row(unit_map, layer, w), _lift_column(unit_map, net, layer, v)
     rows[weight_key(layer)][place] += row[: wide.widths[layer]]
     if net.biases[layer]:
         rows[bias_key(layer)][place] += w[-1]
@@ -199,7 +199,7 @@ def _places(unit_map: UnitMap, layer: int, unit: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _lift_row(unit_map: UnitMap, net: MLP, layer: int, w: Tensor) -> Tensor:
+def _lift_row(unit_map: UnitMap, layer: int, w: Tensor) -> Tensor:
     """Incoming weights w of a narrow unit as those of a wide one: shared out over the copies below."""
     if layer == 0:
         return w
