@@ -114,7 +114,7 @@ def bare() -> Record:
             },
         },
         "network": {"widths": [2, 1, 1], "activation": "gelu", "parameters": 5},
-        "settings": Settings(hidden=(1,), starts=12).to_json(),
+        "settings": Settings(hidden=(1,), starts=12).to_json() | {"max_iterations": 500},
         "search": {},
         "points": [],
         "embedded": [],
