@@ -28,7 +28,24 @@ from semiflat.search import (
     find_critical_points,
     run_search,
 )
-from semiflat.embeddings import Embedding, NullUnits, Replicate
+from semiflat.embeddings import (
+    Compatible,
+    Composition,
+    Condition,
+    ConstantUnits,
+    Embedding,
+    GlobalNull,
+    GlobalSplit,
+    InactivePropagation,
+    InactiveUnits,
+    NullUnits,
+    Permute,
+    Reflect,
+    Replicate,
+    Rescale,
+    ScaledReplicate,
+    Split,
+)
 from semiflat.verdicts import Certainty, Inertia, Kind, Verdict, judge, judge_all
 from semiflat.checkpoints import load_point, save_point
 
@@ -54,8 +71,21 @@ __all__ = [
     "SearchResult",
     "Status",
     "Embedding",
+    "Composition",
+    "Condition",
     "Replicate",
+    "ScaledReplicate",
+    "Split",
+    "InactiveUnits",
+    "InactivePropagation",
+    "ConstantUnits",
     "NullUnits",
+    "Compatible",
+    "GlobalSplit",
+    "GlobalNull",
+    "Permute",
+    "Rescale",
+    "Reflect",
     "judge",
     "judge_all",
     "Verdict",

@@ -169,7 +169,10 @@ class MLP:
         torch.Size([5, 7])
         """
         batch = self.check_params(params)
-        return torch.cat([params[key].reshape(*batch, -1) for key in self.shapes], dim=-1)
+        parts = [
+            params[key].reshape(*batch, math.prod(shape)) for key, shape in self.shapes.items()
+        ]
+        return torch.cat(parts, dim=-1)
 
     def unflatten(self, vector: Tensor) -> Params:
         """The inverse of :meth:`flatten`: views of ``vector``, of shape ``(*batch, P)``."""

@@ -14,6 +14,7 @@ from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.operators import HessianOperator
 from semiflat.curvature.operators import hessian_operator as _hessian_operator
 from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import Params
 from semiflat.problem import Problem
@@ -82,19 +83,38 @@ class EmbeddedPoint(Point):
     Attributes:
         source: the narrow point.
         embedding: the embedding, composed if several were applied.
+        widening: the embedding applied to the source's network: matrix, lift, restrict.
+        core: the source, or the source with the added units that are no copies.
+
+    Raises:
+        InputError: if the embedding does not fit, or does not keep the function on these data.
     """
 
     def __init__(self, source: Point, embedding: Embedding) -> None:
+        if embedding.preserves_output is not True:
+            embedding.verify(source)
         inner = source if isinstance(source, EmbeddedPoint) else None
         self.source: Point = source if inner is None else inner.source
         self.embedding: Embedding = embedding if inner is None else inner.embedding >> embedding
-        source, embedding = self.source, self.embedding
-        self.unit_map = embedding.unit_map(source.problem.net)
-        self.problem = source.problem.with_net(source.problem.net.with_hidden(self.unit_map.hidden))
+        narrow = self.source.problem.net
+        self.widening: Widening = (
+            embedding.on(narrow) if inner is None else embedding.extend(inner.widening)
+        )
+        self.unit_map = self.widening.units
+        self.problem = self.source.problem.with_net(self.widening.wide)
+
+    @cached_property
+    def core(self) -> Point:
+        """The point whose units the wide units copy: the source with units of their own added."""
+        core = self.widening.core
+        if core is None:
+            return self.source
+        problem = self.source.problem.with_net(core.wide)
+        return Point(problem, core.parameters(self.source.params))
 
     @cached_property
     def _params(self) -> Params:  # type: ignore[override]
-        return self.unit_map.parameters(self.source.problem.net, self.source.params)
+        return self.unit_map.parameters(self.core.problem.net, self.core.params)
 
     @cached_property
     def loss(self) -> Any:
@@ -103,9 +123,9 @@ class EmbeddedPoint(Point):
 
     @cached_property
     def gradient_norm(self) -> Any:
-        """``‖∇R‖∞`` at the wide point, from the source's gradient."""
-        net = self.source.problem.net
-        narrow = net.unflatten(gradient(self.source))
+        """``‖∇R‖∞`` at the wide point, from the core's gradient."""
+        net = self.core.problem.net
+        narrow = net.unflatten(gradient(self.core))
         condensed = self.unit_map.condensed()  # the largest entry does not ask how many copies
         wide = condensed.gradient(net, narrow)
         return _plain(net.with_hidden(condensed.hidden).flatten(wide).abs().amax(-1))

@@ -4,14 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
-from semiflat.embeddings.base import Composition, Embedding
+from semiflat.embeddings.base import Composition, Condition, Embedding
+from semiflat.embeddings.compatible import Compatible
+from semiflat.embeddings.everywhere import GlobalNull, GlobalSplit
+from semiflat.embeddings.inactive import ConstantUnits, InactivePropagation, InactiveUnits
 from semiflat.embeddings.null_units import NullUnits
 from semiflat.embeddings.replicate import Replicate
+from semiflat.embeddings.scaled import ScaledReplicate
+from semiflat.embeddings.split import Split
+from semiflat.embeddings.symmetry import Permute, Reflect, Rescale
 from semiflat.errors import unknown_name
 
-__all__ = ["Composition", "Embedding", "NullUnits", "Replicate", "embedding_from_json"]
+__all__ = [
+    "Compatible",
+    "Composition",
+    "Condition",
+    "ConstantUnits",
+    "Embedding",
+    "GlobalNull",
+    "GlobalSplit",
+    "InactivePropagation",
+    "InactiveUnits",
+    "NullUnits",
+    "Permute",
+    "Reflect",
+    "Replicate",
+    "Rescale",
+    "ScaledReplicate",
+    "Split",
+    "embedding_from_json",
+]
 
-_STEPS = {"Replicate": Replicate.from_json, "NullUnits": NullUnits.from_json}
+_STEPS = {
+    step.__name__: step.from_json
+    for step in (
+        Replicate,
+        ScaledReplicate,
+        Split,
+        InactiveUnits,
+        InactivePropagation,
+        ConstantUnits,
+        NullUnits,
+        Compatible,
+        GlobalSplit,
+        GlobalNull,
+        Permute,
+        Rescale,
+        Reflect,
+    )
+}
 
 
 def embedding_from_json(entries: list[dict[str, Any]]) -> Embedding:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, overload
 
+import torch
+from torch import Tensor
+
+from semiflat.embeddings.affine import AffineMap
 from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params
+from semiflat.problem import Problem
 
 Wide = TypeVar("Wide", covariant=True)
 
@@ -20,26 +27,97 @@ class Widenable(Protocol[Wide]):
         """The embedded point."""
 
 
+class PointLike(Protocol):
+    """What the conditions of an embedding are checked on."""
+
+    @property
+    def problem(self) -> Problem:
+        """Network, data and loss."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+
+    @property
+    def gradient_norm(self) -> Any:
+        """``‖∇R‖∞``."""
+
+    def widened_by(self, embedding: Embedding) -> PointLike:
+        """The embedded point."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether a condition holds at a point: ``residual`` against ``limit``.
+
+    Attributes:
+        holds: the answer.
+        residual: what should be 0 (or below it).
+        limit: how large it may be.
+        text: the condition.
+    """
+
+    holds: bool
+    residual: float
+    limit: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A property that an embedding has at some points and data only.
+
+    Attributes:
+        text: the condition, as the papers write it.
+    """
+
+    text: str
+    measure: Callable[[PointLike], tuple[float, float]]
+
+    def check(self, point: PointLike) -> Checked:
+        """Whether it holds at a narrow point, on the data of its problem.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0]], [0.0, 1.0])
+        >>> zero = sf.Point(problem, problem.net.unflatten(sf.gradient(
+        ...     sf.Point(problem, problem.net.random_params(0))) * 0))
+        >>> sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality.check(zero).holds
+        False
+        """
+        residual, limit = self.measure(point)
+        return Checked(residual <= limit, residual, limit, self.text)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"this holds on a condition ({self.text}); ask condition.check(point).holds"
+        )
+
+
 class Embedding(ABC):
     """A map from the parameters of a network to those of a wider one that keeps its function.
 
-    Apply it to a point (``embedding(point)``), compose it (``first >> then``), or use it on bare
-    parameters (:meth:`apply`). Layers and units of a later step are those of the network the
-    earlier steps have made; copies and null units stand at the end of their layer, so the numbers
-    of the other units stay as they were.
+    It is affine, ``θ_wide = A θ + c``. Apply it to a point (``embedding(point)``), compose it
+    (``first >> then``), or use it on bare parameters (:meth:`apply`). Layers and units of a later
+    step are those of the network the earlier steps have made; copies and added units stand at the
+    end of their layer, so the numbers of the other units stay as they were.
+
+    Attributes:
+        net: the narrow network, where the embedding is of one network only; else None.
     """
 
+    net: MLP | None = None
+
     @property
-    @abstractmethod
     def steps(self) -> tuple[Embedding, ...]:
-        """The one-step embeddings it is composed of, in order."""
+        """The embeddings it is composed of, in order."""
+        return (self,)
 
     @abstractmethod
-    def extend(self, net: MLP, unit_map: UnitMap) -> UnitMap:
-        """``unit_map``, whose wide network is ``net``, followed by this embedding.
+    def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by this embedding.
 
         Raises:
-            InputError: if the embedding does not fit ``net``.
+            InputError: if the embedding does not fit the wide network so far.
         """
 
     @abstractmethod
@@ -47,22 +125,125 @@ class Embedding(ABC):
         """The steps as plain data, read back by :func:`semiflat.embeddings.embedding_from_json`."""
 
     @property
+    def preserves_output(self) -> bool | Condition:
+        """Whether the wide network computes the same function, or on what condition on the data."""
+        return True
+
+    @property
     @abstractmethod
-    def preserves_criticality(self) -> bool:
-        """Whether it maps every critical point to a critical point."""
+    def preserves_criticality(self) -> bool | Condition:
+        """Whether critical points go to critical points, or on what condition on point and data."""
+
+    def dimension(self, net: MLP | None = None) -> int:
+        """Dimension of the set of wide points of its kind over one narrow point (F19 Table 1).
+
+        The set on which the function is kept, such as all outgoing weights of the copies with the
+        sum they have, (copies − 1)·M.
+        """
+        return sum(self._over_steps(net, lambda step, at: step.own_dimension(at)))
+
+    def degrees_of_freedom(self, net: MLP | None = None) -> int:
+        """Free parameters of its kind of embedding, critical points going to critical points.
+
+        Such as the shares of a replication, copies − 1 (Z22 §6.1: K for K-step compositions).
+        """
+        return sum(self._over_steps(net, lambda step, at: step.own_freedom(at)))
+
+    def own_dimension(self, net: MLP) -> int:
+        """:meth:`dimension` of a single step, on the network it is applied to."""
+        return 0
+
+    def own_freedom(self, net: MLP) -> int:
+        """:meth:`degrees_of_freedom` of a single step, on the network it is applied to."""
+        return 0
+
+    def own_directions(self, point: PointLike) -> Tensor:
+        """:meth:`flat_directions` of a single step at the point it is applied to, (k, P_wide)."""
+        wide = self.on(point.problem.net).wide
+        return torch.zeros((0, wide.parameter_count), dtype=torch.float64)
+
+    def flat_directions(self, point: PointLike) -> Tensor:
+        """Tangents at the embedded point of the set that :meth:`dimension` counts, (k, P_wide).
+
+        Along them the wide network's outputs on the data do not change to first order; along those
+        of an affine set, such as free outgoing weights, not at all.
+        """
+        found = [torch.zeros((0, point.problem.net.parameter_count), dtype=torch.float64)]
+        for step in self.steps:
+            net = point.problem.net
+            found = [step.lift(vectors, net) for vectors in found]
+            found.append(step.own_directions(point))
+            point = point.widened_by(step)
+        return torch.cat(found)
 
     def unit_map(self, net: MLP) -> UnitMap:
-        """What it makes of the units of ``net``."""
-        return self.extend(net, UnitMap.identity(net))
+        """The wide network's units as copies of the core's (theory §2)."""
+        return self.on(net).units
+
+    def on(self, net: MLP | None = None) -> Widening:
+        """The embedding applied to one network: matrix, lift and restrict without asking again."""
+        return self.extend(Widening.identity(self._narrow(net)))
 
     def widen(self, net: MLP) -> MLP:
         """The wide architecture."""
-        return net.with_hidden(self.unit_map(net).hidden)
+        return self.on(net).wide
 
     def apply(self, net: MLP, params: Params) -> Params:
-        """The wide parameters for those of ``net``, with any leading batch axes."""
+        """The wide parameters ``Aθ + c`` for those of ``net``, with any leading batch axes."""
         net.check_params(params)
-        return self.unit_map(net).parameters(net, params)
+        return self.on(net).parameters(params)
+
+    def matrix(self, net: MLP | None = None) -> AffineMap:
+        """``A`` (sparse) and ``c`` of the affine map.
+
+        Args:
+            net: the narrow network; not needed where the embedding knows it.
+        """
+        return self.on(net).matrix()
+
+    @overload
+    def lift(self, vector: Tensor, net: MLP | None = None) -> Tensor: ...
+    @overload
+    def lift(self, vector: Params, net: MLP | None = None) -> Params: ...
+    def lift(self, vector: Tensor | Params, net: MLP | None = None) -> Tensor | Params:
+        """``A v``: a narrow direction as a wide one; see :meth:`Widening.lift`."""
+        return self.on(net).lift(vector)
+
+    @overload
+    def restrict(self, vector: Tensor, net: MLP | None = None) -> Tensor: ...
+    @overload
+    def restrict(self, vector: Params, net: MLP | None = None) -> Params: ...
+    def restrict(self, vector: Tensor | Params, net: MLP | None = None) -> Tensor | Params:
+        """``Aᵀ g``: a wide covector as a narrow one; see :meth:`Widening.restrict`."""
+        return self.on(net).restrict(vector)
+
+    def verify(self, point: PointLike) -> None:
+        """Raise :class:`InputError` unless the function is kept at this point on its data."""
+        condition = self.preserves_output
+        if isinstance(condition, Condition) and not condition.check(point).holds:
+            raise InputError(f"{self!r} would change the function on these data: {condition.text}")
+
+    def _narrow(self, net: MLP | None) -> MLP:
+        known = net if net is not None else self.net
+        if known is None:
+            raise InputError(
+                f"{type(self).__name__} fits any network that has its layer and unit; say which one, "
+                "as in matrix(net), lift(vector, net) or restrict(vector, net)"
+            )
+        if self.net is not None and net is not None and net != self.net:
+            raise InputError(
+                f"{type(self).__name__} was made for widths {list(self.net.widths)}, not for "
+                f"{list(net.widths)}"
+            )
+        return known
+
+    def _over_steps(self, net: MLP | None, ask: Callable[[Embedding, MLP], int]) -> list[int]:
+        at = Widening.identity(self._narrow(net))
+        found = []
+        for step in self.steps:
+            found.append(ask(step, at.wide))
+            at = step.extend(at)
+        return found
 
     def __call__(self, point: Widenable[Wide]) -> Wide:
         if not hasattr(point, "widened_by"):
@@ -85,26 +266,69 @@ class Embedding(ABC):
 
 
 class Composition(Embedding):
-    """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``."""
+    """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity."""
 
     def __init__(self, steps: Sequence[Embedding]) -> None:
-        self._steps = tuple(steps)
+        self._steps = tuple(step for each in steps for step in each.steps)
+        self.net = self._steps[0].net if self._steps else None
 
     @property
     def steps(self) -> tuple[Embedding, ...]:
         return self._steps
 
-    def extend(self, net: MLP, unit_map: UnitMap) -> UnitMap:
+    def extend(self, widening: Widening) -> Widening:
         for step in self._steps:
-            unit_map = step.extend(net.with_hidden(unit_map.hidden), unit_map)
-        return unit_map
+            widening = step.extend(widening)
+        return widening
 
     @property
-    def preserves_criticality(self) -> bool:
-        return all(step.preserves_criticality for step in self._steps)
+    def preserves_output(self) -> bool | Condition:
+        return self._together([step.preserves_output for step in self._steps], "output")
+
+    @property
+    def preserves_criticality(self) -> bool | Condition:
+        return self._together([step.preserves_criticality for step in self._steps], "criticality")
+
+    def _together(self, answers: list[bool | Condition], of: str) -> bool | Condition:
+        conditions = [answer for answer in answers if isinstance(answer, Condition)]
+        if False in [answer for answer in answers if isinstance(answer, bool)]:
+            return False
+        if not conditions:
+            return True
+
+        def measure(point: PointLike) -> tuple[float, float]:
+            worst = (0.0, 0.0)
+            for step, answer in zip(self._steps, answers, strict=True):
+                if isinstance(answer, Condition):
+                    found = answer.measure(point)
+                    if found[0] - found[1] > worst[0] - worst[1] or worst == (0.0, 0.0):
+                        worst = found
+                point = point.widened_by(step)
+            return worst
+
+        texts = dict.fromkeys(condition.text for condition in conditions)
+        return Condition(", and ".join(texts), measure)
+
+    def verify(self, point: PointLike) -> None:
+        for step in self._steps:
+            if step.preserves_output is not True:
+                step.verify(point)
+            point = point.widened_by(step)
 
     def to_json(self) -> list[dict[str, Any]]:
         return [entry for step in self._steps for entry in step.to_json()]
 
     def __repr__(self) -> str:
-        return " >> ".join(map(repr, self._steps))
+        return " >> ".join(map(repr, self._steps)) or "Composition([])"
+
+
+def critical_where(text: str, embedding: Embedding) -> Condition:
+    """The condition that the embedded point is critical, told by its gradient."""
+
+    def measure(point: PointLike) -> tuple[float, float]:
+        narrow = float(point.gradient_norm)
+        wide = float(point.widened_by(embedding).gradient_norm)
+        # A critical point's own gradient is not 0 but rounding; the added entries may scale it.
+        return wide, max(1e-10, 100 * narrow)
+
+    return Condition(text, measure)

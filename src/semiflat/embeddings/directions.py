@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from semiflat.embeddings.unit_map import Copies, Nulls, UnitMap
+from semiflat.embeddings.vectors import zeros
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
 Segments = list[tuple[int, int, float]]
@@ -38,6 +39,12 @@ class WideDirection:
 def lifted(unit_map: UnitMap, net: MLP, narrow: Tensor, curvature: float) -> WideDirection:
     """A direction of the narrow network, of unit length with that curvature, at the wide point."""
     parts = net.unflatten(narrow)
+    if unit_map.scaled:
+        vector = unit_map.tangent(net, parts)
+        length = float(sum(t.square().sum() for t in vector.values())) ** 0.5
+        return WideDirection(
+            curvature / length**2, lambda: {k: t / length for k, t in vector.items()}
+        )
     above, below = _multiplicities(unit_map, net)
     squared = 0.0  # ‖A v‖², from how often and with which shares each entry is repeated
     for layer in range(net.depth):
@@ -55,7 +62,13 @@ def lifted(unit_map: UnitMap, net: MLP, narrow: Tensor, curvature: float) -> Wid
 def steepest_copy(
     unit_map: UnitMap, net: MLP, layer: int, unit: int, F: Tensor, G: Tensor
 ) -> WideDirection | None:
-    """The direction of most negative curvature among moves of one replicated unit, if any."""
+    """A direction of negative curvature among moves of one replicated unit, if any.
+
+    It is the one of most negative curvature where no copy is scaled or mirrored.
+    """
+    if unit_map.scaled:
+        plain = steepest_copy(unit_map.unscaled(), net, layer, unit, F, G)
+        return None if plain is None else _rescaled(unit_map, net, plain)
     best: tuple[float, Tensor, Segments, Segments] | None = None
     above, below = _norms(unit_map, net, layer)
     for moves in _copy_moves(unit_map, layer, unit):
@@ -81,7 +94,10 @@ def steepest_copy(
 
 
 def steepest_null(unit_map: UnitMap, net: MLP, layer: int, F_null: Tensor) -> WideDirection | None:
-    """The direction of most negative curvature among moves of one null unit, if any."""
+    """A direction of negative curvature among moves of one null unit, if any; as for a copy."""
+    if unit_map.scaled:
+        plain = steepest_null(unit_map.unscaled(), net, layer, F_null)
+        return None if plain is None else _rescaled(unit_map, net, plain)
     above, below = _norms(unit_map, net, layer)
     best: tuple[float, Tensor, Tensor, int, float] | None = None
     start = 0
@@ -99,6 +115,15 @@ def steepest_null(unit_map: UnitMap, net: MLP, layer: int, F_null: Tensor) -> Wi
         return None
     curvature, v, w, place, value = best
     return WideDirection(curvature, lambda: _build_null(unit_map, net, layer, place, value, v, w))
+
+
+def _rescaled(unit_map: UnitMap, net: MLP, plain: WideDirection) -> WideDirection:
+    """A direction at the copies without scales, as one at those with them."""
+    wide = unit_map.rescaled(net, plain.build())
+    length = float(sum(t.square().sum() for t in wide.values())) ** 0.5
+    return WideDirection(
+        plain.curvature / length**2, lambda: {k: t / length for k, t in wide.items()}
+    )
 
 
 def _copy_moves(
@@ -158,7 +183,7 @@ def _build_copies(
 ) -> Params:
     wide = net.with_hidden(unit_map.hidden)
     places = _places(unit_map, layer, unit)
-    rows = _zeros(wide, v.dtype)
+    rows = zeros(wide, v.dtype)
     row, column = _lift_row(unit_map, layer, w), _lift_column(unit_map, net, layer, v)
     weight, bias = weight_key(layer), bias_key(layer)
     for at, count, value in a:
@@ -175,7 +200,7 @@ def _build_null(
     unit_map: UnitMap, net: MLP, layer: int, place: int, value: float, v: Tensor, w: Tensor
 ) -> Params:
     wide = net.with_hidden(unit_map.hidden)
-    rows = _zeros(wide, v.dtype)
+    rows = zeros(wide, v.dtype)
     row, column = _lift_row(unit_map, layer, w), _lift_column(unit_map, net, layer, v)
     rows[weight_key(layer)][place] += row[: wide.widths[layer]]
     if net.biases[layer]:
@@ -183,10 +208,6 @@ def _build_null(
     rows[weight_key(layer + 1)][:, place] += column
     rows[bias_key(layer + 1)] -= value * column
     return rows
-
-
-def _zeros(net: MLP, dtype: torch.dtype) -> Params:
-    return {key: torch.zeros(shape, dtype=dtype) for key, shape in net.shapes.items()}
 
 
 def _places(unit_map: UnitMap, layer: int, unit: int) -> Tensor:

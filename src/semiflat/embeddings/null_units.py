@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from semiflat.embeddings.base import Embedding
+from torch import Tensor
+
+from semiflat.embeddings.base import Embedding, PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show_runs
-from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.unit_map import Nulls
+from semiflat.embeddings.vectors import rows_of
+from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
-from semiflat.networks import MLP
+from semiflat.networks import MLP, bias_key
 
 
 class NullUnits(Embedding):
@@ -49,14 +53,16 @@ class NullUnits(Embedding):
         return [bias for bias, count in self.bias_runs for _ in range(count)]
 
     @property
-    def steps(self) -> tuple[Embedding, ...]:
-        return (self,)
+    def count(self) -> int:
+        """How many units are added."""
+        return sum(count for _, count in self.bias_runs)
 
     @property
     def preserves_criticality(self) -> bool:
         return True
 
-    def extend(self, net: MLP, unit_map: UnitMap) -> UnitMap:
+    def extend(self, widening: Widening) -> Widening:
+        net = widening.wide
         net.check_layer(self.layer)
         if not net.biases[self.layer + 1]:
             raise InputError(
@@ -69,7 +75,22 @@ class NullUnits(Embedding):
                 f"linear layer {self.layer} has no bias, so a null unit's bias can only be 0; "
                 f"given: {show_runs(self.bias_runs)}"
             )
-        return unit_map.with_nulls(self.layer, self.bias_runs)
+        added = [Nulls(bias, count) for bias, count in self.bias_runs]
+        return widening.with_units(widening.units.with_runs(self.layer, added))
+
+    def own_dimension(self, net: MLP) -> int:
+        return self.count if net.biases[self.layer] else 0
+
+    def own_freedom(self, net: MLP) -> int:
+        return self.own_dimension(net)
+
+    def own_directions(self, point: PointLike) -> Tensor:
+        net = point.problem.net
+        rows, parts = rows_of(self.on(net).wide, self.own_dimension(net))
+        width = net.hidden[self.layer]
+        for k in range(len(rows)):
+            parts[bias_key(self.layer)][k, width + k] = 1
+        return rows
 
     def to_json(self) -> list[dict[str, Any]]:
         biases = [[str(bias), count] for bias, count in self.bias_runs]

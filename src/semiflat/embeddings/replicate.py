@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from semiflat.embeddings.base import Embedding
+import torch
+from torch import Tensor
+
+from semiflat.embeddings.base import Condition, Embedding, PointLike, critical_where
 from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
-from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.vectors import numbers, rows_of, zeros
+from semiflat.embeddings.widening import Widening, constants
 from semiflat.errors import InputError
-from semiflat.networks import MLP
+from semiflat.networks import MLP, weight_key
 
 
 class Replicate(Embedding):
@@ -18,7 +22,8 @@ class Replicate(Embedding):
 
     Every λ is allowed: negative, zero, above 1. The first copy keeps the unit's place, the others
     stand at the end of the layer. Maps critical points to critical points (F19 (I), Thm 2; P21 γ_λ;
-    Z22 Def. 4.4, splitting).
+    Z22 Def. 4.4, splitting). With ``offsets`` the outgoing weights are free, ``λ_j ζ + d_j`` with
+    Σd_j = 0 (F19 Π_repl, Table 1), and a critical point stays one where ``Fᵀ d_j = 0``.
 
     Args:
         layer: hidden layer, from 0.
@@ -26,9 +31,12 @@ class Replicate(Embedding):
         weights: the λ_j. A float stands for the decimal it prints as, so 0.3 and 0.7 sum to 1; a
             ``Fraction`` or a text ``"1/3"`` stands for itself; one ``None`` is filled in so that the
             sum is 1.
+        offsets: the d_j, (copies, M) with M the width of the layer above; None for zeros. What
+            rounding leaves of their sum is taken off the last one.
 
     Raises:
-        InputError: if the sum is not exactly 1, or a weight is not a finite number.
+        InputError: if the sum is not exactly 1, a weight is not a finite number, or the offsets do
+            not sum to 0 or have the wrong shape.
 
     >>> Replicate(layer=0, unit=2, weights=[0.3, 0.7])
     Replicate(layer=0, unit=2, weights=[0.3, 0.7])
@@ -40,7 +48,11 @@ class Replicate(Embedding):
     semiflat.errors.InputError: weights [0.3, 0.6] sum to 0.9, 0.1 short of 1; ...
     """
 
-    def __init__(self, layer: int, unit: int, weights: Iterable[Exact | None]) -> None:
+    offsets: Tensor | None
+
+    def __init__(
+        self, layer: int, unit: int, weights: Iterable[Exact | None], offsets: Any = None
+    ) -> None:
         try:
             given = list(weights)
         except TypeError:
@@ -49,6 +61,8 @@ class Replicate(Embedding):
                 "shares use Replicate.uniform(layer, unit, copies)"
             ) from None
         self._set(layer, unit, _complete(given))
+        if offsets is not None:
+            self.offsets = _balanced(offsets, self.copies)
 
     @classmethod
     def uniform(cls, layer: int, unit: int, copies: int) -> Replicate:
@@ -77,6 +91,12 @@ class Replicate(Embedding):
                 "(Fractions or texts such as '1/3' are exact), or one None to be filled in"
             )
         self.layer, self.unit, self.weight_runs = layer, unit, tuple(weights)
+        self.offsets = None
+
+    @property
+    def copies(self) -> int:
+        """How many copies there are, the first included."""
+        return sum(count for _, count in self.weight_runs)
 
     @property
     def weights(self) -> list[Fraction]:
@@ -84,30 +104,72 @@ class Replicate(Embedding):
         return [weight for weight, count in self.weight_runs for _ in range(count)]
 
     @property
-    def steps(self) -> tuple[Embedding, ...]:
-        return (self,)
+    def preserves_criticality(self) -> bool | Condition:
+        if self.offsets is None or not self.offsets.any():
+            return True
+        return critical_where("Fᵀ d_j = 0 for every copy's offset d_j", self)
 
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
-
-    def extend(self, net: MLP, unit_map: UnitMap) -> UnitMap:
+    def extend(self, widening: Widening) -> Widening:
+        net = widening.wide
         net.check_unit(self.layer, self.unit)
-        return unit_map.replicated(self.layer, self.unit, self.weight_runs)
+        copied = widening.with_units(
+            widening.units.replicated(self.layer, self.unit, self.weight_runs)
+        )
+        if self.offsets is None:
+            return copied
+        above = net.widths[self.layer + 2]
+        if self.offsets.shape[1] != above:
+            raise InputError(
+                f"offsets have {self.offsets.shape[1]} entries each, but the layer above hidden "
+                f"layer {self.layer} has width {above}"
+            )
+        shift = zeros(copied.wide)
+        shift[weight_key(self.layer + 1)][:, self.places(net)] = self.offsets.mT
+        return copied.followed_by(constants(copied.wide, shift))
+
+    def places(self, net: MLP) -> list[int]:
+        """Where the copies stand in the wide layer, ``net`` being the network they are made in."""
+        width = net.hidden[self.layer]
+        return [self.unit, *range(width, width + self.copies - 1)]
+
+    def own_dimension(self, net: MLP) -> int:
+        return (self.copies - 1) * net.widths[self.layer + 2]
+
+    def own_freedom(self, net: MLP) -> int:
+        return self.copies - 1
+
+    def own_directions(self, point: PointLike) -> Tensor:
+        net = point.problem.net
+        wide = net.with_hidden(self.on(net).units.hidden)
+        first, *others = self.places(net)
+        above = net.widths[self.layer + 2]
+        rows, parts = rows_of(wide, len(others) * above)
+        unit_vectors = torch.eye(above, dtype=torch.float64)
+        column = parts[weight_key(self.layer + 1)]
+        column[:, :, first] = -unit_vectors.repeat(len(others), 1)
+        for k, place in enumerate(others):
+            column[k * above : (k + 1) * above, :, place] = unit_vectors
+        return rows
 
     def to_json(self) -> list[dict[str, Any]]:
         weights = [[str(weight), count] for weight, count in self.weight_runs]
-        return [{"type": "Replicate", "layer": self.layer, "unit": self.unit, "weights": weights}]
+        offsets = {} if self.offsets is None else {"offsets": self.offsets.tolist()}
+        entry = {"type": "Replicate", "layer": self.layer, "unit": self.unit, "weights": weights}
+        return [entry | offsets]
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Replicate:
         """The inverse of :meth:`to_json`, for one step."""
         weights = [(Fraction(weight), int(count)) for weight, count in entry["weights"]]
-        return cls._of_runs(int(entry["layer"]), int(entry["unit"]), weights)
+        made = cls._of_runs(int(entry["layer"]), int(entry["unit"]), weights)
+        if "offsets" in entry:
+            made.offsets = torch.tensor(entry["offsets"], dtype=torch.float64)
+        return made
 
     def __repr__(self) -> str:
         shown = show_runs(self.weight_runs)
-        return f"Replicate(layer={self.layer}, unit={self.unit}, weights={shown})"
+        free = "" if self.offsets is None else ", offsets=…"
+        return f"Replicate(layer={self.layer}, unit={self.unit}, weights={shown}{free})"
 
 
 def _complete(given: list[Any]) -> list[Run]:
@@ -121,3 +183,20 @@ def _complete(given: list[Any]) -> list[Run]:
     place = next(i for i, weight in enumerate(given) if weight is None)
     before, after = runs(given[:place]), runs(given[place + 1 :])
     return [*before, (1 - total(before) - total(after), 1), *after]
+
+
+def _balanced(offsets: Any, copies: int) -> Tensor:
+    given = numbers("offsets", offsets, 2)
+    if len(given) != copies:
+        raise InputError(
+            f"offsets have shape {tuple(given.shape)}; expected ({copies}, M), a row for each of the "
+            f"{copies} copies"
+        )
+    rest = given.sum(0)
+    if rest.abs().max() > 1e-12 * max(1.0, float(given.abs().max())) * copies:
+        raise InputError(
+            f"offsets must sum to 0 over the copies, so that the outgoing weights keep their sum; "
+            f"they sum to {rest.tolist()}"
+        )
+    given[-1] = -given[:-1].sum(0)
+    return given

@@ -1,31 +1,42 @@
-"""What a composition of replications and null units did to each hidden layer, run by run.
+"""What replications, null units and symmetries did to each hidden layer, run by run.
 
-Any sequence of the two, in any layers and on any units, copies and null units included, ends in a
-wide network each unit of which either copies one narrow unit with some share λ of its outgoing
-weights, or is a null unit. That is all a verdict or the wide parameters need; the order of the steps
-is gone. Equal neighbours are kept as one run, so a layer of a million copies is one entry.
+Any sequence of them, in any layers and on any units, copies and null units included, ends in a wide
+network each unit of which either copies one unit with some share λ of its outgoing weights, scaled or
+mirrored as the activation allows, or is a null unit. That is all a verdict or the wide parameters need;
+the order of the steps is gone. Equal neighbours are kept as one run, so a layer of a million copies is
+one entry.
+
+A copy with share λ and scale s has incoming weights ``s u`` and outgoing weights ``(λ/s) ζ``. For s > 0
+the activation is positively homogeneous and the copy hands on ``s σ(z)``; for s = −1 it has a reflection
+σ(−z) = κ − σ(z), the copy hands on ``κ − σ(z)``, and the constant is taken off the bias above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from semiflat.embeddings.affine import AffineMap, Entries, places
 from semiflat.embeddings.exact import Run
 from semiflat.networks import MLP, Params, bias_key, weight_key
+
+ONE = Fraction(1)
 
 
 @dataclass(frozen=True)
 class Copies:
-    """A run of wide units: copies of narrow unit ``source``, each with the share ``weight`` (λ)."""
+    """A run of wide units: copies of unit ``source``, each with the share ``weight`` (λ)."""
 
     source: int
     weight: Fraction
     count: int = 1
+    scale: Fraction = ONE
 
 
 @dataclass(frozen=True)
@@ -48,16 +59,26 @@ class UnitMap:
     @classmethod
     def identity(cls, net: MLP) -> UnitMap:
         """Every unit copies itself with λ = 1."""
-        one = Fraction(1)
-        return cls(tuple(tuple(Copies(unit, one) for unit in range(width)) for width in net.hidden))
+        return cls(tuple(tuple(Copies(unit, ONE) for unit in range(width)) for width in net.hidden))
 
-    @property
+    @cached_property
     def hidden(self) -> tuple[int, ...]:
         """Widths of the wide hidden layers."""
         return tuple(sum(run.count for run in layer) for layer in self.layers)
 
+    @cached_property
+    def scaled(self) -> bool:
+        """Whether some copy is scaled or mirrored."""
+        return any(
+            isinstance(run, Copies) and run.scale != 1 for layer in self.layers for run in layer
+        )
+
+    def trivial(self, layer: int) -> bool:
+        """Whether every unit of a layer is itself, in its place."""
+        return all(run == Copies(unit, ONE) for unit, run in enumerate(self.layers[layer]))
+
     def shares(self, layer: int, unit: int) -> list[Run]:
-        """The λ of all copies of narrow ``unit``, as runs."""
+        """The λ of all copies of ``unit``, as runs."""
         return [
             (run.weight, run.count)
             for run in self.layers[layer]
@@ -70,12 +91,22 @@ class UnitMap:
 
     # -- building it step by step -----------------------------------------------------------------
 
-    def replicated(self, layer: int, unit: int, weights: Sequence[Run]) -> UnitMap:
+    def replicated(
+        self,
+        layer: int,
+        unit: int,
+        weights: Sequence[Run],
+        scales: Sequence[Fraction] | None = None,
+    ) -> UnitMap:
         """Wide unit ``unit`` replaced by copies: the first in its place, the rest at the end."""
+        factors = [ONE] * len(weights) if scales is None else scales
         place, offset = self._locate(layer, unit)
         runs = list(self.layers[layer])
         run = runs[place]
-        copies = [self._share(run, weight, count) for weight, count in weights]
+        copies = [
+            self._copy(run, weight, count, scale)
+            for (weight, count), scale in zip(weights, factors, strict=True)
+        ]
         first, rest = copies[0], [replace(copies[0], count=copies[0].count - 1), *copies[1:]]
         around = [
             replace(run, count=offset),
@@ -84,17 +115,51 @@ class UnitMap:
         ]
         return self._with_layer(layer, [*runs[:place], *around, *runs[place + 1 :], *rest])
 
-    def with_nulls(self, layer: int, biases: Sequence[Run]) -> UnitMap:
-        """Null units added at the end of a layer."""
-        added = [Nulls(bias, count) for bias, count in biases]
+    def with_runs(self, layer: int, added: Sequence[Copies | Nulls]) -> UnitMap:
+        """Units added at the end of a layer."""
         return self._with_layer(layer, [*self.layers[layer], *added])
 
+    def split(
+        self,
+        layer: int,
+        sources: Sequence[int],
+        shares: Sequence[Fraction],
+        scales: Sequence[Fraction],
+    ) -> UnitMap:
+        """A layer whose unit j is a copy of wide unit ``sources[j]``."""
+        single = [replace(run, count=1) for run in self.layers[layer] for _ in range(run.count)]
+        copies = [
+            self._copy(single[source], share, 1, scale)
+            for source, share, scale in zip(sources, shares, scales, strict=True)
+        ]
+        return self._with_layer(layer, copies)
+
+    def permuted(self, layer: int, order: Sequence[int]) -> UnitMap:
+        """The units of a layer in another order: the new unit k is the old ``order[k]``."""
+        single = [replace(run, count=1) for run in self.layers[layer] for _ in range(run.count)]
+        return self._with_layer(layer, [single[unit] for unit in order])
+
+    def without(self, layer: int, sources: set[int]) -> UnitMap:
+        """The copies of some units dropped, and the sources that are left numbered anew."""
+        kept = [
+            run
+            for run in self.layers[layer]
+            if not (isinstance(run, Copies) and run.source in sources)
+        ]
+        moved = [
+            replace(run, source=run.source - sum(unit < run.source for unit in sources))
+            if isinstance(run, Copies)
+            else run
+            for run in kept
+        ]
+        return self._with_layer(layer, moved)
+
     @staticmethod
-    def _share(run: Copies | Nulls, weight: Fraction, count: int) -> Copies | Nulls:
+    def _copy(run: Copies | Nulls, weight: Fraction, count: int, scale: Fraction) -> Copies | Nulls:
         # A copy of a null unit is a null unit: all its shares of the outgoing 0 are 0.
         if isinstance(run, Nulls):
-            return replace(run, count=count)
-        return Copies(run.source, run.weight * weight, count)
+            return Nulls(run.bias * scale, count)
+        return Copies(run.source, run.weight * weight, count, run.scale * scale)
 
     def _locate(self, layer: int, unit: int) -> tuple[int, int]:
         for place, run in enumerate(self.layers[layer]):
@@ -121,64 +186,257 @@ class UnitMap:
             tuple(tuple(replace(run, count=1) for run in layer) for layer in self.layers)
         )
 
+    def unscaled(self) -> UnitMap:
+        """The same copies, none of them scaled or mirrored."""
+        return UnitMap(
+            tuple(
+                tuple(replace(run, scale=ONE) if isinstance(run, Copies) else run for run in layer)
+                for layer in self.layers
+            )
+        )
+
     # -- what it does to parameters, tangent vectors and gradients ---------------------------------
 
     def parameters(self, net: MLP, params: Params) -> Params:
         """The wide parameters ``Aθ + c``; batch axes are kept."""
-        wide = {k: t.clone() if t is params[k] else t for k, t in self.tangent(net, params).items()}
+        wide = self._spread(net, params, _Axis.tangent_rows, _Axis.tangent_columns)
         for layer, runs in enumerate(self.layers):
             if any(isinstance(run, Nulls) for run in runs) and net.biases[layer]:
-                _, _, alpha = _arrays(runs, params[weight_key(layer)])
-                wide[bias_key(layer)] = wide[bias_key(layer)] + alpha
+                axis = _Axis.of(runs, net, layer, params[weight_key(layer)].dtype)
+                wide[bias_key(layer)] += _repeat(axis.alpha, -1, axis.counts)
         return wide
 
     def tangent(self, net: MLP, vector: Params) -> Params:
         """The linear part ``A v``: a direction at the narrow point as one at the wide point."""
-        return self._spread(net, vector, shares_in=True)
+        return self._spread(net, vector, _Axis.tangent_rows, _Axis.tangent_columns)
 
     def gradient(self, net: MLP, gradient: Params) -> Params:
         """The wide gradient at the image of a point, from the narrow one.
 
-        A copy's incoming weights see λ times the narrow gradient, and the input it hands on is the
-        narrow unit's. A null unit's outgoing weights see σ(α) times the next bias's gradient.
+        A copy's incoming weights see ``λ/s`` times the narrow gradient, and what it hands on is
+        ``s σ(z)`` or ``κ − σ(z)``. A null unit's outgoing weights see σ(α) times the next bias's
+        gradient.
         """
-        wide = self._spread(net, gradient, shares_in=False)
-        for layer, runs in enumerate(self.layers):
-            if any(isinstance(run, Nulls) for run in runs):
-                source, _, alpha = _arrays(runs, gradient[weight_key(layer)])
-                constant = net.activations[layer].function(alpha) * (source < 0)
-                key = weight_key(layer + 1)
-                wide[key] = wide[key] + wide[bias_key(layer + 1)][..., None] * constant
-        return wide
+        return self._spread(net, gradient, _Axis.gradient_rows, _Axis.gradient_columns)
 
-    def _spread(self, net: MLP, narrow: Params, shares_in: bool) -> Params:
+    def adjoint(self, net: MLP, covector: Params) -> Params:
+        """``Aᵀ g``: what a covector at the wide point says of the narrow parameters."""
+        narrow: Params = {}
+        for layer in range(net.depth):
+            weight = covector[weight_key(layer)]
+            bias = covector.get(bias_key(layer))
+            if layer < net.depth - 1:
+                axis = _Axis.of(self.layers[layer], net, layer, weight.dtype)
+                weight = axis.collect(weight, -2, axis.tangent_rows(), net.widths[layer + 1])
+                if bias is not None:
+                    bias = axis.collect(bias, -1, axis.tangent_rows(), net.widths[layer + 1])
+            if layer > 0:
+                below = _Axis.of(self.layers[layer - 1], net, layer - 1, weight.dtype)
+                weight = below.collect(weight, -1, below.shares_out(), net.widths[layer])
+                if bias is not None and below.constants.any():
+                    weight = weight - bias[..., None] * below.shift(net.widths[layer])
+            narrow[weight_key(layer)] = weight
+            if bias is not None:
+                narrow[bias_key(layer)] = bias
+        return narrow
+
+    def rescaled(self, net: MLP, wide: Params) -> Params:
+        """The wide vector of copies without scales, as one of the copies with them."""
+        out = dict(wide)
+        for layer, runs in enumerate(self.layers):
+            dtype = wide[weight_key(layer)].dtype
+            axis = _Axis.of(runs, net, layer, dtype)
+            scale = _repeat(torch.where(axis.source < 0, 1.0, axis.scale), -1, axis.counts)
+            constant = _repeat(torch.where(axis.source < 0, 0.0, axis.constants), -1, axis.counts)
+            out[weight_key(layer)] = out[weight_key(layer)] * scale[:, None]
+            if net.biases[layer]:
+                out[bias_key(layer)] = out[bias_key(layer)] * scale
+            above = out[weight_key(layer + 1)] / scale
+            out[weight_key(layer + 1)] = above
+            if bool(constant.any()):
+                out[bias_key(layer + 1)] = out[bias_key(layer + 1)] - above @ constant
+        return out
+
+    def affine(self, net: MLP) -> AffineMap:
+        """The whole map with its sparse matrix."""
+        wide_net = net.with_hidden(self.hidden)
+        entries = Entries(net, wide_net)
+        here, there = places(net), places(wide_net)
+        for layer in range(net.depth):
+            rows = _Factors.outside(net.outputs)
+            if layer < net.depth - 1:
+                rows = _Factors.of(self.layers[layer], net, layer)
+            columns = _Factors.outside(net.inputs)
+            if layer > 0:
+                columns = _Factors.of(self.layers[layer - 1], net, layer - 1)
+            weights = here[weight_key(layer)][rows.source[:, None], columns.source]
+            values = rows.incoming[:, None] * columns.outgoing
+            entries.add(there[weight_key(layer)], weights, values)
+            if net.biases[layer]:
+                biases = there[bias_key(layer)]
+                entries.add(biases, here[bias_key(layer)][rows.source], rows.incoming)
+                lost = -rows.incoming[:, None] * (columns.outgoing * columns.constants)
+                entries.add(biases[:, None], weights, lost)
+                entries.c[biases] = rows.alpha
+        return entries.build()
+
+    def _spread(
+        self,
+        net: MLP,
+        narrow: Params,
+        rows: Callable[[_Axis], Tensor],
+        columns: Callable[[_Axis, Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+    ) -> Params:
         wide: Params = {}
         for layer in range(net.depth):
-            weight = narrow[weight_key(layer)]
-            bias = narrow.get(bias_key(layer))
+            weight, bias = narrow[weight_key(layer)], narrow.get(bias_key(layer))
+            below = above = None
             if layer > 0:
-                source, share, _ = _arrays(self.layers[layer - 1], weight)
-                weight = weight[..., source.clamp(min=0)]
-                weight = weight * (share if shares_in else (source >= 0).to(weight.dtype))
+                below = _Axis.of(self.layers[layer - 1], net, layer - 1, weight.dtype)
+                weight, bias = columns(below, weight, bias)
             if layer < net.depth - 1:
-                source, share, _ = _arrays(self.layers[layer], weight)
-                factor = (source >= 0).to(weight.dtype) if shares_in else share
-                weight = weight[..., source.clamp(min=0), :] * factor[:, None]
-                bias = None if bias is None else bias[..., source.clamp(min=0)] * factor
-            wide[weight_key(layer)] = weight
+                above = _Axis.of(self.layers[layer], net, layer, weight.dtype)
+                chosen, factor = above.source.clamp(min=0), rows(above)
+                weight = weight.index_select(-2, chosen) * factor[:, None]
+                bias = None if bias is None else bias.index_select(-1, chosen) * factor
+            # Everything so far has one entry a run; each array is written at its full size once.
+            if below is not None:
+                weight = _repeat(weight, -1, below.counts)
+            if above is not None:
+                weight = _repeat(weight, -2, above.counts)
+                bias = None if bias is None else _repeat(bias, -1, above.counts)
+            wide[weight_key(layer)] = _own(weight, narrow)
             if bias is not None:
-                wide[bias_key(layer)] = bias
+                wide[bias_key(layer)] = _own(bias, narrow)
         return wide
 
 
-def _arrays(runs: LayerMap, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each wide unit's source (−1 for a null unit), share λ (0) and null bias α (0)."""
-    counts = torch.tensor([run.count for run in runs])
-    source = torch.tensor([run.source if isinstance(run, Copies) else -1 for run in runs])
-    share = [float(run.weight) if isinstance(run, Copies) else 0.0 for run in runs]
-    alpha = [float(run.bias) if isinstance(run, Nulls) else 0.0 for run in runs]
-    return (
-        source.repeat_interleave(counts),
-        torch.tensor(share, dtype=like.dtype).repeat_interleave(counts),
-        torch.tensor(alpha, dtype=like.dtype).repeat_interleave(counts),
-    )
+@dataclass(frozen=True)
+class _Axis:
+    """A layer's runs as tensors, one entry a run; ``source`` is −1 for null units."""
+
+    source: Tensor
+    share: Tensor
+    scale: Tensor
+    alpha: Tensor
+    constants: Tensor
+    counts: list[int]
+
+    @classmethod
+    def of(cls, runs: LayerMap, net: MLP, layer: int, dtype: torch.dtype) -> _Axis:
+        kappa = net.activations[layer].reflection or 0.0
+        copies = [run if isinstance(run, Copies) else None for run in runs]
+        alpha = torch.tensor(
+            [float(run.bias) if isinstance(run, Nulls) else 0.0 for run in runs], dtype=dtype
+        )
+        source = torch.tensor([-1 if run is None else run.source for run in copies])
+        mirrored = torch.tensor([run is not None and run.scale < 0 for run in copies])
+        return cls(
+            source,
+            torch.tensor(
+                [0.0 if run is None else float(run.weight) for run in copies], dtype=dtype
+            ),
+            torch.tensor([1.0 if run is None else float(run.scale) for run in copies], dtype=dtype),
+            alpha,
+            # What a unit hands on besides a multiple of its source.
+            torch.where(
+                source < 0,
+                net.activations[layer].function(alpha),
+                torch.where(mirrored, kappa, 0.0).to(dtype),
+            ),
+            [run.count for run in runs],
+        )
+
+    def tangent_rows(self) -> Tensor:
+        """Factors of the incoming weights."""
+        return torch.where(self.source < 0, 0.0, self.scale)
+
+    def shares_out(self) -> Tensor:
+        """Factors of the outgoing weights."""
+        return self.share / self.scale
+
+    def shift(self, width: int) -> Tensor:
+        """What the outgoing weights of each source add to the bias above, (width,)."""
+        total = self.constants.new_zeros(width)
+        counts = torch.tensor(self.counts, dtype=self.share.dtype)
+        values = torch.where(self.source < 0, 0.0, self.shares_out() * self.constants * counts)
+        return total.index_add(0, self.source.clamp(min=0), values)
+
+    def tangent_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weights out of the layer and the bias above, as the wide network has them."""
+        if bias is not None and bool(self.constants.any()):
+            bias = bias - weight @ self.shift(weight.shape[-1])
+        return weight.index_select(-1, self.source.clamp(min=0)) * self.shares_out(), bias
+
+    def gradient_rows(self) -> Tensor:
+        """Factors of the error that reaches the units."""
+        return self.share / self.scale
+
+    def gradient_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Gradients of the weights out of the layer: what they are fed with is scaled and shifted."""
+        out = weight.index_select(-1, self.source.clamp(min=0)) * self.tangent_rows()
+        if bias is not None and bool(self.constants.any()):
+            out = out + bias[..., None] * self.constants
+        return out, bias
+
+    def collect(self, wide: Tensor, dim: int, factor: Tensor, width: int) -> Tensor:
+        """The sum over the copies of each source, each times its factor."""
+        counts = torch.tensor(self.counts)
+        index = self.source.clamp(min=0).repeat_interleave(counts)
+        factor = factor.repeat_interleave(counts)
+        shape = list(wide.shape)
+        shape[dim] = width
+        terms = wide * (factor[:, None] if dim == -2 else factor)
+        return wide.new_zeros(shape).index_add_(wide.ndim + dim, index, terms)
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """A layer's units one by one, as NumPy arrays."""
+
+    source: np.ndarray
+    incoming: np.ndarray
+    outgoing: np.ndarray
+    constants: np.ndarray
+    alpha: np.ndarray
+
+    @classmethod
+    def of(cls, runs: LayerMap, net: MLP, layer: int) -> _Factors:
+        axis = _Axis.of(runs, net, layer, torch.float64)
+        constants = torch.where(axis.source < 0, 0.0, axis.constants)
+        values = (
+            axis.source.clamp(min=0),
+            axis.tangent_rows(),
+            axis.shares_out(),
+            constants,
+            axis.alpha,
+        )
+        return cls(*(np.repeat(value.numpy(), axis.counts) for value in values))
+
+    @classmethod
+    def outside(cls, width: int) -> _Factors:
+        one, zero = np.ones(width), np.zeros(width)
+        return cls(np.arange(width), one, one, zero, zero)
+
+
+def _repeat(compact: Tensor, dim: int, counts: list[int]) -> Tensor:
+    """Each entry along ``dim`` as often as its run is long, in one pass of writing."""
+    total = sum(counts)
+    if total == len(counts):
+        return compact
+    if total < 4 * len(counts):
+        index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return compact.index_select(dim, index)
+    shape = list(compact.shape)
+    shape[dim] = total
+    out = compact.new_empty(shape)
+    start = 0
+    for k, count in enumerate(counts):
+        out.narrow(dim, start, count).copy_(compact.narrow(dim, k, 1))
+        start += count
+    return out
+
+
+def _own(tensor: Tensor, given: Params) -> Tensor:
+    """A tensor that shares no memory with what was given."""
+    return tensor.clone() if any(tensor is other for other in given.values()) else tensor

@@ -1,0 +1,377 @@
+"""General compatible embeddings: an index map, multipliers and backward weights (Z22 Def. 5.2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semiflat.embeddings.affine import AffineMap, Entries, places
+from semiflat.embeddings.base import Embedding, PointLike
+from semiflat.embeddings.compatible_conditions import (
+    NULL,
+    Floats,
+    Groups,
+    backward_weights,
+    check_conditions,
+    default_multipliers,
+    outer,
+    random_multipliers,
+    tangents,
+)
+from semiflat.embeddings.unit_map import Copies, Nulls, UnitMap
+from semiflat.embeddings.vectors import numbers
+from semiflat.embeddings.widening import Widening
+from semiflat.errors import InputError
+from semiflat.networks import MLP, bias_key, weight_key
+
+
+class Compatible(Embedding):
+    """The general compatible embedding of Z22 Def. 5.2, which contains all splitting and null ones.
+
+    Wide unit i of a layer copies narrow unit ``I(i)``, or is a null unit. Its weight from wide unit j
+    below is ``α_ij W[I(i), I(j)]`` (``α_ij`` itself if either is null). The α satisfy Z22 Condition 1
+    with backward weights β: for every i and narrow unit s below, ``Σ_{j∈I⁻¹(s)} α_ij`` is 1 for a copy
+    and 0 for a null unit; for every j and narrow unit k, ``Σ_{i∈I⁻¹(k)} β_i α_ij`` is β_j for a copy
+    and 0 for a null unit. Then the wide function is the narrow one, the error at a copy is β times the
+    narrow one, and critical points stay critical (Z22 Thm 5.1).
+
+    Args:
+        widths: all widths of the wide network, input and output included.
+        index_map: for each hidden layer the narrow unit that each wide unit copies, ``None`` or −1
+            for a null unit; every narrow unit must have a copy.
+        alpha: for each linear layer the multipliers, (out, in); None for ``α_ij = β_j`` between
+            copies and 0 at null units, which is a composition of replications and null units.
+        beta: for each hidden layer the backward weights, whatever stands at null units; None for
+            those that follow from ``alpha``, or equal ones without it.
+        null_biases: for each hidden layer the effective biases b* of its null units, in order
+            (Z22 Cond. 2); None for 0.
+        net: the narrow network, if it is known already.
+
+    Raises:
+        InputError: if the index map is not total or does not fit, or a condition is violated, with
+            the equation, its layer, unit and residual.
+
+    >>> Compatible([2, 3, 1], index_map=[[0, 1, 1]], beta=[[1.0, 0.25, 0.75]])
+    Compatible(widths=[2, 3, 1], index_map=[[0, 1, 1]])
+    >>> Compatible([2, 3, 1], index_map=[[0, 1, 1]], alpha=[np.ones((3, 2)), [[1.0, 0.5, 0.4]]])
+    Traceback (most recent call last):
+        ...
+    semiflat.errors.InputError: forward condition violated in linear layer 1: the multipliers ...
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        index_map: Sequence[Sequence[int | None]],
+        alpha: Sequence[Any] | None = None,
+        beta: Sequence[Any] | None = None,
+        null_biases: Sequence[Any] | None = None,
+        net: MLP | None = None,
+    ) -> None:
+        self.widths = MLP(widths).widths
+        self.groups = _groups(self.widths, index_map)
+        self.net = net
+        given = None if alpha is None else _matrices(alpha, self.widths)
+        backward = None if beta is None else _vectors("beta", beta, self.groups)
+        if given is None:
+            backward = backward or [_equal(group) for group in self.groups]
+            given = default_multipliers(self.groups, backward, self.widths)
+        elif backward is None:
+            backward = backward_weights(self.groups, given)
+        check_conditions(self.groups, given, backward)
+        self.alpha, self.beta = given, backward
+        self.null_biases = _null_biases(null_biases, self.groups)
+
+    @classmethod
+    def random(
+        cls,
+        net: MLP,
+        widths: Sequence[int],
+        seed: int | None = None,
+        index_map: Sequence[Sequence[int | None]] | None = None,
+        scale: float = 1.0,
+    ) -> Compatible:
+        """A random general compatible embedding of ``net`` into a network of the given widths.
+
+        Draws the index map if none is given, then β (Gaussian with the right sums), then α uniformly
+        over the directions that the conditions leave free, then the null biases.
+
+        Args:
+            widths: all widths of the wide network, each at least the narrow one.
+            scale: standard deviation of everything drawn.
+
+        >>> net = MLP([2, 2, 1])
+        >>> Compatible.random(net, widths=[2, 6, 1], seed=0).on().wide.widths
+        (2, 6, 1)
+        """
+        generator = np.random.default_rng(seed)
+        wide = MLP(widths).widths
+        _fits(net, wide)
+        if index_map is None:
+            index_map = [
+                [*range(narrow), *generator.integers(-1, narrow, size=width - narrow).tolist()]
+                for narrow, width in zip(net.hidden, wide[1:-1], strict=True)
+            ]
+        groups = _groups(wide, index_map)
+        beta = [_random_shares(group, generator, scale) for group in groups]
+        alpha = random_multipliers(groups, beta, wide, generator, scale)
+        biases = [
+            scale * generator.standard_normal(int((group.index == NULL).sum())) * net.biases[layer]
+            for layer, group in enumerate(groups)
+        ]
+        return cls(wide, index_map, alpha, beta, biases, net)
+
+    @property
+    def index_map(self) -> list[list[int | None]]:
+        """For each hidden layer the source of each wide unit, ``None`` for null units."""
+        return [[None if s == NULL else s for s in g.index.tolist()] for g in self.groups]
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def extend(self, widening: Widening) -> Widening:
+        net = widening.wide
+        self._check(net)
+        factorised = self._as_copies(widening)
+        if factorised is not None:
+            return factorised
+        return widening.followed_by(self._affine(net))
+
+    def _check(self, net: MLP) -> None:
+        _fits(net, self.widths)
+        for layer, group in enumerate(self.groups):
+            if group.size != net.hidden[layer]:
+                raise InputError(
+                    f"index map of hidden layer {layer} covers narrow units 0 to {group.size - 1}, but "
+                    f"the network has {net.hidden[layer]} there"
+                )
+            nulls = bool((group.index == NULL).any())
+            if nulls and not net.biases[layer + 1]:
+                raise InputError(
+                    f"null units in hidden layer {layer} need a bias in linear layer {layer + 1} above "
+                    "it, which this network does not have; map every wide unit to a narrow one"
+                )
+            if nulls and not net.biases[layer] and self.null_biases[layer].any():
+                raise InputError(
+                    f"linear layer {layer} has no bias, so the effective biases of its null units can "
+                    f"only be 0; given: {self.null_biases[layer].tolist()}"
+                )
+
+    def _as_copies(self, widening: Widening) -> Widening | None:
+        """The same as replications and null units, which stay lazy, if α factorises."""
+        default = default_multipliers(self.groups, self.beta, self.widths)
+        same = all(np.array_equal(a, b) for a, b in zip(self.alpha, default, strict=True))
+        whole = all(widening.units.trivial(layer) for layer in range(len(self.groups)))
+        if not same or not whole:
+            return None
+        layers = []
+        for group, beta, biases in zip(self.groups, self.beta, self.null_biases, strict=True):
+            left = iter(biases.tolist())
+            layers.append(
+                tuple(
+                    Nulls(Fraction(next(left)))
+                    if source == NULL
+                    else Copies(source, Fraction(share))
+                    for source, share in zip(group.index.tolist(), beta.tolist(), strict=True)
+                )
+            )
+        return widening.with_units(UnitMap(tuple(layers)))
+
+    def _affine(self, net: MLP) -> AffineMap:
+        wide = net.with_hidden(self.widths[1:-1])
+        entries = Entries(net, wide)
+        here, there = places(net), places(wide)
+        layers = outer(self.groups, net.inputs, net.outputs)
+        constant = np.zeros(net.inputs)  # what null units below hand on, 0 at copies
+        for layer in range(net.depth):
+            above, below, alpha = layers[layer + 1], layers[layer], self.alpha[layer]
+            rows, columns = above.index, below.index
+            both = np.outer(above.copies, below.copies)
+            weights, numbers_there = here[weight_key(layer)], there[weight_key(layer)]
+            taken = weights[rows.clip(min=0)[:, None], columns.clip(min=0)]
+            entries.add(numbers_there, taken, alpha * both)
+            entries.c[numbers_there] = alpha * ~both
+            # Bias: null units below are made up for, and null units have their effective bias.
+            effective = np.zeros(len(rows))
+            if layer < len(self.groups):
+                effective[rows == NULL] = self.null_biases[layer]
+            if net.biases[layer]:
+                numbers_there = there[bias_key(layer)]
+                chosen = here[bias_key(layer)][rows.clip(min=0)]
+                entries.add(numbers_there, chosen, (rows != NULL).astype(float))
+                entries.c[numbers_there] = effective - alpha @ constant
+            if layer < len(self.groups):
+                values = net.activations[layer].function(torch.from_numpy(effective)).numpy()
+                constant = np.where(rows == NULL, values, 0.0)
+        return entries.build()
+
+    def own_freedom(self, net: MLP) -> int:
+        """``K + Σ_l K_l K_{l−1}`` with K_l the units added to layer l and K their sum (Z22 §6.1)."""
+        added = [0, *(len(g.index) - g.size for g in self.groups), 0]
+        return sum(added) + sum(a * b for a, b in itertools.pairwise(added))
+
+    def own_dimension(self, net: MLP) -> int:
+        return self.own_freedom(net)
+
+    def own_directions(self, point: PointLike) -> Tensor:
+        """The tangents by α, β and null biases, an orthonormal basis, (k, P_wide); small widths only."""
+        net = point.problem.net
+        self._check(net)
+        vectors = tangents(self.groups, self.alpha, self.beta, self.null_biases, net, point.params)
+        _, sizes, right = torch.linalg.svd(vectors, full_matrices=False)
+        rank = int((sizes > 1e-10 * sizes[0]).sum()) if len(sizes) else 0
+        basis: Tensor = right[:rank]
+        return basis
+
+    def tangent_rank(self, point: PointLike) -> int:
+        """Dimension of the set of wide points at this one, by the rank of the tangent map.
+
+        At generic points it is :meth:`degrees_of_freedom`; it is less where narrow weights are 0.
+        """
+        return len(self.own_directions(point))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "type": "Compatible",
+                "widths": list(self.widths),
+                "index_map": self.index_map,
+                "alpha": [a.tolist() for a in self.alpha],
+                "beta": [b.tolist() for b in self.beta],
+                "null_biases": [b.tolist() for b in self.null_biases],
+            }
+        ]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Compatible:
+        """The inverse of :meth:`to_json`, for one step."""
+        return cls(**{key: value for key, value in entry.items() if key != "type"})
+
+    def __repr__(self) -> str:
+        shown = self.index_map if sum(self.widths) <= 24 else "…"
+        return f"Compatible(widths={list(self.widths)}, index_map={shown})"
+
+
+def _groups(widths: tuple[int, ...], index_map: Sequence[Sequence[int | None]]) -> list[Groups]:
+    if len(index_map) != len(widths) - 2:
+        raise InputError(
+            f"index_map has {len(index_map)} lists, but widths {list(widths)} have "
+            f"{len(widths) - 2} hidden layer(s); give one list for each"
+        )
+    groups = []
+    for layer, sources in enumerate(index_map):
+        if len(sources) != widths[layer + 1]:
+            raise InputError(
+                f"index map of hidden layer {layer} has {len(sources)} entries; the wide layer has "
+                f"{widths[layer + 1]} units, and each needs one"
+            )
+        index: NDArray[np.int64] = np.array(
+            [NULL if s is None else s for s in sources], dtype=np.int64
+        )
+        if (index < NULL).any():
+            unit = int((index < NULL).argmax())
+            raise InputError(
+                f"index map of hidden layer {layer}: unit {unit} has source {int(index[unit])}; give a "
+                "narrow unit from 0, or None for a null unit"
+            )
+        size = int(index.max()) + 1
+        missing = sorted(set(range(size)) - set(index.tolist()))
+        if missing or size == 0:
+            raise InputError(
+                f"index map of hidden layer {layer} is not total: no wide unit copies narrow unit "
+                f"{missing[0] if missing else 0}; every narrow unit needs at least one copy"
+            )
+        groups.append(Groups(index, size))
+    return groups
+
+
+def _fits(net: MLP, widths: tuple[int, ...]) -> None:
+    if len(widths) != len(net.widths) or (widths[0], widths[-1]) != (net.inputs, net.outputs):
+        raise InputError(
+            f"widths {list(widths)} do not fit a network of widths {list(net.widths)}: as many layers, "
+            "and the same input and output, are needed"
+        )
+    for layer, (narrow, wide) in enumerate(zip(net.hidden, widths[1:-1], strict=True)):
+        if wide < narrow:
+            raise InputError(
+                f"hidden layer {layer} would shrink from {narrow} to {wide} units; give at least "
+                f"{narrow}"
+            )
+
+
+def _matrices(alpha: Sequence[Any], widths: tuple[int, ...]) -> list[Floats]:
+    if len(alpha) != len(widths) - 1:
+        raise InputError(
+            f"alpha has {len(alpha)} matrices, but there are {len(widths) - 1} linear layers"
+        )
+    found = []
+    for layer, given in enumerate(alpha):
+        matrix = numbers(f"alpha[{layer}]", given, 2).numpy()
+        if matrix.shape != (widths[layer + 1], widths[layer]):
+            raise InputError(
+                f"alpha[{layer}] has shape {matrix.shape}; linear layer {layer} of the wide network "
+                f"needs {(widths[layer + 1], widths[layer])}"
+            )
+        found.append(matrix)
+    return found
+
+
+def _vectors(name: str, given: Sequence[Any], groups: list[Groups]) -> list[Floats]:
+    if len(given) != len(groups):
+        raise InputError(
+            f"{name} has {len(given)} lists, but there are {len(groups)} hidden layers"
+        )
+    found = []
+    for layer, (values, group) in enumerate(zip(given, groups, strict=True)):
+        filled = [0.0 if value is None else value for value in values]
+        vector = numbers(f"{name}[{layer}]", filled, 1).numpy()
+        if len(vector) != len(group.index):
+            raise InputError(
+                f"{name}[{layer}] has {len(vector)} entries; the wide layer has {len(group.index)} "
+                "units, and each needs one (anything at null units)"
+            )
+        vector[group.index == NULL] = 0
+        found.append(vector)
+    return found
+
+
+def _null_biases(given: Sequence[Any] | None, groups: list[Groups]) -> list[Floats]:
+    counts = [int((group.index == NULL).sum()) for group in groups]
+    if given is None:
+        return [np.zeros(count) for count in counts]
+    if len(given) != len(groups):
+        raise InputError(
+            f"null_biases has {len(given)} lists, but there are {len(groups)} hidden layers"
+        )
+    found = []
+    for layer, (values, count) in enumerate(zip(given, counts, strict=True)):
+        vector = numbers(f"null_biases[{layer}]", values, 1).numpy()
+        if len(vector) != count:
+            raise InputError(
+                f"null_biases[{layer}] has {len(vector)} entries, but the index map has {count} null "
+                "unit(s) there"
+            )
+        found.append(vector)
+    return found
+
+
+def _equal(group: Groups) -> Floats:
+    shares: Floats = 1.0 / group.counts[group.index.clip(min=0)]
+    return np.where(group.index == NULL, 0.0, shares)
+
+
+def _random_shares(group: Groups, generator: np.random.Generator, scale: float) -> Floats:
+    drawn = scale * generator.standard_normal(len(group.index))
+    drawn[group.index == NULL] = 0
+    source = group.index.clip(min=0)
+    missing = 1 - np.bincount(source, weights=drawn, minlength=group.size)
+    shares: Floats = drawn + (missing / group.counts)[source]
+    return np.where(group.index == NULL, 0.0, shares)

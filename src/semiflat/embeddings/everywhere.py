@@ -1,0 +1,160 @@
+"""Embeddings that widen every hidden layer alike: three-fold splitting and two-fold null units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.compatible import Compatible
+from semiflat.embeddings.compatible_conditions import Floats
+from semiflat.embeddings.exact import Exact, fraction
+from semiflat.embeddings.null_units import NullUnits
+from semiflat.embeddings.widening import Widening
+from semiflat.errors import InputError
+from semiflat.networks import MLP
+
+
+class GlobalSplit(Embedding):
+    """Copies of the whole network side by side, which share the output (Z22 Ex. 5.1).
+
+    Every hidden layer is as many times as wide as there are shares; nothing leads from one copy to
+    another, and copy c has ``shares[c]`` of the output weights. Z22's three-fold splitting has shares
+    (1, 1, −1).
+
+    Args:
+        shares: numbers that sum to 1.
+
+    >>> GlobalSplit().on(MLP([1, 2, 2, 1])).wide.widths
+    (1, 6, 6, 1)
+    """
+
+    def __init__(self, shares: Sequence[Exact] = (1, 1, -1)) -> None:
+        self.shares = tuple(fraction(share, "share") for share in shares)
+        if sum(self.shares) != 1:
+            raise InputError(f"shares {list(map(str, self.shares))} must sum to 1")
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def compatible(self, net: MLP) -> Compatible:
+        """The same as a general compatible embedding of ``net``."""
+        if not net.hidden:
+            raise InputError(f"widths {list(net.widths)} have no hidden layer to split")
+        folds = len(self.shares)
+        shares = np.array([float(share) for share in self.shares])
+        alpha: list[Floats] = []
+        for layer in range(net.depth):
+            block = np.ones((net.widths[layer + 1], net.widths[layer]))
+            if layer == 0:
+                alpha.append(np.tile(block, (folds, 1)))
+            elif layer < net.depth - 1:
+                alpha.append(np.kron(np.eye(folds), block))
+            else:
+                alpha.append(np.kron(shares, block))
+        return Compatible(
+            [net.inputs, *(folds * width for width in net.hidden), net.outputs],
+            [list(range(width)) * folds for width in net.hidden],
+            alpha,
+            [np.repeat(shares, width) for width in net.hidden],
+        )
+
+    def extend(self, widening: Widening) -> Widening:
+        return self.compatible(widening.wide).extend(widening)
+
+    def own_freedom(self, net: MLP) -> int:
+        return self.compatible(net).own_freedom(net)
+
+    def own_dimension(self, net: MLP) -> int:
+        return self.own_freedom(net)
+
+    def own_directions(self, point: Any) -> Any:
+        return self.compatible(point.problem.net).own_directions(point)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"type": "GlobalSplit", "shares": list(map(str, self.shares))}]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> GlobalSplit:
+        """The inverse of :meth:`to_json`, for one step."""
+        return cls(entry["shares"])
+
+    def __repr__(self) -> str:
+        return f"GlobalSplit(shares={[str(share) for share in self.shares]})"
+
+
+class GlobalNull(Embedding):
+    """Null units in every hidden layer (Z22 Ex. 5.2).
+
+    Args:
+        biases: for each hidden layer the biases of its null units; Z22's two-fold null embedding has
+            as many as the layer has units. A single number stands for that many of it.
+
+    >>> GlobalNull(0.5).on(MLP([1, 2, 3, 1])).wide.widths
+    (1, 4, 6, 1)
+    """
+
+    def __init__(self, biases: Exact | Sequence[Iterable[Exact]]) -> None:
+        self.biases: tuple[Any, ...]
+        if isinstance(biases, Iterable) and not isinstance(biases, str):
+            given = list(biases)
+            try:
+                self.biases = tuple(tuple(fraction(b, "bias") for b in layer) for layer in given)
+            except TypeError:
+                raise InputError(
+                    f"biases must be one number, or a list for each hidden layer, not {biases!r}"
+                ) from None
+        else:
+            self.biases = (fraction(biases, "bias"),)
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def parts(self, net: MLP) -> list[NullUnits]:
+        """The same, layer by layer."""
+        if not isinstance(self.biases[0], tuple):
+            return [
+                NullUnits(layer, [self.biases[0]] * width) for layer, width in enumerate(net.hidden)
+            ]
+        if len(self.biases) != len(net.hidden):
+            raise InputError(
+                f"biases has {len(self.biases)} lists, but widths {list(net.widths)} have "
+                f"{len(net.hidden)} hidden layer(s)"
+            )
+        return [NullUnits(layer, b) for layer, b in enumerate(self.biases) if b]
+
+    def extend(self, widening: Widening) -> Widening:
+        for part in self.parts(widening.wide):
+            widening = part.extend(widening)
+        return widening
+
+    def own_freedom(self, net: MLP) -> int:
+        return sum(part.own_freedom(net) for part in self.parts(net))
+
+    def own_dimension(self, net: MLP) -> int:
+        return self.own_freedom(net)
+
+    def own_directions(self, point: Any) -> Any:
+        first, *others = self.parts(point.problem.net)
+        whole: Embedding = first
+        for part in others:
+            whole = whole >> part
+        return whole.flat_directions(point)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        scalar = not isinstance(self.biases[0], tuple)
+        biases = str(self.biases[0]) if scalar else [list(map(str, b)) for b in self.biases]
+        return [{"type": "GlobalNull", "biases": biases}]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> GlobalNull:
+        """The inverse of :meth:`to_json`, for one step."""
+        return cls(entry["biases"])
+
+    def __repr__(self) -> str:
+        (entry,) = self.to_json()
+        return f"GlobalNull(biases={entry['biases']})"

@@ -1,0 +1,141 @@
+"""A network's own symmetries as embeddings of the same width: they rename, rescale or mirror its units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.exact import Exact, fraction, show
+from semiflat.embeddings.widening import Widening
+from semiflat.errors import InputError
+
+
+class Permute(Embedding):
+    """Put the units of a hidden layer in another order: the new unit k is the old ``order[k]``.
+
+    >>> Permute(layer=0, order=[2, 0, 1])
+    Permute(layer=0, order=[2, 0, 1])
+    """
+
+    def __init__(self, layer: int, order: Iterable[int]) -> None:
+        self.layer, self.order = layer, tuple(int(unit) for unit in order)
+        if sorted(self.order) != list(range(len(self.order))):
+            raise InputError(
+                f"order {list(self.order)} is not a permutation; every unit from 0 to "
+                f"{len(self.order) - 1} must stand in it once"
+            )
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def extend(self, widening: Widening) -> Widening:
+        net = widening.wide
+        net.check_layer(self.layer)
+        if len(self.order) != net.hidden[self.layer]:
+            raise InputError(
+                f"order has {len(self.order)} units, but hidden layer {self.layer} has "
+                f"{net.hidden[self.layer]}"
+            )
+        return widening.with_units(widening.units.permuted(self.layer, self.order))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"type": "Permute", "layer": self.layer, "order": list(self.order)}]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Permute:
+        """The inverse of :meth:`to_json`, for one step."""
+        return cls(entry["layer"], entry["order"])
+
+    def __repr__(self) -> str:
+        return f"Permute(layer={self.layer}, order={list(self.order)})"
+
+
+class Rescale(Embedding):
+    """Multiply a unit's incoming weights by ``factor`` > 0 and divide its outgoing ones by it.
+
+    For positively homogeneous activations (relu, leaky_relu, identity).
+
+    >>> Rescale(layer=0, unit=1, factor=2)
+    Rescale(layer=0, unit=1, factor=2)
+    """
+
+    def __init__(self, layer: int, unit: int, factor: Exact) -> None:
+        self.layer, self.unit, self.factor = layer, unit, fraction(factor, "factor")
+        if self.factor <= 0:
+            raise InputError(f"factor must be above 0, not {show(self.factor)}")
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def extend(self, widening: Widening) -> Widening:
+        net = widening.wide
+        net.check_unit(self.layer, self.unit)
+        if not net.activations[self.layer].homogeneous:
+            raise InputError(
+                f"rescaling needs a positively homogeneous activation (relu, leaky_relu, identity), "
+                f"and hidden layer {self.layer} has {net.activations[self.layer].name}"
+            )
+        units = widening.units.replicated(self.layer, self.unit, [(Fraction(1), 1)], [self.factor])
+        return widening.with_units(units)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        factor = str(self.factor)
+        return [{"type": "Rescale", "layer": self.layer, "unit": self.unit, "factor": factor}]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Rescale:
+        """The inverse of :meth:`to_json`, for one step."""
+        return cls(entry["layer"], entry["unit"], entry["factor"])
+
+    def __repr__(self) -> str:
+        return f"Rescale(layer={self.layer}, unit={self.unit}, factor={show(self.factor)})"
+
+
+class Reflect(Embedding):
+    """Turn a unit round: incoming and outgoing weights change sign.
+
+    For activations with ``σ(−z) = κ − σ(z)``: the odd ones (tanh, sin, identity; κ = 0) and sigmoid
+    (κ = 1), where κ times the old outgoing weights goes to the bias above.
+
+    >>> Reflect(layer=0, unit=1)
+    Reflect(layer=0, unit=1)
+    """
+
+    def __init__(self, layer: int, unit: int) -> None:
+        self.layer, self.unit = layer, unit
+
+    @property
+    def preserves_criticality(self) -> bool:
+        return True
+
+    def extend(self, widening: Widening) -> Widening:
+        net = widening.wide
+        net.check_unit(self.layer, self.unit)
+        activation = net.activations[self.layer]
+        if activation.reflection is None:
+            raise InputError(
+                f"a unit can be turned round where σ(−z) = κ − σ(z) (tanh, sin, identity, sigmoid), and "
+                f"hidden layer {self.layer} has {activation.name}"
+            )
+        if activation.reflection and not net.biases[self.layer + 1]:
+            raise InputError(
+                f"turning a {activation.name} unit round moves a constant to the bias above, and "
+                f"linear layer {self.layer + 1} has none"
+            )
+        units = widening.units.replicated(self.layer, self.unit, [(Fraction(1), 1)], [Fraction(-1)])
+        return widening.with_units(units)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"type": "Reflect", "layer": self.layer, "unit": self.unit}]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Reflect:
+        """The inverse of :meth:`to_json`, for one step."""
+        return cls(entry["layer"], entry["unit"])
+
+    def __repr__(self) -> str:
+        return f"Reflect(layer={self.layer}, unit={self.unit})"

@@ -1,0 +1,194 @@
+"""What an embedding makes of one network: first units with constants of their own, then copies.
+
+The wide network is reached in two stages. The *core* is the narrow network with whatever cannot be
+written as copies: units with incoming or outgoing weights of their own, and general compatible maps. It
+is an affine map with a sparse matrix, small as long as the units added are few kinds. The *units* of the
+wide network are then copies of the core's units and null units, kept as runs, however many they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import overload
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from semiflat.embeddings.affine import AffineMap, Entries, places
+from semiflat.embeddings.unit_map import Copies, UnitMap
+from semiflat.networks import MLP, Params, bias_key, weight_key
+
+
+@dataclass(frozen=True)
+class AddedUnit:
+    """A hidden unit with weights of its own, and how many of it stand side by side.
+
+    Attributes:
+        row: incoming weights and, where the layer has one, the bias, (D,).
+        column: outgoing weights of one of them, (M,).
+        hands_on: the constant that is taken off the bias above, times ``column``; 0 if the unit is
+            not constant.
+        count: how many there are.
+    """
+
+    row: Tensor
+    column: Tensor
+    hands_on: float = 0.0
+    count: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Widening:
+    """An embedding applied to one network: ``θ_wide = A θ + c``.
+
+    Attributes:
+        net: the narrow network.
+        core: the map to the core network; None where the core is the narrow network itself.
+        units: the wide network's units over the core's.
+    """
+
+    net: MLP
+    core: AffineMap | None
+    units: UnitMap
+
+    @classmethod
+    def identity(cls, net: MLP) -> Widening:
+        """The map that changes nothing."""
+        return cls(net, None, UnitMap.identity(net))
+
+    @property
+    def core_net(self) -> MLP:
+        """The core's architecture."""
+        return self.net if self.core is None else self.core.wide
+
+    @cached_property
+    def wide(self) -> MLP:
+        """The wide architecture."""
+        return self.net.with_hidden(self.units.hidden)
+
+    # -- building it ------------------------------------------------------------------------------
+
+    def with_units(self, units: UnitMap) -> Widening:
+        """The same core with other copies."""
+        return Widening(self.net, self.core, units)
+
+    def followed_by(self, step: AffineMap) -> Widening:
+        """This map followed by any affine one, which becomes part of the core."""
+        return Widening(self.net, self.matrix().then(step), UnitMap.identity(step.wide))
+
+    def with_added(self, layer: int, added: Sequence[AddedUnit]) -> Widening:
+        """Units with weights of their own at the end of a hidden layer.
+
+        Rows and columns are those of the wide network so far. The copies made so far stay copies
+        where the layers below and above have none, or the weights to them are 0.
+        """
+        below = layer == 0 or self.units.trivial(layer - 1)
+        above = layer + 1 == len(self.net.hidden) or self.units.trivial(layer + 1)
+        width, bias = self.wide.widths[layer], self.wide.biases[layer]
+        if not (below or all(not unit.row[:width].any() for unit in added)) or not (
+            above or all(not unit.column.any() for unit in added)
+        ):
+            whole = Widening(self.net, self.matrix(), UnitMap.identity(self.wide))
+            return whole.with_added(layer, added)
+        core_net = self.core_net
+        if not below:
+            zeros = torch.zeros(core_net.widths[layer], dtype=torch.float64)
+            rows = [torch.cat([zeros, unit.row[width:]]) if bias else zeros for unit in added]
+        else:
+            rows = [unit.row for unit in added]
+        blank = torch.zeros(core_net.widths[layer + 2], dtype=torch.float64)
+        columns = [unit.column if above else blank for unit in added]
+        # Equal units are one unit of the core with all their outgoing weights, copied.
+        one = [
+            AddedUnit(row, column * unit.count, unit.hands_on)
+            for row, column, unit in zip(rows, columns, added, strict=True)
+        ]
+        step = _injection(core_net, layer, one)
+        core = step if self.core is None else self.core.then(step)
+        start = core_net.widths[layer + 1]
+        copies = [
+            Copies(start + k, Fraction(1, unit.count), unit.count) for k, unit in enumerate(added)
+        ]
+        return Widening(self.net, core, self.units.with_runs(layer, copies))
+
+    # -- what it does -----------------------------------------------------------------------------
+
+    def parameters(self, params: Params) -> Params:
+        """``A θ + c``; batch axes are kept."""
+        core = params if self.core is None else self.core.parameters(params)
+        return self.units.parameters(self.core_net, core)
+
+    @overload
+    def lift(self, vector: Tensor) -> Tensor: ...
+    @overload
+    def lift(self, vector: Params) -> Params: ...
+    def lift(self, vector: Tensor | Params) -> Tensor | Params:
+        """``A v``: a direction at the narrow point as one at the wide point.
+
+        Args:
+            vector: flat, ``(*batch, P_narrow)``, or shaped like the parameters; so is the result.
+        """
+        if isinstance(vector, Tensor):
+            return self.wide.flatten(self.lift(self.net.unflatten(vector)))
+        self.net.check_params(vector)
+        core = vector if self.core is None else self.core.tangent(vector)
+        return self.units.tangent(self.core_net, core)
+
+    @overload
+    def restrict(self, vector: Tensor) -> Tensor: ...
+    @overload
+    def restrict(self, vector: Params) -> Params: ...
+    def restrict(self, vector: Tensor | Params) -> Tensor | Params:
+        """``Aᵀ g``: what a covector, such as the wide gradient, says of the narrow parameters.
+
+        The gradient of the wide risk goes to that of the narrow one, and ``restrict(H_w lift(v))``
+        is ``H_n v``.
+
+        Args:
+            vector: flat, ``(*batch, P_wide)``, or shaped like the parameters; so is the result.
+        """
+        if isinstance(vector, Tensor):
+            return self.net.flatten(self.restrict(self.wide.unflatten(vector)))
+        self.wide.check_params(vector)
+        core = self.units.adjoint(self.core_net, vector)
+        return core if self.core is None else self.core.adjoint(core)
+
+    def matrix(self) -> AffineMap:
+        """The whole map with its sparse matrix ``A`` and constants ``c``."""
+        copies = self.units.affine(self.core_net)
+        return copies if self.core is None else self.core.then(copies)
+
+
+def constants(net: MLP, shift: Params) -> AffineMap:
+    """The map that adds constants to a network's parameters."""
+    plain = AffineMap.identity(net)
+    return AffineMap(net, net, plain.A, net.flatten(shift).numpy())
+
+
+def _injection(net: MLP, layer: int, added: Sequence[AddedUnit]) -> AffineMap:
+    """The map that keeps every parameter and adds units at the end of a hidden layer."""
+    hidden = list(net.hidden)
+    old = hidden[layer]
+    hidden[layer] += len(added)
+    wide = net.with_hidden(hidden)
+    entries = Entries(net, wide)
+    here, there = places(net), places(wide)
+    for key, numbers in here.items():
+        corner = tuple(slice(0, size) for size in numbers.shape)
+        entries.add(there[key][corner], numbers, np.ones(1))
+    width = net.widths[layer]
+    for k, unit in enumerate(added, start=old):
+        entries.c[there[weight_key(layer)][k]] = unit.row[:width].numpy()
+        if net.biases[layer]:
+            entries.c[there[bias_key(layer)][k]] = float(unit.row[width])
+        entries.c[there[weight_key(layer + 1)][:, k]] = unit.column.numpy()
+        if unit.hands_on:
+            lost = unit.hands_on * unit.column.numpy()
+            entries.c[there[bias_key(layer + 1)]] -= lost
+    built = entries.build()
+    return AffineMap(net, wide, csr_array(built.A), built.c)
