@@ -259,9 +259,9 @@ def _multiplicities(unit_map: UnitMap, net: MLP) -> tuple[list[Tensor], list[Ten
     squares = [torch.ones(net.inputs, dtype=torch.float64)]
     for layer, width in enumerate(net.hidden):
         shares = [unit_map.shares(layer, unit) for unit in range(width)]
-        counts.append(torch.tensor([float(sum(n for _, n in s)) for s in shares]).double())
-        squares.append(
-            torch.tensor([sum(n * float(w) ** 2 for w, n in s) for s in shares]).double()
-        )
+        copies = [float(sum(n for _, n in s)) for s in shares]
+        counts.append(torch.tensor(copies, dtype=torch.float64))
+        together = [sum(n * float(w) ** 2 for w, n in s) for s in shares]
+        squares.append(torch.tensor(together, dtype=torch.float64))
     counts.append(torch.ones(net.outputs, dtype=torch.float64))
     return counts[1:], squares

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.base import Embedding, PointLike
 from semiflat.embeddings.compatible import Compatible
 from semiflat.embeddings.compatible_conditions import Floats
 from semiflat.embeddings.exact import Exact, fraction
@@ -45,16 +46,13 @@ class GlobalSplit(Embedding):
         if not net.hidden:
             raise InputError(f"widths {list(net.widths)} have no hidden layer to split")
         folds = len(self.shares)
-        shares = np.array([float(share) for share in self.shares])
+        shares: Floats = np.array([float(share) for share in self.shares])
         alpha: list[Floats] = []
         for layer in range(net.depth):
-            block = np.ones((net.widths[layer + 1], net.widths[layer]))
-            if layer == 0:
-                alpha.append(np.tile(block, (folds, 1)))
-            elif layer < net.depth - 1:
-                alpha.append(np.kron(np.eye(folds), block))
-            else:
-                alpha.append(np.kron(shares, block))
+            block: Floats = np.ones((net.widths[layer + 1], net.widths[layer]))
+            inner: Floats = np.eye(folds) if layer else np.ones((folds, 1))
+            whole: Floats = np.kron(inner if layer < net.depth - 1 else shares, block).astype(float)
+            alpha.append(whole)
         return Compatible(
             [net.inputs, *(folds * width for width in net.hidden), net.outputs],
             [list(range(width)) * folds for width in net.hidden],
@@ -71,7 +69,7 @@ class GlobalSplit(Embedding):
     def own_dimension(self, net: MLP) -> int:
         return self.own_freedom(net)
 
-    def own_directions(self, point: Any) -> Any:
+    def own_directions(self, point: PointLike) -> Tensor:
         return self.compatible(point.problem.net).own_directions(point)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -138,7 +136,7 @@ class GlobalNull(Embedding):
     def own_dimension(self, net: MLP) -> int:
         return self.own_freedom(net)
 
-    def own_directions(self, point: Any) -> Any:
+    def own_directions(self, point: PointLike) -> Tensor:
         first, *others = self.parts(point.problem.net)
         whole: Embedding = first
         for part in others:

@@ -136,7 +136,9 @@ class InactiveUnits(Embedding):
 
     def _zero_row(self, net: MLP, activation: Activation) -> Tensor:
         bias = self.bias if self.bias is not None else (-1.0 if _dies(activation) else 0.0)
-        value, _, _ = (float(t) for t in activation.derivatives(torch.tensor(bias).double()))
+        value, _, _ = (
+            float(t) for t in activation.derivatives(torch.tensor(bias, dtype=torch.float64))
+        )
         has_bias = net.biases[self.layer]
         # σ(w⁰) = 0 up to the rounding of w⁰ itself, such as sin(π) = 1.2e-16.
         zero = abs(value) <= 4 * torch.finfo(torch.float64).eps * max(1.0, abs(bias))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from semiflat.errors import InputError
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
+from semiflat.verdicts.irreversible import judge_irreversibly
 from semiflat.verdicts.lanczos import judge_large
+from semiflat.verdicts.layout import Layout, layout
 from semiflat.verdicts.plain import judge_plain
-from semiflat.verdicts.verdict import Verdict
+from semiflat.verdicts.verdict import Inertia, Verdict
 
 DENSE_LIMIT = 4096
 """Parameters up to which a dense Hessian (128 MiB) and its eigenvectors are taken."""
@@ -21,8 +24,10 @@ def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
     """What kind of point it is, on what evidence, and the way down if there is one.
 
     An embedded point is judged by the inertia law from its narrow source, at a cost that does not
-    depend on the width (theory §3; F19 Thms 5, 10, 11; P21 Thms 5–6). A plain point is judged from
-    its dense Hessian, or by Lanczos where that is too large.
+    depend on the width (theory §3; F19 Thms 5, 9, 10, 11; P21 Thms 5–6). Where units were added that
+    are no copies, the law holds over a core that has them; where that is too large, only what the
+    narrow point implies is said (Z22 Thm 6.2). A plain point is judged from its dense Hessian, or by
+    Lanczos where that is too large.
 
     Args:
         point: any point: plain, critical or embedded; not a batch of points.
@@ -49,23 +54,51 @@ def judge_all(
     Args and errors: as for :func:`judge`.
     """
     known: dict[int, tuple[Evidence, Flatness]] = {}
-    verdicts = []
-    for point in points:
-        if not isinstance(point, Point):
-            raise InputError(f"judge takes a Point, not {type(point).__name__}")
-        root = point.source if isinstance(point, EmbeddedPoint) else point
-        if root.problem.net.check_params(root.params) != ():
-            raise InputError(
-                "judge takes one point at a time, and this Point holds a batch of them"
-            )
-        if root.problem.net.parameter_count > dense_limit:
-            verdicts.append(judge_large(Point(point.problem, point.params), tolerance))
-            continue
+    kept: list[Point] = []  # or another point might get the address of one that is gone
+
+    def of(root: Point) -> tuple[Evidence, Flatness]:
         if id(root) not in known:
             evidence = Evidence(root, tolerance)
             known[id(root)] = evidence, flatness(evidence)
-        if isinstance(point, EmbeddedPoint):
-            verdicts.append(judge_embedded(point, *known[id(root)]))
+        return known[id(root)]
+
+    verdicts = []
+    for point in points:
+        _check(point)
+        parts = layout(point) if isinstance(point, EmbeddedPoint) else None
+        root = point if parts is None else parts.core
+        if parts is None and root.problem.net.parameter_count <= dense_limit:
+            verdicts.append(judge_plain(*of(root)))
+        elif parts is None or parts.source.problem.net.parameter_count > dense_limit:
+            verdicts.append(judge_large(Point(point.problem, point.params), tolerance))
+        elif parts.plain:
+            verdicts.append(judge_embedded(parts, *of(root)))
         else:
-            verdicts.append(judge_plain(*known[id(root)]))
+            verdicts.append(_judge_with_core(point, parts, of, tolerance, dense_limit))
+        kept.append(root)
     return verdicts
+
+
+def _judge_with_core(
+    point: Point,
+    parts: Layout,
+    of: Callable[[Point], tuple[Evidence, Flatness]],
+    tolerance: float,
+    dense_limit: int,
+) -> Verdict:
+    """A point with added units that are no copies: exact over its core if that is small enough."""
+    at_least = Inertia(*of(parts.source)[0].spectrum.count())
+    if parts.core.problem.net.parameter_count <= dense_limit:
+        return replace(judge_embedded(parts, *of(parts.core)), at_least=at_least)
+    found = judge_irreversibly(point, of(parts.source)[0])
+    if found is None:
+        found = judge_large(Point(point.problem, point.params), tolerance)
+    return replace(found, at_least=at_least)
+
+
+def _check(point: Point) -> None:
+    if not isinstance(point, Point):
+        raise InputError(f"judge takes a Point, not {type(point).__name__}")
+    root = point.source if isinstance(point, EmbeddedPoint) else point
+    if root.problem.net.check_params(root.params) != ():
+        raise InputError("judge takes one point at a time, and this Point holds a batch of them")

@@ -7,6 +7,12 @@ In coordinates fitted to the embedding the wide Hessian is block diagonal,
 and AΛAᵀ has p − 1 positive, q negative and z zero eigenvalues for shares λ with p positive, q negative
 and z zero entries (a zero share contributes [[0, F], [Fᵀ, 0]]). So the signs of the wide Hessian's
 eigenvalues cost what the narrow ones cost, at any width.
+
+Scaled and mirrored copies are a linear change of the wide parameters that leaves the loss as it is, so
+their Hessian is congruent to that of copies with the shares λ = γβ. Units inactive on the data add zero
+rows and columns (F19 eq. 12). Units with weights of their own (inactive ones of smooth activations,
+inactive propagation, F19 eqs. 42–43; general compatible maps) belong to a core network whose Hessian is
+taken in full, and the law holds over that core.
 """
 
 from __future__ import annotations
@@ -15,22 +21,24 @@ import torch
 
 from semiflat.embeddings import Composition, Embedding, Replicate
 from semiflat.embeddings.directions import WideDirection, lifted
+from semiflat.embeddings.unit_map import UnitMap
 from semiflat.evidence import Evidence, OnData
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import flat_families
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
+from semiflat.verdicts.layout import Layout
 from semiflat.verdicts.plain import Finding, classify, not_critical
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
 
 
-def judge_embedded(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> Verdict:
-    """The verdict on an embedded point; ``evidence`` and ``flat`` are its source's."""
+def judge_embedded(point: Layout, evidence: Evidence, flat: Flatness) -> Verdict:
+    """The verdict on an embedded point; ``evidence`` and ``flat`` are its core's."""
     surplus = added(point, evidence, flat)
     positive, _, negative = evidence.spectrum.count()
     positive += sum(part.positive for part in surplus)
     negative += sum(part.negative for part in surplus)
-    zero = point.problem.net.parameter_count - positive - negative
+    zero = point.wide.parameter_count - positive - negative
     explained = flat.explained + sum(part.explained for part in surplus)
     found = _classify(point, evidence, flat, surplus)
     direction: WideDirection | None = None
@@ -38,6 +46,8 @@ def judge_embedded(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> 
         direction = _down_the_gradient(point, evidence)
     elif found.kind is Kind.STRICT_SADDLE:
         direction = _steepest(point, evidence, surplus)
+    if direction is not None:
+        direction = point.padded(direction)
     return Verdict(
         kind=found.kind,
         certainty=Certainty.MEASURED,
@@ -51,22 +61,28 @@ def judge_embedded(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> 
         curvature=None if direction is None else direction.curvature,
         margin=found.margin,
         reason=found.reason,
-        method="inertia law",
+        method=_method(point),
         gradient_norm=evidence.gradient_norm,
         tolerance=evidence.tolerance,
         build_direction=None if direction is None else direction.build,
     )
 
 
-def _classify(
-    point: EmbeddedPoint, evidence: Evidence, flat: Flatness, surplus: list[Surplus]
-) -> Finding:
+def _method(point: Layout) -> str:
+    if point.plain:
+        return "inertia law"
+    if point.net == point.core.problem.net and point.units == UnitMap.identity(point.net):
+        return "dense Hessian"
+    return f"inertia law over a core of {point.core.problem.net.parameter_count} parameters"
+
+
+def _classify(point: Layout, evidence: Evidence, flat: Flatness, surplus: list[Surplus]) -> Finding:
     early = not_critical(evidence) or _null_kink(point)
     if early is not None:
         return early
     narrow = classify(evidence, flat)
     if narrow.kind is Kind.STRICT_SADDLE:
-        return Finding(narrow.kind, narrow.margin, f"the narrow point is one: {narrow.reason}")
+        return Finding(narrow.kind, narrow.margin, f"the {point.name} is one: {narrow.reason}")
     for part in surplus:
         for spectrum, sign in part.escapes:
             way_down = spectrum.clearest(-sign)
@@ -78,9 +94,9 @@ def _classify(
                     f"of {way_down[1]:.2g}: the added units open a way down",
                 )
     if flat.has("exact fits") or narrow.reason.startswith("the loss is zero"):
-        return Finding(Kind.MINIMUM, narrow.margin, f"as the narrow point is: {narrow.reason}")
+        return Finding(Kind.MINIMUM, narrow.margin, f"as the {point.name} is: {narrow.reason}")
     if narrow.kind is Kind.UNDECIDED:
-        return Finding(narrow.kind, narrow.margin, f"the narrow point is: {narrow.reason}")
+        return Finding(narrow.kind, narrow.margin, f"the {point.name} is: {narrow.reason}")
     for part in surplus:
         if part.why_open:
             return Finding(Kind.UNDECIDED, narrow.margin, f"{part.what}: {part.why_open}")
@@ -99,26 +115,26 @@ def _classify(
     return Finding(
         Kind.MINIMUM,
         tightest,
-        f"the narrow point is a {narrow.kind.label}, the added units curve the loss upwards or not "
+        f"the {point.name} is a {narrow.kind.label}, the added units curve the loss upwards or not "
         "at all, and where they do not the loss is constant",
     )
 
 
-def _steepest_on_copies(point: EmbeddedPoint) -> float:
+def _steepest_on_copies(point: Layout) -> float:
     """The largest gradient on the flat set of the copies, in all layers together.
 
     The set is the same for any shares, and more copies add nothing new to it: two are enough.
     """
-    net = point.source.problem.net
+    net = point.core.problem.net
     pairs: list[Embedding] = [
         Replicate(layer, unit, ["1/2", "1/2"])
         for layer, width in enumerate(net.hidden)
         for unit in range(width)
-        if sum(count for _, count in point.unit_map.shares(layer, unit)) > 1
+        if sum(count for _, count in point.units.shares(layer, unit)) > 1
     ]
     if not pairs:
         return 0.0
-    doubled = EmbeddedPoint(point.source, Composition(pairs))
+    doubled = EmbeddedPoint(point.core, Composition(pairs))
     data = OnData(doubled.problem, doubled.params)
     return steepest_on_moves(doubled.problem, doubled.params, flat_families(data))
 
@@ -129,10 +145,10 @@ def _margin(part: Surplus) -> Margin | None:
     return min(margins, key=lambda m: m.ratio, default=None)
 
 
-def _null_kink(point: EmbeddedPoint) -> Finding | None:
-    net = point.source.problem.net
+def _null_kink(point: Layout) -> Finding | None:
+    net = point.core.problem.net
     for layer, activation in enumerate(net.activations):
-        if not activation.smooth and any(run.bias == 0 for run in point.unit_map.nulls(layer)):
+        if not activation.smooth and any(run.bias == 0 for run in point.units.nulls(layer)):
             return Finding(
                 Kind.UNDECIDED,
                 None,
@@ -142,21 +158,19 @@ def _null_kink(point: EmbeddedPoint) -> Finding | None:
     return None
 
 
-def _steepest(
-    point: EmbeddedPoint, evidence: Evidence, surplus: list[Surplus]
-) -> WideDirection | None:
-    net = point.source.problem.net
+def _steepest(point: Layout, evidence: Evidence, surplus: list[Surplus]) -> WideDirection | None:
+    net = point.core.problem.net
     candidates = [part.steepest() for part in surplus]
     spectrum = evidence.spectrum
     if spectrum.clearest(-1) is not None:
         lowest = float(spectrum.values[0])
-        candidates.append(lifted(point.unit_map, net, spectrum.vectors[:, 0], lowest))
+        candidates.append(lifted(point.units, net, spectrum.vectors[:, 0], lowest))
     usable = [candidate for candidate in candidates if candidate is not None]
     return min(usable, key=lambda c: c.curvature, default=None)
 
 
-def _down_the_gradient(point: EmbeddedPoint, evidence: Evidence) -> WideDirection:
+def _down_the_gradient(point: Layout, evidence: Evidence) -> WideDirection:
     """The narrow negative gradient, seen from the wide point."""
-    net = point.source.problem.net
+    net = point.core.problem.net
     step = -evidence.gradient / torch.linalg.vector_norm(evidence.gradient)
-    return lifted(point.unit_map, net, step, float(step @ evidence.hessian @ step))
+    return lifted(point.units, net, step, float(step @ evidence.hessian @ step))

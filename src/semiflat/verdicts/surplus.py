@@ -11,9 +11,9 @@ from torch import Tensor
 from semiflat.curvature.blocks import UnitBlocks
 from semiflat.embeddings.directions import WideDirection, steepest_copy, steepest_null
 from semiflat.evidence import Evidence, OnData, Spectrum, singular_spectrum, symmetric_spectrum
-from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import FlatFamily, fresh_directions
 from semiflat.symmetries.flatness import Flatness
+from semiflat.verdicts.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -44,27 +44,27 @@ class Surplus:
     steepest: Callable[[], WideDirection | None]
 
 
-def added(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> list[Surplus]:
-    """What each replicated unit and each layer's null units add; ``evidence`` is the source's."""
-    return [*_replicated(point, evidence, flat), *_null_layers(point, evidence)]
+def added(point: Layout, evidence: Evidence, flat: Flatness) -> list[Surplus]:
+    """What replicated, null and dead units add to the core; ``evidence`` is the core's."""
+    return [*_replicated(point, evidence, flat), *_null_layers(point, evidence), *_dead(point)]
 
 
-def _replicated(point: EmbeddedPoint, evidence: Evidence, flat: Flatness) -> list[Surplus]:
-    net = point.source.problem.net
+def _replicated(point: Layout, evidence: Evidence, flat: Flatness) -> list[Surplus]:
+    net = point.core.problem.net
     found = []
     for layer, width in enumerate(net.hidden):
         for unit in range(width):
-            shares = point.unit_map.shares(layer, unit)
+            shares = point.units.shares(layer, unit)
             if sum(count for _, count in shares) > 1:
                 found.append(_replicated_unit(point, evidence, flat, layer, unit))
     return found
 
 
 def _replicated_unit(
-    point: EmbeddedPoint, evidence: Evidence, flat: Flatness, layer: int, unit: int
+    point: Layout, evidence: Evidence, flat: Flatness, layer: int, unit: int
 ) -> Surplus:
-    net, data = point.source.problem.net, evidence.on_data
-    shares = point.unit_map.shares(layer, unit)
+    net, data = point.core.problem.net, evidence.on_data
+    shares = point.units.shares(layer, unit)
     p = sum(count for weight, count in shares if weight > 0)
     q = sum(count for weight, count in shares if weight < 0)
     z = sum(count for weight, count in shares if weight == 0)
@@ -77,7 +77,7 @@ def _replicated_unit(
     positive = (p - 1) * up + q * down + z * rank_F
     negative = (p - 1) * down + q * up + z * rank_F
     # Counted bottom up: the layers below are already wide, the one above is still narrow.
-    above, fan = net.widths[layer + 2], point.problem.net.fan_in(layer)
+    above, fan = net.widths[layer + 2], point.net.fan_in(layer)
     loose = fan - data.inputs[layer].rank  # incoming directions that no sample notices
     mixing, regular = _mixing(data, layer, unit)
     seen = torch.linalg.svdvals(blocks[0].F @ mixing) > F.counting_floor.max()
@@ -106,7 +106,7 @@ def _replicated_unit(
         escapes=[(K, 1)] * (p >= 2) + [(K, -1)] * (q >= 1) + [(F, 0)] * (z >= 1),
         why_open=why,
         families=_copy_families(layer, unit, copies, z, above, fan, loose, mixing.shape[1]),
-        steepest=lambda: steepest_copy(point.unit_map, net, layer, unit, source.F, source.G),
+        steepest=lambda: steepest_copy(point.units, net, layer, unit, source.F, source.G),
     )
 
 
@@ -176,11 +176,11 @@ def _copy_families(
     return families
 
 
-def _null_layers(point: EmbeddedPoint, evidence: Evidence) -> list[Surplus]:
-    net = point.source.problem.net
+def _null_layers(point: Layout, evidence: Evidence) -> list[Surplus]:
+    net = point.core.problem.net
     found = []
     for layer, activation in enumerate(net.activations):
-        runs = point.unit_map.nulls(layer)
+        runs = point.units.nulls(layer)
         if not runs:
             continue
         count = sum(run.count for run in runs)
@@ -191,7 +191,7 @@ def _null_layers(point: EmbeddedPoint, evidence: Evidence) -> list[Surplus]:
         dead = dead and all(run.bias < 0 for run in runs)
         F = singular_spectrum([b.F_null for b in evidence.layer(layer)], evidence.spectrum.scale)
         rank = F.count()[0]
-        above, fan = net.widths[layer + 2], point.problem.net.fan_in(layer)
+        above, fan = net.widths[layer + 2], point.net.fan_in(layer)
         size = count * (above + fan)
         found.append(
             Surplus(
@@ -207,7 +207,7 @@ def _null_layers(point: EmbeddedPoint, evidence: Evidence) -> list[Surplus]:
                 "decide",
                 families=_null_families(layer, count, above, fan, dead),
                 steepest=lambda layer=layer: steepest_null(  # type: ignore[misc]
-                    point.unit_map, net, layer, evidence.layer(layer)[0].F_null
+                    point.units, net, layer, evidence.layer(layer)[0].F_null
                 ),
             )
         )
@@ -230,4 +230,30 @@ def _null_families(layer: int, count: int, above: int, fan: int, dead: bool) -> 
             count * above,
             joint=dead,
         ),
+    ]
+
+
+def _dead(point: Layout) -> list[Surplus]:
+    """Units inactive on the data: zero rows and columns of the Hessian (F19 Prop. 7, eq. 12)."""
+    count = sum(point.dead)
+    if not count:
+        return []
+    size = point.wide.parameter_count - point.net.parameter_count
+    layers = ", ".join(str(layer) for layer, n in enumerate(point.dead) if n)
+    reason = (
+        f"{count} added unit(s) of hidden layer(s) {layers} are inactive on every sample, and stay so "
+        "nearby: what leads to them and from them may be anything"
+    )
+    return [
+        Surplus(
+            what=f"{count} inactive unit(s)",
+            size=size,
+            positive=0,
+            negative=0,
+            explained=size,
+            escapes=[],
+            why_open="",
+            families=[FlatFamily("inactive on the data", reason, size)],
+            steepest=lambda: None,
+        )
     ]

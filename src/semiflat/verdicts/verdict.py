@@ -93,9 +93,12 @@ class Verdict:
         curvature: second derivative of the risk along ``descent_direction``, or None.
         margin: the deciding eigenvalue and its noise floor, or None if none decided.
         reason: one sentence.
-        method: ``"dense Hessian"``, ``"inertia law"`` or ``"Lanczos"``.
+        method: ``"dense Hessian"``, ``"inertia law"`` (also over a core with added units),
+            ``"irreversibility"`` or ``"Lanczos"``.
         gradient_norm: ``‖∇R‖∞`` that criticality was decided on (an embedded point's: its source's).
         tolerance: what it was held against.
+        at_least: for a point whose added units are no copies, the numbers of eigenvalues that it has
+            at least, from the narrow Hessian alone (``AᵀH A`` is narrow: Z22 Thm 6.2); else None.
     """
 
     kind: Kind
@@ -109,6 +112,7 @@ class Verdict:
     gradient_norm: float
     tolerance: float
     build_direction: Callable[[], Params] | None = None
+    at_least: Inertia | None = None
 
     @cached_property
     def descent_direction(self) -> Params | None:
@@ -135,6 +139,7 @@ class Verdict:
             "kind": str(self.kind),
             "certainty": str(self.certainty),
             "inertia": None if self.inertia is None else list(self.inertia),
+            "at_least": None if self.at_least is None else list(self.at_least),
             "reason": self.reason,
             "method": self.method,
             "gradient_norm": self.gradient_norm,
