@@ -46,7 +46,8 @@ from semiflat.embeddings import (
     ScaledReplicate,
     Split,
 )
-from semiflat.verdicts import Certainty, Inertia, Kind, Verdict, judge, judge_all
+from semiflat.verdicts import Certainty, Escape, Inertia, Kind, Verdict, escape, judge, judge_all
+from semiflat.reduction import Reduction, reduce, widths_by_tolerance
 from semiflat.checkpoints import load_point, save_point
 
 __all__ = [
@@ -88,10 +89,15 @@ __all__ = [
     "Reflect",
     "judge",
     "judge_all",
+    "escape",
+    "Escape",
     "Verdict",
     "Kind",
     "Certainty",
     "Inertia",
+    "reduce",
+    "Reduction",
+    "widths_by_tolerance",
     "save_point",
     "load_point",
     "__version__",

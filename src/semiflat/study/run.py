@@ -18,7 +18,7 @@ from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Escape, Saddle, follow
 from semiflat.study.settings import Settings
-from semiflat.study.widenings import Widening, embedded_row, widenings
+from semiflat.study.widenings import Trial, embedded_row, widenings
 from semiflat.verdicts import Kind, Verdict, judge_all
 
 Progress = Callable[[str, int, int], None]
@@ -137,7 +137,7 @@ class Study:
             for widening in widenings(self.problem.net, s.wider, s.null_bias)
         ]
         for name, point in self._points:
-            own: list[Widening] = [w for n, _, w in plan if n == name]
+            own: list[Trial] = [w for n, _, w in plan if n == name]
             embedded = [widening.embedding(point) for widening in own]
             for widening, wide, verdict in zip(own, embedded, judge_all(embedded), strict=True):
                 label = f"{name}-e{sum(r['source'] == name for r in self.record['embedded'])}"

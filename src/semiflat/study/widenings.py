@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from semiflat.curvature.parts import second_difference
 from semiflat.embeddings import Embedding, NullUnits, Replicate
 from semiflat.embeddings.exact import Exact
 from semiflat.evidence import Evidence
@@ -22,7 +22,7 @@ DENSE_CHECK = 400
 
 
 @dataclass(frozen=True)
-class Widening:
+class Trial:
     """One embedding of a study.
 
     Attributes:
@@ -41,7 +41,7 @@ class Widening:
     embedding: Embedding
 
 
-def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Widening]:
+def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Trial]:
     """Every unit replicated, shares inside and outside [0, 1], and null units in every layer."""
     for added in range(1, wider + 1):
         for layer, width in enumerate(net.hidden):
@@ -50,10 +50,10 @@ def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Widening]:
                 inside: list[Exact | None] = [even] * (added + 1)
                 outside: list[Exact | None] = [Fraction(3, 2), *[Fraction(-1, 2 * added)] * added]
                 for family, shares in (("inside", inside), ("outside", outside)):
-                    yield Widening(
+                    yield Trial(
                         f"replicate {family}", layer, unit, added, Replicate(layer, unit, shares)
                     )
-            yield Widening("null units", layer, None, added, NullUnits(layer, [null_bias] * added))
+            yield Trial("null units", layer, None, added, NullUnits(layer, [null_bias] * added))
 
 
 def output_change(point: EmbeddedPoint, probes: int = 256) -> float:
@@ -68,7 +68,7 @@ def output_change(point: EmbeddedPoint, probes: int = 256) -> float:
 
 
 def embedded_row(
-    name: str, source: str, widening: Widening, point: EmbeddedPoint, verdict: Verdict
+    name: str, source: str, widening: Trial, point: EmbeddedPoint, verdict: Verdict
 ) -> dict[str, Any]:
     """The record of one embedding: what the law predicts beside what the wide network measures."""
     wide = point.materialize()
@@ -88,9 +88,11 @@ def embedded_row(
         "gradient_norm": wide.gradient_norm,
         "dense_inertia": dense_inertia(wide),
     }
-    direction = verdict.descent_direction
+    direction, net = verdict.descent_direction, wide.problem.net
     row["curvature_measured"] = (
-        None if direction is None else second_difference(wide, point.problem.net.flatten(direction))
+        None
+        if direction is None
+        else second_difference(wide.problem, net.flatten(wide.params), net.flatten(direction))
     )
     return row
 
@@ -100,21 +102,3 @@ def dense_inertia(wide: Point) -> list[int] | None:
     if wide.problem.net.parameter_count > DENSE_CHECK:
         return None
     return list(Evidence(wide, 1e-10).spectrum.count())
-
-
-def second_difference(point: Point, direction: Tensor) -> float:
-    """The second derivative of the risk along a unit direction, from the risk alone.
-
-    The step is the one of three whose neighbours agree best with it.
-    """
-    net = point.problem.net
-    at = net.flatten(point.params)
-    steps = torch.tensor([1e-4, 3e-4, 1e-3, 3e-3, 1e-2], dtype=at.dtype) * max(
-        1.0, float(at.abs().max()) ** 0.5
-    )
-    offsets = torch.cat([steps, -steps])
-    risks = point.problem.risk(net.unflatten(at + offsets[:, None] * direction))
-    up, down = risks[: len(steps)], risks[len(steps) :]
-    estimates = (up + down - 2 * point.problem.risk(point.params)) / steps.square()
-    spread = (estimates[1:-1] - estimates[:-2]).abs() + (estimates[1:-1] - estimates[2:]).abs()
-    return float(estimates[1:-1][spread.argmin()])

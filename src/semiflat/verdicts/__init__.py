@@ -1,6 +1,7 @@
 """Verdicts: what kind of point it is, from which evidence, and how sure that is."""
 
 from semiflat.verdicts.dispatch import judge, judge_all
+from semiflat.verdicts.escape import Escape, escape
 from semiflat.verdicts.verdict import (
     Certainty,
     FlatDirections,
@@ -12,11 +13,13 @@ from semiflat.verdicts.verdict import (
 
 __all__ = [
     "Certainty",
+    "Escape",
     "FlatDirections",
     "Inertia",
     "Kind",
     "Margin",
     "Verdict",
+    "escape",
     "judge",
     "judge_all",
 ]
