@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from semiflat.embeddings.base import Composition, Condition, Embedding
+from semiflat.embeddings.base import Composition, Embedding
 from semiflat.embeddings.compatible import Compatible
+from semiflat.embeddings.conditions import Condition
+from semiflat.embeddings.constant_units import ConstantUnits
 from semiflat.embeddings.everywhere import GlobalNull, GlobalSplit
-from semiflat.embeddings.inactive import ConstantUnits, InactivePropagation, InactiveUnits
+from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.embeddings.null_units import NullUnits
+from semiflat.embeddings.propagation import InactivePropagation
 from semiflat.embeddings.replicate import Replicate
 from semiflat.embeddings.scaled import ScaledReplicate
 from semiflat.embeddings.split import Split

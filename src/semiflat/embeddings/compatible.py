@@ -9,24 +9,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from semiflat.embeddings.affine import AffineMap, Entries, places
-from semiflat.embeddings.base import Embedding, PointLike
+from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.compatible_conditions import (
     NULL,
-    Floats,
-    Groups,
     backward_weights,
     check_conditions,
     default_multipliers,
     outer,
     random_multipliers,
-    tangents,
 )
-from semiflat.embeddings.unit_map import Copies, Nulls, UnitMap
-from semiflat.embeddings.vectors import numbers
+from semiflat.embeddings.compatible_inputs import (
+    check_fits,
+    equal_shares,
+    random_shares,
+    read_groups,
+    read_matrices,
+    read_null_biases,
+    read_vectors,
+)
+from semiflat.embeddings.compatible_tangents import tangents
+from semiflat.embeddings.conditions import PointLike
+from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.unit_runs import Copies, Nulls
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
@@ -76,18 +83,18 @@ class Compatible(Embedding):
         net: MLP | None = None,
     ) -> None:
         self.widths = MLP(widths).widths
-        self.groups = _groups(self.widths, index_map)
+        self.groups = read_groups(self.widths, index_map)
         self.net = net
-        given = None if alpha is None else _matrices(alpha, self.widths)
-        backward = None if beta is None else _vectors("beta", beta, self.groups)
+        given = None if alpha is None else read_matrices(alpha, self.widths)
+        backward = None if beta is None else read_vectors("beta", beta, self.groups)
         if given is None:
-            backward = backward or [_equal(group) for group in self.groups]
+            backward = backward or [equal_shares(group) for group in self.groups]
             given = default_multipliers(self.groups, backward, self.widths)
         elif backward is None:
             backward = backward_weights(self.groups, given)
         check_conditions(self.groups, given, backward)
         self.alpha, self.beta = given, backward
-        self.null_biases = _null_biases(null_biases, self.groups)
+        self.null_biases = read_null_biases(null_biases, self.groups)
 
     @classmethod
     def random(
@@ -113,14 +120,14 @@ class Compatible(Embedding):
         """
         generator = np.random.default_rng(seed)
         wide = MLP(widths).widths
-        _fits(net, wide)
+        check_fits(net, wide)
         if index_map is None:
             index_map = [
                 [*range(narrow), *generator.integers(-1, narrow, size=width - narrow).tolist()]
                 for narrow, width in zip(net.hidden, wide[1:-1], strict=True)
             ]
-        groups = _groups(wide, index_map)
-        beta = [_random_shares(group, generator, scale) for group in groups]
+        groups = read_groups(wide, index_map)
+        beta = [random_shares(group, generator, scale) for group in groups]
         alpha = random_multipliers(groups, beta, wide, generator, scale)
         biases = [
             scale * generator.standard_normal(int((group.index == NULL).sum())) * net.biases[layer]
@@ -146,7 +153,7 @@ class Compatible(Embedding):
         return widening.followed_by(self._affine(net))
 
     def _check(self, net: MLP) -> None:
-        _fits(net, self.widths)
+        check_fits(net, self.widths)
         for layer, group in enumerate(self.groups):
             if group.size != net.hidden[layer]:
                 raise InputError(
@@ -258,120 +265,3 @@ class Compatible(Embedding):
     def __repr__(self) -> str:
         shown = self.index_map if sum(self.widths) <= 24 else "…"
         return f"Compatible(widths={list(self.widths)}, index_map={shown})"
-
-
-def _groups(widths: tuple[int, ...], index_map: Sequence[Sequence[int | None]]) -> list[Groups]:
-    if len(index_map) != len(widths) - 2:
-        raise InputError(
-            f"index_map has {len(index_map)} lists, but widths {list(widths)} have "
-            f"{len(widths) - 2} hidden layer(s); give one list for each"
-        )
-    groups = []
-    for layer, sources in enumerate(index_map):
-        if len(sources) != widths[layer + 1]:
-            raise InputError(
-                f"index map of hidden layer {layer} has {len(sources)} entries; the wide layer has "
-                f"{widths[layer + 1]} units, and each needs one"
-            )
-        index: NDArray[np.int64] = np.array(
-            [NULL if s is None else s for s in sources], dtype=np.int64
-        )
-        if (index < NULL).any():
-            unit = int((index < NULL).argmax())
-            raise InputError(
-                f"index map of hidden layer {layer}: unit {unit} has source {int(index[unit])}; give a "
-                "narrow unit from 0, or None for a null unit"
-            )
-        size = int(index.max()) + 1
-        missing = sorted(set(range(size)) - set(index.tolist()))
-        if missing or size == 0:
-            raise InputError(
-                f"index map of hidden layer {layer} is not total: no wide unit copies narrow unit "
-                f"{missing[0] if missing else 0}; every narrow unit needs at least one copy"
-            )
-        groups.append(Groups(index, size))
-    return groups
-
-
-def _fits(net: MLP, widths: tuple[int, ...]) -> None:
-    if len(widths) != len(net.widths) or (widths[0], widths[-1]) != (net.inputs, net.outputs):
-        raise InputError(
-            f"widths {list(widths)} do not fit a network of widths {list(net.widths)}: as many layers, "
-            "and the same input and output, are needed"
-        )
-    for layer, (narrow, wide) in enumerate(zip(net.hidden, widths[1:-1], strict=True)):
-        if wide < narrow:
-            raise InputError(
-                f"hidden layer {layer} would shrink from {narrow} to {wide} units; give at least "
-                f"{narrow}"
-            )
-
-
-def _matrices(alpha: Sequence[Any], widths: tuple[int, ...]) -> list[Floats]:
-    if len(alpha) != len(widths) - 1:
-        raise InputError(
-            f"alpha has {len(alpha)} matrices, but there are {len(widths) - 1} linear layers"
-        )
-    found = []
-    for layer, given in enumerate(alpha):
-        matrix = numbers(f"alpha[{layer}]", given, 2).numpy()
-        if matrix.shape != (widths[layer + 1], widths[layer]):
-            raise InputError(
-                f"alpha[{layer}] has shape {matrix.shape}; linear layer {layer} of the wide network "
-                f"needs {(widths[layer + 1], widths[layer])}"
-            )
-        found.append(matrix)
-    return found
-
-
-def _vectors(name: str, given: Sequence[Any], groups: list[Groups]) -> list[Floats]:
-    if len(given) != len(groups):
-        raise InputError(
-            f"{name} has {len(given)} lists, but there are {len(groups)} hidden layers"
-        )
-    found = []
-    for layer, (values, group) in enumerate(zip(given, groups, strict=True)):
-        filled = [0.0 if value is None else value for value in values]
-        vector = numbers(f"{name}[{layer}]", filled, 1).numpy()
-        if len(vector) != len(group.index):
-            raise InputError(
-                f"{name}[{layer}] has {len(vector)} entries; the wide layer has {len(group.index)} "
-                "units, and each needs one (anything at null units)"
-            )
-        vector[group.index == NULL] = 0
-        found.append(vector)
-    return found
-
-
-def _null_biases(given: Sequence[Any] | None, groups: list[Groups]) -> list[Floats]:
-    counts = [int((group.index == NULL).sum()) for group in groups]
-    if given is None:
-        return [np.zeros(count) for count in counts]
-    if len(given) != len(groups):
-        raise InputError(
-            f"null_biases has {len(given)} lists, but there are {len(groups)} hidden layers"
-        )
-    found = []
-    for layer, (values, count) in enumerate(zip(given, counts, strict=True)):
-        vector = numbers(f"null_biases[{layer}]", values, 1).numpy()
-        if len(vector) != count:
-            raise InputError(
-                f"null_biases[{layer}] has {len(vector)} entries, but the index map has {count} null "
-                "unit(s) there"
-            )
-        found.append(vector)
-    return found
-
-
-def _equal(group: Groups) -> Floats:
-    shares: Floats = 1.0 / group.counts[group.index.clip(min=0)]
-    return np.where(group.index == NULL, 0.0, shares)
-
-
-def _random_shares(group: Groups, generator: np.random.Generator, scale: float) -> Floats:
-    drawn = scale * generator.standard_normal(len(group.index))
-    drawn[group.index == NULL] = 0
-    source = group.index.clip(min=0)
-    missing = 1 - np.bincount(source, weights=drawn, minlength=group.size)
-    shares: Floats = drawn + (missing / group.counts)[source]
-    return np.where(group.index == NULL, 0.0, shares)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.embeddings.unit_map import Copies, Nulls, UnitMap
+from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.unit_runs import Copies, Nulls
 from semiflat.embeddings.vectors import zeros
 from semiflat.networks import MLP, Params, bias_key, weight_key
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from semiflat.embeddings.base import Embedding, PointLike
+from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.compatible import Compatible
 from semiflat.embeddings.compatible_conditions import Floats
+from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, fraction
 from semiflat.embeddings.null_units import NullUnits
 from semiflat.embeddings.widening import Widening

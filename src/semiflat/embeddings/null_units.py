@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from semiflat.embeddings.base import Embedding, PointLike
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show_runs
-from semiflat.embeddings.unit_map import Nulls
+from semiflat.embeddings.unit_runs import Nulls
 from semiflat.embeddings.vectors import rows_of
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError

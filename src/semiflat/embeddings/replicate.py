@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semiflat.embeddings.base import Condition, Embedding, PointLike, critical_where
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.conditions import Condition, PointLike, critical_where
 from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
 from semiflat.embeddings.vectors import numbers, rows_of, zeros
 from semiflat.embeddings.widening import Widening, constants

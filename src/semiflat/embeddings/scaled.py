@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semiflat.embeddings.base import Embedding, PointLike
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, fraction, show, show_runs
 from semiflat.embeddings.vectors import rows_of
 from semiflat.embeddings.widening import Widening

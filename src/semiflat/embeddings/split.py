@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from semiflat.embeddings.base import Condition, Embedding, critical_where
+from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.conditions import Condition, critical_where
 from semiflat.embeddings.exact import Exact, fraction, show
 from semiflat.embeddings.vectors import numbers, zeros
 from semiflat.embeddings.widening import Widening, constants

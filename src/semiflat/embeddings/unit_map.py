@@ -18,36 +18,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from semiflat.activations import Activation
 from semiflat.embeddings.affine import AffineMap, Entries, places
 from semiflat.embeddings.exact import Run
+from semiflat.embeddings.unit_axes import Axis, Factors, own, repeat
+from semiflat.embeddings.unit_runs import ONE, Copies, LayerMap, Nulls
 from semiflat.networks import MLP, Params, bias_key, weight_key
-
-ONE = Fraction(1)
-
-
-@dataclass(frozen=True)
-class Copies:
-    """A run of wide units: copies of unit ``source``, each with the share ``weight`` (λ)."""
-
-    source: int
-    weight: Fraction
-    count: int = 1
-    scale: Fraction = ONE
-
-
-@dataclass(frozen=True)
-class Nulls:
-    """A run of null units: incoming weights 0, bias ``bias``, outgoing weights 0 (Z22 Def. 4.3)."""
-
-    bias: Fraction
-    count: int = 1
-
-
-LayerMap = tuple[Copies | Nulls, ...]
 
 
 @dataclass(frozen=True)
@@ -199,16 +178,20 @@ class UnitMap:
 
     def parameters(self, net: MLP, params: Params) -> Params:
         """The wide parameters ``Aθ + c``; batch axes are kept."""
-        wide = self._spread(net, params, _Axis.tangent_rows, _Axis.tangent_columns)
+        wide = self._spread(net, params, Axis.tangent_rows, Axis.tangent_columns)
         for layer, runs in enumerate(self.layers):
             if any(isinstance(run, Nulls) for run in runs) and net.biases[layer]:
-                axis = _Axis.of(runs, net, layer, params[weight_key(layer)].dtype)
-                wide[bias_key(layer)] += _repeat(axis.alpha, -1, axis.counts)
+                axis = self._axis(net, layer, params[weight_key(layer)].dtype)
+                wide[bias_key(layer)] += repeat(axis.alpha, -1, axis.counts)
         return wide
 
-    def tangent(self, net: MLP, vector: Params) -> Params:
-        """The linear part ``A v``: a direction at the narrow point as one at the wide point."""
-        return self._spread(net, vector, _Axis.tangent_rows, _Axis.tangent_columns)
+    def tangent(self, net: MLP, vector: Params, out: Params | None = None) -> Params:
+        """The linear part ``A v``: a direction at the narrow point as one at the wide point.
+
+        Args:
+            out: tensors to write it to.
+        """
+        return self._spread(net, vector, Axis.tangent_rows, Axis.tangent_columns, out)
 
     def gradient(self, net: MLP, gradient: Params) -> Params:
         """The wide gradient at the image of a point, from the narrow one.
@@ -217,7 +200,7 @@ class UnitMap:
         ``s σ(z)`` or ``κ − σ(z)``. A null unit's outgoing weights see σ(α) times the next bias's
         gradient.
         """
-        return self._spread(net, gradient, _Axis.gradient_rows, _Axis.gradient_columns)
+        return self._spread(net, gradient, Axis.gradient_rows, Axis.gradient_columns)
 
     def adjoint(self, net: MLP, covector: Params) -> Params:
         """``Aᵀ g``: what a covector at the wide point says of the narrow parameters."""
@@ -226,12 +209,12 @@ class UnitMap:
             weight = covector[weight_key(layer)]
             bias = covector.get(bias_key(layer))
             if layer < net.depth - 1:
-                axis = _Axis.of(self.layers[layer], net, layer, weight.dtype)
+                axis = self._axis(net, layer, weight.dtype)
                 weight = axis.collect(weight, -2, axis.tangent_rows(), net.widths[layer + 1])
                 if bias is not None:
                     bias = axis.collect(bias, -1, axis.tangent_rows(), net.widths[layer + 1])
             if layer > 0:
-                below = _Axis.of(self.layers[layer - 1], net, layer - 1, weight.dtype)
+                below = self._axis(net, layer - 1, weight.dtype)
                 weight = below.collect(weight, -1, below.shares_out(), net.widths[layer])
                 if bias is not None and below.constants.any():
                     weight = weight - bias[..., None] * below.shift(net.widths[layer])
@@ -243,11 +226,11 @@ class UnitMap:
     def rescaled(self, net: MLP, wide: Params) -> Params:
         """The wide vector of copies without scales, as one of the copies with them."""
         out = dict(wide)
-        for layer, runs in enumerate(self.layers):
+        for layer in range(len(self.layers)):
             dtype = wide[weight_key(layer)].dtype
-            axis = _Axis.of(runs, net, layer, dtype)
-            scale = _repeat(torch.where(axis.source < 0, 1.0, axis.scale), -1, axis.counts)
-            constant = _repeat(torch.where(axis.source < 0, 0.0, axis.constants), -1, axis.counts)
+            axis = self._axis(net, layer, dtype)
+            scale = repeat(torch.where(axis.source < 0, 1.0, axis.scale), -1, axis.counts)
+            constant = repeat(torch.where(axis.source < 0, 0.0, axis.constants), -1, axis.counts)
             out[weight_key(layer)] = out[weight_key(layer)] * scale[:, None]
             if net.biases[layer]:
                 out[bias_key(layer)] = out[bias_key(layer)] * scale
@@ -263,12 +246,12 @@ class UnitMap:
         entries = Entries(net, wide_net)
         here, there = places(net), places(wide_net)
         for layer in range(net.depth):
-            rows = _Factors.outside(net.outputs)
+            rows = Factors.outside(net.outputs)
             if layer < net.depth - 1:
-                rows = _Factors.of(self.layers[layer], net, layer)
-            columns = _Factors.outside(net.inputs)
+                rows = Factors.of(self._axis(net, layer, torch.float64))
+            columns = Factors.outside(net.inputs)
             if layer > 0:
-                columns = _Factors.of(self.layers[layer - 1], net, layer - 1)
+                columns = Factors.of(self._axis(net, layer - 1, torch.float64))
             weights = here[weight_key(layer)][rows.source[:, None], columns.source]
             values = rows.incoming[:, None] * columns.outgoing
             entries.add(there[weight_key(layer)], weights, values)
@@ -280,163 +263,47 @@ class UnitMap:
                 entries.c[biases] = rows.alpha
         return entries.build()
 
+    def _axis(self, net: MLP, layer: int, dtype: torch.dtype) -> Axis:
+        """A layer's runs as tensors, made once: a million runs take a second."""
+        key = layer, net.activations[layer], dtype
+        if key not in self._axes:
+            self._axes[key] = Axis.of(self.layers[layer], net, layer, dtype)
+        return self._axes[key]
+
+    @cached_property
+    def _axes(self) -> dict[tuple[int, Activation, torch.dtype], Axis]:
+        return {}
+
     def _spread(
         self,
         net: MLP,
         narrow: Params,
-        rows: Callable[[_Axis], Tensor],
-        columns: Callable[[_Axis, Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+        rows: Callable[[Axis], Tensor],
+        columns: Callable[[Axis, Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+        out: Params | None = None,
     ) -> Params:
         wide: Params = {}
+        into: Params = out or {}
         for layer in range(net.depth):
             weight, bias = narrow[weight_key(layer)], narrow.get(bias_key(layer))
             below = above = None
             if layer > 0:
-                below = _Axis.of(self.layers[layer - 1], net, layer - 1, weight.dtype)
+                below = self._axis(net, layer - 1, weight.dtype)
                 weight, bias = columns(below, weight, bias)
             if layer < net.depth - 1:
-                above = _Axis.of(self.layers[layer], net, layer, weight.dtype)
+                above = self._axis(net, layer, weight.dtype)
                 chosen, factor = above.source.clamp(min=0), rows(above)
                 weight = weight.index_select(-2, chosen) * factor[:, None]
                 bias = None if bias is None else bias.index_select(-1, chosen) * factor
             # Everything so far has one entry a run; each array is written at its full size once.
+            target = into.get(weight_key(layer))
             if below is not None:
-                weight = _repeat(weight, -1, below.counts)
+                weight = repeat(weight, -1, below.counts, target if above is None else None)
             if above is not None:
-                weight = _repeat(weight, -2, above.counts)
-                bias = None if bias is None else _repeat(bias, -1, above.counts)
-            wide[weight_key(layer)] = _own(weight, narrow)
+                weight = repeat(weight, -2, above.counts, target)
+                if bias is not None:
+                    bias = repeat(bias, -1, above.counts, into.get(bias_key(layer)))
+            wide[weight_key(layer)] = own(weight, narrow, target)
             if bias is not None:
-                wide[bias_key(layer)] = _own(bias, narrow)
+                wide[bias_key(layer)] = own(bias, narrow, into.get(bias_key(layer)))
         return wide
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """A layer's runs as tensors, one entry a run; ``source`` is −1 for null units."""
-
-    source: Tensor
-    share: Tensor
-    scale: Tensor
-    alpha: Tensor
-    constants: Tensor
-    counts: list[int]
-
-    @classmethod
-    def of(cls, runs: LayerMap, net: MLP, layer: int, dtype: torch.dtype) -> _Axis:
-        kappa = net.activations[layer].reflection or 0.0
-        copies = [run if isinstance(run, Copies) else None for run in runs]
-        alpha = torch.tensor(
-            [float(run.bias) if isinstance(run, Nulls) else 0.0 for run in runs], dtype=dtype
-        )
-        source = torch.tensor([-1 if run is None else run.source for run in copies])
-        mirrored = torch.tensor([run is not None and run.scale < 0 for run in copies])
-        return cls(
-            source,
-            torch.tensor(
-                [0.0 if run is None else float(run.weight) for run in copies], dtype=dtype
-            ),
-            torch.tensor([1.0 if run is None else float(run.scale) for run in copies], dtype=dtype),
-            alpha,
-            # What a unit hands on besides a multiple of its source.
-            torch.where(
-                source < 0,
-                net.activations[layer].function(alpha),
-                torch.where(mirrored, kappa, 0.0).to(dtype),
-            ),
-            [run.count for run in runs],
-        )
-
-    def tangent_rows(self) -> Tensor:
-        """Factors of the incoming weights."""
-        return torch.where(self.source < 0, 0.0, self.scale)
-
-    def shares_out(self) -> Tensor:
-        """Factors of the outgoing weights."""
-        return self.share / self.scale
-
-    def shift(self, width: int) -> Tensor:
-        """What the outgoing weights of each source add to the bias above, (width,)."""
-        total = self.constants.new_zeros(width)
-        counts = torch.tensor(self.counts, dtype=self.share.dtype)
-        values = torch.where(self.source < 0, 0.0, self.shares_out() * self.constants * counts)
-        return total.index_add(0, self.source.clamp(min=0), values)
-
-    def tangent_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Weights out of the layer and the bias above, as the wide network has them."""
-        if bias is not None and bool(self.constants.any()):
-            bias = bias - weight @ self.shift(weight.shape[-1])
-        return weight.index_select(-1, self.source.clamp(min=0)) * self.shares_out(), bias
-
-    def gradient_rows(self) -> Tensor:
-        """Factors of the error that reaches the units."""
-        return self.share / self.scale
-
-    def gradient_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Gradients of the weights out of the layer: what they are fed with is scaled and shifted."""
-        out = weight.index_select(-1, self.source.clamp(min=0)) * self.tangent_rows()
-        if bias is not None and bool(self.constants.any()):
-            out = out + bias[..., None] * self.constants
-        return out, bias
-
-    def collect(self, wide: Tensor, dim: int, factor: Tensor, width: int) -> Tensor:
-        """The sum over the copies of each source, each times its factor."""
-        counts = torch.tensor(self.counts)
-        index = self.source.clamp(min=0).repeat_interleave(counts)
-        factor = factor.repeat_interleave(counts)
-        shape = list(wide.shape)
-        shape[dim] = width
-        terms = wide * (factor[:, None] if dim == -2 else factor)
-        return wide.new_zeros(shape).index_add_(wide.ndim + dim, index, terms)
-
-
-@dataclass(frozen=True)
-class _Factors:
-    """A layer's units one by one, as NumPy arrays."""
-
-    source: np.ndarray
-    incoming: np.ndarray
-    outgoing: np.ndarray
-    constants: np.ndarray
-    alpha: np.ndarray
-
-    @classmethod
-    def of(cls, runs: LayerMap, net: MLP, layer: int) -> _Factors:
-        axis = _Axis.of(runs, net, layer, torch.float64)
-        constants = torch.where(axis.source < 0, 0.0, axis.constants)
-        values = (
-            axis.source.clamp(min=0),
-            axis.tangent_rows(),
-            axis.shares_out(),
-            constants,
-            axis.alpha,
-        )
-        return cls(*(np.repeat(value.numpy(), axis.counts) for value in values))
-
-    @classmethod
-    def outside(cls, width: int) -> _Factors:
-        one, zero = np.ones(width), np.zeros(width)
-        return cls(np.arange(width), one, one, zero, zero)
-
-
-def _repeat(compact: Tensor, dim: int, counts: list[int]) -> Tensor:
-    """Each entry along ``dim`` as often as its run is long, in one pass of writing."""
-    total = sum(counts)
-    if total == len(counts):
-        return compact
-    if total < 4 * len(counts):
-        index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        return compact.index_select(dim, index)
-    shape = list(compact.shape)
-    shape[dim] = total
-    out = compact.new_empty(shape)
-    start = 0
-    for k, count in enumerate(counts):
-        out.narrow(dim, start, count).copy_(compact.narrow(dim, k, 1))
-        start += count
-    return out
-
-
-def _own(tensor: Tensor, given: Params) -> Tensor:
-    """A tensor that shares no memory with what was given."""
-    return tensor.clone() if any(tensor is other for other in given.values()) else tensor

@@ -20,7 +20,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from semiflat.embeddings.affine import AffineMap, Entries, places
-from semiflat.embeddings.unit_map import Copies, UnitMap
+from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.unit_runs import Copies
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
 
@@ -133,11 +134,17 @@ class Widening:
         Args:
             vector: flat, ``(*batch, P_narrow)``, or shaped like the parameters; so is the result.
         """
-        if isinstance(vector, Tensor):
-            return self.wide.flatten(self.lift(self.net.unflatten(vector)))
-        self.net.check_params(vector)
+        if not isinstance(vector, Tensor):
+            self.net.check_params(vector)
+            return self._lift(vector, None)
+        size = self.wide.parameter_count
+        flat = torch.empty((*vector.shape[:-1], size), dtype=vector.dtype)
+        self._lift(self.net.unflatten(vector), self.wide.unflatten(flat))
+        return flat
+
+    def _lift(self, vector: Params, out: Params | None) -> Params:
         core = vector if self.core is None else self.core.tangent(vector)
-        return self.units.tangent(self.core_net, core)
+        return self.units.tangent(self.core_net, core, out)
 
     @overload
     def restrict(self, vector: Tensor) -> Tensor: ...

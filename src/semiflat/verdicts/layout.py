@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 
 from semiflat.embeddings.directions import WideDirection
-from semiflat.embeddings.unit_map import Copies, UnitMap
+from semiflat.embeddings.unit_map import UnitMap
+from semiflat.embeddings.unit_runs import Copies
 from semiflat.embeddings.vectors import zeros
 from semiflat.evidence import OnData
 from semiflat.networks import MLP, Params, bias_key, weight_key

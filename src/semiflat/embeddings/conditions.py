@@ -1,0 +1,91 @@
+"""What an embedding keeps only on a condition, and how the condition is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from semiflat.networks import Params
+from semiflat.problem import Problem
+
+if TYPE_CHECKING:
+    from semiflat.embeddings.base import Embedding
+
+
+class PointLike(Protocol):
+    """What the conditions of an embedding are checked on."""
+
+    @property
+    def problem(self) -> Problem:
+        """Network, data and loss."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+
+    @property
+    def gradient_norm(self) -> Any:
+        """``‖∇R‖∞``."""
+
+    def widened_by(self, embedding: Embedding) -> PointLike:
+        """The embedded point."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether a condition holds at a point: ``residual`` against ``limit``.
+
+    Attributes:
+        holds: the answer.
+        residual: what should be 0 (or below it).
+        limit: how large it may be.
+        text: the condition.
+    """
+
+    holds: bool
+    residual: float
+    limit: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A property that an embedding has at some points and data only.
+
+    Attributes:
+        text: the condition, as the papers write it.
+    """
+
+    text: str
+    measure: Callable[[PointLike], tuple[float, float]]
+
+    def check(self, point: PointLike) -> Checked:
+        """Whether it holds at a narrow point, on the data of its problem.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0]], [0.0, 1.0])
+        >>> zero = sf.Point(problem, problem.net.unflatten(sf.gradient(
+        ...     sf.Point(problem, problem.net.random_params(0))) * 0))
+        >>> sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality.check(zero).holds
+        False
+        """
+        residual, limit = self.measure(point)
+        return Checked(residual <= limit, residual, limit, self.text)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"this holds on a condition ({self.text}); ask condition.check(point).holds"
+        )
+
+
+def critical_where(text: str, embedding: Embedding) -> Condition:
+    """The condition that the embedded point is critical, told by its gradient."""
+
+    def measure(point: PointLike) -> tuple[float, float]:
+        narrow = float(point.gradient_norm)
+        wide = float(point.widened_by(embedding).gradient_norm)
+        # A critical point's own gradient is not 0 but rounding; the added entries may scale it.
+        return wide, max(1e-10, 100 * narrow)
+
+    return Condition(text, measure)
