@@ -17,6 +17,7 @@ from semiflat.embeddings.compatible_conditions import (
     NULL,
     backward_weights,
     check_conditions,
+    check_shares,
     default_multipliers,
     outer,
     random_multipliers,
@@ -87,6 +88,8 @@ class Compatible(Embedding):
         self.net = net
         given = None if alpha is None else read_matrices(alpha, self.widths)
         backward = None if beta is None else read_vectors("beta", beta, self.groups)
+        if backward is not None:
+            check_shares(self.groups, backward)
         if given is None:
             backward = backward or [equal_shares(group) for group in self.groups]
             given = default_multipliers(self.groups, backward, self.widths)

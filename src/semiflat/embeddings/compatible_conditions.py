@@ -83,10 +83,8 @@ def backward_weights(groups: list[Groups], alpha: list[Floats]) -> list[Floats]:
     return beta
 
 
-def check_conditions(groups: list[Groups], alpha: list[Floats], beta: list[Floats]) -> None:
-    """Raise :class:`InputError` naming the worst violated equation of Z22 Condition 1, if any."""
-    layers = outer(groups, alpha[0].shape[1], alpha[-1].shape[0])
-    weights = [np.ones(alpha[0].shape[1]), *beta, np.ones(alpha[-1].shape[0])]
+def check_shares(groups: list[Groups], beta: list[Floats]) -> None:
+    """Raise :class:`InputError` unless the β of the copies of each unit sum to 1."""
     for layer, (group, shares) in enumerate(zip(groups, beta, strict=True)):
         sums = group.members.T @ shares
         worst = int(np.abs(sums - 1).argmax())
@@ -95,6 +93,12 @@ def check_conditions(groups: list[Groups], alpha: list[Floats], beta: list[Float
                 f"backward weights of hidden layer {layer}: those of the copies of narrow unit {worst} "
                 f"sum to {sums[worst]:.12g}, not 1 (residual {sums[worst] - 1:.3g})"
             )
+
+
+def check_conditions(groups: list[Groups], alpha: list[Floats], beta: list[Floats]) -> None:
+    """Raise :class:`InputError` naming the worst violated equation of Z22 Condition 1, if any."""
+    layers = outer(groups, alpha[0].shape[1], alpha[-1].shape[0])
+    weights = [np.ones(alpha[0].shape[1]), *beta, np.ones(alpha[-1].shape[0])]
     for layer, matrix in enumerate(alpha):
         above, below = layers[layer + 1], layers[layer]
         size = max(1.0, float(np.abs(matrix).max()))

@@ -65,9 +65,8 @@ class Condition:
 
         >>> import semiflat as sf
         >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0]], [0.0, 1.0])
-        >>> zero = sf.Point(problem, problem.net.unflatten(sf.gradient(
-        ...     sf.Point(problem, problem.net.random_params(0))) * 0))
-        >>> sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality.check(zero).holds
+        >>> point = sf.Point(problem, problem.net.random_params(0))
+        >>> sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality.check(point).holds
         False
         """
         residual, limit = self.measure(point)
@@ -85,7 +84,7 @@ def critical_where(text: str, embedding: Embedding) -> Condition:
     def measure(point: PointLike) -> tuple[float, float]:
         narrow = float(point.gradient_norm)
         wide = float(point.widened_by(embedding).gradient_norm)
-        # A critical point's own gradient is not 0 but rounding; the added entries may scale it.
-        return wide, max(1e-10, 100 * narrow)
+        # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
+        return wide, max(1e-10, 100 * narrow) if narrow <= 1e-8 else 1e-10
 
     return Condition(text, measure)

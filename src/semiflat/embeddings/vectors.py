@@ -30,9 +30,8 @@ def numbers(name: str, given: Any, ndim: int) -> Tensor:
         InputError: if it is not an array of finite numbers with that many axes.
     """
     try:
-        array = np.array(
-            given.detach() if isinstance(given, Tensor) else given, dtype=np.float64, copy=True
-        )
+        plain = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+        array = np.asarray(plain, dtype=np.float64).copy()
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers: {error}") from None
     if array.ndim != ndim or not np.isfinite(array).all():
