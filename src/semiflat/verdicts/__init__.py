@@ -1,7 +1,7 @@
 """Verdicts: what kind of point it is, from which evidence, and how sure that is."""
 
 from semiflat.verdicts.dispatch import judge, judge_all
-from semiflat.verdicts.escape import Escape, escape
+from semiflat.verdicts.escapes import Escape, escape
 from semiflat.verdicts.verdict import (
     Certainty,
     FlatDirections,
