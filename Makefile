@@ -39,10 +39,13 @@ types: setup
 bench: setup
 	$(BIN)/python benchmarks/hessian.py
 	$(BIN)/python benchmarks/judge.py
+	$(BIN)/python benchmarks/embeddings.py
+	$(BIN)/python benchmarks/reduce.py
 	$(BIN)/python benchmarks/study.py
 
-# The docs are Markdown; every example in them is run.
+# The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
 docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_embeddings.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q docs README.md
 
 clean:

@@ -6,14 +6,17 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from semiflat._version import __version__
-from semiflat.cli.inputs import DataOptions, parse_hidden, parse_step, stored_point
+from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.progress import stages
+from semiflat.cli.steps import forms, parse_step
+from semiflat.embeddings import Composition, Embedding
 from semiflat.errors import InputError
 from semiflat.threads import threads
 
@@ -199,7 +202,7 @@ def widen(
         list[str],
         typer.Argument(
             metavar="STEP...",
-            help="replicate:LAYER:UNIT:λ,λ,… or null:LAYER:α,α,… in order; one λ may be 'rest'.",
+            help=f"Embeddings, in order; one λ or γ may be 'rest'. Forms: {forms()}.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
@@ -215,10 +218,11 @@ def widen(
     """
     from semiflat.checkpoints import save_point
 
-    embedding = parse_step(steps[0])
-    for step in steps[1:]:
-        embedding = embedding >> parse_step(step)
     narrow, source = stored_point(point, data, target, raw)
+    net = narrow.problem.net
+    embedding: Embedding = Composition([])
+    for step in steps:
+        embedding = embedding >> parse_step(step, embedding.widen(net))
     wide = embedding(narrow)
     save_point(wide, out, source)
     record = {
@@ -271,6 +275,56 @@ def judge(
         "loss": loaded.loss,
         **verdict.to_json(),
     }
+    _say(as_json, record, lines)
+
+
+@app.command()
+def reduce(
+    point: PointFile,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance",
+            help="Largest change of an output on the data, relative to their spread; 0: none.",
+        ),
+    ] = 0.0,
+    on_data: Annotated[
+        bool, typer.Option("--on-data", help="Drop units that are inactive on the data, too.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .safetensors file to write the result to.")
+    ] = None,
+    data: OptionalData = None,
+    target: Target = None,
+    raw: Raw = False,
+    as_json: Json = False,
+) -> None:
+    """Find the smallest network that computes the same, or nearly the same, function.
+
+    Example: semiflat reduce wide.safetensors --tolerance 0.01 --out small.safetensors
+    """
+    from semiflat.checkpoints import save_point
+    from semiflat.reduction import reduce as reduce_point
+    from semiflat.reduction import widths_by_tolerance
+
+    wide, source = stored_point(point, data, target, raw)
+    small = reduce_point(wide, tolerance, on_data)
+    if out is not None:
+        save_point(small.point, out, source)
+    table = widths_by_tolerance(wide)
+    record = {
+        "file": None if out is None else str(out),
+        "hidden": list(wide.problem.net.hidden),
+        "reduced": list(small.widths),
+        "bound": small.bound,
+        "loss": small.point.loss,
+        "merges": [asdict(merge) for merge in small.merges],
+        "effective_widths": [
+            {"tolerance": t, "hidden": list(widths), "bound": bound} for t, widths, bound in table
+        ],
+    }
+    lines = [f"hidden widths {record['hidden']} -> {record['reduced']}", str(small)]
+    lines += [f"  at tolerance {t:g}: {list(widths)}" for t, widths, _ in table]
     _say(as_json, record, lines)
 
 

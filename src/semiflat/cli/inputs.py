@@ -8,8 +8,7 @@ from typing import Any
 
 from semiflat.checkpoints import load_point
 from semiflat.data import Dataset, load_data
-from semiflat.embeddings import Embedding, NullUnits, Replicate
-from semiflat.errors import InputError, unknown_name
+from semiflat.errors import InputError
 from semiflat.points import Point
 
 
@@ -72,28 +71,3 @@ def parse_hidden(text: str) -> tuple[int, ...]:
             f"--hidden {text!r} is not a list of widths of at least 1; write 3, or 4,6 for two layers"
         )
     return widths
-
-
-def parse_step(text: str) -> Embedding:
-    """One embedding from ``replicate:LAYER:UNIT:λ,λ,…`` or ``null:LAYER:α,α,…``.
-
-    >>> parse_step("replicate:0:2:0.3,rest")
-    Replicate(layer=0, unit=2, weights=[0.3, 0.7])
-    """
-    name, *parts = text.split(":")
-    forms = {"replicate": "replicate:LAYER:UNIT:λ,λ,…", "null": "null:LAYER:α,α,…"}
-    if name not in forms:
-        raise unknown_name("embedding", name, forms)
-    try:
-        places = [int(part) for part in parts[:-1]]
-    except ValueError:
-        places = []
-    if len(places) != forms[name].count(":") - 1 or not parts[-1]:
-        raise InputError(
-            f"{text!r} is not of the form {forms[name]}, as in "
-            f"{'replicate:0:2:0.3,0.7' if name == 'replicate' else 'null:0:0.4'}"
-        )
-    values = parts[-1].split(",")
-    if name == "null":
-        return NullUnits(places[0], values)
-    return Replicate(places[0], places[1], [None if v == "rest" else v for v in values])

@@ -12,7 +12,7 @@ from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.compatible import Compatible
 from semiflat.embeddings.compatible_conditions import Floats
 from semiflat.embeddings.conditions import PointLike
-from semiflat.embeddings.exact import Exact, fraction
+from semiflat.embeddings.exact import Exact, fraction, show
 from semiflat.embeddings.null_units import NullUnits
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
@@ -82,7 +82,7 @@ class GlobalSplit(Embedding):
         return cls(entry["shares"])
 
     def __repr__(self) -> str:
-        return f"GlobalSplit(shares={[str(share) for share in self.shares]})"
+        return f"GlobalSplit(shares=[{', '.join(map(show, self.shares))}])"
 
 
 class GlobalNull(Embedding):
@@ -155,5 +155,7 @@ class GlobalNull(Embedding):
         return cls(entry["biases"])
 
     def __repr__(self) -> str:
-        (entry,) = self.to_json()
-        return f"GlobalNull(biases={entry['biases']})"
+        if not isinstance(self.biases[0], tuple):
+            return f"GlobalNull(biases={show(self.biases[0])})"
+        layers = (f"[{', '.join(map(show, layer))}]" for layer in self.biases)
+        return f"GlobalNull(biases=[{', '.join(layers)}])"

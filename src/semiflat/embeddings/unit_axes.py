@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -48,6 +49,16 @@ class Axis:
             [run.count for run in runs],
         )
 
+    @cached_property
+    def index(self) -> Tensor:
+        """The source of each run, 0 for null units, whose factors are 0."""
+        return self.source.clamp(min=0)
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether all factors of incoming weights are 1."""
+        return bool((self.tangent_rows() == 1).all())
+
     def tangent_rows(self) -> Tensor:
         """Factors of the incoming weights."""
         return torch.where(self.source < 0, 0.0, self.scale)
@@ -61,13 +72,13 @@ class Axis:
         total = self.constants.new_zeros(width)
         counts = torch.tensor(self.counts, dtype=self.share.dtype)
         values = torch.where(self.source < 0, 0.0, self.shares_out() * self.constants * counts)
-        return total.index_add(0, self.source.clamp(min=0), values)
+        return total.index_add(0, self.index, values)
 
     def tangent_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Weights out of the layer and the bias above, as the wide network has them."""
         if bias is not None and bool(self.constants.any()):
             bias = bias - weight @ self.shift(weight.shape[-1])
-        return weight.index_select(-1, self.source.clamp(min=0)) * self.shares_out(), bias
+        return weight.index_select(-1, self.index) * self.shares_out(), bias
 
     def gradient_rows(self) -> Tensor:
         """Factors of the error that reaches the units."""
@@ -75,7 +86,7 @@ class Axis:
 
     def gradient_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Gradients of the weights out of the layer: what they are fed with is scaled and shifted."""
-        out = weight.index_select(-1, self.source.clamp(min=0)) * self.tangent_rows()
+        out = weight.index_select(-1, self.index) * self.tangent_rows()
         if bias is not None and bool(self.constants.any()):
             out = out + bias[..., None] * self.constants
         return out, bias
@@ -83,7 +94,7 @@ class Axis:
     def collect(self, wide: Tensor, dim: int, factor: Tensor, width: int) -> Tensor:
         """The sum over the copies of each source, each times its factor."""
         counts = torch.tensor(self.counts)
-        index = self.source.clamp(min=0).repeat_interleave(counts)
+        index = self.index.repeat_interleave(counts)
         factor = factor.repeat_interleave(counts)
         shape = list(wide.shape)
         shape[dim] = width
@@ -117,6 +128,22 @@ class Factors:
     def outside(cls, width: int) -> Factors:
         one, zero = np.ones(width), np.zeros(width)
         return cls(np.arange(width), one, one, zero, zero)
+
+
+def select(
+    tensor: Tensor, dim: int, index: Tensor, factor: Tensor | None, out: Tensor | None
+) -> Tensor:
+    """``tensor`` at ``index`` along ``dim``, times ``factor``; written to ``out`` if that fits."""
+    shape = list(tensor.shape)
+    shape[dim] = len(index)
+    if out is not None and list(out.shape) == shape and not tensor.requires_grad:
+        picked = torch.index_select(tensor, dim, index, out=out)
+    else:
+        picked = tensor.index_select(dim, index)
+    if factor is None:
+        return picked
+    shaped = factor[:, None] if dim == -2 else factor
+    return picked * shaped if picked.requires_grad else picked.mul_(shaped)
 
 
 def repeat(compact: Tensor, dim: int, counts: list[int], out: Tensor | None = None) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from semiflat.activations import Activation
 from semiflat.embeddings.affine import AffineMap, Entries, places
 from semiflat.embeddings.exact import Run
-from semiflat.embeddings.unit_axes import Axis, Factors, own, repeat
+from semiflat.embeddings.unit_axes import Axis, Factors, own, repeat, select
 from semiflat.embeddings.unit_runs import ONE, Copies, LayerMap, Nulls
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
@@ -178,7 +178,7 @@ class UnitMap:
 
     def parameters(self, net: MLP, params: Params) -> Params:
         """The wide parameters ``Aθ + c``; batch axes are kept."""
-        wide = self._spread(net, params, Axis.tangent_rows, Axis.tangent_columns)
+        wide = self._spread(net, params, _scales, Axis.tangent_columns)
         for layer, runs in enumerate(self.layers):
             if any(isinstance(run, Nulls) for run in runs) and net.biases[layer]:
                 axis = self._axis(net, layer, params[weight_key(layer)].dtype)
@@ -191,7 +191,7 @@ class UnitMap:
         Args:
             out: tensors to write it to.
         """
-        return self._spread(net, vector, Axis.tangent_rows, Axis.tangent_columns, out)
+        return self._spread(net, vector, _scales, Axis.tangent_columns, out)
 
     def gradient(self, net: MLP, gradient: Params) -> Params:
         """The wide gradient at the image of a point, from the narrow one.
@@ -278,7 +278,7 @@ class UnitMap:
         self,
         net: MLP,
         narrow: Params,
-        rows: Callable[[Axis], Tensor],
+        rows: Callable[[Axis], Tensor | None],
         columns: Callable[[Axis, Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
         out: Params | None = None,
     ) -> Params:
@@ -290,20 +290,26 @@ class UnitMap:
             if layer > 0:
                 below = self._axis(net, layer - 1, weight.dtype)
                 weight, bias = columns(below, weight, bias)
+            target, target_bias = into.get(weight_key(layer)), into.get(bias_key(layer))
             if layer < net.depth - 1:
                 above = self._axis(net, layer, weight.dtype)
-                chosen, factor = above.source.clamp(min=0), rows(above)
-                weight = weight.index_select(-2, chosen) * factor[:, None]
-                bias = None if bias is None else bias.index_select(-1, chosen) * factor
+                factor = rows(above)
+                direct = target if below is None else None
+                weight = select(weight, -2, above.index, factor, direct)
+                if bias is not None:
+                    bias = select(bias, -1, above.index, factor, target_bias)
             # Everything so far has one entry a run; each array is written at its full size once.
-            target = into.get(weight_key(layer))
             if below is not None:
                 weight = repeat(weight, -1, below.counts, target if above is None else None)
             if above is not None:
                 weight = repeat(weight, -2, above.counts, target)
                 if bias is not None:
-                    bias = repeat(bias, -1, above.counts, into.get(bias_key(layer)))
+                    bias = repeat(bias, -1, above.counts, target_bias)
             wide[weight_key(layer)] = own(weight, narrow, target)
             if bias is not None:
-                wide[bias_key(layer)] = own(bias, narrow, into.get(bias_key(layer)))
+                wide[bias_key(layer)] = own(bias, narrow, target_bias)
         return wide
+
+
+def _scales(axis: Axis) -> Tensor | None:
+    return None if axis.plain else axis.tangent_rows()

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from semiflat.report import checks, numbers, sentences, words
+from semiflat.report.effective import effective_widths
 from semiflat.report.traps import family_names, most_added, narrow_points, rows
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def _context(record: Row, figures: list[Figure]) -> Row:
         "narrow": narrow,
         "families": family_names(record),
         "most_added": most_added(record),
+        "effective": effective_widths(record),
+        "effective_tolerance": record["settings"].get("effective_tolerance"),
         "groups": checks.groups(record),
         "check": checks.check_sentence(record),
         "disagreements": checks.disagreements(record),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semiflat.points import EmbeddedPoint
+from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, run_search
 from semiflat.verdicts import Verdict
 
@@ -42,8 +43,8 @@ class Escape:
     line: tuple[Tensor, Tensor]
     end: CriticalPoint
 
-    def row(self, name: str) -> dict[str, Any]:
-        """The record of the escape."""
+    def row(self, name: str, tolerance: float) -> dict[str, Any]:
+        """The record of the escape; the effective width is told at that tolerance."""
         return {
             "name": name,
             "source": self.saddle.source,
@@ -52,6 +53,7 @@ class Escape:
             "family": self.saddle.family,
             "added": self.saddle.added,
             "widths": list(self.saddle.point.problem.net.widths),
+            "effective_hidden": list(reduce(self.end, tolerance).widths),
             "curvature": self.saddle.verdict.curvature,
             "loss_before": self.saddle.point.loss,
             "loss_after": self.end.loss,

@@ -168,7 +168,8 @@ class Study:
             for escape in batch:
                 name = f"x{len(escapes)}"
                 escapes.append(escape)
-                self.record["escapes"].append(escape.row(name))
+                row = escape.row(name, self.settings.effective_tolerance)
+                self.record["escapes"].append(row)
                 self._save(name, escape.end)
             self._write()
         for escape in _steepest_escapes(escapes):

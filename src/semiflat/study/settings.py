@@ -24,6 +24,8 @@ class Settings:
             more than 100 parameters and a step costs that much more.
         escape_iterations: steps of one run from a strict saddle.
         null_bias: bias of the null units.
+        effective_tolerance: how much an output may change, relative to the outputs' spread, where the
+            effective width of a trained wide network is told.
     """
 
     hidden: tuple[int, ...] = (3,)
@@ -35,6 +37,7 @@ class Settings:
     max_iterations: int | None = None
     escape_iterations: int = 300
     null_bias: float = 0.5
+    effective_tolerance: float = 0.01
 
     def __post_init__(self) -> None:
         activation(self.activation)
