@@ -9,6 +9,7 @@ import torch
 
 import semiflat as sf
 from semiflat.cli.app import _run, app
+from semiflat.cli.steps import FORMS
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,22 @@ def test_unusable_input_is_one_clear_line(capsys, tmp_path, monkeypatch, argumen
         (["replicate:0:0:"], "not of the form"),
         (["null:0:"], "not of the form"),
         (["nul:0:1"], "did you mean 'null'"),
+        (["scaled:0:0:2,0.5:0.25,rest"], "positively homogeneous"),
+        (["scaled:0:0:-1:1"], "must be above 0"),
+        (["scaled:0:0:rest:1"], "'rest' cannot stand"),
+        (["inactive:0"], "not of the form"),
+        (["inactive:0:x"], "not of the form inactive:LAYER:COUNT[:v,v,…]"),
+        (["inactive:0:2:1,2,3"], "expected M = 1"),
+        (["propagation:0:1,2"], "expected D = 3"),
+        (["propagation:0:1,2;3"], "not an array of numbers"),
+        (["constant:0:1:1;2"], "give one of each"),
+        (["compatible:0"], "whole number of at least 1"),
+        (["compatible:2,2"], "as many layers"),
+        (["split-all:1,1"], "must sum to 1"),
+        (["null-all"], "not of the form"),
+        (["permute:0:1,2"], "not a permutation"),
+        (["rescale:0:0:2"], "positively homogeneous"),
+        (["reflect:0:4"], "unit 4 does not exist"),
     ],
 )
 def test_unusable_steps(capsys, found, tmp_path, steps, message):
@@ -147,6 +164,55 @@ def test_unusable_steps(capsys, found, tmp_path, steps, message):
     err = refused(capsys, "widen", found / "p0.safetensors", *steps, "--out", target)
     assert message in err
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_step_works(capsys, tmp_path, name):
+    """Each example of the help, on a network it fits."""
+    activation = "relu" if name in ("scaled", "rescale") else "tanh"
+    hidden = [3, 3] if name == "compatible" else [3]
+    net = sf.MLP([2, *hidden, 1], activation)
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    np.savez(tmp_path / "d.npz", X=X, y=X[:, 0])
+    problem = sf.Problem(net, X, X[:, 0])
+    sf.save_point(
+        sf.Point(problem, net.random_params(0)),
+        tmp_path / "p.safetensors",
+        {"source": str(tmp_path / "d.npz"), "standardise": False},
+    )
+    wide = tmp_path / "wide.safetensors"
+    step = FORMS[name].example
+    code, out, err = run(capsys, "widen", tmp_path / "p.safetensors", step, "--out", wide, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["loss"] == pytest.approx(float(problem.risk(net.random_params(0))), rel=1e-12)
+    code, out, _ = run(capsys, "judge", wide, "--json")
+    assert code == 0
+    assert sum(json.loads(out)["inertia"]) == sf.MLP(record["widths"]).parameter_count
+
+
+def test_reduce_leads_back_to_the_narrow_network(capsys, found, tmp_path):
+    wide, small = tmp_path / "wide.safetensors", tmp_path / "small.safetensors"
+    steps = ["replicate:0:0:0.3,rest", "null:0:0.4", "permute:0:2,0,1"]
+    assert run(capsys, "widen", found / "p0.safetensors", *steps, "--out", wide)[0] == 0
+    code, out, _ = run(capsys, "reduce", wide, "--out", small, "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert (record["hidden"], record["reduced"], record["bound"]) == ([3], [1], 0.0)
+    assert record["effective_widths"][0]["hidden"] == [1]
+    assert {merge["rule"] for merge in record["merges"]} == {"twins", "constant"}
+    code, out, _ = run(capsys, "judge", small, "--json")
+    assert code == 0
+    assert json.loads(out)["widths"] == [2, 1, 1]
+    code, out, _ = run(capsys, "reduce", found / "p0.safetensors")
+    assert code == 0
+    assert "[1] -> [1]" in out
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan", "inf", "x"])
+def test_reduce_refuses_a_tolerance_that_is_none(capsys, found, tolerance):
+    err = refused(capsys, "reduce", found / "p0.safetensors", "--tolerance", tolerance)
+    assert "tolerance" in err
 
 
 def test_a_pickle_is_never_loaded(capsys, tmp_path):
@@ -227,4 +293,5 @@ def test_every_command_of_the_app_is_tested_here():
         "find",
         "widen",
         "judge",
+        "reduce",
     }
