@@ -96,11 +96,11 @@ def fed_with(point: PointLike, layer: int) -> Tensor:
     """``x̃`` of a hidden layer on the data, (N, D)."""
     net, h = point.problem.net, point.problem.X
     for below in range(layer):
-        z = h @ point.params[weight_key(below)].mT
+        h = h @ point.params[weight_key(below)].mT
         if net.biases[below]:
-            z = z + point.params[bias_key(below)]
-        h = net.activations[below].function(z)
-    return torch.cat([h, h.new_ones(len(h), 1)], dim=1) if net.biases[layer] else h
+            h = h + point.params[bias_key(below)][..., None, :]
+        h = net.activations[below].function(h)
+    return torch.cat([h, h.new_ones(*h.shape[:-1], 1)], dim=-1) if net.biases[layer] else h
 
 
 def shown(step: Embedding) -> str:

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 
 from semiflat.embeddings.compatible_conditions import NULL, Floats, Groups, outer
+from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
+
+LARGEST = 4000
+"""Multipliers and backward weights up to which tangents are found (a few seconds)."""
 
 
 def tangents(
@@ -26,6 +30,11 @@ def tangents(
     layers = outer(groups, net.inputs, net.outputs)
     wide = net.with_hidden(widths[1:-1])
     starts = np.cumsum([0, *(a.size for a in alpha), *(len(b) for b in beta)])
+    if starts[-1] > LARGEST:
+        raise InputError(
+            f"the tangents are found by dense algebra over {starts[-1]} multipliers and backward weights, "
+            f"and {LARGEST} is the most that is tried; degrees_of_freedom() gives the formula"
+        )
     equations: list[Floats] = []
     weights = [np.ones(net.inputs), *beta, np.ones(net.outputs)]
     for layer, matrix in enumerate(alpha):

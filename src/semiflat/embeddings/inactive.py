@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -180,10 +181,10 @@ class InactiveUnits(Embedding):
             return
         z = fed_with(point, self.layer) @ self.incoming.mT
         if not (z < 0).all():
-            sample, unit = divmod(int(z.argmax()), z.shape[1])
+            *_, sample, unit = np.unravel_index(int(z.argmax()), z.shape)
             raise InputError(
-                f"added unit {unit} is active: u·x̃ = {float(z[sample, unit]):.4g} on sample {sample}, "
-                "and inactive units need u·x̃ < 0 on every sample; lower its bias by more than that"
+                f"added unit {unit} is active: u·x̃ = {float(z.max()):.4g} on sample {sample}, and "
+                "inactive units need u·x̃ < 0 on every sample; lower its bias by more than that"
             )
 
     def own_dimension(self, net: MLP) -> int:

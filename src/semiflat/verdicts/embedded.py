@@ -99,7 +99,9 @@ def _classify(point: Layout, evidence: Evidence, flat: Flatness, surplus: list[S
         return Finding(narrow.kind, narrow.margin, f"the {point.name} is: {narrow.reason}")
     for part in surplus:
         if part.why_open:
-            return Finding(Kind.UNDECIDED, narrow.margin, f"{part.what.rstrip(',')}: {part.why_open}")
+            return Finding(
+                Kind.UNDECIDED, narrow.margin, f"{part.what.rstrip(',')}: {part.why_open}"
+            )
     slope = _steepest_on_copies(point)
     if slope > evidence.still:
         return Finding(

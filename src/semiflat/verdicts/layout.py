@@ -12,6 +12,7 @@ from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.unit_runs import Copies
 from semiflat.embeddings.vectors import zeros
 from semiflat.evidence import OnData
+from semiflat.evidence.on_data import EPS
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.points import EmbeddedPoint, Point
 
@@ -95,10 +96,12 @@ def _dead_units(source: Point, core: Point) -> list[set[int]]:
     """Core units beyond the narrow ones that are dead on the data, never a whole layer of them."""
     if core is source:
         return [set() for _ in source.problem.net.hidden]
-    found = []
-    for layer, flags in enumerate(OnData(core.problem, core.params).dead):
+    data, found = OnData(core.problem, core.params), []
+    for layer, z in enumerate(data.pre):
+        # What is within rounding of the kink stays in the core, where it is found to be.
+        clear = (z < -4 * EPS * data.sizes[layer]).all(0) & data.dead[layer]
         narrow = source.problem.net.hidden[layer]
-        found.append({unit for unit in flags.nonzero().flatten().tolist() if unit >= narrow})
+        found.append({unit for unit in clear.nonzero().flatten().tolist() if unit >= narrow})
     return found
 
 
