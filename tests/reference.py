@@ -206,6 +206,31 @@ class Reference:
                     found.add((step[1], source))
         return found
 
+    def fed(self, layer: int) -> Tensor:
+        """x̃ of a hidden layer on the data, the bias's 1 included where it has one, (N, D)."""
+        return self._around(layer)[0]
+
+    def error(self, layer: int) -> Tensor:
+        """∂R/∂z of a hidden layer on the data, (N, width)."""
+        z = self.module[: 2 * layer + 1](self.X).requires_grad_()
+        value = LOSSES[self.loss](self.module[2 * layer + 1 :](z), self.y).mean()
+        (found,) = torch.autograd.grad(value, z)
+        return found
+
+    def activity(self, layer: int) -> Tensor:
+        """What the units of a hidden layer hand on, on the data, (N, width)."""
+        return self.module[: 2 * layer + 2](self.X)
+
+    def at(self, inputs: Tensor) -> Tensor:
+        """Outputs on other inputs."""
+        return self.module(inputs)
+
+    def gradient_terms(self) -> Tensor:
+        """``Σ |∂R/∂f| |∂f/∂θ|``, (P,): what the terms that the gradient sums add up to in size."""
+        f = self.outputs(self.vector).requires_grad_()
+        (errors,) = torch.autograd.grad(LOSSES[self.loss](f, self.y).mean(), f)
+        return (errors[..., None] * self.jacobian()).abs().sum((0, 1))
+
     def widened(self, steps: Sequence[Step]) -> Reference:
         """The wide network of :func:`widened`, with the same data and loss."""
         return replace(self, params=widened(self.params, steps))
@@ -440,3 +465,245 @@ def count(eigenvalues: Tensor, scale: float | None = None) -> tuple[int, int, in
 def spectrum(matrix: Tensor) -> Tensor:
     """Eigenvalues of a symmetric matrix, ascending."""
     return torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+
+
+# -- every embedding by hand -----------------------------------------------------------------------
+
+Tensors = dict[str, Tensor]
+Hand = Callable[[Tensors], Tensors]
+"""What an embedding does to parameters, written out from its paper."""
+
+
+@dataclass
+class Unit:
+    """A hidden unit on its own: incoming weights, bias (0 where the layer has none), outgoing weights."""
+
+    w: Tensor
+    b: Tensor
+    v: Tensor
+
+
+def units_of(params: Tensors, layer: int) -> list[Unit]:
+    """The units of a hidden layer, one by one."""
+    incoming, outgoing = params[f"{2 * layer}.weight"], params[f"{2 * layer + 2}.weight"]
+    biases = params.get(f"{2 * layer}.bias", incoming.new_zeros(len(incoming)))
+    return [Unit(incoming[r], biases[r], outgoing[:, r]) for r in range(len(incoming))]
+
+
+def with_units(
+    params: Tensors, layer: int, units: Sequence[Unit], onto_bias: Tensor | None = None
+) -> Tensors:
+    """The network with these units in a hidden layer, and something added to the bias above."""
+    out = dict(params)
+    out[f"{2 * layer}.weight"] = torch.stack([unit.w for unit in units])
+    if f"{2 * layer}.bias" in params:
+        out[f"{2 * layer}.bias"] = torch.stack([unit.b for unit in units])
+    out[f"{2 * layer + 2}.weight"] = torch.stack([unit.v for unit in units], 1)
+    if onto_bias is not None:
+        out[f"{2 * layer + 2}.bias"] = params[f"{2 * layer + 2}.bias"] + onto_bias
+    return out
+
+
+def replicated(
+    params: Tensors, layer: int, unit: int, shares: Sequence[float], offsets: Tensor | None = None
+) -> Tensors:
+    """F19 Table 1 (I) and eq. (4): w_j = u, v_j = λ_j ζ, plus d_j; the others at the end."""
+    units = units_of(params, layer)
+    old = units[unit]
+    copies = [
+        Unit(old.w, old.b, share * old.v + (0 if offsets is None else offsets[j]))
+        for j, share in enumerate(shares)
+    ]
+    units[unit] = copies[0]
+    return with_units(params, layer, [*units, *copies[1:]])
+
+
+def scaled_replicated(
+    params: Tensors, layer: int, unit: int, beta: Sequence[float], gamma: Sequence[float]
+) -> Tensors:
+    """F19 eq. (9): w_j = β_j u (its bias too), v_j = γ_j ζ."""
+    units = units_of(params, layer)
+    old = units[unit]
+    copies = [Unit(b * old.w, b * old.b, g * old.v) for b, g in zip(beta, gamma, strict=True)]
+    units[unit] = copies[0]
+    return with_units(params, layer, [*units, *copies[1:]])
+
+
+def added(params: Tensors, layer: int, rows: Tensor, columns: Tensor) -> Tensors:
+    """F19 Table 1 (II), (III), eq. (10), Z22 Def. 4.3: units with (w, b) and v given, at the end.
+
+    ``rows`` have the bias last where the layer has one.
+    """
+    width = params[f"{2 * layer}.weight"].shape[1]
+    biased = f"{2 * layer}.bias" in params
+    assert rows.shape[1] == width + biased
+    new = [
+        Unit(row[:width], row[width] if biased else row.new_zeros(()), column)
+        for row, column in zip(rows, columns, strict=True)
+    ]
+    return with_units(params, layer, [*units_of(params, layer), *new])
+
+
+def constant_added(
+    params: Tensors, layer: int, biases: Tensor, columns: Tensor, activation: str
+) -> Tensors:
+    """Units with w = 0, whose constant σ(α) v the bias above loses."""
+    incoming = params[f"{2 * layer}.weight"]
+    sigma = MODULES[activation]()
+    new = [
+        Unit(incoming.new_zeros(incoming.shape[1]), alpha, column)
+        for alpha, column in zip(biases, columns, strict=True)
+    ]
+    lost = sum(sigma(alpha) * column for alpha, column in zip(biases, columns, strict=True))
+    return with_units(params, layer, [*units_of(params, layer), *new], -torch.as_tensor(lost))
+
+
+def permuted(params: Tensors, layer: int, order: Sequence[int]) -> Tensors:
+    """The new unit k is the old ``order[k]``."""
+    units = units_of(params, layer)
+    return with_units(params, layer, [units[k] for k in order])
+
+
+KAPPA = {"tanh": 0.0, "sin": 0.0, "identity": 0.0, "sigmoid": 1.0}
+"""κ with σ(−z) = κ − σ(z)."""
+
+
+def split(
+    params: Tensors,
+    layer: int,
+    sources: Sequence[int],
+    shares: Sequence[float],
+    scales: Sequence[float],
+    activation: str,
+    offsets: Tensor | None = None,
+) -> Tensors:
+    """Unit j: s_j u and (λ_j/s_j) ζ + d_j; what mirrored units add, κ v_j, the bias above loses."""
+    old = units_of(params, layer)
+    new = []
+    for j, (source, share, scale) in enumerate(zip(sources, shares, scales, strict=True)):
+        free = 0 if offsets is None else offsets[j]
+        one = old[source]
+        new.append(Unit(scale * one.w, scale * one.b, share / scale * one.v + free))
+    mirrored = [unit.v for unit, scale in zip(new, scales, strict=True) if scale < 0]
+    kappa = KAPPA.get(activation, 0.0)
+    lost = -kappa * torch.stack(mirrored).sum(0) if kappa and mirrored else None
+    return with_units(params, layer, new, lost)
+
+
+IndexMap = Sequence[Sequence[int | None]]
+
+
+def compatible(
+    params: Tensors,
+    index_map: IndexMap,
+    alpha: Sequence[Tensor],
+    null_biases: Sequence[Tensor],
+    activation: str,
+) -> Tensors:
+    """Z22 Def. 5.2 with Remark 5.1, α_b from Condition 2; ``null_biases`` are b*, in order."""
+    sigma = MODULES[activation]()
+    depth = len(alpha)
+    inputs, outputs = params["0.weight"].shape[1], len(params[f"{2 * depth - 2}.weight"])
+    maps: list[Sequence[int | None]] = [range(inputs), *index_map, range(outputs)]
+    out: Tensors = {}
+    below: dict[int, Tensor] = {}  # b* of the null units below, by place
+    for layer in range(depth):
+        W, b = params[f"{2 * layer}.weight"], params.get(f"{2 * layer}.bias")
+        sources, sources_below = maps[layer + 1], maps[layer]
+        one = torch.ones((), dtype=torch.float64)
+        inter = torch.stack(
+            [
+                torch.stack(
+                    [W[s, t] if s is not None and t is not None else one for t in sources_below]
+                )
+                for s in sources
+            ]
+        )
+        out[f"{2 * layer}.weight"] = alpha[layer] * inter
+        null_places = [i for i, s in enumerate(sources) if s is None]
+        here = (
+            dict(zip(null_places, null_biases[layer], strict=True))
+            if layer < len(index_map)
+            else {}
+        )
+        if b is not None:
+            entries = []
+            for i, s in enumerate(sources):
+                from_nulls = sum(
+                    (alpha[layer][i, j] * sigma(b_star) for j, b_star in below.items()), 0 * one
+                )
+                entries.append((here[i] if s is None else b[s]) - from_nulls)
+            out[f"{2 * layer}.bias"] = torch.stack(entries)
+        below = here
+    return out
+
+
+def tripled(params: Tensors, shares: Sequence[float] = (1, 1, -1)) -> Tensors:
+    """Z22 Ex. 5.1, the matrices as they stand there; any number of folds."""
+    depth = sum(key.endswith("weight") for key in params)
+    folds = len(shares)
+    out: Tensors = {}
+    for key, tensor in params.items():
+        layer, kind = int(key.split(".")[0]) // 2, key.split(".")[1]
+        if kind == "bias":
+            out[key] = tensor if layer == depth - 1 else torch.cat([tensor] * folds)
+        elif layer == 0:
+            out[key] = torch.cat([tensor] * folds)
+        elif layer < depth - 1:
+            out[key] = torch.block_diag(*[tensor] * folds)
+        else:
+            out[key] = torch.cat([share * tensor for share in shares], 1)
+    return out
+
+
+def with_nulls_everywhere(params: Tensors, biases: Sequence[Sequence[float]]) -> Tensors:
+    """Z22 Ex. 5.2: null units below and to the right of every hidden layer's, with biases b**."""
+    for layer, values in enumerate(biases):
+        wide = params[f"{2 * layer}.weight"].shape[1] + (f"{2 * layer}.bias" in params)
+        above = len(params[f"{2 * layer + 2}.weight"])
+        rows = torch.zeros((len(values), wide), dtype=torch.float64)
+        if f"{2 * layer}.bias" in params:
+            rows[:, -1] = torch.tensor(list(values), dtype=torch.float64)
+        columns = torch.zeros((len(values), above), dtype=torch.float64)
+        params = added(params, layer, rows, columns)
+    return params
+
+
+def flat(params: Tensors) -> Tensor:
+    """Flat in the order Linear by Linear, weight then bias, whatever the dict's order."""
+    return torch.cat([params[key].reshape(-1) for key in ordered(params)])
+
+
+def ordered(params: Tensors) -> list[str]:
+    """Keys Linear by Linear, weight before bias."""
+    return sorted(params, key=lambda key: (int(key.split(".")[0]), key.endswith("bias")))
+
+
+def unflat(vector: Tensor, like: Tensors) -> Tensors:
+    """The inverse of :func:`flat`."""
+    keys = ordered(like)
+    pieces = vector.split([like[key].numel() for key in keys])
+    return {key: piece.reshape(like[key].shape) for key, piece in zip(keys, pieces, strict=True)}
+
+
+def matrix_of(by_hand: Hand, params: Tensors) -> tuple[Tensor, Tensor]:
+    """A (P_wide, P_narrow) and c of an affine map of parameters, by derivative and value at 0."""
+
+    def image(vector: Tensor) -> Tensor:
+        return flat(by_hand(unflat(vector, params)))
+
+    zero = torch.zeros_like(flat(params))
+    return torch.func.jacfwd(image)(zero), image(zero)
+
+
+def reach(params: Tensors, inputs: Tensor) -> float:
+    """The largest sum over paths of products of absolute weights, on the largest inputs.
+
+    Every absolute weight times whatever absolute value may reach it, ``|W| h + |b| + 1``, the 1
+    covering σ(0). Rounding in the outputs is a few ε of it: no sum or difference in a forward pass
+    has larger terms, the activations here having slopes below 1.13.
+    """
+    h = inputs.abs().amax(0)
+    for key in ordered(params):
+        h = params[key].abs() @ h + 1 if key.endswith("weight") else h + params[key].abs()
+    return float(h.max())

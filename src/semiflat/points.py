@@ -91,8 +91,6 @@ class EmbeddedPoint(Point):
     """
 
     def __init__(self, source: Point, embedding: Embedding) -> None:
-        if embedding.preserves_output is not True:
-            embedding.verify(source)
         inner = source if isinstance(source, EmbeddedPoint) else None
         self.source: Point = source if inner is None else inner.source
         self.embedding: Embedding = embedding if inner is None else inner.embedding >> embedding
@@ -100,6 +98,8 @@ class EmbeddedPoint(Point):
         self.widening: Widening = (
             embedding.on(narrow) if inner is None else embedding.extend(inner.widening)
         )
+        if embedding.preserves_output is not True:
+            embedding.verify(source)
         self.unit_map = self.widening.units
         self.problem = self.source.problem.with_net(self.widening.wide)
 

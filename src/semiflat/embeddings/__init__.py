@@ -16,7 +16,7 @@ from semiflat.embeddings.replicate import Replicate
 from semiflat.embeddings.scaled import ScaledReplicate
 from semiflat.embeddings.split import Split
 from semiflat.embeddings.symmetry import Permute, Reflect, Rescale
-from semiflat.errors import unknown_name
+from semiflat.errors import InputError, unknown_name
 
 __all__ = [
     "Compatible",
@@ -67,7 +67,15 @@ def embedding_from_json(entries: list[dict[str, Any]]) -> Embedding:
     """
     steps: list[Embedding] = []
     for entry in entries:
+        if not isinstance(entry, dict):
+            raise InputError(f"an embedding is a list of steps, each a dict; one is {entry!r}")
         if entry.get("type") not in _STEPS:
             raise unknown_name("embedding", str(entry.get("type")), _STEPS)
-        steps.append(_STEPS[entry["type"]](entry))
+        try:
+            steps.append(_STEPS[entry["type"]](entry))
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"the entry of a {entry['type']} is damaged ({type(error).__name__}: {error}); write it "
+                "with to_json()"
+            ) from None
     return steps[0] if len(steps) == 1 else Composition(steps)

@@ -71,7 +71,8 @@ class Embedding(ABC):
         """Dimension of the set of wide points of its kind over one narrow point (F19 Table 1).
 
         The set on which the function is kept, such as all outgoing weights of the copies with the
-        sum they have, (copies − 1)·M.
+        sum they have, (copies − 1)·M. Those of a composition's steps add up; where two steps move the
+        same thing, as when a copy is scaled twice, :meth:`flat_directions` has a smaller rank.
         """
         return sum(self._over_steps(net, lambda step, at: step.own_dimension(at)))
 
@@ -101,6 +102,8 @@ class Embedding(ABC):
         Along them the wide network's outputs on the data do not change to first order; along those
         of an affine set, such as free outgoing weights, not at all.
         """
+        if not hasattr(point, "problem"):
+            raise InputError(f"flat directions are those at a Point, not a {type(point).__name__}")
         found = [torch.zeros((0, point.problem.net.parameter_count), dtype=torch.float64)]
         for step in self.steps:
             net = point.problem.net
@@ -157,6 +160,8 @@ class Embedding(ABC):
             raise InputError(f"{self!r} would change the function on these data: {condition.text}")
 
     def _narrow(self, net: MLP | None) -> MLP:
+        if net is not None and not isinstance(net, MLP):
+            raise InputError(f"net must be the narrow network, an MLP, not {type(net).__name__}")
         known = net if net is not None else self.net
         if known is None:
             raise InputError(
@@ -202,6 +207,8 @@ class Composition(Embedding):
     """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity."""
 
     def __init__(self, steps: Sequence[Embedding]) -> None:
+        if not all(isinstance(step, Embedding) for step in steps):
+            raise InputError(f"a composition is made of embeddings, not of {list(steps)!r}")
         self._steps = tuple(step for each in steps for step in each.steps)
         self.net = self._steps[0].net if self._steps else None
 

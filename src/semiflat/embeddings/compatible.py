@@ -35,6 +35,7 @@ from semiflat.embeddings.compatible_tangents import tangents
 from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.unit_runs import Copies, Nulls
+from semiflat.embeddings.vectors import number, whole
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
@@ -121,13 +122,22 @@ class Compatible(Embedding):
         >>> Compatible.random(net, widths=[2, 6, 1], seed=0).on().wide.widths
         (2, 6, 1)
         """
-        generator = np.random.default_rng(seed)
+        if not isinstance(net, MLP):
+            raise InputError(f"net must be an MLP, not {type(net).__name__}")
+        generator = np.random.default_rng(None if seed is None else whole("seed", seed))
+        scale = number("scale", scale)
         wide = MLP(widths).widths
         check_fits(net, wide)
         if index_map is None:
             index_map = [
-                [*range(narrow), *generator.integers(-1, narrow, size=width - narrow).tolist()]
-                for narrow, width in zip(net.hidden, wide[1:-1], strict=True)
+                [
+                    *range(narrow),
+                    # Null units need a bias above them.
+                    *generator.integers(
+                        NULL if net.biases[layer + 1] else 0, narrow, size=width - narrow
+                    ).tolist(),
+                ]
+                for layer, (narrow, width) in enumerate(zip(net.hidden, wide[1:-1], strict=True))
             ]
         groups = read_groups(wide, index_map)
         beta = [random_shares(group, generator, scale) for group in groups]
@@ -136,7 +146,9 @@ class Compatible(Embedding):
             scale * generator.standard_normal(int((group.index == NULL).sum())) * net.biases[layer]
             for layer, group in enumerate(groups)
         ]
-        return cls(wide, index_map, alpha, beta, biases, net)
+        drawn = cls(wide, index_map, alpha, beta, biases, net)
+        drawn._check(net)
+        return drawn
 
     @property
     def index_map(self) -> list[list[int | None]]:
@@ -226,7 +238,10 @@ class Compatible(Embedding):
     def own_freedom(self, net: MLP) -> int:
         """``K + Σ_l K_l K_{l−1}`` with K_l the units added to layer l and K their sum (Z22 §6.1)."""
         added = [0, *(len(g.index) - g.size for g in self.groups), 0]
-        return sum(added) + sum(a * b for a, b in itertools.pairwise(added))
+        # Null units in layers without a bias have no bias to choose.
+        own = zip(self.null_biases, net.biases, strict=False)
+        fixed = sum(len(biases) for biases, has_bias in own if not has_bias)
+        return sum(added) - fixed + sum(a * b for a, b in itertools.pairwise(added))
 
     def own_dimension(self, net: MLP) -> int:
         return self.own_freedom(net)

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semiflat.embeddings.compatible_conditions import NULL, Floats, Groups
-from semiflat.embeddings.vectors import numbers
+from semiflat.embeddings.vectors import listed, numbers
 from semiflat.errors import InputError
 from semiflat.networks import MLP
 
 
 def read_groups(widths: tuple[int, ...], index_map: Sequence[Sequence[int | None]]) -> list[Groups]:
+    index_map = [listed(f"index_map[{k}]", v) for k, v in enumerate(listed("index_map", index_map))]
     if len(index_map) != len(widths) - 2:
         raise InputError(
             f"index_map has {len(index_map)} lists, but widths {list(widths)} have "
@@ -28,14 +29,8 @@ def read_groups(widths: tuple[int, ...], index_map: Sequence[Sequence[int | None
                 f"{widths[layer + 1]} units, and each needs one"
             )
         index: NDArray[np.int64] = np.array(
-            [NULL if s is None else s for s in sources], dtype=np.int64
+            [_source(layer, unit, source, len(sources)) for unit, source in enumerate(sources)]
         )
-        if (index < NULL).any():
-            unit = int((index < NULL).argmax())
-            raise InputError(
-                f"index map of hidden layer {layer}: unit {unit} has source {int(index[unit])}; give a "
-                "narrow unit from 0, or None for a null unit"
-            )
         size = int(index.max()) + 1
         missing = sorted(set(range(size)) - set(index.tolist()))
         if missing or size == 0:
@@ -45,6 +40,18 @@ def read_groups(widths: tuple[int, ...], index_map: Sequence[Sequence[int | None
             )
         groups.append(Groups(index, size))
     return groups
+
+
+def _source(layer: int, unit: int, source: object, units: int) -> int:
+    if source is None:
+        return NULL
+    whole_number = hasattr(source, "__index__") and not isinstance(source, bool)
+    if not whole_number or not NULL <= int(source) < units:  # type: ignore[call-overload]
+        raise InputError(
+            f"index map of hidden layer {layer}: unit {unit} has source {source!r}; give a narrow unit, "
+            f"a whole number from 0 (at most {units - 1} in a layer of {units}), or None for a null unit"
+        )
+    return int(source)  # type: ignore[call-overload,no-any-return]
 
 
 def check_fits(net: MLP, widths: tuple[int, ...]) -> None:
@@ -62,6 +69,7 @@ def check_fits(net: MLP, widths: tuple[int, ...]) -> None:
 
 
 def read_matrices(alpha: Sequence[Any], widths: tuple[int, ...]) -> list[Floats]:
+    alpha = listed("alpha", alpha)
     if len(alpha) != len(widths) - 1:
         raise InputError(
             f"alpha has {len(alpha)} matrices, but there are {len(widths) - 1} linear layers"
@@ -79,13 +87,14 @@ def read_matrices(alpha: Sequence[Any], widths: tuple[int, ...]) -> list[Floats]
 
 
 def read_vectors(name: str, given: Sequence[Any], groups: list[Groups]) -> list[Floats]:
+    given = listed(name, given)
     if len(given) != len(groups):
         raise InputError(
             f"{name} has {len(given)} lists, but there are {len(groups)} hidden layers"
         )
     found = []
     for layer, (values, group) in enumerate(zip(given, groups, strict=True)):
-        filled = [0.0 if value is None else value for value in values]
+        filled = [0.0 if value is None else value for value in listed(f"{name}[{layer}]", values)]
         vector = numbers(f"{name}[{layer}]", filled, 1).numpy()
         if len(vector) != len(group.index):
             raise InputError(
@@ -101,13 +110,17 @@ def read_null_biases(given: Sequence[Any] | None, groups: list[Groups]) -> list[
     counts = [int((group.index == NULL).sum()) for group in groups]
     if given is None:
         return [np.zeros(count) for count in counts]
+    given = listed("null_biases", given)
     if len(given) != len(groups):
         raise InputError(
             f"null_biases has {len(given)} lists, but there are {len(groups)} hidden layers"
         )
     found = []
     for layer, (values, count) in enumerate(zip(given, counts, strict=True)):
-        vector = numbers(f"null_biases[{layer}]", values, 1).numpy()
+        given_here = listed(f"null_biases[{layer}]", values)
+        vector = (
+            numbers(f"null_biases[{layer}]", given_here, 1).numpy() if given_here else np.zeros(0)
+        )
         if len(vector) != count:
             raise InputError(
                 f"null_biases[{layer}] has {len(vector)} entries, but the index map has {count} null "

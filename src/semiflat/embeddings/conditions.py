@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from semiflat.errors import InputError
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
@@ -69,6 +70,10 @@ class Condition:
         >>> sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality.check(point).holds
         False
         """
+        if point.problem.net.check_params(point.params) != ():
+            raise InputError(
+                "a condition is checked on one point at a time, not on a batch of them"
+            )
         residual, limit = self.measure(point)
         return Checked(residual <= limit, residual, limit, self.text)
 

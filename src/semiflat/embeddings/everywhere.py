@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from semiflat.embeddings.base import Embedding
+from semiflat.embeddings.base import Composition, Embedding
 from semiflat.embeddings.compatible import Compatible
 from semiflat.embeddings.compatible_conditions import Floats
 from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, fraction, show
 from semiflat.embeddings.null_units import NullUnits
+from semiflat.embeddings.vectors import listed
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP
@@ -34,7 +35,7 @@ class GlobalSplit(Embedding):
     """
 
     def __init__(self, shares: Sequence[Exact] = (1, 1, -1)) -> None:
-        self.shares = tuple(fraction(share, "share") for share in shares)
+        self.shares = tuple(fraction(share, "share") for share in listed("shares", shares))
         if sum(self.shares) != 1:
             raise InputError(f"shares {list(map(str, self.shares))} must sum to 1")
 
@@ -98,8 +99,13 @@ class GlobalNull(Embedding):
 
     def __init__(self, biases: Exact | Sequence[Iterable[Exact]]) -> None:
         self.biases: tuple[Any, ...]
-        if isinstance(biases, Iterable) and not isinstance(biases, str):
+        scalar = isinstance(biases, str) or getattr(biases, "ndim", 1) == 0
+        if isinstance(biases, Iterable) and not scalar:
             given = list(biases)
+            if not given:
+                raise InputError(
+                    "biases is empty; give one number, or a list for each hidden layer"
+                )
             try:
                 self.biases = tuple(tuple(fraction(b, "bias") for b in layer) for layer in given)
             except TypeError:
@@ -115,6 +121,8 @@ class GlobalNull(Embedding):
 
     def parts(self, net: MLP) -> list[NullUnits]:
         """The same, layer by layer."""
+        if not net.hidden:
+            raise InputError(f"widths {list(net.widths)} have no hidden layer to widen")
         if not isinstance(self.biases[0], tuple):
             return [
                 NullUnits(layer, [self.biases[0]] * width) for layer, width in enumerate(net.hidden)
@@ -138,11 +146,7 @@ class GlobalNull(Embedding):
         return self.own_freedom(net)
 
     def own_directions(self, point: PointLike) -> Tensor:
-        first, *others = self.parts(point.problem.net)
-        whole: Embedding = first
-        for part in others:
-            whole = whole >> part
-        return whole.flat_directions(point)
+        return Composition(self.parts(point.problem.net)).flat_directions(point)
 
     def to_json(self) -> list[dict[str, Any]]:
         scalar = not isinstance(self.biases[0], tuple)

@@ -22,7 +22,7 @@ from semiflat.embeddings.added import (
 )
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike, critical_where
-from semiflat.embeddings.vectors import numbers
+from semiflat.embeddings.vectors import number, numbers, whole
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP
@@ -63,7 +63,7 @@ class InactiveUnits(Embedding):
         bias: float | None = None,
         incoming: Any = None,
     ) -> None:
-        self.layer, self.bias = layer, None if bias is None else float(bias)
+        self.layer, self.bias = layer, None if bias is None else number("bias", bias)
         if incoming is not None and bias is not None:
             raise InputError("give either incoming rows, whose last entry is the bias, or a bias")
         self.incoming = None if incoming is None else numbers("incoming", incoming, 2)
@@ -98,12 +98,14 @@ class InactiveUnits(Embedding):
         >>> InactiveUnits.in_box(0, count=1, inputs=2).incoming.tolist()
         [[0.0, 0.0, -4.0]]
         """
+        count, inputs = whole("count", count, 1), whole("inputs", inputs, 1)
+        size, radius = number("size", size), number("radius", radius)
         if not size > 0 or not radius > 0:
-            raise InputError(f"size and radius must be above 0, not {size!r} and {radius!r}")
+            raise InputError(f"size and radius must be above 0, not {size:g} and {radius:g}")
         rows = torch.zeros((count, inputs + 1), dtype=torch.float64)
         rows[:, -1] = -2 * size * radius
         if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(whole("seed", seed))
             drawn = torch.randn((count, inputs), generator=generator, dtype=torch.float64)
             spread = torch.rand((count, 2), generator=generator, dtype=torch.float64)
             lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
@@ -144,12 +146,12 @@ class InactiveUnits(Embedding):
 
     def _zero_row(self, net: MLP, activation: Activation) -> Tensor:
         bias = self.bias if self.bias is not None else (-1.0 if dies(activation) else 0.0)
-        value, _, _ = (
+        value, slope, _ = (
             float(t) for t in activation.derivatives(torch.tensor(bias, dtype=torch.float64))
         )
         has_bias = net.biases[self.layer]
         # σ(w⁰) = 0 up to the rounding of w⁰ itself, such as sin(π) = 1.2e-16.
-        zero = abs(value) <= 4 * torch.finfo(torch.float64).eps * max(1.0, abs(bias))
+        zero = abs(value) <= 4 * torch.finfo(torch.float64).eps * abs(slope * bias)
         if not zero or (not activation.smooth and bias >= 0) or (bias and not has_bias):
             why = (
                 f"linear layer {self.layer} has no bias"

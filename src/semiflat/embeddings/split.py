@@ -11,7 +11,7 @@ import torch
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, critical_where
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import numbers, zeros
+from semiflat.embeddings.vectors import listed, numbers, whole, zeros
 from semiflat.embeddings.widening import Widening, constants
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
@@ -50,9 +50,9 @@ class Split(Embedding):
         offsets: Any = None,
     ) -> None:
         self.layer = layer
-        self.sources = tuple(int(source) for source in sources)
-        self.shares = tuple(fraction(share, "share") for share in shares)
-        given = [1] * len(self.sources) if scales is None else scales
+        self.sources = tuple(whole("each source", source) for source in listed("sources", sources))
+        self.shares = tuple(fraction(share, "share") for share in listed("shares", shares))
+        given = [1] * len(self.sources) if scales is None else listed("scales", scales)
         self.scales = tuple(fraction(scale, "scale") for scale in given)
         sizes = {len(self.sources), len(self.shares), len(self.scales)}
         if len(sizes) > 1 or not self.sources:
@@ -108,13 +108,15 @@ class Split(Embedding):
         self._check_scales(net)
         units = widening.units.split(self.layer, self.sources, self.shares, self.scales)
         copied = widening.with_units(units)
-        if self.offsets is None or not self.offsets.any():
+        if self.offsets is None:
             return copied
         if self.offsets.shape[1] != net.widths[self.layer + 2]:
             raise InputError(
                 f"offsets have {self.offsets.shape[1]} entries each, but the layer above hidden "
                 f"layer {self.layer} has width {net.widths[self.layer + 2]}"
             )
+        if not self.offsets.any():
+            return copied
         shift = zeros(copied.wide)
         shift[weight_key(self.layer + 1)] += self.offsets.mT
         kappa = net.activations[self.layer].reflection or 0.0

@@ -8,6 +8,7 @@ from typing import Any
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.exact import Exact, fraction, show
+from semiflat.embeddings.vectors import listed, whole
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 
@@ -20,7 +21,8 @@ class Permute(Embedding):
     """
 
     def __init__(self, layer: int, order: Iterable[int]) -> None:
-        self.layer, self.order = layer, tuple(int(unit) for unit in order)
+        self.layer = layer
+        self.order = tuple(whole("each unit of order", unit) for unit in listed("order", order))
         if sorted(self.order) != list(range(len(self.order))):
             raise InputError(
                 f"order {list(self.order)} is not a permutation; every unit from 0 to "

@@ -11,6 +11,12 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params
 
+SHAPES = (
+    "one finite number",
+    "finite numbers in 1 axis, a list of at least one",
+    "finite numbers in 2 axes, rows such as [[1.0, 2.0]]",
+)
+
 
 def zeros(net: MLP, dtype: torch.dtype = torch.float64) -> Params:
     """Parameters that are all 0."""
@@ -21,6 +27,40 @@ def rows_of(net: MLP, count: int) -> tuple[Tensor, Params]:
     """``count`` flat zero vectors, (count, P), and the parameter-shaped views to fill them by."""
     flat = torch.zeros((count, net.parameter_count), dtype=torch.float64)
     return flat, net.unflatten(flat)
+
+
+def whole(name: str, given: Any, least: int = 0) -> int:
+    """``given`` as an int.
+
+    Raises:
+        InputError: if it is not a whole number (a bool or 1.0 is none), or below ``least``.
+    """
+    if isinstance(given, bool) or not hasattr(given, "__index__") or int(given) < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {given!r}")
+    return int(given)
+
+
+def listed(name: str, given: Any) -> list[Any]:
+    """``given`` as a list.
+
+    Raises:
+        InputError: if it is a text, or cannot be gone through.
+    """
+    try:
+        if isinstance(given, str):
+            raise TypeError
+        return list(given)
+    except TypeError:
+        raise InputError(f"{name} must be a list, not {given!r}") from None
+
+
+def number(name: str, given: Any) -> float:
+    """``given`` as a finite float.
+
+    Raises:
+        InputError: if it is none.
+    """
+    return float(numbers(name, given, 0))
 
 
 def numbers(name: str, given: Any, ndim: int) -> Tensor:
@@ -34,9 +74,9 @@ def numbers(name: str, given: Any, ndim: int) -> Tensor:
         array = np.asarray(plain, dtype=np.float64).copy()
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers: {error}") from None
-    if array.ndim != ndim or not np.isfinite(array).all():
+    if array.ndim != ndim or 0 in array.shape or not np.isfinite(array).all():
         raise InputError(
-            f"{name} must be finite numbers in {ndim} axes; given is shape {array.shape}"
+            f"{name} must be {SHAPES[ndim]}; given is shape {array.shape}"
             + ("" if np.isfinite(array).all() else " with values that are not finite")
         )
     return torch.from_numpy(array)

@@ -22,6 +22,7 @@ from torch import Tensor
 from semiflat.embeddings.affine import AffineMap, Entries, places
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.unit_runs import Copies
+from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
 
@@ -135,8 +136,9 @@ class Widening:
             vector: flat, ``(*batch, P_narrow)``, or shaped like the parameters; so is the result.
         """
         if not isinstance(vector, Tensor):
-            self.net.check_params(vector)
+            self.net.check_params(_parameters(vector))
             return self._lift(vector, None)
+        _flat(vector, self.net)
         size = self.wide.parameter_count
         flat = torch.empty((*vector.shape[:-1], size), dtype=vector.dtype)
         self._lift(self.net.unflatten(vector), self.wide.unflatten(flat))
@@ -160,8 +162,9 @@ class Widening:
             vector: flat, ``(*batch, P_wide)``, or shaped like the parameters; so is the result.
         """
         if isinstance(vector, Tensor):
+            _flat(vector, self.wide)
             return self.net.flatten(self.restrict(self.wide.unflatten(vector)))
-        self.wide.check_params(vector)
+        self.wide.check_params(_parameters(vector))
         core = self.units.adjoint(self.core_net, vector)
         return core if self.core is None else self.core.adjoint(core)
 
@@ -169,6 +172,23 @@ class Widening:
         """The whole map with its sparse matrix ``A`` and constants ``c``."""
         copies = self.units.affine(self.core_net)
         return copies if self.core is None else self.core.then(copies)
+
+
+def _parameters(vector: object) -> Params:
+    if not isinstance(vector, dict):
+        raise InputError(
+            f"a vector is a flat tensor, (*batch, P), or a dict like the parameters, not "
+            f"{type(vector).__name__}"
+        )
+    return vector
+
+
+def _flat(vector: Tensor, net: MLP) -> None:
+    if vector.ndim == 0 or vector.shape[-1] != net.parameter_count:
+        raise InputError(
+            f"a vector of shape {tuple(vector.shape)} does not fit widths {list(net.widths)}; its last "
+            f"axis must have their {net.parameter_count} parameters"
+        )
 
 
 def constants(net: MLP, shift: Params) -> AffineMap:
