@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"points"},
     {"evidence", "checkpoints"},
     {"symmetries"},
-    {"search", "verdicts"},
+    {"search", "verdicts", "reduction"},
     {"study"},
     {"report"},
     {"cli"},

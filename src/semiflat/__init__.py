@@ -48,6 +48,7 @@ from semiflat.embeddings import (
 )
 from semiflat.verdicts import Certainty, Escape, Inertia, Kind, Verdict, escape, judge, judge_all
 from semiflat.reduction import Reduction, reduce, widths_by_tolerance
+from semiflat.symmetries.canonical import canonical_form
 from semiflat.checkpoints import load_point, save_point
 
 __all__ = [
@@ -98,6 +99,7 @@ __all__ = [
     "reduce",
     "Reduction",
     "widths_by_tolerance",
+    "canonical_form",
     "save_point",
     "load_point",
     "__version__",

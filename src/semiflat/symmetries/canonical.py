@@ -1,13 +1,106 @@
-"""Whether two networks are one modulo the symmetries of their activations."""
+"""Networks modulo the symmetries of their activations: one representative, and whether two are one."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.points import Point
+
+_EQUAL = 1e-9
+"""Relative difference up to which two numbers count as equal when units are turned and sorted.
+
+Networks that are one modulo symmetry agree to rounding, about 1e-15, so that is far enough above; two
+unrelated weights as near as that are too rare to matter.
+"""
+
+
+def canonical_form(point: Point) -> Point:
+    """The same function with hidden units in a standard order, sign and scale.
+
+    Points that differ only by the symmetries of their network have the same canonical form, to
+    rounding: order of the units of a layer; sign of a unit for odd activations (tanh, sin, identity),
+    and for sigmoid where the layer above has a bias; positive scale for homogeneous ones (relu,
+    leaky_relu, identity). See :func:`canonical`.
+
+    Args:
+        point: a single point; an embedded one's parameters are built.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 3, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> point = sf.Point(problem, problem.net.random_params(0))
+    >>> turned = (sf.Reflect(0, 1) >> sf.Permute(0, [2, 0, 1]))(point)
+    >>> one, other = canonical_form(point).params, canonical_form(turned).params
+    >>> all(torch.allclose(one[key], other[key], rtol=1e-14, atol=1e-14) for key in one)
+    True
+    """
+    if not isinstance(point, Point):
+        raise InputError(
+            f"canonical_form takes a Point, not {type(point).__name__}; make one with "
+            "Point(problem, params)"
+        )
+    return Point(point.problem, canonical(point.problem.net, point.params))
+
+
+def canonical(net: MLP, params: Params) -> Params:
+    """One representative of all parameters that are the same modulo the activations' symmetries.
+
+    Layer after layer from the bottom: incoming rows (bias included) of homogeneous units are brought
+    to length 1; a unit that may be turned round is turned so that the first of its largest incoming
+    weights is positive; and units are sorted by their incoming rows, the first differing entry
+    deciding, in the last hidden layer then by their outgoing weights. Units with equal incoming rows
+    below another hidden layer keep the order they have: :func:`semiflat.reduce` first where there may
+    be any.
+
+    Raises:
+        InputError: for the parameters of a batch of networks.
+    """
+    if net.check_params(params):
+        raise InputError("canonical takes the parameters of one network, not of a batch")
+    out = {key: tensor.clone() for key, tensor in params.items()}
+    for layer, activation in enumerate(net.activations):
+        if activation.homogeneous:
+            _to_unit_length(net, out, layer)
+        if _may_reflect(net, layer):
+            turn = _first_largest(net.layer(out, layer)) < 0
+            _reflect(net, out, layer, turn, activation.reflection or 0.0)
+        features = _descriptions(net, out, layer)
+        _permute(
+            net, out, layer, torch.from_numpy(_sorted_rows(features.to(torch.float64).numpy()))
+        )
+    return out
+
+
+def _first_largest(rows: Tensor) -> Tensor:
+    """The first entry of each row that is as large as any, but for rounding."""
+    sizes = rows.abs()
+    near = sizes >= (1 - _EQUAL) * sizes.amax(1, keepdim=True)
+    return rows.gather(1, near.int().argmax(1, keepdim=True))[:, 0]
+
+
+def _sorted_rows(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The order of the rows by their first entries that differ by more than rounding.
+
+    >>> _sorted_rows(np.array([[1.0, 5.0], [1.0 + 1e-15, 2.0], [0.0, 9.0]])).tolist()
+    [2, 1, 0]
+    """
+    rank = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        if len(rows) == rank.max() + 1:
+            break
+        order = np.lexsort((column, rank))
+        slack = _EQUAL * max(1e-300, float(np.abs(column).max()))
+        differ = (np.diff(column[order]) > slack) | (np.diff(rank[order]) > 0)
+        rank[order] = np.concatenate([[0], np.cumsum(differ)])
+    return np.argsort(rank, kind="stable")
 
 
 def normalized(net: MLP, params: Params) -> Params:
@@ -15,12 +108,7 @@ def normalized(net: MLP, params: Params) -> Params:
     out = {key: tensor.clone() for key, tensor in params.items()}
     for layer, activation in enumerate(net.activations):
         if activation.homogeneous:
-            size = torch.linalg.vector_norm(net.layer(out, layer), dim=-1)
-            size = torch.where(size > 0, size, 1.0)
-            out[weight_key(layer)] /= size[:, None]
-            if net.biases[layer]:
-                out[bias_key(layer)] /= size
-            out[weight_key(layer + 1)] *= size
+            _to_unit_length(net, out, layer)
     return out
 
 
@@ -28,8 +116,7 @@ def aligned(net: MLP, params: Params, like: Params) -> Params:
     """The same function with units permuted, and reflected where σ allows, to resemble ``like``."""
     out = {key: tensor.clone() for key, tensor in params.items()}
     for layer, activation in enumerate(net.activations):
-        constant = activation.reflection
-        may_reflect = constant == 0 or (constant is not None and net.biases[layer + 1])
+        may_reflect = _may_reflect(net, layer)
         here, there = _descriptions(net, out, layer), _descriptions(net, like, layer)
         straight = torch.cdist(there, here)
         mirrored = torch.cdist(there, -here) if may_reflect else straight + 1
@@ -38,8 +125,8 @@ def aligned(net: MLP, params: Params, like: Params) -> Params:
         rows = torch.arange(len(places))
         reflect = mirrored[rows, places] < straight[rows, places]
         _permute(net, out, layer, places)
-        if constant is not None:
-            _reflect(net, out, layer, reflect, constant)
+        if may_reflect:
+            _reflect(net, out, layer, reflect, activation.reflection or 0.0)
     return out
 
 
@@ -70,6 +157,21 @@ def _descriptions(net: MLP, params: Params, layer: int) -> Tensor:
     return rows
 
 
+def _may_reflect(net: MLP, layer: int) -> bool:
+    """Whether units can be turned round: σ(−z) = c − σ(z), and c, if not 0, has a bias to go to."""
+    constant = net.activations[layer].reflection
+    return constant == 0 or (constant is not None and net.biases[layer + 1])
+
+
+def _to_unit_length(net: MLP, params: Params, layer: int) -> None:
+    size = torch.linalg.vector_norm(net.layer(params, layer), dim=-1)
+    size = torch.where(size > 0, size, 1.0)
+    params[weight_key(layer)] /= size[:, None]
+    if net.biases[layer]:
+        params[bias_key(layer)] /= size
+    params[weight_key(layer + 1)] *= size
+
+
 def _permute(net: MLP, params: Params, layer: int, order: Tensor) -> None:
     params[weight_key(layer)] = params[weight_key(layer)][order]
     if net.biases[layer]:
@@ -79,7 +181,7 @@ def _permute(net: MLP, params: Params, layer: int, order: Tensor) -> None:
 
 def _reflect(net: MLP, params: Params, layer: int, which: Tensor, constant: float) -> None:
     """σ(z) = c − σ(−z): turn the chosen units round and pay c to the bias above."""
-    sign = torch.where(which, -1.0, 1.0).to(torch.float64)
+    sign = torch.where(which, -1.0, 1.0).to(params[weight_key(layer)].dtype)
     above = weight_key(layer + 1)
     if constant:
         params[bias_key(layer + 1)] = params[bias_key(layer + 1)] + constant * params[above][

@@ -1,0 +1,8 @@
+"""The inverse of the embeddings: the smallest equivalent network, and the embedding that leads back."""
+
+from __future__ import annotations
+
+from semiflat.reduction.record import Merge, Reduction
+from semiflat.reduction.smallest import reduce, widths_by_tolerance
+
+__all__ = ["Merge", "Reduction", "reduce", "widths_by_tolerance"]
