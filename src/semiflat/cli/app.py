@@ -22,6 +22,9 @@ from semiflat.threads import threads
 
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+TABLE_LIMIT = 1000
+"""Units of a layer up to which `reduce` tells the width at several tolerances."""
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -311,7 +314,8 @@ def reduce(
     small = reduce_point(wide, tolerance, on_data)
     if out is not None:
         save_point(small.point, out, source)
-    table = widths_by_tolerance(wide)
+    # Merging nearly equal units takes seconds for thousands of them, at each tolerance.
+    table = widths_by_tolerance(wide) if max(small.widths, default=0) <= TABLE_LIMIT else []
     record = {
         "file": None if out is None else str(out),
         "hidden": list(wide.problem.net.hidden),
@@ -325,6 +329,8 @@ def reduce(
     }
     lines = [f"hidden widths {record['hidden']} -> {record['reduced']}", str(small)]
     lines += [f"  at tolerance {t:g}: {list(widths)}" for t, widths, _ in table]
+    if not table:
+        lines.append(f"  (widths at other tolerances are left out above {TABLE_LIMIT} units)")
     _say(as_json, record, lines)
 
 
