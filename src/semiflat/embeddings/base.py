@@ -63,9 +63,9 @@ class Embedding(ABC):
         return True
 
     @property
-    @abstractmethod
     def preserves_criticality(self) -> bool | Condition:
         """Whether critical points go to critical points, or on what condition on point and data."""
+        return True
 
     def dimension(self, net: MLP | None = None) -> int:
         """Dimension of the set of wide points of its kind over one narrow point (F19 Table 1).

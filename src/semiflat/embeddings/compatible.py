@@ -155,10 +155,6 @@ class Compatible(Embedding):
         """For each hidden layer the source of each wide unit, ``None`` for null units."""
         return [[None if s == NULL else s for s in g.index.tolist()] for g in self.groups]
 
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
-
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
         self._check(net)

@@ -39,10 +39,6 @@ class GlobalSplit(Embedding):
         if sum(self.shares) != 1:
             raise InputError(f"shares {list(map(str, self.shares))} must sum to 1")
 
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
-
     def compatible(self, net: MLP) -> Compatible:
         """The same as a general compatible embedding of ``net``."""
         if not net.hidden:
@@ -114,10 +110,6 @@ class GlobalNull(Embedding):
                 ) from None
         else:
             self.biases = (fraction(biases, "bias"),)
-
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
 
     def parts(self, net: MLP) -> list[NullUnits]:
         """The same, layer by layer."""

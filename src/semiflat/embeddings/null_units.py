@@ -58,10 +58,6 @@ class NullUnits(Embedding):
         """How many units are added."""
         return sum(count for _, count in self.bias_runs)
 
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
-
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
         net.check_layer(self.layer)

@@ -74,10 +74,6 @@ class ScaledReplicate(Embedding):
         self.layer, self.unit = layer, unit
         self.incoming, self.outgoing = tuple(beta), tuple(complete)
 
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
-
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
         net.check_unit(self.layer, self.unit)

@@ -29,10 +29,6 @@ class Permute(Embedding):
                 f"{len(self.order) - 1} must stand in it once"
             )
 
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
-
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
         net.check_layer(self.layer)
@@ -68,10 +64,6 @@ class Rescale(Embedding):
         self.layer, self.unit, self.factor = layer, unit, fraction(factor, "factor")
         if self.factor <= 0:
             raise InputError(f"factor must be above 0, not {show(self.factor)}")
-
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
@@ -109,10 +101,6 @@ class Reflect(Embedding):
 
     def __init__(self, layer: int, unit: int) -> None:
         self.layer, self.unit = layer, unit
-
-    @property
-    def preserves_criticality(self) -> bool:
-        return True
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
