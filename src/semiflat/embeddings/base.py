@@ -159,6 +159,17 @@ class Embedding(ABC):
         if isinstance(condition, Condition) and not condition.check(point).holds:
             raise InputError(f"{self!r} would change the function on these data: {condition.text}")
 
+    def critical_where(self, text: str) -> Condition:
+        """The condition that the embedded point is critical, told by its gradient."""
+
+        def measure(point: PointLike) -> tuple[float, float]:
+            narrow = float(point.gradient_norm)
+            wide = float(point.widened_by(self).gradient_norm)
+            # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
+            return wide, max(1e-10, 100 * narrow) if narrow <= 1e-8 else 1e-10
+
+        return Condition(text, measure)
+
     def _narrow(self, net: MLP | None) -> MLP:
         if net is not None and not isinstance(net, MLP):
             raise InputError(f"net must be the narrow network, an MLP, not {type(net).__name__}")

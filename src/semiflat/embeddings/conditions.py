@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from semiflat.errors import InputError
 from semiflat.networks import Params
 from semiflat.problem import Problem
-
-if TYPE_CHECKING:
-    from semiflat.embeddings.base import Embedding
 
 
 class PointLike(Protocol):
@@ -29,7 +26,7 @@ class PointLike(Protocol):
     def gradient_norm(self) -> Any:
         """``‖∇R‖∞``."""
 
-    def widened_by(self, embedding: Embedding) -> PointLike:
+    def widened_by(self, embedding: Any) -> PointLike:
         """The embedded point."""
 
 
@@ -81,15 +78,3 @@ class Condition:
         raise TypeError(
             f"this holds on a condition ({self.text}); ask condition.check(point).holds"
         )
-
-
-def critical_where(text: str, embedding: Embedding) -> Condition:
-    """The condition that the embedded point is critical, told by its gradient."""
-
-    def measure(point: PointLike) -> tuple[float, float]:
-        narrow = float(point.gradient_norm)
-        wide = float(point.widened_by(embedding).gradient_norm)
-        # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
-        return wide, max(1e-10, 100 * narrow) if narrow <= 1e-8 else 1e-10
-
-    return Condition(text, measure)

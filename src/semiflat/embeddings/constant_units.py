@@ -12,7 +12,7 @@ from semiflat.embeddings.added import (
     shown,
 )
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import Condition, PointLike, critical_where
+from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.vectors import numbers, rows_of
 from semiflat.embeddings.widening import AddedUnit, Widening
 from semiflat.errors import InputError
@@ -53,7 +53,7 @@ class ConstantUnits(Embedding):
     def preserves_criticality(self) -> bool | Condition:
         if not self.outgoing.any():
             return True
-        return critical_where("σ'(α_j) F∅ᵀ v_j = 0 for every added unit", self)
+        return self.critical_where("σ'(α_j) F∅ᵀ v_j = 0 for every added unit")
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide

@@ -21,7 +21,7 @@ from semiflat.embeddings.added import (
     unit_directions,
 )
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import Condition, PointLike, critical_where
+from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.vectors import number, numbers, whole
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
@@ -125,7 +125,7 @@ class InactiveUnits(Embedding):
             return True
         if self.incoming is not None:
             return True  # only relu takes these
-        return critical_where("F∅ᵀ v = 0 for every v, unless the activation is relu", self)
+        return self.critical_where("F∅ᵀ v = 0 for every v, unless the activation is relu")
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide

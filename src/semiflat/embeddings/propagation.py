@@ -15,7 +15,7 @@ from semiflat.embeddings.added import (
     unit_directions,
 )
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import Condition, PointLike, critical_where
+from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.vectors import numbers
 from semiflat.embeddings.widening import Widening
 from semiflat.networks import MLP
@@ -42,7 +42,7 @@ class InactivePropagation(Embedding):
 
     @property
     def preserves_criticality(self) -> Condition:
-        return critical_where("Σ_ν δ_{l+1,ν} σ(u_j·x̃_ν) = 0 for every added unit", self)
+        return self.critical_where("Σ_ν δ_{l+1,ν} σ(u_j·x̃_ν) = 0 for every added unit")
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide

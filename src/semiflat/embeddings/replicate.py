@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import Condition, PointLike, critical_where
+from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
 from semiflat.embeddings.vectors import numbers, rows_of, zeros
 from semiflat.embeddings.widening import Widening, constants
@@ -108,7 +108,7 @@ class Replicate(Embedding):
     def preserves_criticality(self) -> bool | Condition:
         if self.offsets is None or not self.offsets.any():
             return True
-        return critical_where("Fᵀ d_j = 0 for every copy's offset d_j", self)
+        return self.critical_where("Fᵀ d_j = 0 for every copy's offset d_j")
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide

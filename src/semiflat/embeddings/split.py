@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import Condition, critical_where
+from semiflat.embeddings.conditions import Condition
 from semiflat.embeddings.exact import Exact, fraction, show
 from semiflat.embeddings.vectors import listed, numbers, whole, zeros
 from semiflat.embeddings.widening import Widening, constants
@@ -95,7 +95,7 @@ class Split(Embedding):
     def preserves_criticality(self) -> bool | Condition:
         if self.offsets is None or not self.offsets.any():
             return True
-        return critical_where("Fᵀ d_j = 0 for every copy's offset d_j", self)
+        return self.critical_where("Fᵀ d_j = 0 for every copy's offset d_j")
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
