@@ -13,7 +13,7 @@ from semiflat.embeddings.added import (
 )
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
-from semiflat.embeddings.vectors import numbers, rows_of
+from semiflat.embeddings.vectors import index, numbers, rows_of
 from semiflat.embeddings.widening import AddedUnit, Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
@@ -39,7 +39,7 @@ class ConstantUnits(Embedding):
     """
 
     def __init__(self, layer: int, biases: Any, outgoing: Any) -> None:
-        self.layer = layer
+        self.layer = index(layer)
         self.biases = numbers("biases", biases, 1)
         self.outgoing = numbers("outgoing", outgoing, 2)
         self.count = len(self.biases)

@@ -22,7 +22,7 @@ from semiflat.embeddings.added import (
 )
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
-from semiflat.embeddings.vectors import number, numbers, whole
+from semiflat.embeddings.vectors import index, number, numbers, whole
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP
@@ -63,7 +63,7 @@ class InactiveUnits(Embedding):
         bias: float | None = None,
         incoming: Any = None,
     ) -> None:
-        self.layer, self.bias = layer, None if bias is None else number("bias", bias)
+        self.layer, self.bias = index(layer), None if bias is None else number("bias", bias)
         if incoming is not None and bias is not None:
             raise InputError("give either incoming rows, whose last entry is the bias, or a bias")
         self.incoming = None if incoming is None else numbers("incoming", incoming, 2)

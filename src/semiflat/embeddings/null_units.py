@@ -12,7 +12,7 @@ from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show_runs
 from semiflat.embeddings.unit_runs import Nulls
-from semiflat.embeddings.vectors import rows_of
+from semiflat.embeddings.vectors import index, rows_of
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key
@@ -45,7 +45,7 @@ class NullUnits(Embedding):
             raise InputError(
                 f"biases must be a list with one number for each new unit, not {biases!r}"
             )
-        self.layer = layer
+        self.layer = index(layer)
         self.bias_runs: tuple[Run, ...] = tuple(runs(given, "bias"))
 
     @property

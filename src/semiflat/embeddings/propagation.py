@@ -16,7 +16,7 @@ from semiflat.embeddings.added import (
 )
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
-from semiflat.embeddings.vectors import numbers
+from semiflat.embeddings.vectors import index, numbers
 from semiflat.embeddings.widening import Widening
 from semiflat.networks import MLP
 
@@ -36,7 +36,7 @@ class InactivePropagation(Embedding):
     """
 
     def __init__(self, layer: int, incoming: Any) -> None:
-        self.layer = layer
+        self.layer = index(layer)
         self.incoming = numbers("incoming", incoming, 2)
         self.count = how_many(None, self.incoming, None)
 

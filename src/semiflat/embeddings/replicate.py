@@ -12,7 +12,7 @@ from torch import Tensor
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
-from semiflat.embeddings.vectors import numbers, rows_of, zeros
+from semiflat.embeddings.vectors import index, numbers, rows_of, zeros
 from semiflat.embeddings.widening import Widening, constants
 from semiflat.errors import InputError
 from semiflat.networks import MLP, weight_key
@@ -91,7 +91,7 @@ class Replicate(Embedding):
                 f"{show(abs(difference))} {side} 1; give weights that sum to exactly 1 "
                 "(Fractions or texts such as '1/3' are exact), or one None to be filled in"
             )
-        self.layer, self.unit, self.weight_runs = layer, unit, tuple(weights)
+        self.layer, self.unit, self.weight_runs = index(layer), index(unit), tuple(weights)
         self.offsets = None
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, fraction, show, show_runs
-from semiflat.embeddings.vectors import rows_of
+from semiflat.embeddings.vectors import index, rows_of
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
@@ -71,7 +71,7 @@ class ScaledReplicate(Embedding):
                 f"the sum of outgoing × incoming scales is {show(known)}, not 1, so the function "
                 "would change; leave one outgoing scale None to have it filled in"
             )
-        self.layer, self.unit = layer, unit
+        self.layer, self.unit = index(layer), index(unit)
         self.incoming, self.outgoing = tuple(beta), tuple(complete)
 
     def extend(self, widening: Widening) -> Widening:

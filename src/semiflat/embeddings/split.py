@@ -11,7 +11,7 @@ import torch
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import listed, numbers, whole, zeros
+from semiflat.embeddings.vectors import index, listed, numbers, whole, zeros
 from semiflat.embeddings.widening import Widening, constants
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
@@ -49,7 +49,7 @@ class Split(Embedding):
         scales: Sequence[Exact] | None = None,
         offsets: Any = None,
     ) -> None:
-        self.layer = layer
+        self.layer = index(layer)
         self.sources = tuple(whole("each source", source) for source in listed("sources", sources))
         self.shares = tuple(fraction(share, "share") for share in listed("shares", shares))
         given = [1] * len(self.sources) if scales is None else listed("scales", scales)

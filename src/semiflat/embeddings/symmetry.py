@@ -8,7 +8,7 @@ from typing import Any
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import listed, whole
+from semiflat.embeddings.vectors import index, listed, whole
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 
@@ -21,7 +21,7 @@ class Permute(Embedding):
     """
 
     def __init__(self, layer: int, order: Iterable[int]) -> None:
-        self.layer = layer
+        self.layer = index(layer)
         self.order = tuple(whole("each unit of order", unit) for unit in listed("order", order))
         if sorted(self.order) != list(range(len(self.order))):
             raise InputError(
@@ -61,7 +61,7 @@ class Rescale(Embedding):
     """
 
     def __init__(self, layer: int, unit: int, factor: Exact) -> None:
-        self.layer, self.unit, self.factor = layer, unit, fraction(factor, "factor")
+        self.layer, self.unit, self.factor = index(layer), index(unit), fraction(factor, "factor")
         if self.factor <= 0:
             raise InputError(f"factor must be above 0, not {show(self.factor)}")
 
@@ -100,7 +100,7 @@ class Reflect(Embedding):
     """
 
     def __init__(self, layer: int, unit: int) -> None:
-        self.layer, self.unit = layer, unit
+        self.layer, self.unit = index(layer), index(unit)
 
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide

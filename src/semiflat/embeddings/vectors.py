@@ -40,6 +40,11 @@ def whole(name: str, given: Any, least: int = 0) -> int:
     return int(given)
 
 
+def index(given: Any) -> Any:
+    """NumPy's whole numbers as ints; what is none stays, and is refused where it is applied."""
+    return int(given) if hasattr(given, "__index__") and not isinstance(given, bool) else given
+
+
 def listed(name: str, given: Any) -> list[Any]:
     """``given`` as a list.
 
