@@ -40,9 +40,11 @@ def whole(name: str, given: Any, least: int = 0) -> int:
     return int(given)
 
 
-def index(given: Any) -> Any:
+def index(given: Any) -> int:
     """NumPy's whole numbers as ints; what is none stays, and is refused where it is applied."""
-    return int(given) if hasattr(given, "__index__") and not isinstance(given, bool) else given
+    whole_number = hasattr(given, "__index__") and not isinstance(given, bool)
+    found: int = int(given) if whole_number else given
+    return found
 
 
 def listed(name: str, given: Any) -> list[Any]:
