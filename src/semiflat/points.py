@@ -114,7 +114,13 @@ class EmbeddedPoint(Point):
 
     @cached_property
     def _params(self) -> Params:  # type: ignore[override]
-        return self.unit_map.parameters(self.core.problem.net, self.core.params)
+        params = self.unit_map.parameters(self.core.problem.net, self.core.params)
+        for key, tensor in params.items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(
+                    f"wide parameter {key!r} overflows; use shares, scales and weights of ordinary size"
+                )
+        return params
 
     @cached_property
     def loss(self) -> Any:

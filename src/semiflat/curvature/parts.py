@@ -10,7 +10,7 @@ from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
-STEPS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+STEPS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 def hessian_parts(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def second_difference(problem: Problem, at: Tensor, direction: Tensor) -> float:
         at: flat parameters, (P,).
         direction: flat, (P,).
 
-    The step is the one of three whose neighbours agree best with it.
+    The step is the one whose neighbours agree best with it.
     """
     steps = torch.tensor(STEPS, dtype=at.dtype) * max(1.0, float(at.abs().max()) ** 0.5)
     offsets = torch.cat([steps, -steps])

@@ -104,6 +104,8 @@ class Embedding(ABC):
         """
         if not hasattr(point, "problem"):
             raise InputError(f"flat directions are those at a Point, not a {type(point).__name__}")
+        if point.problem.net.check_params(point.params) != ():
+            raise InputError("flat directions are those at one point, not at a batch of them")
         found = [torch.zeros((0, point.problem.net.parameter_count), dtype=torch.float64)]
         for step in self.steps:
             net = point.problem.net

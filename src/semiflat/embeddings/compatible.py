@@ -248,7 +248,11 @@ class Compatible(Embedding):
         self._check(net)
         vectors = tangents(self.groups, self.alpha, self.beta, self.null_biases, net, point.params)
         _, sizes, right = torch.linalg.svd(vectors, full_matrices=False)
-        rank = int((sizes > 1e-10 * sizes[0]).sum()) if len(sizes) else 0
+        # Below this a tangent is what rounding left of 0, at weights of this size.
+        largest = max(1.0, *(float(tensor.abs().max()) for tensor in point.params.values()))
+        rank = (
+            int((sizes > max(1e-10 * float(sizes[0]), 1e-12 * largest)).sum()) if len(sizes) else 0
+        )
         basis: Tensor = right[:rank]
         return basis
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
@@ -12,6 +13,9 @@ from semiflat.errors import InputError
 
 Exact = int | float | str | Fraction | Decimal
 """A number given exactly; 0.3 stands for 3/10, "1/3" for a third."""
+
+SMALLEST = 1e-300
+"""Numbers closer to 0 lose digits, or their reciprocal overflows."""
 
 Run = tuple[Fraction, int]
 """A value and how many times in a row it stands."""
@@ -27,18 +31,39 @@ def fraction(given: Any, what: str = "weight") -> Fraction:
     (Fraction(3, 10), Fraction(1, 3), Fraction(2, 1))
     """
     if isinstance(given, Fraction):
+        as_float(given, what)
         return given
     try:
         if isinstance(given, bool):
             raise ValueError
-        # str() of a NumPy or torch scalar prints the shortest decimal of its own precision.
-        text = str(given.item() if hasattr(given, "detach") else given)
-        return Fraction(text.strip())
+        # str() of a NumPy scalar prints the shortest decimal of its own precision.
+        text = str(given.detach().cpu().numpy()[()] if hasattr(given, "detach") else given)
+        found = Fraction(text.strip())
     except (ValueError, ZeroDivisionError, TypeError, AttributeError):
         raise InputError(
             f"{what} {given!r} is not a finite number; give an int, a float, a Fraction, or a "
             'text such as "1/3"'
         ) from None
+    as_float(found, what)
+    return found
+
+
+def as_float(value: Fraction, what: str = "weight") -> float:
+    """The float nearest to an exact number.
+
+    Raises:
+        InputError: if it is too large or too small for one.
+    """
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if math.isinf(found) or (value != 0 and abs(found) < SMALLEST):
+        raise InputError(
+            f"{what} {Decimal(value.numerator) / value.denominator:.3g} does not fit floating point; "
+            f"use sizes from {SMALLEST:g} to 1e308, or 0"
+        )
+    return found
 
 
 def runs(values: Iterable[Any], what: str = "weight") -> list[Run]:

@@ -151,7 +151,9 @@ class InactiveUnits(Embedding):
         )
         has_bias = net.biases[self.layer]
         # σ(w⁰) = 0 up to the rounding of w⁰ itself, such as sin(π) = 1.2e-16.
-        zero = abs(value) <= 4 * torch.finfo(torch.float64).eps * abs(slope * bias)
+        # A value that underflows, as gelu's at −1000, is no zero: there the slope is 0, too.
+        rounding = 4 * torch.finfo(torch.float64).eps * abs(slope * bias)
+        zero = abs(value) <= rounding and (bias == 0 or slope != 0 or dies(activation))
         if not zero or (not activation.smooth and bias >= 0) or (bias and not has_bias):
             why = (
                 f"linear layer {self.layer} has no bias"

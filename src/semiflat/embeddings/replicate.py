@@ -164,7 +164,7 @@ class Replicate(Embedding):
         weights = [(Fraction(weight), int(count)) for weight, count in entry["weights"]]
         made = cls._of_runs(int(entry["layer"]), int(entry["unit"]), weights)
         if "offsets" in entry:
-            made.offsets = torch.tensor(entry["offsets"], dtype=torch.float64)
+            made.offsets = _balanced(entry["offsets"], made.copies)
         return made
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semiflat.embeddings.exact import as_float
 from semiflat.embeddings.unit_runs import Copies, LayerMap, Nulls
 from semiflat.networks import MLP, Params
 
@@ -29,16 +30,20 @@ class Axis:
         kappa = net.activations[layer].reflection or 0.0
         copies = [run if isinstance(run, Copies) else None for run in runs]
         alpha = torch.tensor(
-            [float(run.bias) if isinstance(run, Nulls) else 0.0 for run in runs], dtype=dtype
+            [as_float(run.bias, "bias") if isinstance(run, Nulls) else 0.0 for run in runs],
+            dtype=dtype,
         )
         source = torch.tensor([-1 if run is None else run.source for run in copies])
         mirrored = torch.tensor([run is not None and run.scale < 0 for run in copies])
         return cls(
             source,
             torch.tensor(
-                [0.0 if run is None else float(run.weight) for run in copies], dtype=dtype
+                [0.0 if run is None else as_float(run.weight) for run in copies], dtype=dtype
             ),
-            torch.tensor([1.0 if run is None else float(run.scale) for run in copies], dtype=dtype),
+            torch.tensor(
+                [1.0 if run is None else as_float(run.scale, "scale") for run in copies],
+                dtype=dtype,
+            ),
             alpha,
             # What a unit hands on besides a multiple of its source.
             torch.where(

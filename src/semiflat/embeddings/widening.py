@@ -184,6 +184,8 @@ def _parameters(vector: object) -> Params:
 
 
 def _flat(vector: Tensor, net: MLP) -> None:
+    if not vector.is_floating_point():
+        raise InputError(f"a vector must be of a floating-point type, not {vector.dtype}")
     if vector.ndim == 0 or vector.shape[-1] != net.parameter_count:
         raise InputError(
             f"a vector of shape {tuple(vector.shape)} does not fit widths {list(net.widths)}; its last "

@@ -113,11 +113,16 @@ class OnData:
 
     @cached_property
     def fits_exactly(self) -> bool:
-        """Whether all residuals of a squared loss are no larger than rounding makes them."""
+        """Whether all residuals of a squared loss are no larger than rounding makes them.
+
+        Two bounds, and both must hold. Outgoing weights that cancel make the terms of an output far
+        larger than the output, and then residuals well above the target's rounding may be real.
+        """
         if self.problem.loss.name != "squared":
             return False
-        scale = max(float(self.problem.y.abs().max()), self._output_terms())
-        return bool((self.outputs - self.problem.y).abs().max() <= 256 * EPS * scale)
+        targets = float(self.problem.y.abs().max())
+        limit = min(8 * max(targets, self._output_terms()), 256 * targets)
+        return bool((self.outputs - self.problem.y).abs().max() <= EPS * limit)
 
     def _output_terms(self) -> float:
         last = self.net.layer(self.params, self.net.depth - 1)

@@ -47,7 +47,8 @@ def layer_plan(state: State, layer: int, data: Problem | None) -> Plan | None:
     gone = torch.tensor(sorted(unit for units in dropped.values() for unit in units))
     if len(gone) == len(rows):  # a layer keeps one unit
         gone = gone[1:]
-        dropped = {rule: [unit for unit in units if unit] for rule, units in dropped.items()}
+        others = {rule: [unit for unit in units if unit] for rule, units in dropped.items()}
+        dropped = {rule: units for rule, units in others.items() if units}
         constant[0] = 0.0
     alive = torch.ones(len(rows), dtype=torch.bool)
     alive[gone.long()] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -96,6 +96,8 @@ def widths_by_tolerance(
     [(0.0, (2,), 0.0), (1e-06, (2,), 0.0)]
     """
     state = _state(point)
+    if not isinstance(tolerances, Iterable):
+        raise InputError(f"tolerances must be a list such as [0, 1e-3], not {tolerances!r}")
     for tolerance in tolerances:
         _check_tolerance(tolerance)
     found: dict[float, tuple[tuple[int, ...], float]] = {}

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
+GIVEN = 8
+"""How many rounding errors a weight may be off as it is given: a few operations made it."""
+
 ROUNDING = 64
 """How many rounding errors of its terms a weight that was summed may be off.
 
 A sum of n terms in any order is off by √n errors of its largest partial sum where they are random; 64
-is that for a layer of 4096 units, and for the few operations that made the weights of a narrower one.
+is that for a layer of 4096 units.
 """
 
 
@@ -35,6 +38,7 @@ class State:
     sizes: Params
     origins: tuple[tuple[tuple[int, ...], ...], ...]
     precision: float
+    given_precision: float
 
     @classmethod
     def given(cls, net: MLP, params: Params) -> State:
@@ -42,7 +46,9 @@ class State:
         eps = torch.finfo(next(iter(params.values())).dtype).eps
         exact = {key: tensor.detach().to(torch.float64).clone() for key, tensor in params.items()}
         origins = tuple(tuple((unit,) for unit in range(width)) for width in net.hidden)
-        return cls(net, exact, {k: t.abs() for k, t in exact.items()}, origins, ROUNDING * eps)
+        return cls(
+            net, exact, {k: t.abs() for k, t in exact.items()}, origins, GIVEN * eps, GIVEN * eps
+        )
 
     def is_zero(self, key: str) -> Tensor:
         """Which entries of a parameter are 0 to rounding."""
@@ -115,7 +121,14 @@ class Plan:
             for members in self.members()
         )
         net = state.net.with_hidden(hidden)
-        return replace(state, net=net, params=params, sizes=sizes, origins=tuple(origins))
+        return replace(
+            state,
+            net=net,
+            params=params,
+            sizes=sizes,
+            origins=tuple(origins),
+            precision=max(state.precision, ROUNDING / GIVEN * state.given_precision),
+        )
 
     def handed_on(self, net: MLP) -> Tensor:
         """The constants that each unit hands on besides a multiple of its source, (n,)."""

@@ -253,6 +253,7 @@ def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
         if not live:
             continue
         shift = data.one_slope(layer, live[0]) and net.biases[layer] and net.biases[layer + 1]
+        shift = shift and bool(data.slopes[layer][0, live[0]] != 0)  # 0 only at a kink
         for unit in live:
             scalings.append(_orbit(data, layer, [unit], shift=False))
         if len(live) > 1 or shift:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -53,6 +54,10 @@ def judge_all(
 
     Args and errors: as for :func:`judge`.
     """
+    if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance must be a finite number from 0 up, not {tolerance!r}")
+    if isinstance(points, Point):
+        raise InputError("judge_all takes a list of points; use judge(point) for one")
     known: dict[int, tuple[Evidence, Flatness]] = {}
     kept: list[Point] = []  # or another point might get the address of one that is gone
 

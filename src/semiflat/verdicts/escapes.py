@@ -21,7 +21,7 @@ from semiflat.curvature.blocks import UnitBlocks
 from semiflat.curvature.parts import hessian_parts, second_difference
 from semiflat.embeddings import Compatible, Composition, Embedding, NullUnits, Replicate
 from semiflat.errors import InputError
-from semiflat.evidence import Evidence, Spectrum, symmetric_spectrum
+from semiflat.evidence import ENOUGH, Evidence, Spectrum, singular_spectrum, symmetric_spectrum
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts.dispatch import DENSE_LIMIT, judge, judge_all
@@ -172,10 +172,11 @@ def _copied_units(point: Point, evidence: Evidence, verdict: Verdict, tolerance:
     if clear == [None, None]:
         largest = float(spectrum.values.abs().max())
         floor = float(spectrum.floor.max())
-        if spectrum.doubtful:
+        if not all(map(_is_zero, [spectrum, *_skipping(evidence)])):
             reason = (
-                f"H⁽²⁾ has eigenvalues up to {largest:.2g}, too close to their noise floors (up to "
-                f"{floor:.2g}) to tell them from 0"
+                f"H⁽²⁾ (eigenvalues up to {largest:.2g}, floors up to {floor:.2g}) or some F∅ is not 0 to "
+                "rounding, and too close to what the distance to the exact critical point may change to "
+                "tell it from 0"
             )
             return Escape("undecided", 0, None, None, verdict, reason)
         reason = (
@@ -203,6 +204,21 @@ def _curved_spectrum(evidence: Evidence) -> Spectrum:
     parts = [hessian_parts(problem, net.unflatten(site)) for site in sites]
     scale = max(float(torch.linalg.matrix_norm(first, ord=2)) for first, _ in parts)
     return symmetric_spectrum([second for _, second in parts], max(scale, evidence.spectrum.scale))
+
+
+def _skipping(evidence: Evidence) -> list[Spectrum]:
+    """The singular values of every F∅ that null units can act through."""
+    net = evidence.point.problem.net
+    return [
+        singular_spectrum([b.F_null for b in evidence.layer(layer)], evidence.spectrum.scale)
+        for layer in range(len(net.hidden))
+        if net.biases[layer] and net.biases[layer + 1]
+    ]
+
+
+def _is_zero(spectrum: Spectrum) -> bool:
+    """Whether rounding alone explains every value; what is hidden by a floor may still be there."""
+    return bool((spectrum.values.abs() <= ENOUGH * spectrum.noise).all())
 
 
 def _fewest_copies(point: Point, shares: Sequence[Fraction], tolerance: float) -> Escape | None:
