@@ -383,6 +383,20 @@ def test_everything_from_the_record_is_escaped(tmp_path: Path):
     assert page.text.count(bad) >= 10
 
 
+def test_effective_widths_are_counted_by_wide_architecture(tmp_path: Path):
+    record = full()
+    ends = [([2, 3, 1], [3]), ([2, 2, 1], [1]), ([2, 3, 1], [1]), ([2, 3, 1], [1])]
+    record["escapes"] = [
+        escape("p0-e1", 0.3125, 0.25) | {"widths": widths, "effective_hidden": effective}
+        for widths, effective in ends
+    ] + [escape("p0-e2", 0.3125, 0.125)]  # of an older study: no effective width
+    text = page_of(record, tmp_path).text
+    assert "no output on the data changes by more than 0.01" in text
+    table = text[text.index("effective hidden units (runs)") :]
+    assert table.index("2 1 1 (1)") < table.index("3 3 1 (2), 3 (1)")
+    assert "Effective width after training" not in page_of(full(), tmp_path).text
+
+
 def test_numbers_that_are_missing_are_dashes(tmp_path: Path):
     record = drawn()
     nothing = dict.fromkeys(

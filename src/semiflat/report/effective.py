@@ -20,13 +20,11 @@ class EffectiveWidths:
         hidden: hidden widths, as text.
         runs: how many there are.
         effective: (effective hidden widths as text, how many), most first.
-        fewer: how many use fewer units than they have.
     """
 
     hidden: str
     runs: int
     effective: list[tuple[str, int]]
-    fewer: int
 
 
 def effective_widths(record: Row) -> list[EffectiveWidths]:
@@ -41,7 +39,6 @@ def effective_widths(record: Row) -> list[EffectiveWidths]:
             hidden=widths(hidden),
             runs=len(found),
             effective=[(widths(each), n) for each, n in Counter(found).most_common()],
-            fewer=sum(sum(each) < sum(hidden) for each in found),
         )
         for hidden, found in sorted(by_width.items())
     ]
