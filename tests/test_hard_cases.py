@@ -205,3 +205,73 @@ def test_the_finite_difference_finds_its_step_where_the_loss_bends_fast() -> Non
     direction = t(1.0, 0.0)
     measured = second_difference(problem, t(0.0, 0.0), direction)
     assert measured == pytest.approx(-1.0, rel=0.05)
+
+
+def orthogonal(vector: torch.Tensor, columns: list[torch.Tensor], size: float) -> torch.Tensor:
+    """The part of a vector off some columns, at a given size."""
+    basis = torch.linalg.qr(torch.stack(columns, 1))[0]
+    for _ in range(4):
+        vector = vector - basis @ (basis.T @ vector)
+    return vector * (size / vector.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("interval", "size"),
+    [
+        ((50, 100), 0.3),
+        ((30, 40), 1e-2),
+        ((1950, 2020), 0.3),
+        ((10, 20), 1e-2),
+        *[((-1, 1), size) for size in (1e-3, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)],
+    ],
+)
+def test_a_unit_nobody_hears_is_no_proof_of_a_minimum(
+    interval: tuple[float, float], size: float
+) -> None:
+    """Third order leads down, in whatever units the inputs are and however small the residuals."""
+    X = torch.linspace(*interval, 30, dtype=torch.float64)[:, None]
+    middle, half = sum(interval) / 2, (interval[1] - interval[0]) / 2
+    x = (X[:, 0] - middle) / half
+    w0, b0, w1, b1 = 1.5 / half, -1.5 * middle / half + 0.3, -0.9 / half, 0.9 * middle / half + 0.5
+    h, k = torch.tanh(w0 * X[:, 0] + b0), torch.tanh(w1 * X[:, 0] + b1)
+    dh, dk = 1 - h**2, 1 - k**2
+    r = orthogonal(
+        torch.tanh(w1 * X[:, 0] + b1 + 0.3 * x),
+        [torch.ones_like(x), h, dh, dh * x, k, dk, dk * x],
+        size,
+    )
+    params = {"0.weight": t([w0]), "0.bias": t(b0), "2.weight": t([1.0]), "2.bias": t(0.0)}
+    point = sf.Point(sf.Problem(sf.MLP([1, 1, 1]), X, h - r), params)
+    wide = sf.InactivePropagation(0, [[w1, b1]])(point)
+    for each in (wide, wide.materialize()):
+        assert sf.judge(each).kind is sf.Kind.UNDECIDED
+
+
+@pytest.mark.parametrize("big", [1e4, 1e6, 1e8])
+def test_each_output_is_fitted_to_its_own_rounding(big: float) -> None:
+    X = torch.linspace(-2, 2, 30, dtype=torch.float64)[:, None]
+    x = X[:, 0]
+    h = torch.tanh(1.3 * x + 0.4)
+    s = 1 - h**2
+    r = orthogonal(torch.tanh(2 * x + 0.1), [torch.ones_like(x), h, s, s * x], 8.8e-16 * big)
+    y = torch.stack([torch.full_like(x, big), h - r], 1)
+    params = {
+        "0.weight": t([1.3]),
+        "0.bias": t(0.4),
+        "2.weight": t([0.0], [1.0]),
+        "2.bias": t(big, 0.0),
+    }
+    point = sf.Point(sf.Problem(sf.MLP([1, 1, 2]), X, y), params)
+    wide = sf.Replicate(0, 0, [1, 0])(point)
+    for each in (wide, wide.materialize()):
+        assert sf.judge(each).kind is not sf.Kind.MINIMUM
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-20, 1e-160])
+def test_targets_far_below_the_tolerance_prove_nothing(size: float) -> None:
+    X = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+    problem = sf.Problem(sf.MLP([1, 1, 1]), X, size * torch.sin(3 * X[:, 0]))
+    params = {"0.weight": t([0.7]), "0.bias": t(0.3), "2.weight": t([0.0]), "2.bias": t(0.0)}
+    point = sf.Point(problem, params)
+    assert sf.judge(point).kind in (sf.Kind.UNDECIDED, sf.Kind.NOT_CRITICAL)
+    assert sf.escape(point).kind in ("undecided", "not critical")

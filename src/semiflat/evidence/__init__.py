@@ -1,6 +1,6 @@
 """What is measured at a point, and how far the measurement can be trusted."""
 
-from semiflat.evidence.derivatives import Evidence
+from semiflat.evidence.derivatives import LOUD, Evidence
 from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
@@ -13,6 +13,7 @@ from semiflat.evidence.spectrum import (
 __all__ = [
     "ENOUGH",
     "EPS",
+    "LOUD",
     "Evidence",
     "OnData",
     "Spectrum",

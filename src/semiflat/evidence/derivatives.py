@@ -15,6 +15,9 @@ from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum
 from semiflat.points import Point
 
+LOUD = 1e-5
+"""Part of the residuals that a gradient off the manifold of critical points reaches at least."""
+
 
 @dataclass
 class Evidence:
@@ -58,8 +61,14 @@ class Evidence:
 
     @property
     def still(self) -> float:
-        """What the gradient may be at other points of a manifold of critical points through this one."""
-        return 100 * max(self.gradient_norm, 1e-13 * max(1.0, float(self.risk.abs())))
+        """What the gradient may be at other points of a manifold of critical points through this one.
+
+        Rounding, or what it is here, but no more than a small part of what residuals of this size
+        could make of it: where they are near rounding themselves, nothing counts as still.
+        """
+        data = self.on_data
+        rounding = 100 * max(self.gradient_norm, data.gradient_noise)
+        return min(rounding, LOUD * data.loudness)
 
     @cached_property
     def shifted(self) -> Tensor | None:

@@ -120,13 +120,29 @@ class OnData:
         """
         if self.problem.loss.name != "squared":
             return False
-        targets = float(self.problem.y.abs().max())
-        limit = min(8 * max(targets, self._output_terms()), 256 * targets)
-        return bool((self.outputs - self.problem.y).abs().max() <= EPS * limit)
+        targets = self.problem.y.abs().amax(0)  # each output has a size of its own
+        limits = torch.minimum(8 * torch.maximum(targets, self._output_terms), 256 * targets)
+        return bool(((self.outputs - self.problem.y).abs().amax(0) <= EPS * limits).all())
 
-    def _output_terms(self) -> float:
+    @cached_property
+    def _output_terms(self) -> Tensor:
         last = self.net.layer(self.params, self.net.depth - 1)
-        return float((self.inputs[-1].values.abs() @ last.abs().mT).max())
+        return (self.inputs[-1].values.abs() @ last.abs().mT).amax(0)
+
+    @cached_property
+    def loudness(self) -> float:
+        """``mean |∂ℓ/∂f|``, the largest of the outputs: what gradients are made of."""
+        _, first = self.problem.loss.first(self.outputs, self.problem.y)
+        return float(first.abs().mean(0).max())
+
+    @cached_property
+    def gradient_noise(self) -> float:
+        """What rounding of the outputs may do to an entry of the gradient."""
+        size = float(self._output_terms.max())
+        if self.problem.loss.name == "squared":
+            size = max(size, float(self.problem.y.abs().max()))
+        fed = max(float(each.values.abs().max()) for each in self.inputs)
+        return EPS * size * max(1.0, fed)
 
     def at_kink(self) -> tuple[int, int, int] | None:
         """(layer, unit, sample) of a pre-activation that is 0 to rounding where σ has a kink."""

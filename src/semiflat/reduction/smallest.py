@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -119,7 +120,7 @@ def _reduced(point: Point, state: State, tolerance: float, on_data: bool) -> Red
         narrow, more = reduced_within(narrow, budget, data)
         done += more
         if any(not each.plan.exact for each in more):
-            bound = budget.change(narrow)
+            bound = max(budget.change(narrow), sys.float_info.min)  # 0.0 means exact
     small = Point(point.problem.with_net(narrow.net), narrow.params)
     merges = tuple(merge for each in done for merge in _merges(each))
     return Reduction(small, way_back(done, narrow), bound, merges)

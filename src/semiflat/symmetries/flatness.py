@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
-from semiflat.evidence import Evidence
+from semiflat.evidence import Evidence, OnData
 from semiflat.networks import Params
 from semiflat.problem import Problem
 from semiflat.symmetries.families import TangentFamily, flat_families, span
+
+_SIZES = (0.03, -0.1, 0.3, -0.3, 1.0, -1.0, 3.0, -3.0)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFa
     """The largest gradient entry found on random moves along the joint affine families, together.
 
     The loss is constant there; only if the gradient vanishes too is it a manifold of critical points.
-    The gradient is analytic in the move, so a few random moves of finite size tell.
+    The gradient is analytic in the move, so a few random moves of finite size tell. A move is as long
+    as what it does to the pre-activations of its layer on the data, whatever the units of the inputs:
+    moves that saturate a unit would see nothing.
     """
     moves = [f.tangents for f in families if f.joint and f.affine]
     if not moves:
@@ -49,12 +53,36 @@ def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFa
     net = problem.net
     at = net.flatten(params)
     generator = torch.Generator().manual_seed(0)
-    tangents = torch.cat(moves)
-    tangents = tangents / torch.linalg.vector_norm(tangents, dim=1, keepdim=True)
-    mix = torch.randn((4, len(tangents)), generator=generator, dtype=torch.float64)
-    sizes = torch.tensor([0.3, -0.3, 1.0, -1.0], dtype=torch.float64)[:, None]
+    tangents = _evened(problem, params, torch.cat(moves))
+    mix = torch.randn((len(_SIZES), len(tangents)), generator=generator, dtype=torch.float64)
+    sizes = torch.tensor(_SIZES, dtype=torch.float64)[:, None]
     reached = at + sizes * (mix @ tangents)
     return float(risk_gradient(problem, net.unflatten(reached))[1].abs().max())
+
+
+def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
+    """The same directions mixed so that each moves pre-activations by 1 on average, or none.
+
+    Those that move none have length 1.
+    """
+    net, data = problem.net, OnData(problem, params)
+    lengths = torch.linalg.vector_norm(tangents, dim=1, keepdim=True)
+    tangents = tangents / torch.where(lengths > 0, lengths, 1.0)
+    parts = net.unflatten(tangents)
+    effect = torch.zeros((len(tangents), len(tangents)), dtype=torch.float64)
+    most = 0.0  # what a direction of length 1 can do at most
+    for layer in range(net.depth):
+        fed = data.inputs[layer].values
+        moment = fed.mT @ fed / len(fed)
+        most = max(most, float(moment.diagonal().sum()))
+        rows = net.layer(parts, layer)
+        effect += torch.einsum("kod,de,joe->kj", rows, moment, rows)
+    values, vectors = torch.linalg.eigh(effect)
+    seen = values > 1e-14 * most  # below, what null spaces have left of 0
+    mixed = vectors.mT @ tangents
+    scale = torch.where(seen, values.clamp(min=1e-300).rsqrt(), 1.0)
+    even: Tensor = mixed * scale[:, None]
+    return even
 
 
 def flatness(evidence: Evidence) -> Flatness:

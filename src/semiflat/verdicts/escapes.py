@@ -21,7 +21,14 @@ from semiflat.curvature.blocks import UnitBlocks
 from semiflat.curvature.parts import hessian_parts, second_difference
 from semiflat.embeddings import Compatible, Composition, Embedding, NullUnits, Replicate
 from semiflat.errors import InputError
-from semiflat.evidence import ENOUGH, Evidence, Spectrum, singular_spectrum, symmetric_spectrum
+from semiflat.evidence import (
+    ENOUGH,
+    LOUD,
+    Evidence,
+    Spectrum,
+    singular_spectrum,
+    symmetric_spectrum,
+)
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts.dispatch import DENSE_LIMIT, judge, judge_all
@@ -172,7 +179,9 @@ def _copied_units(point: Point, evidence: Evidence, verdict: Verdict, tolerance:
     if clear == [None, None]:
         largest = float(spectrum.values.abs().max())
         floor = float(spectrum.floor.max())
-        if not all(map(_is_zero, [spectrum, *_skipping(evidence)])):
+        data = evidence.on_data
+        audible = data.fits_exactly or float(spectrum.noise.max()) <= LOUD * data.loudness
+        if not audible or not all(map(_is_zero, [spectrum, *_skipping(evidence)])):
             reason = (
                 f"H⁽²⁾ (eigenvalues up to {largest:.2g}, floors up to {floor:.2g}) or some F∅ is not 0 to "
                 "rounding, and too close to what the distance to the exact critical point may change to "
