@@ -241,7 +241,7 @@ def test_a_million_units_of_any_lazy_kind_are_judged_like_two() -> None:
         assert few.inertia is not None
         assert many.inertia is not None
         assert few.inertia == count(spectrum(at(small, ref).hessian()))[:3]
-        assert many.inertia[2] > few.inertia[2] or few.inertia[2] == many.inertia[2]
+        assert many.inertia[2] >= few.inertia[2]
         assert sum(many.inertia) == large.problem.net.parameter_count
 
 

@@ -235,6 +235,21 @@ class MLP:
                 h = self.activations[layer].function(h)
         return h
 
+    def fed(self, params: Params, inputs: Tensor, layer: int) -> Tensor:
+        """``x̃`` of a linear layer, what it is fed with, the bias's 1 last: ``(*batch, N, D)``.
+
+        >>> net = MLP([2, 3, 1])
+        >>> net.fed(net.random_params(0), torch.zeros(7, 2).double(), layer=1).shape
+        torch.Size([7, 4])
+        """
+        h = inputs
+        for below in range(layer):
+            h = h @ params[weight_key(below)].mT
+            if self.biases[below]:
+                h = h + params[bias_key(below)][..., None, :]
+            h = self.activations[below].function(h)
+        return torch.cat([h, h.new_ones(*h.shape[:-1], 1)], dim=-1) if self.biases[layer] else h
+
     # -- to and from other libraries --------------------------------------------------------------
 
     def to_module(self, params: Params | None = None) -> nn.Sequential:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from semiflat.activations import Activation
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.vectors import rows_of
 from semiflat.embeddings.widening import AddedUnit
 from semiflat.errors import InputError
@@ -90,17 +89,6 @@ def unit_directions(
         if columns:
             parts[weight_key(layer + 1)][at : at + above, :, start + k] = torch.eye(above).double()
     return flat
-
-
-def fed_with(point: PointLike, layer: int) -> Tensor:
-    """``x̃`` of a hidden layer on the data, (N, D)."""
-    net, h = point.problem.net, point.problem.X
-    for below in range(layer):
-        h = h @ point.params[weight_key(below)].mT
-        if net.biases[below]:
-            h = h + point.params[bias_key(below)][..., None, :]
-        h = net.activations[below].function(h)
-    return torch.cat([h, h.new_ones(*h.shape[:-1], 1)], dim=-1) if net.biases[layer] else h
 
 
 def shown(step: Embedding) -> str:

@@ -236,13 +236,13 @@ class Composition(Embedding):
 
     @property
     def preserves_output(self) -> bool | Condition:
-        return self._together([step.preserves_output for step in self._steps], "output")
+        return self._together([step.preserves_output for step in self._steps])
 
     @property
     def preserves_criticality(self) -> bool | Condition:
-        return self._together([step.preserves_criticality for step in self._steps], "criticality")
+        return self._together([step.preserves_criticality for step in self._steps])
 
-    def _together(self, answers: list[bool | Condition], of: str) -> bool | Condition:
+    def _together(self, answers: list[bool | Condition]) -> bool | Condition:
         conditions = [answer for answer in answers if isinstance(answer, Condition)]
         if False in [answer for answer in answers if isinstance(answer, bool)]:
             return False

@@ -12,7 +12,6 @@ from semiflat.activations import Activation
 from semiflat.embeddings.added import (
     columns_of,
     dies,
-    fed_with,
     fitting,
     grouped,
     how_many,
@@ -176,14 +175,14 @@ class InactiveUnits(Embedding):
     def _largest_input(self, point: PointLike) -> tuple[float, float]:
         assert self.incoming is not None
         net = point.problem.net
-        fed = fed_with(point, self.layer)
+        fed = net.fed(point.params, point.problem.X, self.layer)
         rows = fitting(self.incoming, net.fan_in(self.layer), "incoming", "D")
         return float((fed @ rows.mT).max()), -1e-12 * float(rows.abs().max())
 
     def verify(self, point: PointLike) -> None:
         if self.incoming is None:
             return
-        z = fed_with(point, self.layer) @ self.incoming.mT
+        z = point.problem.net.fed(point.params, point.problem.X, self.layer) @ self.incoming.mT
         if not (z < 0).all():
             *_, sample, unit = np.unravel_index(int(z.argmax()), z.shape)
             raise InputError(

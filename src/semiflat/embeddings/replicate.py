@@ -12,8 +12,8 @@ from torch import Tensor
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
-from semiflat.embeddings.vectors import index, numbers, rows_of, zeros
-from semiflat.embeddings.widening import Widening, constants
+from semiflat.embeddings.vectors import index, numbers, rows_of
+from semiflat.embeddings.widening import Widening, with_offsets
 from semiflat.errors import InputError
 from semiflat.networks import MLP, weight_key
 
@@ -118,15 +118,7 @@ class Replicate(Embedding):
         )
         if self.offsets is None:
             return copied
-        above = net.widths[self.layer + 2]
-        if self.offsets.shape[1] != above:
-            raise InputError(
-                f"offsets have {self.offsets.shape[1]} entries each, but the layer above hidden "
-                f"layer {self.layer} has width {above}"
-            )
-        shift = zeros(copied.wide)
-        shift[weight_key(self.layer + 1)][:, self.places(net)] = self.offsets.mT
-        return copied.followed_by(constants(copied.wide, shift))
+        return with_offsets(copied, self.layer, self.places(net), self.offsets)
 
     def places(self, net: MLP) -> list[int]:
         """Where the copies stand in the wide layer, ``net`` being the network they are made in."""

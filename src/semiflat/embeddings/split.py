@@ -11,8 +11,8 @@ import torch
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import index, listed, numbers, whole, zeros
-from semiflat.embeddings.widening import Widening, constants
+from semiflat.embeddings.vectors import index, listed, numbers, whole
+from semiflat.embeddings.widening import Widening, with_offsets
 from semiflat.errors import InputError
 from semiflat.networks import MLP, bias_key, weight_key
 
@@ -110,20 +110,10 @@ class Split(Embedding):
         copied = widening.with_units(units)
         if self.offsets is None:
             return copied
-        if self.offsets.shape[1] != net.widths[self.layer + 2]:
-            raise InputError(
-                f"offsets have {self.offsets.shape[1]} entries each, but the layer above hidden "
-                f"layer {self.layer} has width {net.widths[self.layer + 2]}"
-            )
-        if not self.offsets.any():
-            return copied
-        shift = zeros(copied.wide)
-        shift[weight_key(self.layer + 1)] += self.offsets.mT
         kappa = net.activations[self.layer].reflection or 0.0
         mirrored = torch.tensor([scale < 0 for scale in self.scales])
-        if kappa and bool(mirrored.any()):
-            shift[bias_key(self.layer + 1)] -= kappa * self.offsets[mirrored].sum(0)
-        return copied.followed_by(constants(copied.wide, shift))
+        lost = kappa * self.offsets[mirrored].sum(0) if kappa and bool(mirrored.any()) else None
+        return with_offsets(copied, self.layer, range(len(self.sources)), self.offsets, lost)
 
     def _check_scales(self, net: MLP) -> None:
         activation = net.activations[self.layer]

@@ -69,7 +69,7 @@ class Axis:
         return torch.where(self.source < 0, 0.0, self.scale)
 
     def shares_out(self) -> Tensor:
-        """Factors of the outgoing weights."""
+        """Factors of the outgoing weights, and so of the error that reaches the units."""
         return self.share / self.scale
 
     def shift(self, width: int) -> Tensor:
@@ -84,10 +84,6 @@ class Axis:
         if bias is not None and bool(self.constants.any()):
             bias = bias - weight @ self.shift(weight.shape[-1])
         return weight.index_select(-1, self.index) * self.shares_out(), bias
-
-    def gradient_rows(self) -> Tensor:
-        """Factors of the error that reaches the units."""
-        return self.share / self.scale
 
     def gradient_columns(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Gradients of the weights out of the layer: what they are fed with is scaled and shifted."""
@@ -121,7 +117,7 @@ class Factors:
     def of(cls, axis: Axis) -> Factors:
         constants = torch.where(axis.source < 0, 0.0, axis.constants)
         values = (
-            axis.source.clamp(min=0),
+            axis.index,
             axis.tangent_rows(),
             axis.shares_out(),
             constants,

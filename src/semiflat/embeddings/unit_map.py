@@ -200,7 +200,7 @@ class UnitMap:
         ``s σ(z)`` or ``κ − σ(z)``. A null unit's outgoing weights see σ(α) times the next bias's
         gradient.
         """
-        return self._spread(net, gradient, Axis.gradient_rows, Axis.gradient_columns)
+        return self._spread(net, gradient, Axis.shares_out, Axis.gradient_columns)
 
     def adjoint(self, net: MLP, covector: Params) -> Params:
         """``Aᵀ g``: what a covector at the wide point says of the narrow parameters."""

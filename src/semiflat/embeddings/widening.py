@@ -22,6 +22,7 @@ from torch import Tensor
 from semiflat.embeddings.affine import AffineMap, Entries, places
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.unit_runs import Copies
+from semiflat.embeddings.vectors import zeros
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
@@ -193,10 +194,33 @@ def _flat(vector: Tensor, net: MLP) -> None:
         )
 
 
-def constants(net: MLP, shift: Params) -> AffineMap:
-    """The map that adds constants to a network's parameters."""
+def with_offsets(
+    widening: Widening,
+    layer: int,
+    places: Sequence[int],
+    offsets: Tensor,
+    lost: Tensor | None = None,
+) -> Widening:
+    """Constants added to the outgoing weights of some units, and ``lost`` taken off the bias above.
+
+    Args:
+        offsets: (len(places), M).
+
+    Raises:
+        InputError: if M is not the width of the layer above.
+    """
+    net = widening.wide
+    if offsets.shape[1] != net.widths[layer + 2]:
+        raise InputError(
+            f"offsets have {offsets.shape[1]} entries each, but the layer above hidden layer {layer} "
+            f"has width {net.widths[layer + 2]}"
+        )
+    shift = zeros(net)
+    shift[weight_key(layer + 1)][:, places] = offsets.mT
+    if lost is not None:
+        shift[bias_key(layer + 1)] -= lost
     plain = AffineMap.identity(net)
-    return AffineMap(net, net, plain.A, net.flatten(shift).numpy())
+    return widening.followed_by(AffineMap(net, net, plain.A, net.flatten(shift).numpy()))
 
 
 def _injection(net: MLP, layer: int, added: Sequence[AddedUnit]) -> AffineMap:

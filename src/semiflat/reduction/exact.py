@@ -130,13 +130,7 @@ def _inactive_on(data: Problem, state: State, layer: int) -> Tensor:
 
 def fed_with(data: Problem, state: State, layer: int) -> Tensor:
     """``x̃`` of a linear layer on the data, (N, D)."""
-    h = data.X.to(torch.float64)
-    for below in range(layer + 1):
-        if state.net.biases[below]:
-            h = torch.cat([h, h.new_ones(len(h), 1)], dim=1)
-        if below < layer:
-            h = state.net.activations[below].function(h @ state.rows(below)[0].mT)
-    return h
+    return state.net.fed(state.params, data.X.to(torch.float64), layer)
 
 
 def _places(which: Tensor) -> list[int]:

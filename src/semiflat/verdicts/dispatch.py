@@ -58,8 +58,8 @@ def judge_all(
         raise InputError(f"tolerance must be a finite number from 0 up, not {tolerance!r}")
     if isinstance(points, Point):
         raise InputError("judge_all takes a list of points; use judge(point) for one")
+    # By id: the evidence keeps its point, so no other can get its address.
     known: dict[int, tuple[Evidence, Flatness]] = {}
-    kept: list[Point] = []  # or another point might get the address of one that is gone
 
     def of(root: Point) -> tuple[Evidence, Flatness]:
         if id(root) not in known:
@@ -69,7 +69,7 @@ def judge_all(
 
     verdicts = []
     for point in points:
-        _check(point)
+        check_point(point)
         parts = layout(point) if isinstance(point, EmbeddedPoint) else None
         root = point if parts is None else parts.core
         if parts is None and root.problem.net.parameter_count <= dense_limit:
@@ -80,7 +80,6 @@ def judge_all(
             verdicts.append(judge_embedded(parts, *of(root)))
         else:
             verdicts.append(_judge_with_core(point, parts, of, tolerance, dense_limit))
-        kept.append(root)
     return verdicts
 
 
@@ -101,7 +100,8 @@ def _judge_with_core(
     return replace(found, at_least=at_least)
 
 
-def _check(point: Point) -> None:
+def check_point(point: Point) -> None:
+    """Raise :class:`InputError` for anything but one point."""
     if not isinstance(point, Point):
         raise InputError(f"judge takes a Point, not {type(point).__name__}")
     root = point.source if isinstance(point, EmbeddedPoint) else point

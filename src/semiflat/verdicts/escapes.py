@@ -31,7 +31,7 @@ from semiflat.evidence import (
 )
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
-from semiflat.verdicts.dispatch import DENSE_LIMIT, judge, judge_all
+from semiflat.verdicts.dispatch import DENSE_LIMIT, check_point, judge, judge_all
 from semiflat.verdicts.verdict import Kind, Verdict
 
 SHARES: tuple[Sequence[Fraction], ...] = (
@@ -107,14 +107,15 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     >>> found.kind, found.new_units, found.curvature < 0
     ('null unit', 1, True)
     """
-    if isinstance(point, EmbeddedPoint) and point.problem.net.parameter_count <= DENSE_LIMIT:
-        point = point.materialize()
-    verdict = judge(point, tolerance)
+    check_point(point)
     if point.problem.net.parameter_count > DENSE_LIMIT:
         raise InputError(
             f"an escape is looked for with dense derivatives, up to {DENSE_LIMIT} parameters, and this "
             f"network has {point.problem.net.parameter_count}; judge(point) needs less"
         )
+    if isinstance(point, EmbeddedPoint):
+        point = point.materialize()
+    verdict = judge(point, tolerance)
     if verdict.kind is Kind.NOT_CRITICAL:
         return Escape("not critical", 0, None, None, verdict, verdict.reason)
     if verdict.kind is Kind.STRICT_SADDLE:

@@ -27,16 +27,13 @@ class Layout:
         units: the wide units, but for the dead ones, over the core's.
         wide: the whole wide architecture.
         source: the narrow point.
-        dead: for each hidden layer how many added units are inactive on every sample, and stay so
-            nearby: their rows and columns of the Hessian are 0 (F19 Prop. 7, eq. 12). Empty if none.
-        alive: for each hidden layer the places of the other units; empty if all are.
+        alive: for each hidden layer the places of the units that are not dead; empty if none is.
     """
 
     core: Point
     units: UnitMap
     wide: MLP
     source: Point
-    dead: tuple[int, ...]
     alive: tuple[torch.Tensor, ...]
 
     @property
@@ -48,6 +45,15 @@ class Layout:
     def name(self) -> str:
         """What reasons call the core."""
         return "narrow point" if self.plain else "core (the narrow network and its added units)"
+
+    @property
+    def dead(self) -> tuple[int, ...]:
+        """For each hidden layer how many added units are inactive on every sample, and stay so nearby.
+
+        Their rows and columns of the Hessian are 0 (F19 Prop. 7, eq. 12). Empty if there are none.
+        """
+        pairs = zip(self.wide.hidden, self.alive, strict=False)
+        return tuple(width - len(places) for width, places in pairs)
 
     @cached_property
     def net(self) -> MLP:
@@ -78,22 +84,20 @@ class Layout:
 def layout(point: EmbeddedPoint) -> Layout:
     """The point taken apart; dead added units are left out of the core."""
     source, core, units = point.source, point.core, point.unit_map
-    wide = point.problem.net
     dead = _dead_units(source, core)
     alive = (
         tuple(_alive(units, layer, gone) for layer, gone in enumerate(dead)) if any(dead) else ()
     )
-    counts = [wide.hidden[layer] - len(places) for layer, places in enumerate(alive)]
     for layer, gone in enumerate(dead):
         if gone:
             units = units.without(layer, gone)
     if any(dead):
         core = _without(source, core, dead)
-    return Layout(core, units, wide, source, tuple(counts), alive)
+    return Layout(core, units, point.problem.net, source, alive)
 
 
 def _dead_units(source: Point, core: Point) -> list[set[int]]:
-    """Core units beyond the narrow ones that are dead on the data, never a whole layer of them."""
+    """Core units beyond the narrow ones that are dead on the data; the narrow ones stay in any case."""
     if core is source:
         return [set() for _ in source.problem.net.hidden]
     data, found = OnData(core.problem, core.params), []
