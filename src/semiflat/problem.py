@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -87,7 +87,15 @@ class Problem:
     @property
     def samples(self) -> int:
         """Number of samples N."""
-        return len(self.X)
+        return self.X.shape[-2]
+
+    def targets(self, samples: slice) -> Tensor:
+        """The targets of some samples."""
+        return self.y[samples]
+
+    def rows(self, chosen: slice | Tensor) -> Problem:
+        """The problem of some runs of a batch: the same one, where all runs share the data."""
+        return self
 
     @cached_property
     def target_size(self) -> float:
@@ -124,6 +132,47 @@ class Problem:
                 f"the risk of one network came out as {float(first)!r} and then {float(second)!r}; "
                 "loss and activation must give the same result for the same input"
             )
+
+
+class ProblemBatch(Problem):
+    """Problems with one network and loss, each with its own data: ``X`` is (B, N, d), ``y`` (B, N, M).
+
+    What computes derivatives for a batch of networks takes it where it takes a :class:`Problem`:
+    network b is then evaluated on data set b.
+
+    Raises:
+        InputError: if the problems differ in network, loss, dtype or shape of the data.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        first = problems[0]
+        for k, other in enumerate(problems):
+            for what, one, two in (
+                ("network", first.net, other.net),
+                ("loss", first.loss, other.loss),
+                ("dtype", first.dtype, other.dtype),
+                ("shape of X", tuple(first.X.shape), tuple(other.X.shape)),
+                ("shape of y", tuple(first.y.shape), tuple(other.y.shape)),
+            ):
+                if one != two:
+                    raise InputError(
+                        f"problems searched together must agree in {what}: problem 0 has {one}, "
+                        f"problem {k} has {two}; search them apart"
+                    )
+        self.net, self.loss, self.dtype = first.net, first.loss, first.dtype
+        self.X = torch.stack([problem.X for problem in problems])
+        self.y = torch.stack([problem.y for problem in problems])
+
+    def targets(self, samples: slice) -> Tensor:
+        """The targets of some samples, on every data set."""
+        return self.y[:, samples]
+
+    def rows(self, chosen: slice | Tensor) -> ProblemBatch:
+        """The problem of some runs of the batch."""
+        some = object.__new__(ProblemBatch)
+        some.net, some.loss, some.dtype = self.net, self.loss, self.dtype
+        some.X, some.y = self.X[chosen], self.y[chosen]
+        return some
 
 
 def _is_real(given: Any) -> bool:

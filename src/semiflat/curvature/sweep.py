@@ -61,7 +61,7 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
     """Forward and backward over ``samples``; with ``curved``, the loss's second derivative too."""
     net = problem.net
     weights = [params[weight_key(layer)] for layer in range(net.depth)]
-    h = problem.X[samples].mT.contiguous()
+    h = problem.X[..., samples, :].mT.contiguous()
     inputs, first, second = [], [], []
     for layer, weight in enumerate(weights):
         inputs.append(_with_one(h) if net.biases[layer] else h)
@@ -73,10 +73,11 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
             first.append(slope)
             second.append(bend)
     loss_second: Tensor | None = None
+    targets = problem.targets(samples)
     if curved:
-        losses, loss_first, loss_second = problem.loss.derivatives(z.mT, problem.y[samples])
+        losses, loss_first, loss_second = problem.loss.derivatives(z.mT, targets)
     else:
-        losses, loss_first = problem.loss.first(z.mT, problem.y[samples])
+        losses, loss_first = problem.loss.first(z.mT, targets)
     # Scaling here, at the narrowest place, spares every sum below a division by N.
     share = 1.0 / problem.samples
     delta = loss_first.mT.contiguous() * share

@@ -87,7 +87,7 @@ class _Loop:
         self.problem, self.options, self.method = problem, options, method
         self.hopeless = problem.loss.no_critical_point_below(problem.y)
         count = len(starts)
-        risk, gradient, hessian = self._derivatives(starts)
+        risk, gradient, hessian = self._derivatives(starts, slice(None))
         zeros = torch.zeros(count, dtype=torch.int64)
         self.runs = Runs(
             starts.clone(),
@@ -105,8 +105,11 @@ class _Loop:
         self.eigen: Eigen = _eigen(hessian[self.active])
         self.radius = torch.ones(len(self.active), dtype=torch.float64)
 
-    def _derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return risk_gradient_hessian(self.problem, self.problem.net.unflatten(theta))
+    def _derivatives(
+        self, theta: Tensor, runs: Tensor | slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        problem = self.problem.rows(runs)
+        return risk_gradient_hessian(problem, problem.net.unflatten(theta))
 
     def advance(self) -> int:
         """One step of every active run; returns how many ended."""
@@ -114,7 +117,9 @@ class _Loop:
         risk, gradient = runs.risk[index], runs.gradient[index]
         step, promised = self.method.step(gradient, self.eigen, self.radius)
         trial = runs.theta[index] + step
-        new_risk, new_gradient = risk_gradient(self.problem, self.problem.net.unflatten(trial))
+        new_risk, new_gradient = risk_gradient(
+            self.problem.rows(index), self.problem.net.unflatten(trial)
+        )
         ratio, accepted = self._compare(risk, gradient, promised, new_risk, new_gradient, index)
         length = torch.linalg.vector_norm(step, dim=-1)
         self.radius = torch.where(ratio < 0.25, length / 4, self.radius)
@@ -160,7 +165,7 @@ class _Loop:
         self.runs.theta[moved] = trial[accepted]
         self.runs.risk[moved] = risk[accepted]
         self.runs.gradient[moved] = gradient[accepted]
-        values, vectors = _eigen(self._derivatives(trial[accepted])[2])
+        values, vectors = _eigen(self._derivatives(trial[accepted], moved)[2])
         self.eigen[0][accepted], self.eigen[1][accepted] = values, vectors
 
     def _look(self, index: Tensor) -> None:

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
+from torch import Tensor
+
 from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -54,6 +56,28 @@ class SearchRecord:
     iterations: int
     status: Status
     evidence: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended, as plain numbers: what is sent between processes and stored.
+
+    Attributes:
+        start: number of the start, which names the run.
+        status: how it ended.
+        evidence: the numbers the status rests on, in words.
+        iterations: steps tried.
+        vector: where it ended, flat, (P,).
+        loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
+    """
+
+    start: int
+    status: Status
+    evidence: str
+    iterations: int
+    vector: Tensor
+    loss: float
+    gradient_norm: float
 
 
 class CriticalPoint(Point):

@@ -1,0 +1,83 @@
+"""A block of starts, run as one batch: the unit of work that is spread, stored and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from semiflat.problem import Problem, ProblemBatch
+from semiflat.search.driver import Options, Runs, drive
+from semiflat.search.methods import GradientSystem, Method, TrustRegion
+from semiflat.search.outcome import outcome
+from semiflat.search.record import CriticalPoint, Finished, SearchRecord, Status
+from semiflat.threads import threads
+
+METHODS: dict[str, type[Method]] = {"minimum": TrustRegion, "any": GradientSystem}
+BLOCK = 64
+"""Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
+by many. It does not depend on the machine, so that the same starts are always run together."""
+
+OnEnd = Callable[[Finished], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search; what a start's result depends on, beside the problem and its number."""
+
+    kind: Literal["minimum", "any"] = "minimum"
+    seed: int | None = 0
+    tolerance: float = 1e-12
+    max_iterations: int = 1000
+    start_scale: float = 1.0
+
+
+def run_block(
+    problems: Sequence[Problem],
+    numbers: Sequence[int],
+    starts: Tensor,
+    settings: Settings,
+    on_end: OnEnd = lambda finished: None,
+    thread_count: int = 1,
+) -> tuple[list[Finished], bool]:
+    """Run some starts to their ends.
+
+    Args:
+        problems: one for all starts, or one for each.
+        numbers: of the starts; they name the results.
+        starts: parameters, (B, P).
+        on_end: called with each result as soon as there is one.
+
+    Returns:
+        The results in the order of ``numbers``, and whether Ctrl-C stopped them early.
+    """
+    shared = problems[0] if len(problems) == 1 else ProblemBatch(problems)
+    options = Options(settings.tolerance, settings.max_iterations)
+    with threads(thread_count):
+        runs, interrupted = drive(shared, starts, options, METHODS[settings.kind]())
+    results = []
+    for row, number in enumerate(numbers):
+        problem = problems[0] if len(problems) == 1 else problems[row]
+        results.append(_finished(problem, runs, row, number, settings, options))
+        on_end(results[-1])
+    return results, interrupted
+
+
+def _finished(
+    problem: Problem, runs: Runs, row: int, number: int, settings: Settings, options: Options
+) -> Finished:
+    iterations, vector = int(runs.iterations[row]), runs.theta[row]
+    loss, gradient_norm = float(runs.risk[row]), float(runs.gradient[row].abs().max())
+    if not bool(runs.risk[row].isfinite()):
+        return Finished(
+            number, Status.NON_FINITE, "the loss is not finite at the start", iterations, vector,
+            loss, gradient_norm,
+        )
+    bare = SearchRecord(number, settings.seed, iterations, Status.STALLED, "")
+    point = CriticalPoint(problem, problem.net.unflatten(vector), bare)
+    size, risk = runs.last[row].tolist()
+    creeping = (size, risk) if bool(runs.creeping[row]) else None
+    status, evidence = outcome(point, iterations, creeping, options)
+    return Finished(number, status, evidence, iterations, vector, loss, gradient_norm)
