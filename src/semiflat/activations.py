@@ -37,6 +37,25 @@ class Elementwise(nn.Module):
 
 
 @dataclass(frozen=True)
+class Cross:
+    """What a unit's output owes to another unit's pre-activation, (…, n) each.
+
+    Attributes:
+        unit: i, whose output h_i it is.
+        by: j, whose pre-activation z_j moves it.
+        slope: ``∂h_i/∂z_j``.
+        mixed: ``∂²h_i/∂z_i∂z_j``.
+        twice: ``∂²h_i/∂z_j²``.
+    """
+
+    unit: int
+    by: int
+    slope: Tensor
+    mixed: Tensor
+    twice: Tensor
+
+
+@dataclass(frozen=True)
 class Activation:
     """One elementwise activation σ.
 
@@ -71,6 +90,15 @@ class Activation:
     def smooth(self) -> bool:
         """Whether σ is twice differentiable everywhere."""
         return self.slopes is None or self.slopes[0] == self.slopes[1]
+
+    def third(self, z: Tensor) -> Tensor:
+        """σ'''(z), shaped like z, by differentiating σ''."""
+        with torch.enable_grad():
+            at = z.detach().requires_grad_()
+            bend = self.derivatives(at)[2]
+            if not bend.requires_grad:
+                return torch.zeros_like(z)
+            return torch.autograd.grad(bend.sum(), at)[0]
 
     def __repr__(self) -> str:
         return f"Activation({self.name})"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semiflat.activations import Activation, activation, activation_of_module
+from semiflat.activations import Activation, Cross, activation, activation_of_module
 from semiflat.errors import InputError
 
 Params = dict[str, Tensor]
@@ -234,6 +234,13 @@ class MLP:
             if layer < len(self.activations):
                 h = self.activations[layer].function(h)
         return h
+
+    def respond(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Cross]]:
+        """``h``, ``∂h_i/∂z_i`` and ``∂²h_i/∂z_i²`` of a hidden layer for z of shape (*batch, width, n).
+
+        The list holds what a unit's output has to do with another's pre-activation: nothing here.
+        """
+        return *self.activations[layer].derivatives(z), []
 
     def fed(self, params: Params, inputs: Tensor, layer: int) -> Tensor:
         """``x̃`` of a linear layer, what it is fed with, the bias's 1 last: ``(*batch, N, D)``.

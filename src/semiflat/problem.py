@@ -93,6 +93,10 @@ class Problem:
         """The targets of some samples."""
         return self.y[samples]
 
+    def offset(self, layer: int, samples: slice) -> Tensor | None:
+        """What is added to a hidden layer's pre-activations: nothing, but in a limit of networks."""
+        return None
+
     def rows(self, chosen: slice | Tensor) -> Problem:
         """The problem of some runs of a batch: the same one, where all runs share the data."""
         return self
@@ -170,8 +174,7 @@ class ProblemBatch(Problem):
     def rows(self, chosen: slice | Tensor) -> ProblemBatch:
         """The problem of some runs of the batch."""
         some = object.__new__(ProblemBatch)
-        some.net, some.loss, some.dtype = self.net, self.loss, self.dtype
-        some.X, some.y = self.X[chosen], self.y[chosen]
+        some.__dict__ = self.__dict__ | {"X": self.X[chosen], "y": self.y[chosen]}
         return some
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from semiflat.curvature.sweep import chunks, contract, sweep
+from semiflat.curvature.sweep import chunks, contract, pull_back, sweep
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -41,7 +41,9 @@ def output_jacobian(problem: Problem, params: Params, samples: slice = slice(Non
         rows = back[..., None, :] * s.inputs[layer][..., None, None, :, :]
         parts.append(flat_rows(net, layer, rows.movedim(-1, -4)))
         if layer:
-            back = s.weights[layer].mT[..., None, :, :] @ back * s.first[layer - 1][..., None, :, :]
+            back = s.weights[layer].mT[..., None, :, :] @ back
+            first, cross = s.first[layer - 1], s.cross[layer - 1]
+            back = pull_back(back.transpose(-3, -2), first, cross, axis=-3).transpose(-3, -2)
     return torch.cat(parts[::-1], dim=-1)
 
 

@@ -16,7 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from semiflat.curvature.sweep import Sweep, chunks, contract, outer, sweep
+from semiflat.activations import Cross
+from semiflat.curvature.sweep import Sweep, chunks, contract, outer, pull_back, sweep
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -71,6 +72,9 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
     for layer, weight in enumerate(s.weights[1:]):
         through = moved[-1] * s.first[layer][..., None, :]
         direct = weight[..., None] * s.first[layer][..., None, :, :]
+        for term in s.cross[layer]:
+            through[..., term.unit, :, :] += term.slope[..., None, :] * moved[-1][..., term.by, :, :]
+            direct[..., term.by, :] += weight[..., term.unit, None] * term.slope[..., None, :]
         hidden.append(through)
         moved.append(torch.cat([_times(weight, through), direct], dim=-2))
     assert s.loss_second is not None
@@ -79,12 +83,23 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
     for layer in range(len(s.weights) - 2, -1, -1):
         below, width = moved[layer].shape[-2], moved[layer].shape[-3]
         through = _times(s.weights[layer + 1].mT, bent[-1][..., : below + width, :])
-        through = through * s.first[layer][..., None, :]
+        through = pull_back(through, s.first[layer], s.cross[layer], axis=-3)
         bend = s.pulled[layer] * s.second[layer]
         through[..., :below, :].addcmul_(moved[layer], bend[..., None, :])
         through[..., below:, :].diagonal(dim1=-3, dim2=-2).add_(bend.mT)
+        for term in s.cross[layer]:
+            _add_cross(through, moved[layer], s.pulled[layer], term, below)
         bent.append(through)
     return hidden, bent[::-1]
+
+
+def _add_cross(through: Tensor, moved: Tensor, pulled: Tensor, term: Cross, below: int) -> None:
+    """Add ``pulled_i ∂²h_i/∂z_j∂z_k · ∂z_k/∂z_m`` for one unit i that another's z moves, in place."""
+    i, j, pull = term.unit, term.by, pulled[..., term.unit, :]
+    mixed, twice = pull * term.mixed, pull * term.twice
+    for row, column, value in ((i, j, mixed), (j, i, mixed), (j, j, twice)):
+        through[..., row, :below, :] += value[..., None, :] * moved[..., column, :, :]
+        through[..., row, below + column, :] += value
 
 
 def _times(weight: Tensor, stack: Tensor) -> Tensor:
@@ -122,6 +137,9 @@ def _add_next(block: Tensor, s: Sweep, layer: int) -> None:
     units = s.deltas[layer].shape[-2], s.first[below].shape[-2]
     skip = contract(outer(s.deltas[layer], s.first[below]), s.inputs[below]).unflatten(-2, units)
     block[..., : units[1], :, :].diagonal(dim1=-3, dim2=-2).add_(skip.mT)  # (…, i, b, a)
+    for term in s.cross[below]:
+        slope = term.slope[..., None, :]
+        block[..., term.unit, term.by, :] += contract(s.deltas[layer] * slope, s.inputs[below])
 
 
 def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tensor) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semiflat.activations import Cross
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.problem import Problem
 
@@ -41,6 +42,8 @@ class Sweep:
         inputs: ``h̃_{l-1}`` for each linear layer l, ``(*batch, D_l, n)``; the first unbatched.
         weights: ``W_l`` without the bias, ``(*batch, out, in)``.
         first, second: ``σ'(z_l)`` and ``σ''(z_l)`` for each hidden layer, ``(*batch, width, n)``.
+        cross: what units of a hidden layer owe to other units' pre-activations: nothing, but in a
+            limit of networks.
         losses: ``ℓ/N``, ``(*batch, n)``.
         deltas: ``δ_l`` for each linear layer, ``(*batch, out, n)``.
         pulled: ``W_{l+1}ᵀ δ_{l+1}`` for each hidden layer: δ before σ' is applied.
@@ -51,6 +54,7 @@ class Sweep:
     weights: list[Tensor]
     first: list[Tensor]
     second: list[Tensor]
+    cross: list[list[Cross]]
     losses: Tensor
     deltas: list[Tensor]
     pulled: list[Tensor]
@@ -62,16 +66,18 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
     net = problem.net
     weights = [params[weight_key(layer)] for layer in range(net.depth)]
     h = problem.X[..., samples, :].mT.contiguous()
-    inputs, first, second = [], [], []
+    inputs, first, second, cross = [], [], [], []
     for layer, weight in enumerate(weights):
         inputs.append(_with_one(h) if net.biases[layer] else h)
         z = weight @ h
         if net.biases[layer]:
             z = z + params[bias_key(layer)][..., None]
         if layer < len(net.activations):
-            h, slope, bend = net.activations[layer].derivatives(z)
+            offset = problem.offset(layer, samples)
+            h, slope, bend, others = net.respond(layer, z if offset is None else z + offset)
             first.append(slope)
             second.append(bend)
+            cross.append(others)
     loss_second: Tensor | None = None
     targets = problem.targets(samples)
     if curved:
@@ -84,7 +90,7 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
     deltas, pulled = [delta], []
     for layer in range(net.depth - 2, -1, -1):
         pull = weights[layer + 1].mT @ delta
-        delta = pull * first[layer]
+        delta = pull_back(pull, first[layer], cross[layer])
         pulled.append(pull)
         deltas.append(delta)
     return Sweep(
@@ -92,11 +98,25 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
         weights,
         first,
         second,
+        cross,
         losses * share,
         deltas[::-1],
         pulled[::-1],
         None if loss_second is None else loss_second.movedim(-3, -1).contiguous() * share,
     )
+
+
+def pull_back(stack: Tensor, first: Tensor, cross: list[Cross], axis: int = -2) -> Tensor:
+    """``Σ_i stack_i ∂h_i/∂z_j``: a derivative by h, taken by z. The units stand along ``axis``.
+
+    ``first`` (*batch, width, n) is brought to the shape of ``stack`` where the units stand along −3.
+    """
+    back = stack * (first if axis == -2 else first[..., None, :])
+    for term in cross:
+        moved = back.movedim(axis, 0)
+        slope = term.slope if axis == -2 else term.slope[..., None, :]
+        moved[term.by] += stack.movedim(axis, 0)[term.unit] * slope
+    return back
 
 
 def outer(left: Tensor, right: Tensor) -> Tensor:
