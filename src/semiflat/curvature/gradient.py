@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from semiflat.curvature.sweep import chunks, contract, pull_back, sweep
+from semiflat.curvature.sweep import Sweep, chunks, contract, pull_back, sweep
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -31,10 +31,13 @@ def risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
 
 def output_jacobian(problem: Problem, params: Params, samples: slice = slice(None)) -> Tensor:
     """``∂f_k(x_ν)/∂θ``, shape ``(*batch, n, M, P)``, for the problem's inputs in ``samples``."""
-    net = problem.net
-    net.check_params(params)
-    s = sweep(problem, params, samples)
-    back = torch.eye(net.outputs, dtype=problem.dtype)[..., None]  # ∂f/∂z_l, from the top down
+    problem.net.check_params(params)
+    return jacobian_of(problem.net, sweep(problem, params, samples))
+
+
+def jacobian_of(net: MLP, s: Sweep) -> Tensor:
+    """``∂f_k(x_ν)/∂θ`` of a sweep's samples, shape ``(*batch, n, M, P)``."""
+    back = torch.eye(net.outputs, dtype=s.losses.dtype)[..., None]  # ∂f/∂z_l, from the top down
     back = back.expand(*s.losses.shape[:-1], net.outputs, net.outputs, s.losses.shape[-1])
     parts = []
     for layer in range(net.depth - 1, -1, -1):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
-from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.problem import Problem
-from semiflat.search.methods import Eigen, Method, TrustRegion
+from semiflat.search.methods import Eigen, Method
 
 EPS = torch.finfo(torch.float64).eps
 CHECK = 100
@@ -57,59 +56,87 @@ class Runs:
     last: Tensor
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A method, and the steps it may try before the next phase takes over."""
+
+    method: Method
+    steps: int
+
+
 def drive(
     problem: Problem,
     starts: Tensor,
     options: Options,
-    method: Method,
+    phases: Sequence[Phase],
     progress: Callable[[int], None] = lambda ended: None,
 ) -> tuple[Runs, bool]:
     """Run every start (B, P) until it has converged, cannot move, or has used up its iterations.
 
+    A run that ends in one phase starts the next one where it is; the last phase's word counts.
+
     Args:
-        progress: called with the number of runs that ended since the last call.
+        progress: called with the number of runs that ended in the last phase since the last call.
 
     Returns:
         The runs, and whether Ctrl-C stopped them early.
     """
-    loop = _Loop(problem, starts, options, method)
-    interrupted = False
+    loop = _Loop(problem, starts, options)
     try:
-        while len(loop.active):
-            progress(loop.advance())
+        for phase in phases:
+            loop.enter(phase)
+            while len(loop.active):
+                ended = loop.advance()
+                if phase is phases[-1]:
+                    progress(ended)
     except KeyboardInterrupt:
-        interrupted = True
-    return loop.runs, interrupted
+        return loop.runs, True
+    return loop.runs, False
 
 
 class _Loop:
-    def __init__(self, problem: Problem, starts: Tensor, options: Options, method: Method) -> None:
-        self.problem, self.options, self.method = problem, options, method
+    def __init__(self, problem: Problem, starts: Tensor, options: Options) -> None:
+        self.problem, self.options = problem, options
         self.hopeless = problem.loss.no_critical_point_below(problem.y)
         count = len(starts)
-        risk, gradient, hessian = self._derivatives(starts, slice(None))
+        risk, gradient = risk_gradient(problem, problem.net.unflatten(starts))
         zeros = torch.zeros(count, dtype=torch.int64)
+        no = torch.zeros(count, dtype=torch.bool)
         self.runs = Runs(
             starts.clone(),
             risk,
             gradient,
             zeros.clone(),
             zeros.clone(),
-            torch.zeros(count, dtype=torch.bool),
-            torch.zeros(count, dtype=torch.bool),
+            no.clone(),
+            no.clone(),
             torch.stack([starts.abs().amax(-1), risk], -1),
             torch.stack([starts.abs().amax(-1), risk], -1),
         )
-        finite = torch.isfinite(risk) & torch.isfinite(hessian).all(-1).all(-1)
-        self.active = finite.nonzero().flatten()
-        self.eigen: Eigen = _eigen(hessian[self.active])
-        self.radius = torch.ones(len(self.active), dtype=torch.float64)
+        self.radii = torch.ones(count, dtype=torch.float64)
+        self.limit = zeros
 
-    def _derivatives(
-        self, theta: Tensor, runs: Tensor | slice
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def enter(self, phase: Phase) -> None:
+        """Let a phase's method take over every run that is worth it."""
+        runs, self.method = self.runs, phase.method
+        self.limit = (runs.iterations + phase.steps).clamp(max=self.options.max_iterations)
+        runs.below.zero_()
+        runs.stuck[:] = runs.creeping[:] = False
+        going = torch.isfinite(runs.risk) & torch.isfinite(runs.gradient).all(-1) & ~self._beyond()
+        index = going.nonzero().flatten()
+        matrix = self._model(runs.theta[index], index)
+        finite = torch.isfinite(matrix).all(-1).all(-1)
+        self.active, self.eigen = index[finite], _eigen(matrix[finite])
+        self.radius = self.radii[self.active].clamp(min=1e-3)
+
+    def _beyond(self) -> Tensor:
+        """Runs that have left the part of the parameter space where there is anything to find."""
+        largest = self.options.largest * self.problem.target_size
+        return (self.runs.theta.abs().amax(-1) > largest) | (self.runs.risk < self.hopeless)
+
+    def _model(self, theta: Tensor, runs: Tensor) -> Tensor:
         problem = self.problem.rows(runs)
-        return risk_gradient_hessian(problem, problem.net.unflatten(theta))
+        return self.method.model(problem, problem.net.unflatten(theta))[2]
 
     def advance(self) -> int:
         """One step of every active run; returns how many ended."""
@@ -165,7 +192,7 @@ class _Loop:
         self.runs.theta[moved] = trial[accepted]
         self.runs.risk[moved] = risk[accepted]
         self.runs.gradient[moved] = gradient[accepted]
-        values, vectors = _eigen(self._derivatives(trial[accepted], moved)[2])
+        values, vectors = _eigen(self._model(trial[accepted], moved))
         self.eigen[0][accepted], self.eigen[1][accepted] = values, vectors
 
     def _look(self, index: Tensor) -> None:
@@ -181,7 +208,7 @@ class _Loop:
     def _retire(self, settled: Tensor) -> int:
         runs, index = self.runs, self.active
         downhill = torch.zeros_like(settled)
-        if isinstance(self.method, TrustRegion):
+        if self.method.follows_loss and self.method.exact:
             # A saddle is no place to stop for who looks for a minimum.
             scale = self.eigen[0].abs().amax(-1)
             downhill = self.eigen[0][:, 0] < -1e-9 * scale
@@ -190,12 +217,12 @@ class _Loop:
             | (runs.below[index] >= POLISH) & ~downhill
             | runs.stuck[index]
             | runs.creeping[index]
-            | (runs.iterations[index] >= self.options.max_iterations)
-            | (runs.theta[index].abs().amax(-1) > self.options.largest * self.problem.target_size)
-            | (runs.risk[index] < self.hopeless)
+            | (runs.iterations[index] >= self.limit[index])
+            | self._beyond()[index]
         )
         if ended.any():
             keep = ~ended
+            self.radii[index] = self.radius
             self.active, self.radius = index[keep], self.radius[keep]
             self.eigen = (self.eigen[0][keep], self.eigen[1][keep])
         return int(ended.sum())

@@ -10,14 +10,18 @@ import torch
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
 from semiflat.problem import Problem
-from semiflat.search.driver import Options, Runs, drive
-from semiflat.search.methods import GradientSystem, Method, TrustRegion
+from semiflat.search.driver import Options, Phase, Runs, drive
+from semiflat.search.methods import GaussNewton, GradientSystem, TrustRegion
 from semiflat.search.outcome import outcome
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 from semiflat.symmetries.canonical import same_network
 from semiflat.threads import threads
 
-_METHODS: dict[str, type[Method]] = {"minimum": TrustRegion, "any": GradientSystem}
+FAR_STEPS = 600
+_METHODS: dict[str, list[Phase]] = {
+    "minimum": [Phase(GaussNewton(), FAR_STEPS), Phase(TrustRegion(), 10**9)],
+    "any": [Phase(GradientSystem(), 10**9)],
+}
 _BATCH_BYTES = 2**30
 
 Progress = Callable[[int], None]
@@ -82,7 +86,7 @@ def run_search(
     for first in range(0, len(theta), size):
         batch = theta[first : first + size]
         with threads(thread_count):
-            done, interrupted = drive(problem, batch, options, _METHODS[kind](), progress)
+            done, interrupted = drive(problem, batch, options, _METHODS[kind], progress)
         for row in range(len(batch)):
             number = first + row if start is None else -1
             run = _ended(problem, done, row, number, seed, options)

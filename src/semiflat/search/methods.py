@@ -7,12 +7,28 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.networks import Params
+from semiflat.problem import Problem
+
 Eigen = tuple[Tensor, Tensor]
 """Eigenvalues (B, P) and eigenvectors (B, P, P) of a batch of Hessians."""
 
 
 class Method(Protocol):
-    """A step within a trust radius, and the merit it is to lower."""
+    """A step within a trust radius, and the merit it is to lower.
+
+    Attributes:
+        exact: whether its matrix is the Hessian, so that its lowest eigenvalue tells a saddle.
+        follows_loss: whether a way down is a reason to go on.
+    """
+
+    exact: bool
+    follows_loss: bool
+
+    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+        """Risk (B,), gradient (B, P) and the matrix (B, P, P) of the local model."""
 
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
         """What a step is to lower, (B,)."""
@@ -27,6 +43,12 @@ class TrustRegion:
     Negative curvature is followed, so saddles do not hold it (Moré & Sorensen 1983).
     """
 
+    exact = True
+    follows_loss = True
+
+    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+        return risk_gradient_hessian(problem, params)
+
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
         return risk
 
@@ -38,12 +60,31 @@ class TrustRegion:
         return _rotate(vectors, moves), promised
 
 
+class GaussNewton(TrustRegion):
+    """The same with the Gauss–Newton matrix for the Hessian: Levenberg–Marquardt with a radius.
+
+    Far from a minimum the exact Hessian's negative curvature comes from residuals that will be gone;
+    without it the valleys of sigmoid networks are walked down in a small part of the steps.
+    """
+
+    exact = False
+
+    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+        return risk_gradient_gauss_newton(problem, params)
+
+
 class GradientSystem:
     """Reach a critical point of any index: Levenberg–Marquardt on ``∇R = 0``.
 
     The merit is ``½‖∇R‖²`` and its Jacobian the Hessian, so saddles and maxima attract as minima do.
     A minimum of ``‖∇R‖`` that is no critical point attracts too, and is reported as STALLED.
     """
+
+    exact = True
+    follows_loss = False
+
+    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+        return risk_gradient_hessian(problem, params)
 
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
         return gradient.square().sum(-1) / 2
