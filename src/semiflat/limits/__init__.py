@@ -1,5 +1,8 @@
 """Networks at infinity as finite objects: the limits that runs to infinity have."""
 
+from semiflat.limits.approach import approach
+from semiflat.limits.limit import Limit, Rate
 from semiflat.limits.network import Form, LimitMLP, LimitProblem
+from semiflat.limits.recognise import Guess, recognise
 
-__all__ = ["Form", "LimitMLP", "LimitProblem"]
+__all__ = ["Form", "Guess", "Limit", "LimitMLP", "LimitProblem", "Rate", "approach", "recognise"]

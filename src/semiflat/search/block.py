@@ -9,13 +9,19 @@ from typing import Literal
 from torch import Tensor
 
 from semiflat.problem import Problem, ProblemBatch
-from semiflat.search.driver import Options, Runs, drive
-from semiflat.search.methods import GradientSystem, Method, TrustRegion
-from semiflat.search.outcome import outcome
+from semiflat.search.beyond import go_beyond
+from semiflat.search.driver import Options, Phase, Runs, drive
+from semiflat.search.methods import GaussNewton, GradientSystem, TrustRegion
+from semiflat.search.outcome import beyond_outcome, outcome
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, Status
 from semiflat.threads import threads
 
-METHODS: dict[str, type[Method]] = {"minimum": TrustRegion, "any": GradientSystem}
+FAR_STEPS = 400
+"""Steps by Gauss–Newton before the exact Hessian takes over."""
+PHASES: dict[str, list[Phase]] = {
+    "minimum": [Phase(GaussNewton(), FAR_STEPS), Phase(TrustRegion(), 10**9)],
+    "any": [Phase(GradientSystem(), 10**9)],
+}
 BLOCK = 64
 """Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
 by many. It does not depend on the machine, so that the same starts are always run together."""
@@ -55,14 +61,38 @@ def run_block(
     """
     shared = problems[0] if len(problems) == 1 else ProblemBatch(problems)
     options = Options(settings.tolerance, settings.max_iterations)
+    each = problems if len(problems) > 1 else list(problems) * len(numbers)
     with threads(thread_count):
-        runs, interrupted = drive(shared, starts, options, METHODS[settings.kind]())
-    results = []
-    for row, number in enumerate(numbers):
-        problem = problems[0] if len(problems) == 1 else problems[row]
-        results.append(_finished(problem, runs, row, number, settings, options))
-        on_end(results[-1])
+        runs, interrupted = drive(shared, starts, options, PHASES[settings.kind])
+        results = [
+            _finished(each[row], runs, row, number, settings, options)
+            for row, number in enumerate(numbers)
+        ]
+        if settings.kind == "minimum" and not interrupted:
+            results = _with_limits(each, results, options)
+    for result in results:
+        on_end(result)
     return results, interrupted
+
+
+def _with_limits(
+    problems: Sequence[Problem], results: list[Finished], options: Options
+) -> list[Finished]:
+    """The same results, those that run to infinity with the critical point there."""
+    rows = [
+        row
+        for row, result in enumerate(results)
+        if result.status not in (Status.CONVERGED, Status.NON_FINITE)
+        and result.loss >= problems[row].loss.no_critical_point_below(problems[row].y)
+    ]
+    out = list(results)
+    reached = go_beyond(
+        [problems[row] for row in rows], [results[row].vector for row in rows], options
+    )
+    for row, end in zip(rows, reached, strict=True):
+        if end is not None:
+            out[row] = beyond_outcome(problems[row], results[row], end, options)
+    return out
 
 
 def _finished(

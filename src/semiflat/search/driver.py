@@ -36,6 +36,10 @@ class Options:
     max_iterations: int = 1000
     largest: float = 1e5
 
+    def allowed(self, risk: float) -> float:
+        """What ``‖∇R‖∞`` may be at a critical point of this risk."""
+        return self.tolerance * max(1.0, abs(risk)) ** 0.5
+
 
 @dataclass
 class Runs:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from semiflat.evidence import Evidence
 from semiflat.points import Point
+from semiflat.problem import Problem
+from semiflat.search.beyond import Reached, is_channel
 from semiflat.search.driver import CHECK, Options
-from semiflat.search.record import Status
+from semiflat.search.record import Finished, LimitRecord, Status
 from semiflat.symmetries.flatness import flatness
 
 # A parameter vector, or its largest entry, that lies this much (cosine) within the Hessian's
@@ -59,6 +63,38 @@ def outcome(
     return (
         Status.STALLED,
         f"no step of more than rounding size lowers the merit, at gradient {point.gradient_norm:.1e}",
+    )
+
+
+def beyond_outcome(
+    problem: Problem, run: Finished, reached: Reached, options: Options
+) -> Finished:
+    """What a run is worth whose units were seen to run off to infinity.
+
+    CHANNEL or SATURATED asks for a critical point of the limiting network, no higher than the run
+    itself got, whose steps stand where they were put.
+    """
+    guess, found = reached.guess, "; ".join(reached.found)
+    record = LimitRecord(
+        tuple(tuple(map(str, row)) for row in guess.net.forms), guess.net.flatten(guess.params)
+    )
+    limit = record.at(problem)
+    numbers = f"{found}; the limiting network has gradient {reached.gradient_norm:.1e}"
+    why_not = None
+    if not reached.gradient_norm <= options.allowed(reached.loss):
+        why_not = "which is no critical point"
+    elif not limit.consistent or abs(limit.loss - reached.loss) > 1e-9 * abs(reached.loss):
+        why_not = "but a step's incoming weights no longer put it where it stands"
+    elif reached.loss > run.loss + 1e-9 * abs(run.loss):
+        why_not = f"but its loss {reached.loss:.8g} lies above the run's {run.loss:.8g}"
+    if why_not:
+        return replace(run, evidence=f"{run.evidence}; {numbers}, {why_not}")
+    status = Status.CHANNEL if is_channel(guess.net) else Status.SATURATED
+    return replace(
+        run,
+        status=status,
+        evidence=f"{numbers} at loss {reached.loss:.8g}, where the run had {run.loss:.8g}",
+        limit=record,
     )
 
 

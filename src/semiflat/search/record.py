@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from torch import Tensor
 
+from semiflat.limits import Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -17,6 +19,8 @@ class Status(StrEnum):
     """How a run ended; ``meaning`` says what that is and what to do."""
 
     CONVERGED = "CONVERGED"
+    CHANNEL = "CHANNEL"
+    SATURATED = "SATURATED"
     DIVERGED = "DIVERGED"
     STALLED = "STALLED"
     MAX_ITERATIONS = "MAX_ITERATIONS"
@@ -30,6 +34,10 @@ class Status(StrEnum):
 
 _MEANINGS = {
     Status.CONVERGED: "reached a finite critical point, isolated but for explained flat directions",
+    Status.CHANNEL: "runs to infinity where units merge, or a unit turns linear; its `limit` is the "
+    "critical point there",
+    Status.SATURATED: "runs to infinity where units become steps, or constant but for their tails; its "
+    "`limit` is the critical point there",
     Status.DIVERGED: "runs to infinity, by its evidence: the loss levels off while parameters grow; "
     "try another activation, or fewer units",
     Status.STALLED: "stopped moving where no critical point is confirmed: the Hessian is singular "
@@ -49,6 +57,7 @@ class SearchRecord:
         iterations: steps tried.
         status: how it ended.
         evidence: the numbers the status rests on, in words.
+        limit: the critical point at infinity, if the run has one.
     """
 
     start: int
@@ -56,6 +65,25 @@ class SearchRecord:
     iterations: int
     status: Status
     evidence: str
+    limit: LimitRecord | None = None
+
+
+@dataclass(frozen=True)
+class LimitRecord:
+    """A point of a limiting network as plain numbers.
+
+    Attributes:
+        forms: for each hidden layer the form of each unit.
+        vector: its parameters, flat, (P,).
+    """
+
+    forms: tuple[tuple[str, ...], ...]
+    vector: Tensor
+
+    def at(self, problem: Problem) -> Limit:
+        """The limit itself."""
+        net = LimitMLP(problem.net, [[Form(form) for form in row] for row in self.forms])
+        return Limit(problem, net, net.unflatten(self.vector))
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,7 @@ class Finished:
         iterations: steps tried.
         vector: where it ended, flat, (P,).
         loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
+        limit: the critical point of the limiting network, if it ran to infinity and one was reached.
     """
 
     start: int
@@ -78,6 +107,7 @@ class Finished:
     vector: Tensor
     loss: float
     gradient_norm: float
+    limit: LimitRecord | None = None
 
 
 class CriticalPoint(Point):
@@ -94,6 +124,11 @@ class CriticalPoint(Point):
     def status(self) -> Status:
         """How the run ended."""
         return self.record.status
+
+    @cached_property
+    def limit(self) -> Limit | None:
+        """The critical point of the limiting network, for a run to infinity that has one."""
+        return None if self.record.limit is None else self.record.limit.at(self.problem)
 
     def __repr__(self) -> str:
         return (

@@ -1,0 +1,178 @@
+"""A critical point of a limiting network: a minimum at infinity as a finite object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.evidence.spectrum import Spectrum, symmetric_spectrum
+from semiflat.limits.approach import approach
+from semiflat.limits.network import FAR, Form, LimitMLP, LimitProblem
+from semiflat.networks import Params
+from semiflat.points import Point
+from semiflat.problem import Problem
+
+EPS = torch.finfo(torch.float64).eps
+SCALES = (1e2, 1e3)
+"""Where the rate of approach is measured."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How the loss of finite networks tends to the limit's along one of its limits.
+
+    Attributes:
+        layer, unit: which one.
+        form: what it is in the limit.
+        gap: ``R(scale) − R(limit)`` at the larger of :data:`SCALES`; for a linear unit the smallest
+            among the ways there.
+        order: p in ``gap ~ scale^{−p}``, measured between the two scales.
+    """
+
+    layer: int
+    unit: int
+    form: Form
+    gap: float
+    order: float
+
+
+class Limit:
+    """A point of a limiting network that finite networks tend to.
+
+    Args:
+        problem: the finite network's problem.
+        net: the limiting architecture.
+        params: its parameters, shaped as the finite network's.
+
+    >>> import semiflat as sf
+    >>> from semiflat.limits import Form, Limit, LimitMLP
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
+    >>> net = LimitMLP(problem.net, [[Form.UNIT, Form.GATE]])
+    >>> limit = Limit(problem, net, problem.net.random_params(0))
+    >>> abs(limit.approach(1e4).loss - limit.loss) < 1e-6
+    True
+    """
+
+    def __init__(self, problem: Problem, net: LimitMLP, params: Params) -> None:
+        self.problem, self.net, self.params = problem, net, params
+        self.offsets = steps_on(problem, net, params)
+        self._batch = LimitProblem([problem], net, [offset[None] for offset in self.offsets])
+        self._vector = net.flatten(params)
+        risk, gradient, hessian = self._derivatives(self._vector)
+        self.loss, self.gradient, self.hessian = float(risk), gradient, hessian
+
+    def _derivatives(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        risk, gradient, hessian = risk_gradient_hessian(
+            self._batch, self.net.unflatten(vector[None])
+        )
+        return risk[0], gradient[0], hessian[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """``‖∇R‖∞`` in the parameters of the limiting network."""
+        return float(self.gradient.abs().max())
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues of the Hessian in the parameters of the limiting network, with their noise."""
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, self._vector.shape, generator=generator).double() * 2 - 1
+        nearby = self._derivatives(self._vector * (1 + 2 * EPS * signs))[2]
+        return symmetric_spectrum([self.hessian, nearby])
+
+    @property
+    def inertia(self) -> tuple[int, int, int]:
+        """Positive, zero and negative eigenvalues; what is within noise counts as zero."""
+        values, hidden = self.spectrum.values, self.spectrum.hidden
+        negative, positive = int(((values < 0) & ~hidden).sum()), int(((values > 0) & ~hidden).sum())
+        return positive, len(values) - positive - negative, negative
+
+    @cached_property
+    def rates(self) -> list[Rate]:
+        """For each limit, the others staying limits, how finite networks approach it."""
+        rates = []
+        for layer, row in enumerate(self.net.forms):
+            for unit, form in enumerate(row):
+                if form in (Form.UNIT, Form.STEP):
+                    continue
+                ways = [(1, 0.0)]
+                if form is Form.LINEAR:  # the limit is the same whichever way; the way there is not
+                    ways = [(sign, lean) for sign in (1, -1) for lean in (0.0, 0.5, -0.5)]
+                gaps = min(
+                    ([self._gap(sign * s, (layer, unit), lean) for s in SCALES] for sign, lean in ways),
+                    key=lambda both: both[-1],
+                )
+                order = float("nan")
+                if gaps[0] and gaps[1] and gaps[0] / gaps[1] > 0:
+                    order = float(
+                        torch.log(torch.tensor(gaps[0] / gaps[1])).double()
+                        / torch.log(torch.tensor(SCALES[1] / SCALES[0]))
+                    )
+                rates.append(Rate(layer, unit, form, gaps[-1], order))
+        return rates
+
+    def _gap(self, scale: float, only: tuple[int, int], lean: float) -> float:
+        net, params = approach(self.net, self.params, scale, only, lean)
+        batch = LimitProblem([self.problem], net, [offset[None] for offset in self.offsets])
+        batched = {key: tensor[None] for key, tensor in params.items()}
+        return float(batch.risk(batched)[0]) - self.loss
+
+    @property
+    def kind(self) -> str:
+        """What the point is in the closure of the finite networks, as far as it was measured.
+
+        ``"MINIMUM"``: the Hessian of the limiting network is positive semidefinite, its zeros are
+        the directions known to change nothing, and every finite network next to it that was tried
+        has a larger loss. ``"SADDLE"``: a negative eigenvalue, or a smaller loss in a finite network
+        near by. ``"UNDECIDED"`` otherwise.
+        """
+        _, zero, negative = self.inertia
+        if negative or any(rate.gap < -self.noise for rate in self.rates):
+            return "SADDLE"
+        certain = zero == self.net.gauge and all(rate.gap > self.noise for rate in self.rates)
+        return "MINIMUM" if certain else "UNDECIDED"
+
+    @property
+    def noise(self) -> float:
+        """Rounding in a difference of two losses."""
+        return 100 * EPS * max(abs(self.loss), 1e-300)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every step still stands where its incoming weights put it, on every sample."""
+        return all(
+            bool((self.offsets[layer][unit] != 0).all())
+            for layer, row in enumerate(self.net.forms)
+            for unit, form in enumerate(row)
+            if form is Form.STEP
+        )
+
+    def approach(self, scale: float) -> Point:
+        """A finite network near the limit: its loss tends to the limit's as ``scale`` grows.
+
+        Rounding grows with ``scale`` as the truncation falls; about 1e5 is closest for a gate.
+        """
+        params = approach(self.net, self.params, scale)[1]
+        return Point(self.problem, params)
+
+    def __repr__(self) -> str:
+        forms = [[str(form) for form in row] for row in self.net.forms]
+        return f"Limit(forms={forms}, loss={self.loss!r}, gradient_norm={self.gradient_norm:.1e})"
+
+
+def steps_on(problem: Problem, net: LimitMLP, params: Params) -> list[Tensor]:
+    """To which side each step has each sample: for each hidden layer (width, N), ±FAR, or 0."""
+    offsets = []
+    h = problem.X.mT
+    for layer, row in enumerate(net.forms):
+        rows = net.layer(params, layer)
+        ones = h.new_ones(1, h.shape[-1])
+        z = rows @ (torch.cat([h, ones]) if net.biases[layer] else h)
+        steps = torch.tensor([form is Form.STEP for form in row])[:, None]
+        offsets.append(torch.where(steps, FAR * z.sign(), 0.0))
+        h = net.respond(layer, z + offsets[-1])[0]
+    return offsets

@@ -1,0 +1,257 @@
+"""Which units of a network are on their way to infinity, and the limit they are on their way to.
+
+Everything is measured by what units do on the data, so that no scale of the inputs matters. What is
+recognised is a guess: that the limit has a critical point is shown by finding it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.limits.network import FAR, Form, LimitMLP
+from semiflat.networks import Params, bias_key, weight_key
+from semiflat.problem import Problem
+
+NEAR = 0.35
+"""Two units merge if their pre-activations differ by this part of their spread at most, ..."""
+CANCEL = 0.25
+"""... and their outgoing weights add up to this part of their lengths at most."""
+LOUD = 10.0
+"""Length of the outgoing weights from which a unit with a narrow range counts as running off."""
+NARROW = 0.35
+"""Spread of a pre-activation over which an activation is linear enough for a start."""
+TAIL = -2.5
+"""A pre-activation below which a sigmoid is exponential enough for a start."""
+FLAT = 1e-6
+"""A slope relative to the largest, below which a sample is to one side of a step."""
+TAILS = {"sigmoid", "softplus", "tanh"}
+SATURATING = {"sigmoid", "tanh"}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A limiting network near a finite one.
+
+    Attributes:
+        net: its architecture.
+        params: parameters to start from.
+        offsets: for each hidden layer (width, N), see :class:`LimitProblem`.
+        found: one line for each unit or pair that runs off, with the numbers.
+    """
+
+    net: LimitMLP
+    params: Params
+    offsets: list[Tensor]
+    found: list[str]
+
+
+def recognise(
+    problem: Problem, params: Params, known: Guess | None = None
+) -> Guess | None:
+    """The limit that the network ``params`` runs towards, or None if no unit runs off.
+
+    Args:
+        known: a limit found before, whose ``params`` these are; its forms are kept.
+    """
+    work = _Work(problem, params, known)
+    for layer in range(len(work.net.hidden)):
+        work.layer(layer)
+    return work.guess() if work.found else None
+
+
+class _Work:
+    def __init__(self, problem: Problem, params: Params, known: Guess | None) -> None:
+        self.problem, self.net = problem, problem.net
+        self.params = {key: tensor.clone() for key, tensor in params.items()}
+        self.forms = (
+            [list(row) for row in known.net.forms]
+            if known
+            else [[Form.UNIT] * width for width in self.net.hidden]
+        )
+        self.offsets = (
+            [offset.clone() for offset in known.offsets]
+            if known
+            else [torch.zeros((width, problem.samples)).double() for width in self.net.hidden]
+        )
+        self.found: list[str] = []
+        self._bases = {
+            (layer, unit): unit - 1
+            for layer, row in enumerate(self.forms)
+            for unit, form in enumerate(row)
+            if form is Form.GATE
+        }
+
+    def _is_base(self, layer: int, unit: int) -> bool:
+        return (layer, unit) in {(at, base) for (at, _), base in self._bases.items()}
+
+    def layer(self, layer: int) -> None:
+        net = LimitMLP(self.net, self.forms)
+        h = self.problem.X.mT
+        for below in range(layer):
+            h = net.respond(below, self._z(below, h) + self.offsets[below])[0]
+        z = self._z(layer, h)
+        slopes = self.net.activations[layer].derivatives(z)[1].abs()
+        free = [
+            unit
+            for unit, form in enumerate(self.forms[layer])
+            if form is Form.UNIT and not self._is_base(layer, unit)
+        ]
+        name = self.net.activations[layer].name
+        for unit in list(free):
+            if name in SATURATING and self._step(layer, unit, z[unit], slopes[unit]):
+                free.remove(unit)
+        pairs = sorted(self._pairs(layer, free, z))
+        for distance, cancelled, one, other, sign in pairs:
+            if one in free and other in free:
+                if sign < 0:
+                    self._reflect(layer, other)
+                    z[other] = -z[other]
+                self._gate(layer, one, other, z, distance, cancelled)
+                free.remove(one), free.remove(other)
+        for unit in free:
+            self._lonely(layer, unit, z[unit], name)
+        self._sort(layer)
+
+    def _sort(self, layer: int) -> None:
+        """Gates right after their bases, and equal forms side by side, for larger batches."""
+        rank = {Form.UNIT: 1, Form.TAIL: 2, Form.LINEAR: 3, Form.STEP: 4}
+        keys = []
+        for unit, form in enumerate(self.forms[layer]):
+            base = self._bases.get((layer, unit))
+            paired = base is not None or self._is_base(layer, unit)
+            anchor = unit if base is None else base
+            keys.append((0 if paired else rank[form], anchor, base is not None))
+        self._permute(layer, sorted(range(len(keys)), key=keys.__getitem__))
+
+    def guess(self) -> Guess:
+        """What has been put together."""
+        return Guess(LimitMLP(self.net, self.forms), self.params, self.offsets, self.found)
+
+    # -- what a unit is --------------------------------------------------------------------------
+
+    def _step(self, layer: int, unit: int, z: Tensor, slope: Tensor) -> bool:
+        far = slope <= FLAT
+        if not bool(far.all()) or float(z.max() - z.min()) == 0:
+            return False
+        row = self.net.layer(self.params, layer)[unit]
+        self.forms[layer][unit] = Form.STEP
+        self.offsets[layer][unit] = FAR * z.sign()
+        self.found.append(
+            f"unit {unit} of hidden layer {layer} is a step: slope at most {float(slope.max()):.1g} "
+            f"on every sample, incoming weights of length {float(row.norm()):.3g}"
+        )
+        return True
+
+    def _pairs(
+        self, layer: int, free: list[int], z: Tensor
+    ) -> list[tuple[float, float, int, int, int]]:
+        V = self.params[weight_key(layer + 1)]
+        found = []
+        for k, one in enumerate(free):
+            spread = float(z[one].std())
+            for other in free[k + 1 :]:
+                for sign in (1, -1) if self._may_reflect(layer) else (1,):
+                    both = max(spread, float(z[other].std()), 1e-300)
+                    distance = float((z[one] - sign * z[other]).square().mean().sqrt()) / both
+                    lengths = float(V[:, one].norm() + V[:, other].norm())
+                    left = float((V[:, one] + sign * V[:, other]).norm()) / max(lengths, 1e-300)
+                    if distance < NEAR and left < CANCEL:
+                        found.append((distance, left, one, other, sign))
+        return found
+
+    def _gate(
+        self, layer: int, one: int, other: int, z: Tensor, distance: float, cancelled: float
+    ) -> None:
+        V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
+        size = float((z[one] - z[other]).square().mean().sqrt())
+        size = size if size > 0 else 1.0
+        a = (V[:, one] - V[:, other]) / 2 * size
+        lengths = float(V[:, one].norm()), float(V[:, other].norm())
+        for tensor in (W, b):
+            if tensor is not None:
+                middle, gap = (tensor[one] + tensor[other]) / 2, tensor[one] - tensor[other]
+                tensor[one], tensor[other] = middle, gap / size
+        V[:, one] = V[:, one] + V[:, other]
+        V[:, other] = a
+        self.forms[layer][other] = Form.GATE
+        self._bases[layer, other] = one
+        self.found.append(
+            f"units {one} and {other} of hidden layer {layer} merge: pre-activations apart by "
+            f"{distance:.2g} of their spread, outgoing weights of lengths {lengths[0]:.3g} and "
+            f"{lengths[1]:.3g} that cancel but for {cancelled:.2g}"
+        )
+
+    def _lonely(self, layer: int, unit: int, z: Tensor, name: str) -> None:
+        V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
+        loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std())
+        upper = self.params.get(bias_key(layer + 1))
+        if loud < LOUD or b is None or upper is None or spread == 0:
+            return
+        if float((z - middle).abs().max()) < NARROW:
+            h, slope = self.net.activations[layer].derivatives(torch.tensor(middle).double())[:2]
+            upper += V[:, unit] * h
+            V[:, unit] *= slope * spread
+            W[unit] /= spread
+            b[unit] = (b[unit] - middle) / spread
+            self.forms[layer][unit] = Form.LINEAR
+            self.found.append(
+                f"unit {unit} of hidden layer {layer} is linear: pre-activations within "
+                f"{float((z - middle).abs().max()):.2g}, outgoing weights of length {loud:.3g}"
+            )
+            return
+        if name not in TAILS:
+            return
+        if self._may_reflect(layer) and middle > 0:
+            self._reflect(layer, unit)
+            z = -z
+        top = float(z.max())
+        if top > TAIL:
+            return
+        if name == "tanh":  # tanh z = −1 + 2 e^{2z} − …
+            upper -= V[:, unit]
+            V[:, unit] *= 2
+            W[unit] *= 2
+            b[unit] *= 2
+            top *= 2
+        b[unit] -= top
+        V[:, unit] *= float(torch.exp(torch.tensor(top)))
+        self.forms[layer][unit] = Form.TAIL
+        self.found.append(
+            f"unit {unit} of hidden layer {layer} is in its tail: pre-activations below "
+            f"{float(z.max()):.3g}, outgoing weights of length {loud:.3g}"
+        )
+
+    # -- moves that keep the function ------------------------------------------------------------
+
+    def _z(self, layer: int, h: Tensor) -> Tensor:
+        z: Tensor = self.params[weight_key(layer)] @ h
+        return z + self.params[bias_key(layer)][:, None] if self.net.biases[layer] else z
+
+    def _incoming(self, layer: int) -> tuple[Tensor, Tensor | None]:
+        return self.params[weight_key(layer)], self.params.get(bias_key(layer))
+
+    def _may_reflect(self, layer: int) -> bool:
+        reflection = self.net.activations[layer].reflection
+        return reflection is not None and (reflection == 0 or self.net.biases[layer + 1])
+
+    def _reflect(self, layer: int, unit: int) -> None:
+        V, upper = self.params[weight_key(layer + 1)], self.params.get(bias_key(layer + 1))
+        reflection = self.net.activations[layer].reflection
+        if reflection and upper is not None:
+            upper += reflection * V[:, unit]
+        for tensor in (*self._incoming(layer),):
+            if tensor is not None:
+                tensor[unit] *= -1
+        V[:, unit] *= -1
+
+    def _permute(self, layer: int, order: list[int]) -> None:
+        for tensor in self._incoming(layer):
+            if tensor is not None:
+                tensor[:] = tensor[order].clone()
+        V = self.params[weight_key(layer + 1)]
+        V[:] = V[:, order].clone()
+        self.offsets[layer] = self.offsets[layer][order]
+        self.forms[layer] = [self.forms[layer][unit] for unit in order]
