@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"embeddings", "curvature"},
     {"points"},
     {"evidence", "checkpoints"},
+    {"limits"},
     {"symmetries"},
     {"search", "verdicts", "reduction"},
     {"study"},

@@ -73,7 +73,9 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
         through = moved[-1] * s.first[layer][..., None, :]
         direct = weight[..., None] * s.first[layer][..., None, :, :]
         for term in s.cross[layer]:
-            through[..., term.unit, :, :] += term.slope[..., None, :] * moved[-1][..., term.by, :, :]
+            through[..., term.unit, :, :] += (
+                term.slope[..., None, :] * moved[-1][..., term.by, :, :]
+            )
             direct[..., term.by, :] += weight[..., term.unit, None] * term.slope[..., None, :]
         hidden.append(through)
         moved.append(torch.cat([_times(weight, through), direct], dim=-2))

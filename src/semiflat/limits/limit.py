@@ -88,7 +88,10 @@ class Limit:
     def inertia(self) -> tuple[int, int, int]:
         """Positive, zero and negative eigenvalues; what is within noise counts as zero."""
         values, hidden = self.spectrum.values, self.spectrum.hidden
-        negative, positive = int(((values < 0) & ~hidden).sum()), int(((values > 0) & ~hidden).sum())
+        negative, positive = (
+            int(((values < 0) & ~hidden).sum()),
+            int(((values > 0) & ~hidden).sum()),
+        )
         return positive, len(values) - positive - negative, negative
 
     @cached_property
@@ -103,7 +106,10 @@ class Limit:
                 if form is Form.LINEAR:  # the limit is the same whichever way; the way there is not
                     ways = [(sign, lean) for sign in (1, -1) for lean in (0.0, 0.5, -0.5)]
                 gaps = min(
-                    ([self._gap(sign * s, (layer, unit), lean) for s in SCALES] for sign, lean in ways),
+                    (
+                        [self._gap(sign * s, (layer, unit), lean) for s in SCALES]
+                        for sign, lean in ways
+                    ),
                     key=lambda both: both[-1],
                 )
                 order = float("nan")

@@ -25,7 +25,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from semiflat.activations import Activation, Cross
+from semiflat.activations import Cross
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.problem import Problem, ProblemBatch
@@ -97,7 +97,10 @@ class LimitMLP(MLP):
         for layer, row in enumerate(self.forms):
             for form in row:
                 total += {
-                    Form.UNIT: 0, Form.GATE: 1, Form.TAIL: 1, Form.LINEAR: 2,
+                    Form.UNIT: 0,
+                    Form.GATE: 1,
+                    Form.TAIL: 1,
+                    Form.LINEAR: 2,
                     Form.STEP: self.fan_in(layer),
                 }[form]
         return total

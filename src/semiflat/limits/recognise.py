@@ -48,9 +48,7 @@ class Guess:
     found: list[str]
 
 
-def recognise(
-    problem: Problem, params: Params, known: Guess | None = None
-) -> Guess | None:
+def recognise(problem: Problem, params: Params, known: Guess | None = None) -> Guess | None:
     """The limit that the network ``params`` runs towards, or None if no unit runs off.
 
     Args:
@@ -110,7 +108,8 @@ class _Work:
                     self._reflect(layer, other)
                     z[other] = -z[other]
                 self._gate(layer, one, other, z, distance, cancelled)
-                free.remove(one), free.remove(other)
+                free.remove(one)
+                free.remove(other)
         for unit in free:
             self._lonely(layer, unit, z[unit], name)
         self._sort(layer)

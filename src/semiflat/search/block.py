@@ -16,10 +16,15 @@ from semiflat.search.outcome import beyond_outcome, outcome
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, Status
 from semiflat.threads import threads
 
-FAR_STEPS = 400
-"""Steps by Gauss–Newton before the exact Hessian takes over."""
 PHASES: dict[str, list[Phase]] = {
-    "minimum": [Phase(GaussNewton(), FAR_STEPS), Phase(TrustRegion(), 10**9)],
+    # Gauss–Newton walks, the exact Hessian leaves saddles and goes down to rounding. Where neither
+    # gets there at the first go, both get a second.
+    "minimum": [
+        Phase(GaussNewton(), 500, until=1e-6),
+        Phase(TrustRegion(), 50),
+        Phase(GaussNewton(), 400, until=1e-8),
+        Phase(TrustRegion(), 10**9),
+    ],
     "any": [Phase(GradientSystem(), 10**9)],
 }
 BLOCK = 64
@@ -102,12 +107,18 @@ def _finished(
     loss, gradient_norm = float(runs.risk[row]), float(runs.gradient[row].abs().max())
     if not bool(runs.risk[row].isfinite()):
         return Finished(
-            number, Status.NON_FINITE, "the loss is not finite at the start", iterations, vector,
-            loss, gradient_norm,
+            number,
+            Status.NON_FINITE,
+            "the loss is not finite at the start",
+            iterations,
+            vector,
+            loss,
+            gradient_norm,
         )
     bare = SearchRecord(number, settings.seed, iterations, Status.STALLED, "")
     point = CriticalPoint(problem, problem.net.unflatten(vector), bare)
     size, risk = runs.last[row].tolist()
     creeping = (size, risk) if bool(runs.creeping[row]) else None
-    status, evidence = outcome(point, iterations, creeping, options)
+    stuck = bool(runs.stuck[row])
+    status, evidence = outcome(point, iterations, creeping, stuck, options)
     return Finished(number, status, evidence, iterations, vector, loss, gradient_norm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Options:
 
     def allowed(self, risk: float) -> float:
         """What ``‖∇R‖∞`` may be at a critical point of this risk."""
-        return self.tolerance * max(1.0, abs(risk)) ** 0.5
+        return self.tolerance * math.sqrt(max(1.0, abs(risk)))
 
 
 @dataclass
@@ -62,10 +63,11 @@ class Runs:
 
 @dataclass(frozen=True)
 class Phase:
-    """A method, and the steps it may try before the next phase takes over."""
+    """A method, and when the next phase takes over: after so many steps, or below such a gradient."""
 
     method: Method
     steps: int
+    until: float = 0.0
 
 
 def drive(
@@ -122,7 +124,7 @@ class _Loop:
 
     def enter(self, phase: Phase) -> None:
         """Let a phase's method take over every run that is worth it."""
-        runs, self.method = self.runs, phase.method
+        runs, self.method, self.until = self.runs, phase.method, phase.until
         self.limit = (runs.iterations + phase.steps).clamp(max=self.options.max_iterations)
         runs.below.zero_()
         runs.stuck[:] = runs.creeping[:] = False
@@ -222,6 +224,7 @@ class _Loop:
             | runs.stuck[index]
             | runs.creeping[index]
             | (runs.iterations[index] >= self.limit[index])
+            | (runs.gradient[index].abs().amax(-1) <= self.until)
             | self._beyond()[index]
         )
         if ended.any():

@@ -10,18 +10,13 @@ import torch
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
 from semiflat.problem import Problem
-from semiflat.search.driver import Options, Phase, Runs, drive
-from semiflat.search.methods import GaussNewton, GradientSystem, TrustRegion
+from semiflat.search.block import PHASES
+from semiflat.search.driver import Options, Runs, drive
 from semiflat.search.outcome import outcome
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 from semiflat.symmetries.canonical import same_network
 from semiflat.threads import threads
 
-FAR_STEPS = 600
-_METHODS: dict[str, list[Phase]] = {
-    "minimum": [Phase(GaussNewton(), FAR_STEPS), Phase(TrustRegion(), 10**9)],
-    "any": [Phase(GradientSystem(), 10**9)],
-}
 _BATCH_BYTES = 2**30
 
 Progress = Callable[[int], None]
@@ -62,8 +57,8 @@ def run_search(
     Raises:
         InputError: for an unknown kind, or numbers that make no sense.
     """
-    if kind not in _METHODS:
-        raise unknown_name("kind", kind, _METHODS)
+    if kind not in PHASES:
+        raise unknown_name("kind", kind, PHASES)
     for name, value in {"starts": starts, "max_iterations": max_iterations}.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
@@ -86,7 +81,7 @@ def run_search(
     for first in range(0, len(theta), size):
         batch = theta[first : first + size]
         with threads(thread_count):
-            done, interrupted = drive(problem, batch, options, _METHODS[kind], progress)
+            done, interrupted = drive(problem, batch, options, PHASES[kind], progress)
         for row in range(len(batch)):
             number = first + row if start is None else -1
             run = _ended(problem, done, row, number, seed, options)
@@ -181,6 +176,6 @@ def _ended(
     point = CriticalPoint(problem, problem.net.unflatten(runs.theta[row]), bare)
     size, risk = runs.last[row].tolist()
     creeping = (size, risk) if bool(runs.creeping[row]) else None
-    status, evidence = outcome(point, iterations, creeping, options)
+    status, evidence = outcome(point, iterations, creeping, bool(runs.stuck[row]), options)
     point.record = SearchRecord(number, seed, iterations, status, evidence)
     return point

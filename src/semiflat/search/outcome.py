@@ -22,13 +22,18 @@ FAR = 20.0
 
 
 def outcome(
-    point: Point, iterations: int, creeping: tuple[float, float] | None, options: Options
+    point: Point,
+    iterations: int,
+    creeping: tuple[float, float] | None,
+    stuck: bool,
+    options: Options,
 ) -> tuple[Status, str]:
     """Status of a run that ended at ``point``, and the evidence in words.
 
     Args:
         creeping: for a run that was stopped because it creeps to infinity, the largest parameter
             and the risk ``CHECK`` steps before its end.
+        stuck: whether it ended because no step of more than rounding size lowered the merit.
     """
     largest = max(float(tensor.abs().max()) for tensor in point.params.values())
     problem = point.problem
@@ -55,7 +60,7 @@ def outcome(
             f"{creeping[0]:.3g} to {largest:.3g} while the loss changed by a part of only "
             f"{abs(creeping[1] - point.loss) / abs(creeping[1]):.1g}; gradient {point.gradient_norm:.1e}",
         )
-    if iterations >= options.max_iterations:
+    if iterations >= options.max_iterations or not stuck:
         return (
             Status.MAX_ITERATIONS,
             f"gradient {point.gradient_norm:.1e} after {iterations} iterations",
@@ -66,9 +71,7 @@ def outcome(
     )
 
 
-def beyond_outcome(
-    problem: Problem, run: Finished, reached: Reached, options: Options
-) -> Finished:
+def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: Options) -> Finished:
     """What a run is worth whose units were seen to run off to infinity.
 
     CHANNEL or SATURATED asks for a critical point of the limiting network, no higher than the run
