@@ -27,7 +27,7 @@ def by_hand(net, forms, offsets, inputs, vector, function):
     for layer in range(net.depth):
         z = h @ params[f"{2 * layer}.weight"].T + params[f"{2 * layer}.bias"]
         if layer == net.depth - 1:
-            return z
+            break
         z, columns = z + offsets[layer].T, []
         for unit, form in enumerate(forms[layer]):
             if form is T:
@@ -40,6 +40,7 @@ def by_hand(net, forms, offsets, inputs, vector, function):
             else:
                 columns.append(function(z[:, unit]))
         h = torch.stack(columns, -1)
+    return z
 
 
 @pytest.mark.parametrize("activation", sorted(FUNCTIONS))
@@ -120,32 +121,65 @@ def test_finite_networks_tend_to_the_limit(activation):
         assert rate.order == pytest.approx(expected, abs=0.15)
 
 
-def gated(noise: float) -> sf.Problem:
-    """Data from one gated unit and noise: the best two units of this kind are at infinity."""
+def with_a_minimum_at_infinity() -> tuple[sf.Problem, torch.Tensor]:
+    """Data on which a gate, its parameters known, is a minimum at infinity of two tanh units.
+
+    Two units at distance s make of the gate ``f + s² q`` to leading order. The targets lie at
+    ``f − κ q⊥``, q⊥ being q without the tangents at the gate: the gate is critical, and going back to
+    a finite s raises the loss by ``κ s² ‖q⊥‖²/N``.
+    """
     generator = torch.Generator().manual_seed(3)
     X = torch.randn((80, 2), generator=generator).double()
-    z = X @ torch.tensor([1.0, -0.6]).double() + 0.3
-    y = torch.tanh(z) + (X @ torch.tensor([0.7, 1.5]).double()) / torch.cosh(z) ** 2
-    errors = torch.randn(80, generator=generator).double()
-    return sf.Problem(sf.MLP([2, 2, 1], "tanh"), X, y + noise * errors)
+    net = sf.MLP([2, 2, 1], "tanh")
+    vector = torch.tensor([1.0, -0.6, 0.7, 1.5, 0.3, -0.2, 0.8, 1.1, 0.1]).double()
+    offsets = [torch.zeros((2, 80)).double()]
+
+    def outputs(at):
+        return by_hand(net, [[U, G]], offsets, X, at, torch.tanh)[:, 0]
+
+    def pair(s):
+        w, b = vector[:2], vector[2:4]
+        bias, gate_bias, c, a = vector[4], vector[5], vector[6], vector[7]
+        z, g = X @ w + bias, X @ b + gate_bias
+        one, two = torch.tanh(z + s * g / 2), torch.tanh(z - s * g / 2)
+        return c * (one + two) / 2 + a * (one - two) / s + vector[8]
+
+    step = 1e-2
+    leading = (pair(torch.tensor(step).double()) - outputs(vector)) / step**2
+    tangents = torch.func.jacrev(outputs)(vector)
+    basis = torch.linalg.svd(tangents, full_matrices=False)
+    known = basis.U[:, 1e-10 * basis.S[0] < basis.S]
+    beyond = leading - known @ (known.T @ leading)
+    y = outputs(vector) - 0.3 * beyond / beyond.square().mean().sqrt()
+    return sf.Problem(net, X, y), vector
 
 
 def test_a_run_into_a_channel_ends_at_the_critical_point_at_infinity():
-    problem = gated(0.05)
-    result = sf.run_search(problem, starts=16, seed=0)
-    channels = [run for run in result.runs if run.status is sf.Status.CHANNEL]
-    assert channels, {str(key): value for key, value in result.counts.items()}
-    best = min(channels, key=lambda run: run.limit.loss)
-    assert best.limit.gradient_norm <= 1e-10
-    assert best.limit.loss <= best.loss
-    assert best.limit.net.forms == ((U, G),)
-    assert "merge" in best.record.evidence
-    gaps = [best.limit.approach(scale).loss - best.limit.loss for scale in (10, 100, 1000)]
-    assert gaps[0] > gaps[1] > gaps[2] > 0
-    assert best.limit.kind == "MINIMUM"
-    assert best.limit.inertia == (8, 1, 0)  # the gate's row against its outgoing weight
-    # An independent witness: no finite network found by many more starts lies below it.
-    assert best.limit.loss <= min(run.loss for run in result.runs) * (1 + 1e-12)
+    problem, vector = with_a_minimum_at_infinity()
+    known = Limit(problem, LimitMLP(problem.net, [[U, G]]), problem.net.unflatten(vector))
+    assert known.loss == pytest.approx(0.045, rel=1e-9)
+    assert known.gradient_norm < 1e-14
+    assert known.inertia == (8, 1, 0)  # the gate's row against its outgoing weight
+    assert known.kind == "MINIMUM"
+    result = sf.run_search(problem, starts=1, start=known.approach(20.0).params)
+    (run,) = result.runs
+    assert run.status is sf.Status.CHANNEL
+    assert "merge" in run.record.evidence
+    assert run.limit.gradient_norm <= 1e-12
+    assert run.limit.loss == pytest.approx(known.loss, rel=1e-12)
+    assert run.limit.loss <= run.loss
+    gaps = [run.limit.approach(scale).loss - run.limit.loss for scale in (10, 100, 1000)]
+    assert gaps[0] > 50 * gaps[1] > 2500 * gaps[2] > 0
+
+
+def test_random_starts_end_there_too():
+    problem = with_a_minimum_at_infinity()[0]
+    result = sf.run_search(problem, starts=24, seed=0)
+    assert sum(result.counts.values()) == 24
+    limits = [run.limit for run in result.runs if run.status is sf.Status.CHANNEL]
+    losses = [limit.loss for limit in limits]
+    assert any(loss == pytest.approx(0.045, rel=1e-9) for loss in losses), result.counts
+    assert all(limit.gradient_norm <= 1e-10 for limit in limits)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

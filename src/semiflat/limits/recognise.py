@@ -150,10 +150,10 @@ class _Work:
         V = self.params[weight_key(layer + 1)]
         found = []
         for k, one in enumerate(free):
-            spread = float(z[one].std())
+            spread = float(z[one].std(correction=0))
             for other in free[k + 1 :]:
                 for sign in (1, -1) if self._may_reflect(layer) else (1,):
-                    both = max(spread, float(z[other].std()), 1e-300)
+                    both = max(spread, float(z[other].std(correction=0)), 1e-300)
                     distance = float((z[one] - sign * z[other]).square().mean().sqrt()) / both
                     lengths = float(V[:, one].norm() + V[:, other].norm())
                     left = float((V[:, one] + sign * V[:, other]).norm()) / max(lengths, 1e-300)
@@ -185,7 +185,7 @@ class _Work:
 
     def _lonely(self, layer: int, unit: int, z: Tensor, name: str) -> None:
         V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
-        loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std())
+        loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std(correction=0))
         upper = self.params.get(bias_key(layer + 1))
         if loud < LOUD or b is None or upper is None or spread == 0:
             return

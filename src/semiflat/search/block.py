@@ -42,7 +42,6 @@ class Settings:
     seed: int | None = 0
     tolerance: float = 1e-12
     max_iterations: int = 1000
-    start_scale: float = 1.0
 
 
 def run_block(

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
-from semiflat.problem import Problem
-from semiflat.search.block import PHASES
-from semiflat.search.driver import Options, Runs, drive
-from semiflat.search.outcome import outcome
-from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
+from semiflat.problem import Problem, ProblemBatch
+from semiflat.search.block import BLOCK, PHASES, Settings, run_block
+from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.symmetries.canonical import same_network
-from semiflat.threads import threads
-
-_BATCH_BYTES = 2**30
 
 Progress = Callable[[int], None]
 """Called now and then with the number of runs that ended since the last call."""
 
 
 def run_search(
-    problem: Problem,
+    problem: Problem | Sequence[Problem],
     starts: int = 1000,
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-12,
     max_iterations: int = 1000,
     start_scale: float = 1.0,
     start: Params | None = None,
@@ -38,16 +33,20 @@ def run_search(
     """Second-order search from many random starts at once; every run is accounted for.
 
     Args:
-        problem: what to search.
-        starts: number of random starts; start k depends on ``seed`` and k alone.
+        problem: what to search; or several problems that differ in their data alone, each with as
+            many samples as the others: they are searched as one batch.
+        starts: number of random starts of each problem. Start k of problem i is number
+            n = i·starts + k, and depends on ``seed`` and n alone.
         seed: of the starts; None for fresh ones.
         kind: ``"minimum"`` follows the loss down (trust region, exact Hessian); ``"any"`` goes to
             critical points of every index.
-        tolerance: ``‖∇R‖∞`` to reach. A run below it is CONVERGED only if its Hessian is
+        tolerance: ``‖∇R‖∞`` to reach, times √R where R > 1. Rounding in the gradient is near 1e-15
+            for data and targets of size 1. A run below it is CONVERGED only if its Hessian is
             nonsingular but for explained flat directions.
         max_iterations: steps a run may try.
         start_scale: multiplies the starting weights, which have deviation 1/√fan_in.
-        start: begin here instead of at random: one set of parameters, or a batch of them.
+        start: begin here instead of at random: one set of parameters, or a batch of them; with
+            several problems, one for each.
         progress: see :data:`Progress`.
         thread_count: torch threads to use; more than one pays only for thousands of samples.
 
@@ -67,32 +66,72 @@ def run_search(
     for name, number in {"tolerance": tolerance, "start_scale": start_scale}.items():
         if not number > 0:
             raise InputError(f"{name} must be positive, not {number!r}")
-    net = problem.net
+    problems = _problems(problem)
+    net = problems[0].net
     if start is None:
-        theta = net.flatten(net.random_params(seed, (starts,), start_scale))
+        theta = net.flatten(net.random_params(seed, (starts * len(problems),), start_scale))
+        numbers = list(range(len(theta)))
     else:
         theta = net.flatten(start).to(torch.float64)
         theta = theta.reshape(-1, theta.shape[-1])
-    options = Options(tolerance=tolerance, max_iterations=max_iterations)
-    runs: list[CriticalPoint] = []
-    bad = 0
+        numbers = [-1] * len(theta)
+        if len(theta) % len(problems):
+            raise InputError(
+                f"start holds {len(theta)} sets of parameters for {len(problems)} problems; give as "
+                "many for each"
+            )
+    each = len(theta) // len(problems)
+    settings = Settings(kind, seed, tolerance, max_iterations)
+    finished: list[tuple[Problem, Finished]] = []
     interrupted = False
-    size = max(1, _BATCH_BYTES // (32 * net.parameter_count**2))
-    for first in range(0, len(theta), size):
-        batch = theta[first : first + size]
-        with threads(thread_count):
-            done, interrupted = drive(problem, batch, options, PHASES[kind], progress)
-        for row in range(len(batch)):
-            number = first + row if start is None else -1
-            run = _ended(problem, done, row, number, seed, options)
-            if run is None:
-                bad += 1
-            else:
-                runs.append(run)
+    for first in range(0, len(theta), BLOCK):
+        rows = range(first, min(first + BLOCK, len(theta)))
+        own = [problems[row // each] for row in rows] if len(problems) > 1 else problems
+        done, interrupted = run_block(
+            own,
+            [numbers[row] for row in rows],
+            theta[rows.start : rows.stop],
+            settings,
+            lambda ended: progress(1),
+            thread_count,
+        )
+        finished += zip(own if len(problems) > 1 else own * len(done), done, strict=True)
         if interrupted:
             break
-    found = sorted((run for run in runs if run.status is Status.CONVERGED), key=lambda r: r.loss)
-    return SearchResult(distinct(found), runs, bad, interrupted)
+    return _result(finished, seed, interrupted)
+
+
+def _problems(given: Problem | Sequence[Problem]) -> list[Problem]:
+    problems = [given] if isinstance(given, Problem) else list(given)
+    if not problems or not all(isinstance(problem, Problem) for problem in problems):
+        raise InputError(
+            "run_search takes a Problem or a list of at least one, not "
+            f"{[type(problem).__name__ for problem in problems][:3]}"
+        )
+    if len(problems) > 1:
+        ProblemBatch(problems)  # refuses what cannot be searched together
+    return problems
+
+
+def _result(
+    finished: list[tuple[Problem, Finished]], seed: int | None, interrupted: bool
+) -> SearchResult:
+    runs = [
+        CriticalPoint(
+            problem,
+            problem.net.unflatten(end.vector),
+            SearchRecord(end.start, seed, end.iterations, end.status, end.evidence, end.limit),
+        )
+        for problem, end in finished
+        if end.status is not Status.NON_FINITE
+    ]
+    points: list[CriticalPoint] = []
+    for problem in {id(problem): problem for problem, _ in finished}.values():
+        found = [r for r in runs if r.problem is problem and r.status is Status.CONVERGED]
+        points += distinct(sorted(found, key=lambda run: run.loss))
+    return SearchResult(
+        sorted(points, key=lambda point: point.loss), runs, len(finished) - len(runs), interrupted
+    )
 
 
 def find_critical_points(
@@ -100,7 +139,7 @@ def find_critical_points(
     starts: int = 1000,
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-12,
     max_iterations: int = 1000,
     progress: Progress = lambda ended: None,
 ) -> list[CriticalPoint]:
@@ -127,7 +166,7 @@ def find_critical_point(
     starts: int = 32,
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-12,
     max_iterations: int = 1000,
     start: Params | None = None,
 ) -> CriticalPoint:
@@ -164,18 +203,3 @@ def distinct(points: list[CriticalPoint]) -> list[CriticalPoint]:
         if not any(same_network(point.problem.net, p.params, point.params) for p in close):
             kept.append(point)
     return kept
-
-
-def _ended(
-    problem: Problem, runs: Runs, row: int, number: int, seed: int | None, options: Options
-) -> CriticalPoint | None:
-    if not bool(torch.isfinite(runs.risk[row])):
-        return None
-    iterations = int(runs.iterations[row])
-    bare = SearchRecord(number, seed, iterations, Status.STALLED, "")
-    point = CriticalPoint(problem, problem.net.unflatten(runs.theta[row]), bare)
-    size, risk = runs.last[row].tolist()
-    creeping = (size, risk) if bool(runs.creeping[row]) else None
-    status, evidence = outcome(point, iterations, creeping, bool(runs.stuck[row]), options)
-    point.record = SearchRecord(number, seed, iterations, status, evidence)
-    return point
