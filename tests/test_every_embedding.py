@@ -803,7 +803,7 @@ def found() -> dict[str, Found]:
     }
     points = {}
     for name, problem in problems.items():
-        point = sf.find_critical_point(problem, starts=8, seed=0, max_iterations=200)
+        point = sf.find_critical_point(problem, starts=32, seed=0, max_iterations=200)
         assert point.status is sf.Status.CONVERGED, name
         assert point.gradient_norm <= 1e-10
         activation = problem.net.activations[0].name

@@ -80,13 +80,15 @@ FAMILIES = {
 
 STATUSES = {
     "CONVERGED": "reached a critical point",
+    "CHANNEL": "ran to infinity where units merge",
+    "SATURATED": "ran to infinity where units become steps or constant",
     "DIVERGED": "ran to infinity",
     "STALLED": "stalled",
     "MAX_ITERATIONS": "ran out of iterations",
     "NON_FINITE": "had no finite loss at the start",
 }
 
-STATUS_MARKS = {"CONVERGED": "", "DIVERGED": "∞", "STALLED": "·", "MAX_ITERATIONS": "↓"}
+STATUS_MARKS = {"CONVERGED": "", "CHANNEL": "∞", "SATURATED": "∞", "DIVERGED": "∞", "STALLED": "·", "MAX_ITERATIONS": "↓"}
 
 LOSSES = {
     "squared": "squared loss",
