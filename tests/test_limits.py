@@ -109,10 +109,11 @@ def test_finite_networks_tend_to_the_limit(activation):
     step = S if activation != "softplus" else U
     forms = [[U, G, step, L], [U, G, U, T, L], [U, G, L]]
     params = net.random_params(1)
+    far = {key: torch.zeros_like(tensor) for key, tensor in params.items()}
     if step is S:
-        params["0.weight"][2] *= 100
-        params["0.bias"][2] *= 100
-    limit = Limit(problem, LimitMLP(net, forms), params)
+        far["0.weight"][2] = params["0.weight"][2]
+        far["0.bias"][2] = params["0.bias"][2]
+    limit = Limit(problem, LimitMLP(net, forms), params, far)
     gaps = [abs(limit.approach(scale).loss - limit.loss) for scale in (1e2, 1e3, 1e4)]
     assert gaps[0] > 5 * gaps[1] > 25 * gaps[2]
     assert gaps[2] < 1e-4
@@ -206,3 +207,43 @@ def test_forms_that_make_no_sense_are_refused():
         LimitMLP(net, [[U]])
     with pytest.raises(sf.InputError, match="put its base there"):
         LimitMLP(net, [[G, U]])
+
+
+def test_saturated_runs_end_at_steps_with_samples_on_their_edges():
+    """Where tanh on diabetes stops at 1e-14 with weights of hundreds and a singular Hessian."""
+    dataset = sf.load_data("diabetes")
+    net = sf.MLP([10, 2, 1], "tanh")
+    problem = sf.Problem(net, dataset.X, dataset.y)
+    result = sf.run_search(problem, starts=8, seed=0)
+    steps = [
+        run
+        for run in result.runs
+        if run.status is sf.Status.SATURATED and (U, S) in run.limit.net.forms
+    ]
+    assert len(steps) >= 5
+    for run in steps:
+        limit = run.limit
+        edge = limit.offsets[0][1] == 0
+        assert 0 < int(edge.sum()) < net.fan_in(0)
+        assert limit.gradient_norm <= 1e-12
+        # Only what the samples on the edge see holds the step's incoming weights.
+        assert limit.inertia[1:] == (net.fan_in(0) - int(edge.sum()), 0)
+        near = limit.approach(5.0)
+        assert near.loss == pytest.approx(limit.loss, rel=1e-9)
+        outputs = torch.tanh(net.fed(near.params, problem.X, 0) @ net.layer(near.params, 0).T)
+        assert bool((outputs[~edge, 1].abs() > 1 - 1e-6).all())
+        assert bool((outputs[edge, 1].abs() < 1 - 1e-6).all())
+
+
+def test_a_step_is_a_minimum_only_if_it_would_let_go_of_no_sample():
+    problem = sf.Problem(
+        sf.MLP([1, 1, 1], "tanh"), [[-2.0], [-1.0], [1.0], [2.0]], [-1.0, -1.2, 1.2, 1.0]
+    )
+    far = {key: torch.zeros(shape).double() for key, shape in problem.net.shapes.items()}
+    far["0.weight"] += 1.0
+    params = {key: torch.zeros_like(tensor) for key, tensor in far.items()}
+    params["2.weight"] += 1.1
+    limit = Limit(problem, LimitMLP(problem.net, [[S]]), params, far)
+    assert limit.gradient_norm < 1e-15
+    # The outer samples are overshot: a unit that let go of them first would do better.
+    assert limit.kind == "UNDECIDED"

@@ -1,8 +1,18 @@
 """Networks at infinity as finite objects: the limits that runs to infinity have."""
 
 from semiflat.limits.approach import approach
-from semiflat.limits.limit import Limit, Rate
+from semiflat.limits.limit import Limit, Rate, settled
 from semiflat.limits.network import Form, LimitMLP, LimitProblem
 from semiflat.limits.recognise import Guess, recognise
 
-__all__ = ["Form", "Guess", "Limit", "LimitMLP", "LimitProblem", "Rate", "approach", "recognise"]
+__all__ = [
+    "Form",
+    "Guess",
+    "Limit",
+    "LimitMLP",
+    "LimitProblem",
+    "Rate",
+    "approach",
+    "recognise",
+    "settled",
+]

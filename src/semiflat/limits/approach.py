@@ -13,6 +13,7 @@ from semiflat.networks import Params, bias_key, weight_key
 def approach(
     net: LimitMLP,
     params: Params,
+    far: Params,
     scale: float,
     only: tuple[int, int] | None = None,
     lean: float = 0.0,
@@ -21,9 +22,10 @@ def approach(
 
     A gate becomes a pair of units at ``w ± b/(2·scale)`` with outgoing ``c/2 ± scale·a``, so that the
     function differs by O(scale⁻²); a tail is shifted down its activation by ``log scale``, a linear
-    unit shrunk by ``scale``: O(scale⁻¹), or less; a step's incoming weights are multiplied.
+    unit shrunk by ``scale``: O(scale⁻¹), or less; a step's incoming weights become ``row + scale·far``.
 
     Args:
+        far: shaped as the parameters, the directions of the steps' incoming weights.
         only: the (layer, unit) of the one limit to make finite; all by default.
 
         lean: the pre-activation around which a linear unit is linear. The limit does not depend on
@@ -44,8 +46,9 @@ def approach(
                 continue
             forms[layer][unit] = Form.UNIT
             if form is Form.STEP:
-                for tensor in incoming:
-                    tensor[unit] *= scale
+                for key in (weight_key(layer), bias_key(layer)):
+                    if key in out:
+                        out[key][unit] += scale * far[key][unit]
             elif form is Form.GATE:
                 base = unit - 1
                 for tensor in incoming:

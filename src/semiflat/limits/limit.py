@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.curvature.sweep import sweep
 from semiflat.evidence.spectrum import Spectrum, symmetric_spectrum
 from semiflat.limits.approach import approach
 from semiflat.limits.network import FAR, Form, LimitMLP, LimitProblem
-from semiflat.networks import Params
+from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.problem import Problem
 
 EPS = torch.finfo(torch.float64).eps
+EDGE = 1e-9
+"""Part of a step's largest pre-activation below which a sample is on its edge."""
 SCALES = (1e2, 1e3)
 """Where the rate of approach is measured."""
 
@@ -47,6 +50,8 @@ class Limit:
         problem: the finite network's problem.
         net: the limiting architecture.
         params: its parameters, shaped as the finite network's.
+        far: shaped likewise, what the steps' incoming weights tend to, times infinity; only needed
+            where there are steps.
 
     >>> import semiflat as sf
     >>> from semiflat.limits import Form, Limit, LimitMLP
@@ -57,9 +62,12 @@ class Limit:
     True
     """
 
-    def __init__(self, problem: Problem, net: LimitMLP, params: Params) -> None:
+    def __init__(
+        self, problem: Problem, net: LimitMLP, params: Params, far: Params | None = None
+    ) -> None:
         self.problem, self.net, self.params = problem, net, params
-        self.offsets = steps_on(problem, net, params)
+        self.far = far or {key: torch.zeros_like(tensor) for key, tensor in params.items()}
+        self.offsets, self.gauge = _steps_on(problem, net, params, self.far)
         self._batch = LimitProblem([problem], net, [offset[None] for offset in self.offsets])
         self._vector = net.flatten(params)
         risk, gradient, hessian = self._derivatives(self._vector)
@@ -122,7 +130,7 @@ class Limit:
         return rates
 
     def _gap(self, scale: float, only: tuple[int, int], lean: float) -> float:
-        net, params = approach(self.net, self.params, scale, only, lean)
+        net, params = approach(self.net, self.params, self.far, scale, only, lean)
         batch = LimitProblem([self.problem], net, [offset[None] for offset in self.offsets])
         batched = {key: tensor[None] for key, tensor in params.items()}
         return float(batch.risk(batched)[0]) - self.loss
@@ -132,37 +140,39 @@ class Limit:
         """What the point is in the closure of the finite networks, as far as it was measured.
 
         ``"MINIMUM"``: the Hessian of the limiting network is positive semidefinite, its zeros are
-        the directions known to change nothing, and every finite network next to it that was tried
-        has a larger loss. ``"SADDLE"``: a negative eigenvalue, or a smaller loss in a finite network
-        near by. ``"UNDECIDED"`` otherwise.
+        the directions known to change nothing, every finite network next to it that was tried has a
+        larger loss, and a step that lets go of any sample raises the loss. ``"SADDLE"``: a negative
+        eigenvalue, or a smaller loss in a finite network near by. ``"UNDECIDED"`` otherwise: in
+        particular where some sample would rather be let go by a step, since whether it can be the
+        first to be let go depends on how the others lie.
         """
         _, zero, negative = self.inertia
         if negative or any(rate.gap < -self.noise for rate in self.rates):
             return "SADDLE"
-        certain = zero == self.net.gauge and all(rate.gap > self.noise for rate in self.rates)
-        return "MINIMUM" if certain else "UNDECIDED"
+        certain = zero == self.gauge and all(rate.gap > self.noise for rate in self.rates)
+        return "MINIMUM" if certain and self._steps_hold else "UNDECIDED"
+
+    @property
+    def _steps_hold(self) -> bool:
+        """Whether the loss rises when a step's output on any one sample turns back from its end."""
+        s = sweep(self._batch, self.net.unflatten(self._vector[None]), slice(None))
+        for layer, offset in enumerate(self.offsets):
+            away = offset.sign()
+            if bool(((away != 0) & (away * s.pulled[layer][0] >= 0)).any()):
+                return False
+        return True
 
     @property
     def noise(self) -> float:
         """Rounding in a difference of two losses."""
         return 100 * EPS * max(abs(self.loss), 1e-300)
 
-    @property
-    def consistent(self) -> bool:
-        """Whether every step still stands where its incoming weights put it, on every sample."""
-        return all(
-            bool((self.offsets[layer][unit] != 0).all())
-            for layer, row in enumerate(self.net.forms)
-            for unit, form in enumerate(row)
-            if form is Form.STEP
-        )
-
     def approach(self, scale: float) -> Point:
         """A finite network near the limit: its loss tends to the limit's as ``scale`` grows.
 
         Rounding grows with ``scale`` as the truncation falls; about 1e5 is closest for a gate.
         """
-        params = approach(self.net, self.params, scale)[1]
+        params = approach(self.net, self.params, self.far, scale)[1]
         return Point(self.problem, params)
 
     def __repr__(self) -> str:
@@ -170,15 +180,57 @@ class Limit:
         return f"Limit(forms={forms}, loss={self.loss!r}, gradient_norm={self.gradient_norm:.1e})"
 
 
-def steps_on(problem: Problem, net: LimitMLP, params: Params) -> list[Tensor]:
-    """To which side each step has each sample: for each hidden layer (width, N), ±FAR, or 0."""
-    offsets = []
+def settled(
+    problem: Problem, net: LimitMLP, params: Params, far: Params, offsets: list[Tensor]
+) -> Params:
+    """``far`` without what it does to the samples on the steps' edges.
+
+    Layers below may have moved since ``far`` was taken; the edge stays where its samples are.
+
+    Args:
+        offsets: for each hidden layer (width, N), 0 for the samples on the edge of a step.
+    """
+    out = {key: tensor.clone() for key, tensor in far.items()}
     h = problem.X.mT
     for layer, row in enumerate(net.forms):
-        rows = net.layer(params, layer)
-        ones = h.new_ones(1, h.shape[-1])
-        z = rows @ (torch.cat([h, ones]) if net.biases[layer] else h)
-        steps = torch.tensor([form is Form.STEP for form in row])[:, None]
-        offsets.append(torch.where(steps, FAR * z.sign(), 0.0))
+        fed, z = _through(net, params, layer, h)
+        for unit, form in enumerate(row):
+            edge = offsets[layer][unit] == 0
+            if form is Form.STEP and bool(edge.any()):
+                on = torch.linalg.qr(fed[:, edge])[0]
+                moved = net.layer(out, layer)[unit]
+                moved = moved - on @ (on.mT @ moved)
+                out[weight_key(layer)][unit] = moved[: net.widths[layer]]
+                if net.biases[layer]:
+                    out[bias_key(layer)][unit] = moved[-1]
+        h = net.respond(layer, z + offsets[layer])[0]
+    return out
+
+
+def _steps_on(
+    problem: Problem, net: LimitMLP, params: Params, far: Params
+) -> tuple[list[Tensor], int]:
+    """To which side each step has each sample, and the directions that change no output.
+
+    Returns:
+        For each hidden layer (width, N): ±FAR, or 0 on the edge. And the gauge of the forms with
+        that of the steps' incoming weights, which only the samples on the edge notice.
+    """
+    offsets, gauge, h = [], net.gauge, problem.X.mT
+    for layer, row in enumerate(net.forms):
+        fed, z = _through(net, params, layer, h)
+        away = net.layer(far, layer) @ fed
+        away = torch.where(away.abs() > EDGE * away.abs().amax(-1, keepdim=True), away.sign(), 0.0)
+        steps = torch.tensor([form is Form.STEP for form in row])
+        offsets.append(FAR * away * steps[:, None])
+        for unit in steps.nonzero().flatten().tolist():
+            edge = fed[:, away[unit] == 0]
+            rank = int(torch.linalg.matrix_rank(edge)) if edge.shape[1] else 0
+            gauge += net.fan_in(layer) - rank
         h = net.respond(layer, z + offsets[-1])[0]
-    return offsets
+    return offsets, gauge
+
+
+def _through(net: LimitMLP, params: Params, layer: int, h: Tensor) -> tuple[Tensor, Tensor]:
+    fed = torch.cat([h, torch.ones_like(h[:1])]) if net.biases[layer] else h
+    return fed, net.layer(params, layer) @ fed

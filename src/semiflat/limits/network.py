@@ -90,18 +90,18 @@ class LimitMLP(MLP):
         """Directions that change no function of any limiting network of these forms.
 
         One for a gate (its row against its outgoing weights) and a tail (its bias against its
-        outgoing weights), two for a linear unit (its scale, and its bias against the next), and all
-        incoming weights of a step.
+        outgoing weights), two for a linear unit (its scale, and its bias against the next). What a
+        step's incoming weights may do depends on the data and is not counted.
         """
         total = 0
-        for layer, row in enumerate(self.forms):
+        for row in self.forms:
             for form in row:
                 total += {
                     Form.UNIT: 0,
                     Form.GATE: 1,
                     Form.TAIL: 1,
                     Form.LINEAR: 2,
-                    Form.STEP: self.fan_in(layer),
+                    Form.STEP: 0,
                 }[form]
         return total
 

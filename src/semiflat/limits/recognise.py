@@ -39,12 +39,14 @@ class Guess:
         net: its architecture.
         params: parameters to start from.
         offsets: for each hidden layer (width, N), see :class:`LimitProblem`.
+        far: shaped as the parameters; the steps' incoming weights tend to these times infinity.
         found: one line for each unit or pair that runs off, with the numbers.
     """
 
     net: LimitMLP
     params: Params
     offsets: list[Tensor]
+    far: Params
     found: list[str]
 
 
@@ -74,6 +76,10 @@ class _Work:
             if known
             else [torch.zeros((width, problem.samples)).double() for width in self.net.hidden]
         )
+        self.far = {
+            key: tensor.clone() if known else torch.zeros_like(tensor)
+            for key, tensor in (known.far if known else params).items()
+        }
         self.found: list[str] = []
         self._bases = {
             (layer, unit): unit - 1
@@ -91,16 +97,18 @@ class _Work:
         for below in range(layer):
             h = net.respond(below, self._z(below, h) + self.offsets[below])[0]
         z = self._z(layer, h)
-        slopes = self.net.activations[layer].derivatives(z)[1].abs()
         free = [
             unit
             for unit, form in enumerate(self.forms[layer])
             if form is Form.UNIT and not self._is_base(layer, unit)
         ]
         name = self.net.activations[layer].name
-        for unit in list(free):
-            if name in SATURATING and self._step(layer, unit, z[unit], slopes[unit]):
-                free.remove(unit)
+        if name in SATURATING:
+            fed = torch.cat([h, torch.ones_like(h[:1])]) if self.net.biases[layer] else h
+            steps = [u for u, form in enumerate(self.forms[layer]) if form is Form.STEP]
+            for unit in free + steps:
+                self._step(layer, unit, z[unit], fed.mT)
+            free = [unit for unit in free if self.forms[layer][unit] is Form.UNIT]
         pairs = sorted(self._pairs(layer, free, z))
         for distance, cancelled, one, other, sign in pairs:
             if one in free and other in free:
@@ -127,22 +135,45 @@ class _Work:
 
     def guess(self) -> Guess:
         """What has been put together."""
-        return Guess(LimitMLP(self.net, self.forms), self.params, self.offsets, self.found)
+        net = LimitMLP(self.net, self.forms)
+        return Guess(net, self.params, self.offsets, self.far, self.found)
 
     # -- what a unit is --------------------------------------------------------------------------
 
-    def _step(self, layer: int, unit: int, z: Tensor, slope: Tensor) -> bool:
-        far = slope <= FLAT
-        if not bool(far.all()) or float(z.max() - z.min()) == 0:
-            return False
+    def _step(self, layer: int, unit: int, z: Tensor, fed: Tensor) -> None:
+        """Samples to one side of a unit stay there; those on its edge, few, keep what they see."""
+        before = self.offsets[layer][unit]
+        slope = self.net.activations[layer].derivatives(z + before)[1].abs()
+        beyond = slope <= FLAT
+        edge = fed[~beyond]
+        if (
+            int(beyond.sum()) * 2 < len(z)
+            or len(edge) >= fed.shape[1]
+            or float(z.std(correction=0)) == 0
+        ):
+            return
+        if bool((beyond == (before != 0)).all()):
+            return  # a step already, and nothing new
+        values, _, _, sizes = torch.linalg.lstsq(edge, z[~beyond][:, None], driver="gelsd")
+        if len(edge) and float(sizes.min()) < 1e-9 * float(sizes.max()):
+            return
+        inner = values[:, 0] if len(edge) else torch.zeros_like(fed[0])
         row = self.net.layer(self.params, layer)[unit]
+        self._set_row(self.far, layer, unit, self.net.layer(self.far, layer)[unit] + row - inner)
+        self._set_row(self.params, layer, unit, inner)
+        self.offsets[layer][unit] = torch.where(beyond, FAR * (z + before).sign(), 0.0)
         self.forms[layer][unit] = Form.STEP
-        self.offsets[layer][unit] = FAR * z.sign()
         self.found.append(
-            f"unit {unit} of hidden layer {layer} is a step: slope at most {float(slope.max()):.1g} "
-            f"on every sample, incoming weights of length {float(row.norm()):.3g}"
+            f"unit {unit} of hidden layer {layer} is a step with {len(edge)} samples on its edge: "
+            f"slope at most {float(slope[beyond].max()):.1g} on the others, incoming weights of length "
+            f"{float(row.norm()):.3g}"
         )
-        return True
+
+    def _set_row(self, params: Params, layer: int, unit: int, row: Tensor) -> None:
+        width = self.net.widths[layer]
+        params[weight_key(layer)][unit] = row[:width]
+        if self.net.biases[layer]:
+            params[bias_key(layer)][unit] = row[width]
 
     def _pairs(
         self, layer: int, free: list[int], z: Tensor
@@ -247,9 +278,10 @@ class _Work:
         V[:, unit] *= -1
 
     def _permute(self, layer: int, order: list[int]) -> None:
-        for tensor in self._incoming(layer):
-            if tensor is not None:
-                tensor[:] = tensor[order].clone()
+        for params in (self.params, self.far):
+            for key in (weight_key(layer), bias_key(layer)):
+                if key in params:
+                    params[key][:] = params[key][order].clone()
         V = self.params[weight_key(layer + 1)]
         V[:] = V[:, order].clone()
         self.offsets[layer] = self.offsets[layer][order]

@@ -88,7 +88,14 @@ STATUSES = {
     "NON_FINITE": "had no finite loss at the start",
 }
 
-STATUS_MARKS = {"CONVERGED": "", "CHANNEL": "∞", "SATURATED": "∞", "DIVERGED": "∞", "STALLED": "·", "MAX_ITERATIONS": "↓"}
+STATUS_MARKS = {
+    "CONVERGED": "",
+    "CHANNEL": "∞",
+    "SATURATED": "∞",
+    "DIVERGED": "∞",
+    "STALLED": "·",
+    "MAX_ITERATIONS": "↓",
+}
 
 LOSSES = {
     "squared": "squared loss",

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from semiflat.evidence import Evidence
+from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.search.beyond import Reached, is_channel
@@ -78,15 +79,21 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     itself got, whose steps stand where they were put.
     """
     guess, found = reached.guess, "; ".join(reached.found)
+    far = settled(problem, guess.net, guess.params, guess.far, guess.offsets)
     record = LimitRecord(
-        tuple(tuple(map(str, row)) for row in guess.net.forms), guess.net.flatten(guess.params)
+        tuple(tuple(map(str, row)) for row in guess.net.forms),
+        guess.net.flatten(guess.params),
+        guess.net.flatten(far),
     )
     limit = record.at(problem)
+    stand = all(
+        torch.equal(one, other) for one, other in zip(limit.offsets, guess.offsets, strict=True)
+    )
     numbers = f"{found}; the limiting network has gradient {reached.gradient_norm:.1e}"
     why_not = None
     if not reached.gradient_norm <= options.allowed(reached.loss):
         why_not = "which is no critical point"
-    elif not limit.consistent or abs(limit.loss - reached.loss) > 1e-9 * abs(reached.loss):
+    elif not stand:
         why_not = "but a step's incoming weights no longer put it where it stands"
     elif reached.loss > run.loss + 1e-9 * abs(run.loss):
         why_not = f"but its loss {reached.loss:.8g} lies above the run's {run.loss:.8g}"

@@ -75,15 +75,17 @@ class LimitRecord:
     Attributes:
         forms: for each hidden layer the form of each unit.
         vector: its parameters, flat, (P,).
+        far: the directions of its steps' incoming weights, flat, (P,).
     """
 
     forms: tuple[tuple[str, ...], ...]
     vector: Tensor
+    far: Tensor
 
     def at(self, problem: Problem) -> Limit:
         """The limit itself."""
         net = LimitMLP(problem.net, [[Form(form) for form in row] for row in self.forms])
-        return Limit(problem, net, net.unflatten(self.vector))
+        return Limit(problem, net, net.unflatten(self.vector), net.unflatten(self.far))
 
 
 @dataclass(frozen=True)
