@@ -20,9 +20,9 @@ PHASES: dict[str, list[Phase]] = {
     # Gauss–Newton walks, the exact Hessian leaves saddles and goes down to rounding. Where neither
     # gets there at the first go, both get a second.
     "minimum": [
-        Phase(GaussNewton(), 500, until=1e-6),
+        Phase(GaussNewton(), 500, until=1e-5),
         Phase(TrustRegion(), 50),
-        Phase(GaussNewton(), 400, until=1e-8),
+        Phase(GaussNewton(), 400, until=1e-7),
         Phase(TrustRegion(), 10**9),
     ],
     "any": [Phase(GradientSystem(), 10**9)],

@@ -63,7 +63,13 @@ class Runs:
 
 @dataclass(frozen=True)
 class Phase:
-    """A method, and when the next phase takes over: after so many steps, or below such a gradient."""
+    """A method, and when the next phase takes over.
+
+    Attributes:
+        method: whose steps are tried.
+        steps: how many at most.
+        until: ‖∇R‖∞ over √R from which the run is near: gradients are as large as residuals.
+    """
 
     method: Method
     steps: int
@@ -224,7 +230,7 @@ class _Loop:
             | runs.stuck[index]
             | runs.creeping[index]
             | (runs.iterations[index] >= self.limit[index])
-            | (runs.gradient[index].abs().amax(-1) <= self.until)
+            | (runs.gradient[index].abs().amax(-1) <= self.until * runs.risk[index].abs().sqrt())
             | self._beyond()[index]
         )
         if ended.any():

@@ -10,8 +10,9 @@ import torch
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
-from semiflat.search.block import BLOCK, PHASES, Settings, run_block
+from semiflat.search.block import BLOCK, PHASES, Settings
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
+from semiflat.search.spread import Block, process_count, spread
 from semiflat.symmetries.canonical import same_network
 
 Progress = Callable[[int], None]
@@ -29,6 +30,7 @@ def run_search(
     start: Params | None = None,
     progress: Progress = lambda ended: None,
     thread_count: int = 1,
+    processes: int | None = None,
 ) -> SearchResult:
     """Second-order search from many random starts at once; every run is accounted for.
 
@@ -48,7 +50,11 @@ def run_search(
         start: begin here instead of at random: one set of parameters, or a batch of them; with
             several problems, one for each.
         progress: see :data:`Progress`.
-        thread_count: torch threads to use; more than one pays only for thousands of samples.
+        thread_count: torch threads of each process; more than one pays only for thousands of
+            samples.
+        processes: over how many processes to spread the starts; all cores by default. Starts are
+            run in blocks of 64 whatever this is, so that it does not change what is found; up to 64
+            starts are run in this process.
 
     Returns:
         A :class:`SearchResult`; after Ctrl-C, of what is done.
@@ -82,22 +88,23 @@ def run_search(
             )
     each = len(theta) // len(problems)
     settings = Settings(kind, seed, tolerance, max_iterations)
-    finished: list[tuple[Problem, Finished]] = []
-    interrupted = False
+    blocks = []
     for first in range(0, len(theta), BLOCK):
         rows = range(first, min(first + BLOCK, len(theta)))
         own = [problems[row // each] for row in rows] if len(problems) > 1 else problems
-        done, interrupted = run_block(
-            own,
-            [numbers[row] for row in rows],
-            theta[rows.start : rows.stop],
-            settings,
-            lambda ended: progress(1),
-            thread_count,
-        )
-        finished += zip(own if len(problems) > 1 else own * len(done), done, strict=True)
-        if interrupted:
-            break
+        chosen = [numbers[row] for row in rows]
+        blocks.append(Block(own, chosen, theta[rows.start : rows.stop]))
+    finished: list[tuple[Problem, Finished]] = []
+    interrupted = False
+    results = spread(blocks, settings, process_count(processes), thread_count, progress)
+    try:
+        for block, (done, interrupted) in zip(blocks, results, strict=False):
+            own = block.problems * (len(done) if len(block.problems) == 1 else 1)
+            finished += zip(own, done, strict=True)
+            if interrupted:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
     return _result(finished, seed, interrupted)
 
 
