@@ -1,4 +1,4 @@
-"""The two second-order steps: down the loss, and towards any critical point."""
+"""What a method is, and the step within a radius that all of them take."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
-from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
@@ -37,73 +35,8 @@ class Method(Protocol):
         """Steps (B, P) of length ≤ radius (B,), and the decrease of the merit they promise (B,)."""
 
 
-class TrustRegion:
-    """Minimise the loss: the exact minimiser of the quadratic model inside the radius.
-
-    Negative curvature is followed, so saddles do not hold it (Moré & Sorensen 1983).
-    """
-
-    exact = True
-    follows_loss = True
-
-    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
-        return risk_gradient_hessian(problem, params)
-
-    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
-        return risk
-
-    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
-        values, vectors = eigen
-        along = _rotate(vectors.mT, gradient)
-        moves = bounded_newton(values, along, radius)
-        promised = -(along * moves + values * moves.square() / 2).sum(-1)
-        return _rotate(vectors, moves), promised
-
-
-class GaussNewton(TrustRegion):
-    """The same with the Gauss–Newton matrix for the Hessian: Levenberg–Marquardt with a radius.
-
-    Far from a minimum the exact Hessian's negative curvature comes from residuals that will be gone;
-    without it the valleys of sigmoid networks are walked down in a small part of the steps.
-    """
-
-    exact = False
-
-    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
-        return risk_gradient_gauss_newton(problem, params)
-
-
-class GradientSystem:
-    """Reach a critical point of any index: Levenberg–Marquardt on ``∇R = 0``.
-
-    The merit is ``½‖∇R‖²`` and its Jacobian the Hessian, so saddles and maxima attract as minima do.
-    A minimum of ``‖∇R‖`` that is no critical point attracts too, and is reported as STALLED.
-    """
-
-    exact = True
-    follows_loss = False
-
-    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
-        return risk_gradient_hessian(problem, params)
-
-    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
-        return gradient.square().sum(-1) / 2
-
-    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
-        values, vectors = eigen
-        along = _rotate(vectors.mT, gradient)
-        squared, pulled = values.square(), values * along
-        ascending = squared.argsort(-1)
-        moves = torch.zeros_like(along).scatter(
-            -1,
-            ascending,
-            bounded_newton(squared.gather(-1, ascending), pulled.gather(-1, ascending), radius),
-        )
-        promised = (along.square() - (along + values * moves).square()).sum(-1) / 2
-        return _rotate(vectors, moves), promised
-
-
-def _rotate(matrix: Tensor, vector: Tensor) -> Tensor:
+def rotate(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices (B, P, P) times vectors (B, P)."""
     return (matrix @ vector[..., None]).squeeze(-1)
 
 
