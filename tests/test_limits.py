@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import semiflat as sf
+from semiflat.curvature.acceleration import bending
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.curvature.gradient import output_jacobian
 from semiflat.curvature.hessian import risk_gradient_hessian
@@ -35,7 +36,7 @@ def by_hand(net, forms, offsets, inputs, vector, function):
             elif form is L:
                 columns.append(z[:, unit])
             elif form is G:
-                base = z[:, unit - 1]
+                base = z[:, max(k for k in range(unit) if forms[layer][k] is U)]
                 columns.append(torch.func.jvp(function, (base,), (z[:, unit],))[1])
             else:
                 columns.append(function(z[:, unit]))
@@ -47,9 +48,16 @@ def by_hand(net, forms, offsets, inputs, vector, function):
 @pytest.mark.parametrize(
     ("widths", "forms"),
     [
-        ([2, 4, 1], [[U, G, T, L]]),
-        ([2, 4, 5, 3, 2], [[U, G, S, L], [U, U, G, T, S], [U, G, L]]),
-        ([3, 2, 2, 2, 1], [[U, G]] * 3),
+        ([2, 4, 1], ([[U, G, T, L]], [[U, U, G, G]], [[U, U, U, U]])),
+        (
+            [2, 4, 5, 3, 2],
+            (
+                [[U, G, S, L], [U, U, G, T, S], [U, G, L]],
+                [[U, G, G, S], [U, G, U, G, L], [T, T, U]],
+                [[U, U, U, U], [U, G, G, G, U], [U, G, G]],
+            ),
+        ),
+        ([3, 2, 2, 2, 1], ([[U, G]] * 3, [[U, U]] * 3, [[L, T]] * 3)),
     ],
 )
 def test_every_derivative_against_automatic_differentiation(activation, widths, forms):
@@ -63,16 +71,16 @@ def test_every_derivative_against_automatic_differentiation(activation, widths, 
         )
         for _ in range(3)
     ]
-    limit = LimitMLP(net, forms)
     size = FAR if activation in ("sigmoid", "tanh") else 1.0
-    sides = [torch.randint(0, 2, (3, len(row), 9), generator=generator) * 2.0 - 1 for row in forms]
-    offsets = [
-        size * side * torch.tensor([[form is S] for form in row]).double()
-        for side, row in zip(sides, forms, strict=True)
-    ]
-    batch = LimitProblem(problems, limit, offsets)
-    vectors = 0.5 * torch.randn((3, net.parameter_count), generator=generator).double()
-    params = limit.unflatten(vectors)
+    offsets = []
+    for layer, width in enumerate(net.hidden):
+        sides = torch.randint(0, 2, (3, width, 9), generator=generator) * 2.0 - 1
+        steps = torch.tensor([[[form is S] for form in each[layer]] for each in forms])
+        offsets.append(size * sides * steps.double())
+    batch = LimitProblem(problems, [LimitMLP(net, each) for each in forms], offsets)
+    vectors, ways = 0.5 * torch.randn((2, 3, net.parameter_count), generator=generator).double()
+    params = net.unflatten(vectors)
+    bent = bending(batch, params, net.unflatten(ways))
     risk, gradient, hessian = risk_gradient_hessian(batch, params)
     jacobian = output_jacobian(batch, params)
     far_risk, far_gradient, gauss_newton = risk_gradient_gauss_newton(batch, params)
@@ -80,7 +88,7 @@ def test_every_derivative_against_automatic_differentiation(activation, widths, 
 
         def outputs(vector, k=k, problem=problem):
             at = [offset[k] for offset in offsets]
-            return by_hand(net, forms, at, problem.X, vector, FUNCTIONS[activation])
+            return by_hand(net, forms[k], at, problem.X, vector, FUNCTIONS[activation])
 
         def dense(vector, problem=problem, outputs=outputs):
             return (outputs(vector) - problem.y).square().sum(-1).mean() / 2
@@ -97,6 +105,13 @@ def test_every_derivative_against_automatic_differentiation(activation, widths, 
         torch.testing.assert_close(far_gradient[k], down, rtol=1e-11, atol=1e-13 * scale)
         squares = torch.einsum("nmp,nmq->pq", slopes, slopes) / 9
         torch.testing.assert_close(gauss_newton[k], squares, rtol=1e-11, atol=1e-12 * scale)
+
+        def slope(vector, k=k, outputs=outputs):
+            return torch.func.jvp(outputs, (vector,), (ways[k],))[1]
+
+        twice = torch.func.jvp(slope, (vectors[k],), (ways[k],))[1]
+        pulled = torch.einsum("nmp,nm->p", slopes, twice) / 9
+        torch.testing.assert_close(bent[k], pulled, rtol=1e-10, atol=1e-12 * scale)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "softplus"])

@@ -38,21 +38,30 @@ class Elementwise(nn.Module):
 
 @dataclass(frozen=True)
 class Cross:
-    """What a unit's output owes to another unit's pre-activation, (…, n) each.
+    """What the outputs of a layer's units owe to other units' pre-activations, each to one at most.
 
     Attributes:
-        unit: i, whose output h_i it is.
-        by: j, whose pre-activation z_j moves it.
-        slope: ``∂h_i/∂z_j``.
+        by: for each unit i the j whose z_j moves it too, (*batch, width); any j where none does.
+        slope: ``∂h_i/∂z_j``, (*batch, width, n); 0 where none does, and so the next two.
         mixed: ``∂²h_i/∂z_i∂z_j``.
         twice: ``∂²h_i/∂z_j²``.
     """
 
-    unit: int
-    by: int
+    by: Tensor
     slope: Tensor
     mixed: Tensor
     twice: Tensor
+
+    def seen(self, stack: Tensor, axis: int = -2) -> Tensor:
+        """For each unit i what ``stack`` holds for j; the units stand along ``axis``, from the end."""
+        return stack.gather(axis, self.places(stack, axis))
+
+    def places(self, stack: Tensor, axis: int) -> Tensor:
+        """``by`` in the shape of ``stack``, the units along ``axis``: an index to gather or scatter."""
+        *batch, width = self.by.shape
+        between = stack.ndim - len(batch) + axis
+        index = self.by.reshape(*batch, *[1] * between, width, *[1] * (-axis - 1))
+        return index.expand(stack.shape)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class Activation:
         slopes: (left, right) of the kink at 0 if σ is linear on either side of it, else None.
         odd: σ(−z) = −σ(z).
         reflection: c with σ(−z) = c − σ(z), or None (sigmoid: 1; an odd function: 0).
+        third_derivative: σ''' where it is known in closed form.
     """
 
     name: str
@@ -75,6 +85,7 @@ class Activation:
     module: Callable[[], nn.Module]
     slopes: tuple[float, float] | None = None
     reflection: float | None = None
+    third_derivative: Callable[[Tensor], Tensor] | None = None
 
     @property
     def odd(self) -> bool:
@@ -92,7 +103,9 @@ class Activation:
         return self.slopes is None or self.slopes[0] == self.slopes[1]
 
     def third(self, z: Tensor) -> Tensor:
-        """σ'''(z), shaped like z, by differentiating σ''."""
+        """σ'''(z), shaped like z; by differentiating σ'' where no closed form is known."""
+        if self.third_derivative is not None:
+            return self.third_derivative(z)
         with torch.enable_grad():
             at = z.detach().requires_grad_()
             bend = self.derivatives(at)[2]
@@ -116,6 +129,20 @@ def _sigmoid(z: Tensor) -> Derivatives:
     h = torch.sigmoid(z)
     first = h * torch.sigmoid(-z)  # not h(1 − h), which loses a saturated unit's digits
     return h, first, first * (1 - 2 * h)
+
+
+def _tanh_third(z: Tensor) -> Tensor:
+    h, first, _ = _tanh(z)
+    return first * (4 * h.square() - 2 * first)
+
+
+def _sigmoid_third(z: Tensor) -> Tensor:
+    h, first, second = _sigmoid(z)
+    return second * (1 - 2 * h) - 2 * first.square()
+
+
+def _softplus_third(z: Tensor) -> Tensor:
+    return _sigmoid(z)[2]
 
 
 def _softplus_function(z: Tensor) -> Tensor:
@@ -174,9 +201,29 @@ def leaky_relu(negative_slope: float = 0.01) -> Activation:
 _KNOWN: dict[str, Activation] = {
     a.name: a
     for a in (
-        Activation("tanh", torch.tanh, _tanh, nn.Tanh, reflection=0.0),
-        Activation("sigmoid", torch.sigmoid, _sigmoid, nn.Sigmoid, reflection=1.0),
-        Activation("softplus", _softplus_function, _softplus, lambda: nn.Softplus(1, 40)),
+        Activation(
+            "tanh",
+            torch.tanh,
+            _tanh,
+            nn.Tanh,
+            reflection=0.0,
+            third_derivative=_tanh_third,
+        ),
+        Activation(
+            "sigmoid",
+            torch.sigmoid,
+            _sigmoid,
+            nn.Sigmoid,
+            reflection=1.0,
+            third_derivative=_sigmoid_third,
+        ),
+        Activation(
+            "softplus",
+            _softplus_function,
+            _softplus,
+            lambda: nn.Softplus(1, 40),
+            third_derivative=_softplus_third,
+        ),
         Activation("gelu", functional.gelu, _gelu, nn.GELU),
         Activation("silu", functional.silu, _silu, nn.SiLU),
         Activation("sin", torch.sin, _sin, lambda: Elementwise(torch.sin, "sin"), reflection=0.0),

@@ -235,12 +235,12 @@ class MLP:
                 h = self.activations[layer].function(h)
         return h
 
-    def respond(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Cross]]:
+    def respond(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
         """``h``, ``∂h_i/∂z_i`` and ``∂²h_i/∂z_i²`` of a hidden layer for z of shape (*batch, width, n).
 
-        The list holds what a unit's output has to do with another's pre-activation: nothing here.
+        The last is what outputs have to do with other units' pre-activations: nothing here.
         """
-        return *self.activations[layer].derivatives(z), []
+        return *self.activations[layer].derivatives(z), None
 
     def fed(self, params: Params, inputs: Tensor, layer: int) -> Tensor:
         """``x̃`` of a linear layer, what it is fed with, the bias's 1 last: ``(*batch, N, D)``.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semiflat.activations import Cross
 from semiflat.errors import InputError
 from semiflat.losses import Loss, PerSample, loss_named
 from semiflat.networks import MLP, Params
@@ -93,9 +94,11 @@ class Problem:
         """The targets of some samples."""
         return self.y[samples]
 
-    def offset(self, layer: int, samples: slice) -> Tensor | None:
-        """What is added to a hidden layer's pre-activations: nothing, but in a limit of networks."""
-        return None
+    def respond(
+        self, layer: int, z: Tensor, samples: slice
+    ) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
+        """What a hidden layer makes of its pre-activations on some samples, see :meth:`MLP.respond`."""
+        return self.net.respond(layer, z)
 
     def rows(self, chosen: slice | Tensor) -> Problem:
         """The problem of some runs of a batch: the same one, where all runs share the data."""

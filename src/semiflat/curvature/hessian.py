@@ -72,11 +72,11 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
     for layer, weight in enumerate(s.weights[1:]):
         through = moved[-1] * s.first[layer][..., None, :]
         direct = weight[..., None] * s.first[layer][..., None, :, :]
-        for term in s.cross[layer]:
-            through[..., term.unit, :, :] += (
-                term.slope[..., None, :] * moved[-1][..., term.by, :, :]
-            )
-            direct[..., term.by, :] += weight[..., term.unit, None] * term.slope[..., None, :]
+        cross = s.cross[layer]
+        if cross is not None:
+            through = through + cross.slope[..., None, :] * cross.seen(moved[-1], axis=-3)
+            owed = weight[..., None] * cross.slope[..., None, :, :]
+            direct.scatter_add_(-2, cross.places(owed, axis=-2), owed)
         hidden.append(through)
         moved.append(torch.cat([_times(weight, through), direct], dim=-2))
     assert s.loss_second is not None
@@ -89,19 +89,31 @@ def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:
         bend = s.pulled[layer] * s.second[layer]
         through[..., :below, :].addcmul_(moved[layer], bend[..., None, :])
         through[..., below:, :].diagonal(dim1=-3, dim2=-2).add_(bend.mT)
-        for term in s.cross[layer]:
-            _add_cross(through, moved[layer], s.pulled[layer], term, below)
+        cross = s.cross[layer]
+        if cross is not None:
+            _add_cross(through, moved[layer], s.pulled[layer], cross)
         bent.append(through)
     return hidden, bent[::-1]
 
 
-def _add_cross(through: Tensor, moved: Tensor, pulled: Tensor, term: Cross, below: int) -> None:
-    """Add ``pulled_i ∂²h_i/∂z_j∂z_k · ∂z_k/∂z_m`` for one unit i that another's z moves, in place."""
-    i, j, pull = term.unit, term.by, pulled[..., term.unit, :]
-    mixed, twice = pull * term.mixed, pull * term.twice
-    for row, column, value in ((i, j, mixed), (j, i, mixed), (j, j, twice)):
-        through[..., row, :below, :] += value[..., None, :] * moved[..., column, :, :]
-        through[..., row, below + column, :] += value
+def _add_cross(through: Tensor, moved: Tensor, pulled: Tensor, cross: Cross) -> None:
+    """Add ``Σ_i pulled_i ∂²h_i/∂z_j∂z_k · ∂z_k/∂z_m`` for units i that another's z moves, in place.
+
+    Each unit i has one other unit j = by[i]; the pairs (i, j), (j, i) and (j, j) have terms.
+    """
+    below = moved.shape[-2]
+    lower, own = through[..., :below, :], through[..., below:, :]  # by z_m, and by the layer's own z
+    mixed, twice = pulled * cross.mixed, pulled * cross.twice
+    seen = cross.seen(moved, axis=-3)
+    lower += mixed[..., None, :] * seen
+    back = mixed[..., None, :] * moved + twice[..., None, :] * seen
+    lower.scatter_add_(-3, cross.places(back, axis=-3), back)
+    pair = mixed[..., :, None, :]
+    index = cross.places(pair, axis=-3)
+    own.scatter_add_(-2, index, pair)
+    own.transpose(-3, -2).scatter_add_(-2, index, pair)
+    square = twice.mT
+    own.diagonal(dim1=-3, dim2=-2).scatter_add_(-1, cross.places(square, axis=-1), square)
 
 
 def _times(weight: Tensor, stack: Tensor) -> Tensor:
@@ -139,9 +151,11 @@ def _add_next(block: Tensor, s: Sweep, layer: int) -> None:
     units = s.deltas[layer].shape[-2], s.first[below].shape[-2]
     skip = contract(outer(s.deltas[layer], s.first[below]), s.inputs[below]).unflatten(-2, units)
     block[..., : units[1], :, :].diagonal(dim1=-3, dim2=-2).add_(skip.mT)  # (…, i, b, a)
-    for term in s.cross[below]:
-        slope = term.slope[..., None, :]
-        block[..., term.unit, term.by, :] += contract(s.deltas[layer] * slope, s.inputs[below])
+    cross = s.cross[below]
+    if cross is not None:
+        owed = contract(outer(s.deltas[layer], cross.slope), s.inputs[below]).unflatten(-2, units)
+        owed = owed[..., None, :]
+        block[..., : units[1], :, :].scatter_add_(-2, cross.places(owed, axis=-3), owed)
 
 
 def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tensor) -> None:

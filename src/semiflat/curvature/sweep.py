@@ -42,7 +42,7 @@ class Sweep:
         inputs: ``h̃_{l-1}`` for each linear layer l, ``(*batch, D_l, n)``; the first unbatched.
         weights: ``W_l`` without the bias, ``(*batch, out, in)``.
         first, second: ``σ'(z_l)`` and ``σ''(z_l)`` for each hidden layer, ``(*batch, width, n)``.
-        cross: what units of a hidden layer owe to other units' pre-activations: nothing, but in a
+        cross: what units of each hidden layer owe to other units' pre-activations: None, but in a
             limit of networks.
         losses: ``ℓ/N``, ``(*batch, n)``.
         deltas: ``δ_l`` for each linear layer, ``(*batch, out, n)``.
@@ -54,7 +54,7 @@ class Sweep:
     weights: list[Tensor]
     first: list[Tensor]
     second: list[Tensor]
-    cross: list[list[Cross]]
+    cross: list[Cross | None]
     losses: Tensor
     deltas: list[Tensor]
     pulled: list[Tensor]
@@ -73,8 +73,7 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
         if net.biases[layer]:
             z = z + params[bias_key(layer)][..., None]
         if layer < len(net.activations):
-            offset = problem.offset(layer, samples)
-            h, slope, bend, others = net.respond(layer, z if offset is None else z + offset)
+            h, slope, bend, others = problem.respond(layer, z, samples)
             first.append(slope)
             second.append(bend)
             cross.append(others)
@@ -106,16 +105,16 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
     )
 
 
-def pull_back(stack: Tensor, first: Tensor, cross: list[Cross], axis: int = -2) -> Tensor:
+def pull_back(stack: Tensor, first: Tensor, cross: Cross | None, axis: int = -2) -> Tensor:
     """``Σ_i stack_i ∂h_i/∂z_j``: a derivative by h, taken by z. The units stand along ``axis``.
 
     ``first`` (*batch, width, n) is brought to the shape of ``stack`` where the units stand along −3.
     """
-    back = stack * (first if axis == -2 else first[..., None, :])
-    for term in cross:
-        moved = back.movedim(axis, 0)
-        slope = term.slope if axis == -2 else term.slope[..., None, :]
-        moved[term.by] += stack.movedim(axis, 0)[term.unit] * slope
+    wide = (..., slice(None), slice(None)) if axis == -2 else (..., None, slice(None))
+    back = stack * first[wide]
+    if cross is not None:
+        owed = stack * cross.slope[wide]
+        back.scatter_add_(axis, cross.places(owed, axis), owed)
     return back
 
 

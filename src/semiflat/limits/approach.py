@@ -21,8 +21,9 @@ def approach(
     """The network at distance 1/``scale`` from the limit: its units are finite again.
 
     A gate becomes a pair of units at ``w ± b/(2·scale)`` with outgoing ``c/2 ± scale·a``, so that the
-    function differs by O(scale⁻²); a tail is shifted down its activation by ``log scale``, a linear
-    unit shrunk by ``scale``: O(scale⁻¹), or less; a step's incoming weights become ``row + scale·far``.
+    function differs by O(scale⁻²); several gates of one base become copies of it at ``w + b/scale``
+    with outgoing ``scale·a``, which the base pays for: O(scale⁻¹); a tail is shifted down its
+    activation by ``log scale``, a linear unit shrunk by ``scale``: O(scale⁻¹), or less; a step's incoming weights become ``row + scale·far``.
 
     Args:
         far: shaped as the parameters, the directions of the steps' incoming weights.
@@ -50,12 +51,17 @@ def approach(
                     if key in out:
                         out[key][unit] += scale * far[key][unit]
             elif form is Form.GATE:
-                base = unit - 1
-                for tensor in incoming:
-                    middle, gap = tensor[base].clone(), tensor[unit] / scale
-                    tensor[base], tensor[unit] = middle + gap / 2, middle - gap / 2
+                base = net.base(layer, unit)
                 c, a = V[:, base].clone(), V[:, unit] * scale
-                V[:, base], V[:, unit] = c / 2 + a, c / 2 - a
+                if _gates(row, base) == 1:  # a pair, symmetric about the base
+                    for tensor in incoming:
+                        middle, gap = tensor[base].clone(), tensor[unit] / scale
+                        tensor[base], tensor[unit] = middle + gap / 2, middle - gap / 2
+                    V[:, base], V[:, unit] = c / 2 + a, c / 2 - a
+                else:
+                    for tensor in incoming:
+                        tensor[unit] = tensor[base] + tensor[unit] / scale
+                    V[:, base], V[:, unit] = c - a, a
             elif form is Form.TAIL:
                 assert b is not None
                 V[:, unit] *= scale
@@ -75,3 +81,8 @@ def approach(
                 V[:, unit] *= scale / there[1]
                 upper -= V[:, unit] * there[0]
     return LimitMLP(net.finite, forms), out
+
+
+def _gates(row: tuple[Form, ...], base: int) -> int:
+    after = row[base + 1 :]
+    return next((k for k, form in enumerate(after) if form is not Form.GATE), len(after))

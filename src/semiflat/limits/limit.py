@@ -68,7 +68,7 @@ class Limit:
         self.problem, self.net, self.params = problem, net, params
         self.far = far or {key: torch.zeros_like(tensor) for key, tensor in params.items()}
         self.offsets, self.gauge = _steps_on(problem, net, params, self.far)
-        self._batch = LimitProblem([problem], net, [offset[None] for offset in self.offsets])
+        self._batch = LimitProblem([problem], [net], [offset[None] for offset in self.offsets])
         self._vector = net.flatten(params)
         risk, gradient, hessian = self._derivatives(self._vector)
         self.loss, self.gradient, self.hessian = float(risk), gradient, hessian
@@ -131,7 +131,7 @@ class Limit:
 
     def _gap(self, scale: float, only: tuple[int, int], lean: float) -> float:
         net, params = approach(self.net, self.params, self.far, scale, only, lean)
-        batch = LimitProblem([self.problem], net, [offset[None] for offset in self.offsets])
+        batch = LimitProblem([self.problem], [net], [offset[None] for offset in self.offsets])
         batched = {key: tensor[None] for key, tensor in params.items()}
         return float(batch.risk(batched)[0]) - self.loss
 

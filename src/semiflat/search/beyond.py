@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,11 +11,11 @@ from torch import Tensor
 from semiflat.limits import Form, Guess, LimitMLP, LimitProblem, recognise
 from semiflat.problem import Problem
 from semiflat.search.driver import Options, Phase, drive
-from semiflat.search.methods import GaussNewton, TrustRegion
+from semiflat.search.methods import LevenbergMarquardt, TrustRegion
 
 ROUNDS = 3
 """How often more units may turn out to run off once others have been taken to their limits."""
-PHASES = [Phase(GaussNewton(), 250), Phase(TrustRegion(), 120)]
+PHASES = [Phase(LevenbergMarquardt(), 250), Phase(TrustRegion(), 120)]
 
 
 @dataclass
@@ -50,38 +49,39 @@ def go_beyond(
     reached: list[Reached | None] = [None] * len(problems)
     open_runs = list(range(len(problems)))
     for _ in range(ROUNDS):
-        groups: dict[LimitMLP, list[tuple[int, Guess]]] = defaultdict(list)
+        members: list[tuple[int, Guess]] = []
         for k in open_runs:
             before = reached[k]
             known = None if before is None else before.guess
             params = problems[k].net.unflatten(vectors[k]) if known is None else known.params
             guess = recognise(problems[k], params, known)
             if guess is not None:
-                groups[guess.net].append((k, guess))
+                members.append((k, guess))
         open_runs = []
-        for net, members in groups.items():
-            for k, now in _search(problems, net, members, options):
-                before = reached[k]
-                if before is not None:
-                    now.found[:0] = before.found
-                reached[k] = now
-                if not now.gradient_norm <= options.allowed(now.loss):
-                    open_runs.append(k)
+        for k, now in _search(problems, members, options):
+            before = reached[k]
+            if before is not None:
+                now.found[:0] = before.found
+            reached[k] = now
+            if not now.gradient_norm <= options.allowed(now.loss):
+                open_runs.append(k)
     return reached
 
 
 def _search(
-    problems: Sequence[Problem],
-    net: LimitMLP,
-    members: list[tuple[int, Guess]],
-    options: Options,
+    problems: Sequence[Problem], members: list[tuple[int, Guess]], options: Options
 ) -> list[tuple[int, Reached]]:
+    if not members:
+        return []
+    net = problems[0].net
+    guesses = [guess for _, guess in members]
     offsets = [
-        torch.stack([guess.offsets[layer] for _, guess in members])
-        for layer in range(len(net.hidden))
+        torch.stack([guess.offsets[layer] for guess in guesses]) for layer in range(len(net.hidden))
     ]
-    batch = LimitProblem([problems[k] for k, _ in members], net, offsets)
-    starts = torch.stack([net.flatten(guess.params) for _, guess in members])
+    batch = LimitProblem(
+        [problems[k] for k, _ in members], [guess.net for guess in guesses], offsets
+    )
+    starts = torch.stack([net.flatten(guess.params) for guess in guesses])
     runs, _ = drive(batch, starts, replace(options, largest=1e9), PHASES)
     return [
         (

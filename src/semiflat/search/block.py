@@ -11,7 +11,7 @@ from torch import Tensor
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import go_beyond
 from semiflat.search.driver import Options, Phase, Runs, drive
-from semiflat.search.methods import GaussNewton, GradientSystem, TrustRegion
+from semiflat.search.methods import GradientSystem, LevenbergMarquardt, TrustRegion
 from semiflat.search.outcome import beyond_outcome, outcome
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, Status
 from semiflat.threads import threads
@@ -20,9 +20,9 @@ PHASES: dict[str, list[Phase]] = {
     # Gauss–Newton walks, the exact Hessian leaves saddles and goes down to rounding. Where neither
     # gets there at the first go, both get a second.
     "minimum": [
-        Phase(GaussNewton(), 500, until=1e-5),
+        Phase(LevenbergMarquardt(), 500, until=1e-5),
         Phase(TrustRegion(), 50),
-        Phase(GaussNewton(), 400, until=1e-7),
+        Phase(LevenbergMarquardt(), 400, until=1e-7),
         Phase(TrustRegion(), 10**9),
     ],
     "any": [Phase(GradientSystem(), 10**9)],

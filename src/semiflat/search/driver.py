@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.problem import Problem
-from semiflat.search.methods import Eigen, Method
+from semiflat.search.methods import LEAST, Local, Method
 
 EPS = torch.finfo(torch.float64).eps
 CHECK = 100
@@ -125,7 +125,7 @@ class _Loop:
             torch.stack([starts.abs().amax(-1), risk], -1),
             torch.stack([starts.abs().amax(-1), risk], -1),
         )
-        self.radii = torch.ones(count, dtype=torch.float64)
+        self.lengths = torch.ones(count, dtype=torch.float64)  # of the last step taken
         self.limit = zeros
 
     def enter(self, phase: Phase) -> None:
@@ -135,37 +135,33 @@ class _Loop:
         runs.below.zero_()
         runs.stuck[:] = runs.creeping[:] = False
         going = torch.isfinite(runs.risk) & torch.isfinite(runs.gradient).all(-1) & ~self._beyond()
-        index = going.nonzero().flatten()
-        matrix = self._model(runs.theta[index], index)
-        finite = torch.isfinite(matrix).all(-1).all(-1)
-        self.active, self.eigen = index[finite], _eigen(matrix[finite])
-        self.radius = self.radii[self.active].clamp(min=1e-3)
+        self.active = going.nonzero().flatten()
+        self.local = self._model(self.active)
+        self.scale = self.method.scale(
+            self.local, runs.gradient[self.active], self.lengths[self.active]
+        )
 
     def _beyond(self) -> Tensor:
         """Runs that have left the part of the parameter space where there is anything to find."""
         largest = self.options.largest * self.problem.target_size
         return (self.runs.theta.abs().amax(-1) > largest) | (self.runs.risk < self.hopeless)
 
-    def _model(self, theta: Tensor, runs: Tensor) -> Tensor:
-        problem = self.problem.rows(runs)
-        return self.method.model(problem, problem.net.unflatten(theta))[2]
+    def _model(self, index: Tensor) -> Local:
+        return self.method.local(self.problem.rows(index), self.runs.theta[index])
 
     def advance(self) -> int:
         """One step of every active run; returns how many ended."""
         runs, index = self.runs, self.active
-        risk, gradient = runs.risk[index], runs.gradient[index]
-        step, promised = self.method.step(gradient, self.eigen, self.radius)
-        trial = runs.theta[index] + step
-        new_risk, new_gradient = risk_gradient(
-            self.problem.rows(index), self.problem.net.unflatten(trial)
-        )
+        theta, risk, gradient = runs.theta[index], runs.risk[index], runs.gradient[index]
+        problem = self.problem.rows(index)
+        step, promised = self.method.step(problem, theta, gradient, self.local, self.scale)
+        trial = theta + step
+        new_risk, new_gradient = risk_gradient(problem, problem.net.unflatten(trial))
         ratio, accepted = self._compare(risk, gradient, promised, new_risk, new_gradient, index)
         length = torch.linalg.vector_norm(step, dim=-1)
-        self.radius = torch.where(ratio < 0.25, length / 4, self.radius)
-        far = (ratio > 0.75) & (length > 0.9 * self.radius)
-        self.radius = torch.where(far, 2 * self.radius, self.radius).clamp(max=1e4)
+        self.scale = self.method.adapt(self.scale, ratio, length)
         runs.iterations[index] += 1
-        self._accept(accepted, trial, new_risk, new_gradient)
+        self._accept(accepted, trial, new_risk, new_gradient, length)
         allowed = self.options.tolerance * runs.risk[index].abs().clamp(min=1.0).sqrt()
         small = runs.gradient[index].abs().amax(-1) <= allowed
         runs.below[index] += small
@@ -195,17 +191,20 @@ class _Loop:
         polishing = self.runs.below[index] > 0
         gains = ~polishing | (new_size < 0.7 * size) | (promised > 1e-6 * merit.abs())
         ratio = torch.where(finite, ratio, torch.zeros_like(ratio))
-        return ratio, finite & (ratio > 1e-4) & gains
+        return ratio, finite & (ratio > LEAST) & gains
 
-    def _accept(self, accepted: Tensor, trial: Tensor, risk: Tensor, gradient: Tensor) -> None:
+    def _accept(
+        self, accepted: Tensor, trial: Tensor, risk: Tensor, gradient: Tensor, length: Tensor
+    ) -> None:
         moved = self.active[accepted]
         if not len(moved):
             return
         self.runs.theta[moved] = trial[accepted]
         self.runs.risk[moved] = risk[accepted]
         self.runs.gradient[moved] = gradient[accepted]
-        values, vectors = _eigen(self._model(trial[accepted], moved))
-        self.eigen[0][accepted], self.eigen[1][accepted] = values, vectors
+        self.lengths[moved] = length[accepted]
+        for kept, new in zip(self.local, self._model(moved), strict=True):
+            kept[accepted] = new
 
     def _look(self, index: Tensor) -> None:
         now = index[self.runs.iterations[index] % CHECK == 0]
@@ -219,11 +218,8 @@ class _Loop:
 
     def _retire(self, settled: Tensor) -> int:
         runs, index = self.runs, self.active
-        downhill = torch.zeros_like(settled)
-        if self.method.follows_loss and self.method.exact:
-            # A saddle is no place to stop for who looks for a minimum.
-            scale = self.eigen[0].abs().amax(-1)
-            downhill = self.eigen[0][:, 0] < -1e-9 * scale
+        # A saddle is no place to stop for who looks for a minimum.
+        downhill = self.method.follows_loss & self.method.downhill(self.local)
         ended = (
             (settled & ~downhill)
             | (runs.below[index] >= POLISH) & ~downhill
@@ -235,14 +231,6 @@ class _Loop:
         )
         if ended.any():
             keep = ~ended
-            self.radii[index] = self.radius
-            self.active, self.radius = index[keep], self.radius[keep]
-            self.eigen = (self.eigen[0][keep], self.eigen[1][keep])
+            self.active, self.scale = index[keep], self.scale[keep]
+            self.local = tuple(part[keep] for part in self.local)
         return int(ended.sum())
-
-
-def _eigen(hessian: Tensor) -> Eigen:
-    # A Hessian that overflowed stands for a run that will be rejected; it must not stop the others.
-    clean = torch.where(torch.isfinite(hessian), hessian, 0.0)
-    values, vectors = torch.linalg.eigh(clean)
-    return values, vectors

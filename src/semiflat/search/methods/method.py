@@ -1,4 +1,4 @@
-"""What a method is, and the step within a radius that all of them take."""
+"""What a method is, and what methods share: rotations, and the step within a radius."""
 
 from __future__ import annotations
 
@@ -7,37 +7,66 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from semiflat.networks import Params
 from semiflat.problem import Problem
 
-Eigen = tuple[Tensor, Tensor]
-"""Eigenvalues (B, P) and eigenvectors (B, P, P) of a batch of Hessians."""
+Local = tuple[Tensor, ...]
+"""A method's local model at each of a batch of points, as it keeps it: tensors with the runs first."""
+LEAST = 1e-4
+"""Part of the promised decrease that an accepted step must keep."""
 
 
 class Method(Protocol):
-    """A step within a trust radius, and the merit it is to lower.
+    """How to step, and the merit a step is to lower. Runs stand first in every tensor.
+
+    A method's *scale*, (B, k), is what it holds its steps back by: a radius, or a damping.
 
     Attributes:
-        exact: whether its matrix is the Hessian, so that its lowest eigenvalue tells a saddle.
         follows_loss: whether a way down is a reason to go on.
     """
 
-    exact: bool
     follows_loss: bool
 
-    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
-        """Risk (B,), gradient (B, P) and the matrix (B, P, P) of the local model."""
+    def local(self, problem: Problem, theta: Tensor) -> Local:
+        """The local models at ``theta`` (B, P), one for each run of ``problem``."""
+
+    def scale(self, local: Local, gradient: Tensor, length: Tensor) -> Tensor:
+        """The scale to begin with, (B, k), where steps of ``length`` (B,) were good before."""
+
+    def step(
+        self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Steps (B, P), and the decrease of the merit they promise (B,); inf: not to be taken."""
+
+    def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
+        """The next scale, after steps of ``length`` that kept ``ratio`` of their promise."""
 
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
         """What a step is to lower, (B,)."""
 
-    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps (B, P) of length ≤ radius (B,), and the decrease of the merit they promise (B,)."""
+    def downhill(self, local: Local) -> Tensor:
+        """Whether the local model has a way down where the gradient is 0, (B,)."""
 
 
 def rotate(matrix: Tensor, vector: Tensor) -> Tensor:
     """Matrices (B, P, P) times vectors (B, P)."""
     return (matrix @ vector[..., None]).squeeze(-1)
+
+
+def eigen(hessian: Tensor) -> Local:
+    """Eigenvalues (B, P), ascending, and eigenvectors (B, P, P).
+
+    A Hessian that overflowed counts as 0: its run's step will be rejected, and it must not stop the
+    others.
+    """
+    values, vectors = torch.linalg.eigh(torch.where(torch.isfinite(hessian), hessian, 0.0))
+    return values, vectors
+
+
+def next_radius(radius: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
+    """The trust radius after steps of ``length`` that kept ``ratio`` of their promise."""
+    radius = torch.where(ratio < 0.25, length / 4, radius)
+    far = (ratio > 0.75) & (length > 0.9 * radius)
+    return torch.where(far, 2 * radius, radius).clamp(max=1e4)
 
 
 def bounded_newton(values: Tensor, slope: Tensor, radius: Tensor) -> Tensor:

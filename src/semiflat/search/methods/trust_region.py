@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.networks import Params
 from semiflat.problem import Problem
-from semiflat.search.methods.method import Eigen, bounded_newton, rotate
+from semiflat.search.methods.method import Local, bounded_newton, eigen, next_radius, rotate
+
+NEGATIVE = -1e-9
+"""An eigenvalue below this part of the largest is a way down."""
 
 
 class TrustRegion:
@@ -16,18 +18,29 @@ class TrustRegion:
     Negative curvature is followed, so saddles do not hold it (Moré & Sorensen 1983).
     """
 
-    exact = True
     follows_loss = True
 
-    def model(self, problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
-        return risk_gradient_hessian(problem, params)
+    def local(self, problem: Problem, theta: Tensor) -> Local:
+        return eigen(risk_gradient_hessian(problem, problem.net.unflatten(theta))[2])
+
+    def scale(self, local: Local, gradient: Tensor, length: Tensor) -> Tensor:
+        return length.clamp(min=1e-3)[:, None]
+
+    def step(
+        self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        values, vectors = local
+        along = rotate(vectors.mT, gradient)
+        moves = bounded_newton(values, along, scale[:, 0])
+        promised = -(along * moves + values * moves.square() / 2).sum(-1)
+        return rotate(vectors, moves), promised
+
+    def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
+        return next_radius(scale[:, 0], ratio, length)[:, None]
 
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
         return risk
 
-    def step(self, gradient: Tensor, eigen: Eigen, radius: Tensor) -> tuple[Tensor, Tensor]:
-        values, vectors = eigen
-        along = rotate(vectors.mT, gradient)
-        moves = bounded_newton(values, along, radius)
-        promised = -(along * moves + values * moves.square() / 2).sum(-1)
-        return rotate(vectors, moves), promised
+    def downhill(self, local: Local) -> Tensor:
+        values = local[0]
+        return values[:, 0] < NEGATIVE * values.abs().amax(-1)

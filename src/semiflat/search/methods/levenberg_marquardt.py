@@ -1,0 +1,85 @@
+"""Down the loss by the model that forgets what the network does to its residuals."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.acceleration import bending
+from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
+from semiflat.problem import Problem
+from semiflat.search.methods.method import LEAST, Local
+
+FIRST = 1e-2
+"""The first damping, as a part of the matrix's largest diagonal entry."""
+SMALLEST = 1e-16
+"""The smallest damping, likewise."""
+BENT = 0.75
+"""Twice the acceleration over the velocity, beyond which a path bends too much to be followed."""
+
+
+class LevenbergMarquardt:
+    """Damped Gauss–Newton steps along paths that bend with the network's outputs.
+
+    Far from a minimum the exact Hessian's negative curvature comes from residuals that will be gone;
+    without it the valleys of sigmoid networks are walked down in a small part of the steps. A step is
+    ``v + a/2`` with ``(A + μ) v = −g`` and the geodesic acceleration ``(A + μ) a = −Jᵀ ℓ'' f''[v, v]``
+    (Transtrum & Sethna 2012), which follows curved valleys; it is refused where ``2‖a‖`` is not well
+    below ``‖v‖``. The damping goes by Nielsen's rule (Madsen, Nielsen & Tingleff 2004, 2.21).
+
+    Scale: the damping μ, and what it is multiplied by at the next failure.
+    """
+
+    follows_loss = True
+
+    def local(self, problem: Problem, theta: Tensor) -> Local:
+        return (risk_gradient_gauss_newton(problem, problem.net.unflatten(theta))[2],)
+
+    def scale(self, local: Local, gradient: Tensor, length: Tensor) -> Tensor:
+        largest = local[0].diagonal(dim1=-2, dim2=-1).amax(-1)
+        slope = torch.linalg.vector_norm(gradient, dim=-1)
+        damping = torch.minimum(FIRST * largest, slope / length.clamp(min=1e-300))
+        damping = damping.clamp(min=1e-300)
+        return torch.stack([damping, torch.full_like(damping, 2.0)], -1)
+
+    def step(
+        self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        matrix, damping = local[0], scale[:, 0]
+        diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+        damping = torch.maximum(damping, SMALLEST * diagonal.amax(-1))
+        damped = matrix.clone()
+        damped.diagonal(dim1=-2, dim2=-1).add_(damping[:, None])
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        factor = torch.where((failed > 0)[:, None, None], torch.eye(len(damped[0])).double(), factor)
+        velocity = _solve(factor, -gradient)
+        net = problem.net
+        bend = bending(problem, net.unflatten(theta), net.unflatten(velocity))
+        acceleration = _solve(factor, -bend)
+        speed = torch.linalg.vector_norm(velocity, dim=-1)
+        turn = 2 * torch.linalg.vector_norm(acceleration, dim=-1)
+        promised = (damping * speed.square() - (gradient * velocity).sum(-1)) / 2
+        refused = (failed > 0) | ~(turn <= BENT * speed)
+        return velocity + acceleration / 2, torch.where(refused, torch.inf, promised)
+
+    def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
+        damping, factor = scale.unbind(-1)
+        eased = damping * (1 - (2 * ratio - 1) ** 3).clamp(min=1 / 3, max=1.0)
+        good = ratio > LEAST
+        return torch.stack(
+            [
+                torch.where(good, eased, damping * factor),
+                torch.where(good, 2.0, (2 * factor).clamp(max=64.0)),
+            ],
+            -1,
+        )
+
+    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
+        return risk
+
+    def downhill(self, local: Local) -> Tensor:
+        return torch.zeros(len(local[0]), dtype=torch.bool)  # the matrix shows none
+
+
+def _solve(factor: Tensor, right: Tensor) -> Tensor:
+    return torch.cholesky_solve(right[..., None], factor).squeeze(-1)
