@@ -110,6 +110,11 @@ class Problem:
         """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
         return self.loss.value(self.net.forward(params, self.X), self.y).mean(-1)
 
+    @property
+    def no_critical_point_below(self) -> float:
+        """A risk below which no finite parameters are critical; −∞ where none is known."""
+        return self.loss.no_critical_point_below(self.y)
+
     @cached_property
     def data_hash(self) -> str:
         """SHA-256 of shapes and float64 values of X and y."""
@@ -170,6 +175,11 @@ class ProblemBatch(Problem):
     def targets(self, samples: slice) -> Tensor:
         """The targets of some samples, on every data set."""
         return self.y[:, samples]
+
+    @property
+    def no_critical_point_below(self) -> float:
+        # Of each data set by itself, whose samples the loss counts; what lies below all lies below its own.
+        return min(self.loss.no_critical_point_below(y) for y in self.y)
 
     def rows(self, chosen: slice | Tensor) -> ProblemBatch:
         """The problem of some runs of the batch."""

@@ -87,7 +87,7 @@ def _with_limits(
         row
         for row, result in enumerate(results)
         if result.status not in (Status.CONVERGED, Status.NON_FINITE)
-        and result.loss >= problems[row].loss.no_critical_point_below(problems[row].y)
+        and result.loss >= problems[row].no_critical_point_below
     ]
     out = list(results)
     reached = go_beyond(

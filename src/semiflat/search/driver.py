@@ -109,7 +109,7 @@ def drive(
 class _Loop:
     def __init__(self, problem: Problem, starts: Tensor, options: Options) -> None:
         self.problem, self.options = problem, options
-        self.hopeless = problem.loss.no_critical_point_below(problem.y)
+        self.hopeless = problem.no_critical_point_below
         count = len(starts)
         risk, gradient = risk_gradient(problem, problem.net.unflatten(starts))
         zeros = torch.zeros(count, dtype=torch.int64)

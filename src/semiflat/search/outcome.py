@@ -38,7 +38,7 @@ def outcome(
     """
     largest = max(float(tensor.abs().max()) for tensor in point.params.values())
     problem = point.problem
-    hopeless = problem.loss.no_critical_point_below(problem.y)
+    hopeless = problem.no_critical_point_below
     if point.loss < hopeless:
         return (
             Status.DIVERGED,
