@@ -22,7 +22,9 @@ from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.operators import module_hessian_operator
 from semiflat.curvature.parts import hessian_parts, second_difference
+from semiflat.limits import Form, Limit, LimitMLP, LimitProblem
 from semiflat.problem import ProblemBatch
+from semiflat.search import block, run_search
 
 Kind = sf.Kind
 DECAY = 0.3
@@ -242,3 +244,34 @@ def test_below_which_risk_nothing_is_critical() -> None:
     assert problem.with_weight_decay(1e-3).no_critical_point_below == -math.inf
     batch = ProblemBatch([problem.with_weight_decay(1e-3)] * 2)
     assert batch.no_critical_point_below == -math.inf
+
+
+# -- the search and infinity ----------------------------------------------------------------------
+
+
+def test_separated_data_have_a_finite_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = [[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 1, 1]
+    free = sf.Problem(sf.MLP([1, 1]), X, y, "logistic")
+    assert {run.status for run in run_search(free, starts=3).runs} == {sf.Status.DIVERGED}
+    asked: list[Any] = []
+    monkeypatch.setattr(block, "go_beyond", lambda problems, *rest: asked.extend(problems) or [])
+    result = run_search(free.with_weight_decay(1e-5), starts=3, processes=1)
+    (point,) = result.points
+    assert {run.status for run in result.runs} == {sf.Status.CONVERGED}
+    assert point.loss < math.log(2) / 4
+    w = float(point.params["0.weight"])
+    slope = sum(abs(x[0]) / (1 + math.exp(w * abs(x[0]))) for x in X) / 4
+    assert w * 1e-5 == pytest.approx(slope, rel=1e-8)
+    # Runs that were cut short are not taken on to infinity.
+    short = run_search(free.with_weight_decay(1e-5), starts=3, max_iterations=1, processes=1)
+    assert {run.status for run in short.runs} == {sf.Status.MAX_ITERATIONS}
+    assert asked == []
+
+
+def test_limits_are_refused(minimum: sf.CriticalPoint) -> None:
+    problem = minimum.problem
+    net = LimitMLP(problem.net, [[Form.UNIT, Form.GATE]])
+    with refused("use problem.with_weight_decay(0)"):
+        Limit(problem, net, minimum.params)
+    with refused("weight_decay=0.001 they cost infinitely much"):
+        LimitProblem([problem], net, [torch.zeros(1, 2, 40).double()])

@@ -147,10 +147,18 @@ class LimitProblem(ProblemBatch):
     Attributes:
         offsets: for each hidden layer (B, width, N), added to the pre-activations: 0, or
             ±:data:`FAR` where a step has its sample to one side.
+
+    Raises:
+        InputError: as a :class:`ProblemBatch`, and for problems with weight decay.
     """
 
     def __init__(self, problems: Sequence[Problem], net: LimitMLP, offsets: list[Tensor]) -> None:
         super().__init__(problems)
+        if self.weight_decay:
+            raise InputError(
+                f"a limit has units at infinity, and with weight_decay={self.weight_decay!r} they cost "
+                "infinitely much: no run goes there; use problem.with_weight_decay(0)"
+            )
         self.net = net
         self.offsets = offsets
 

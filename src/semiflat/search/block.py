@@ -88,6 +88,7 @@ def _with_limits(
         for row, result in enumerate(results)
         if result.status not in (Status.CONVERGED, Status.NON_FINITE)
         and result.loss >= problems[row].no_critical_point_below
+        and not problems[row].weight_decay  # with it the risk has no limits at infinity
     ]
     out = list(results)
     reached = go_beyond(

@@ -140,7 +140,7 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
             f"gradient {point.gradient_norm:.1e}, but {explained} flat directions were found where the "
             f"Hessian shows {int(spectrum.hidden.sum())}: too badly conditioned to tell",
         )
-    if cosine > ALONG_KERNEL and largest > FAR:
+    if cosine > ALONG_KERNEL and largest > FAR and not point.problem.weight_decay:
         return (
             Status.DIVERGED,
             f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a "
