@@ -22,9 +22,11 @@ from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.operators import module_hessian_operator
 from semiflat.curvature.parts import hessian_parts, second_difference
+from semiflat.evidence import OnData
 from semiflat.limits import Form, Limit, LimitMLP, LimitProblem
 from semiflat.problem import ProblemBatch
 from semiflat.search import block, run_search
+from semiflat.symmetries.families import flat_families
 
 Kind = sf.Kind
 DECAY = 0.3
@@ -244,6 +246,345 @@ def test_below_which_risk_nothing_is_critical() -> None:
     assert problem.with_weight_decay(1e-3).no_critical_point_below == -math.inf
     batch = ProblemBatch([problem.with_weight_decay(1e-3)] * 2)
     assert batch.no_critical_point_below == -math.inf
+
+
+# -- known solutions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [1e-4, 0.1, 10.0])
+def test_a_linear_network_is_ridge_regression(decay: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    X = torch.randn(30, 3, generator=generator).double()
+    y = torch.randn(30, 2, generator=generator).double()
+    point = sf.find_critical_point(
+        sf.Problem(sf.MLP([3, 2]), X, y, weight_decay=decay), starts=2, seed=0
+    )
+    fed = torch.cat([X, torch.ones(30, 1).double()], 1)
+    normal = fed.T @ fed / 30 + decay * torch.eye(4).double()
+    solution = torch.linalg.solve(normal, fed.T @ y / 30)
+    assert point.status is sf.Status.CONVERGED
+    close(torch.cat([point.params["0.weight"], point.params["0.bias"][:, None]], 1), solution.T)
+    verdict = sf.judge(point)
+    assert verdict.kind is Kind.STRICT_MINIMUM
+    assert verdict.inertia == (8, 0, 0)
+    found = torch.linalg.eigvalsh(sf.hessian(point))
+    close(found, torch.linalg.eigvalsh(normal).repeat_interleave(2))
+
+
+def test_directions_that_change_no_output_curve_by_the_decay() -> None:
+    """Two equal columns: a flat direction without decay, curvature λ with it."""
+    x = torch.linspace(-1, 1, 9).double()[:, None]
+    X, y = torch.cat([x, x], 1), torch.sin(x)
+    free = sf.find_critical_point(sf.Problem(sf.MLP([2, 1]), X, y), starts=2)
+    assert sf.judge(free).kind is Kind.MINIMUM
+    point = sf.find_critical_point(free.problem.with_weight_decay(0.01), starts=2)
+    verdict = sf.judge(point)
+    assert verdict.kind is Kind.STRICT_MINIMUM
+    assert verdict.flat_directions.families == ()
+    assert verdict.margin.eigenvalue == pytest.approx(0.01, rel=1e-9)
+
+
+def test_one_linear_unit_has_equal_weights_in_and_out() -> None:
+    """R = ½ mean (vux − y)² + ½λ(u² + v²): vu = (mean xy − λ)/mean x², |u| = |v|; or 0 beyond."""
+    x = torch.linspace(0.5, 2, 8).double()[:, None]
+    square, cross = float((x * x).mean()), float((x * (1.5 * x)).mean())
+    net = sf.MLP([1, 1, 1], "identity", bias=False)
+    for decay in (0.1, 1.5 * cross):
+        point = sf.find_critical_point(sf.Problem(net, x, 1.5 * x, weight_decay=decay), starts=4)
+        assert point.status is sf.Status.CONVERGED
+        u, v = float(point.params["0.weight"]), float(point.params["2.weight"])
+        assert abs(u) == pytest.approx(abs(v), abs=1e-10)
+        assert u * v == pytest.approx(max(0.0, (cross - decay) / square), abs=1e-10)
+        assert sf.judge(point).kind is Kind.STRICT_MINIMUM
+
+
+# -- the one family that stays flat ---------------------------------------------------------------
+
+
+def turned(problem: sf.Problem, params: dict[str, Tensor], angle: float) -> dict[str, Tensor]:
+    """The two hidden units rotated into each other: W → QW, V → VQᵀ."""
+    c, s = math.cos(angle), math.sin(angle)
+    Q = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+    return {"0.weight": Q @ params["0.weight"], "2.weight": params["2.weight"] @ Q.T}
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+def test_rotations_of_linear_units_stay_flat(activation: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    inputs, outputs = (2, 2) if activation == "identity" else (1, 1)
+    X = torch.rand(20, inputs, generator=generator).double() + 0.5
+    X = X if activation == "relu" else X - X.mean(0)
+    y = X @ torch.tensor([[2.0, 0.5], [-0.5, 1.0]]).double()[:inputs, :outputs]
+    net = sf.MLP([inputs, 2, outputs], activation, bias=False)
+    problem = sf.Problem(net, X, y, weight_decay=1e-3)
+    start = {
+        "0.weight": torch.tensor([[1.0, 0.1], [0.3, 0.8]]).double()[:, :inputs],
+        "2.weight": torch.tensor([[1.0, 0.2], [-0.1, 0.7]]).double()[:outputs],
+    }
+    point = sf.find_critical_point(problem, start={k: t.clone() for k, t in start.items()})
+    if activation == "relu":  # both units on for every sample, so that relu is linear
+        value = math.sqrt(float(problem.y.mean() / X.mean()))
+        one = sf.Problem(sf.MLP([1, 1, 1], "relu", bias=False), X, y, weight_decay=1e-3)
+        first = {"0.weight": torch.tensor([[value]]), "2.weight": torch.tensor([[value]])}
+        narrow = sf.find_critical_point(one, start={k: t.double() for k, t in first.items()})
+        point = sf.ScaledReplicate(0, 0, ["3/5", "4/5"], ["3/5", "4/5"])(narrow)
+        assert sf.ScaledReplicate(0, 0, ["3/5", "4/5"], ["3/5", "4/5"]).keeps_critical(narrow).holds
+    verdict = sf.judge(point)
+    assert verdict.kind is Kind.MINIMUM, verdict.reason
+    assert [f.name for f in verdict.flat_directions.families] == [
+        "rotations of units linear on the data"
+    ]
+    assert tuple(verdict.inertia) == signs(dense(point)[2]) == (net.parameter_count - 1, 1, 0)
+    for angle in (0.05, -0.2):
+        there = sf.Point(problem, turned(problem, point.params, angle))
+        assert float(dense(there)[0]) == pytest.approx(point.loss, rel=1e-13)
+        assert float(dense(there)[1].abs().max()) < 1e-11
+
+
+def test_units_of_a_smooth_activation_have_no_rotations() -> None:
+    point = sf.Point(taught(3), taught(3).net.random_params(0))
+    assert flat_families(OnData(point.problem, point.params)) == []
+    linear = sf.Point(taught(3, "identity"), point.params)
+    (family,) = flat_families(OnData(linear.problem, linear.params))
+    assert family.dimension == 3
+
+
+def test_a_linear_network_that_decay_has_taken_to_zero_has_nothing_to_turn() -> None:
+    """Weights of rounding's size have no rotations that Newton's steps would leave them free to make."""
+    problem = taught(3, "identity", decay=0.1)
+    point = sf.find_critical_point(problem, starts=4)
+    weights = torch.cat([point.params["0.weight"].flatten(), point.params["2.weight"].flatten()])
+    assert 0 < float(weights.abs().max()) < 1e-10
+    assert point.status is sf.Status.CONVERGED
+    close(point.params["2.bias"], problem.y.mean(0) / 1.1)  # mean (b − y) + λb = 0
+    verdict = sf.judge(point)
+    assert verdict.kind is Kind.STRICT_MINIMUM
+    assert verdict.flat_directions.families == ()
+
+
+# -- verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "sigmoid"])
+@pytest.mark.parametrize("kind", ["minimum", "any"])
+def test_verdicts_agree_with_the_dense_hessian(activation: str, kind: Any) -> None:
+    seen = set()
+    for decay in (1e-1, 1e-3, 1e-6):
+        for point in sf.find_critical_points(taught(2, activation, decay), starts=8, kind=kind)[:6]:
+            risk, gradient, hessian = dense(point)
+            verdict = sf.judge(point)
+            assert float(gradient.abs().max()) < 1e-10
+            assert point.loss == pytest.approx(float(risk), rel=1e-12)
+            assert tuple(verdict.inertia) == signs(hessian)
+            expected = Kind.STRICT_SADDLE if signs(hessian)[2] else Kind.STRICT_MINIMUM
+            assert verdict.kind is expected, verdict.reason
+            seen.add(verdict.kind)
+    assert Kind.STRICT_MINIMUM in seen
+    assert kind == "minimum" or Kind.STRICT_SADDLE in seen
+
+
+def test_an_exact_fit_is_not_critical() -> None:
+    problem = taught(2, decay=0.0)
+    params = problem.net.random_params(0)
+    fitted = sf.Problem(problem.net, problem.X, problem.net.forward(params, problem.X))
+    assert sf.judge(sf.Point(fitted, params)).kind in (Kind.MINIMUM, Kind.STRICT_MINIMUM)
+    decayed = sf.Point(fitted.with_weight_decay(1e-6), params)
+    assert sf.judge(decayed).kind is Kind.NOT_CRITICAL
+    assert not OnData(decayed.problem, params).fits_exactly
+
+
+def test_more_parameters_than_samples_leave_no_manifold_of_fits() -> None:
+    X, y = [[-1.0], [0.2], [1.0]], [0.3, -0.4, 0.5]
+    free = sf.Problem(sf.MLP([1, 2, 1]), X, y)
+    assert sf.judge(sf.find_critical_point(free, starts=4)).kind is Kind.MINIMUM
+    point = sf.find_critical_point(free.with_weight_decay(1e-3), starts=8)
+    verdict = sf.judge(point)
+    assert verdict.kind is Kind.STRICT_MINIMUM
+    assert tuple(verdict.inertia) == signs(dense(point)[2]) == (7, 0, 0)
+
+
+def test_the_softmax_shift_is_pinned_by_the_penalty() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(20, 2, generator=generator).double()
+    y = torch.randint(0, 3, (20,), generator=generator)
+    free = sf.Problem(sf.MLP([2, 3]), X, y, "cross_entropy")
+    assert sf.judge(sf.find_critical_point(free, starts=2)).kind is Kind.MINIMUM
+    point = sf.find_critical_point(free.with_weight_decay(0.01), starts=2)
+    verdict = sf.judge(point)
+    assert verdict.kind is Kind.STRICT_MINIMUM
+    assert verdict.margin.eigenvalue == pytest.approx(0.01, rel=1e-9)
+    close(point.params["0.bias"].sum(), torch.tensor(0.0).double())
+
+
+def test_rescaled_and_dead_relu_units_are_not_critical() -> None:
+    X = torch.linspace(0.5, 2, 12).double()[:, None]
+    y = X + 0.1 * torch.sin(9 * X)
+    value = torch.ones(1, 1).double()
+    problem = sf.Problem(sf.MLP([1, 1, 1], "relu", bias=False), X, y, weight_decay=0.01)
+    point = sf.find_critical_point(problem, start={"0.weight": value, "2.weight": value.clone()})
+    assert sf.judge(point).kind is Kind.STRICT_MINIMUM  # rescaling is no longer flat
+    free = problem.with_weight_decay(0)
+    assert sf.judge(sf.find_critical_point(free, start=point.params)).kind is Kind.MINIMUM
+    assert sf.judge(sf.Rescale(0, 0, 2)(point)).kind is Kind.NOT_CRITICAL
+    dead = sf.InactiveUnits(0, 1, incoming=[[-1.0]], outgoing=[[0.0]])
+    assert sf.judge(dead(sf.find_critical_point(free, start=point.params))).kind is Kind.MINIMUM
+    assert sf.judge(dead(point)).kind is Kind.NOT_CRITICAL
+
+
+@pytest.mark.parametrize("dense_limit", [4096, 1], ids=["dense", "Lanczos"])
+def test_a_decay_too_small_to_be_felt_decides_nothing(dense_limit: int) -> None:
+    """Copies at a minimum without decay have gradient λ(1 − share)u, here within the tolerance."""
+    narrow = sf.find_critical_point(taught(2, "gelu", 0.0), starts=8)
+    wide = sf.Replicate(0, 0, [0.3, 0.7])(narrow).materialize()
+    assert sf.judge(wide).kind in (Kind.MINIMUM, Kind.STRICT_SADDLE)
+    decayed = sf.Point(wide.problem.with_weight_decay(1e-12), wide.params)
+    assert wide.gradient_norm < decayed.gradient_norm < 1e-10
+    verdict = sf.judge(decayed, dense_limit=dense_limit)
+    assert verdict.kind is Kind.UNDECIDED
+    assert "weight_decay=1e-12" in verdict.reason
+
+
+def test_lanczos_sees_the_penalty(minimum: sf.CriticalPoint) -> None:
+    assert sf.judge(minimum, dense_limit=1).kind is Kind.UNDECIDED
+    lowest = float(torch.linalg.eigvalsh(dense(minimum)[2])[0])
+    assert sf.judge(minimum, dense_limit=1).margin.eigenvalue == pytest.approx(lowest, rel=1e-6)
+    wide = sf.Replicate(0, 0, [0.5, 0.5])(minimum)
+    verdict = sf.judge(wide, dense_limit=1)
+    assert (verdict.kind, verdict.method) == (Kind.NOT_CRITICAL, "Lanczos")
+    assert verdict.gradient_norm == pytest.approx(float(dense(wide)[1].abs().max()), rel=1e-9)
+
+
+# -- embedded points ------------------------------------------------------------------------------
+
+EMBEDDINGS = [
+    sf.Replicate(0, 0, [0.25, 0.75]),
+    sf.Replicate(0, 1, [2, -0.5, -0.5]),
+    sf.NullUnits(0, [0.4]),
+    sf.NullUnits(0, [0]),
+    sf.InactivePropagation(0, [[0.5, -1.0, 0.2]]),
+    sf.Reflect(0, 0) >> sf.Permute(0, [1, 0]),
+    sf.Replicate(0, 0, [0.5, 0.5]) >> sf.NullUnits(0, [0.4]) >> sf.Replicate(0, 2, [-1, 2]),
+]
+KEEP_THE_NORM = {3, 5}
+
+
+@pytest.mark.parametrize("number", range(len(EMBEDDINGS)))
+@pytest.mark.parametrize("critical", [True, False], ids=["critical", "any point"])
+def test_embeddings_keep_outputs_and_nothing_else(
+    minimum: sf.CriticalPoint, number: int, critical: bool
+) -> None:
+    problem, embedding = minimum.problem, EMBEDDINGS[number]
+    point = minimum if critical else sf.Point(problem, problem.net.random_params(3))
+    wide = embedding(point)
+    close(
+        wide.problem.net.forward(wide.params, problem.X),
+        problem.net.forward(point.params, problem.X),
+    )
+    norms = [
+        net.flatten(p).square().sum()
+        for net, p in ((wide.problem.net, wide.params), (problem.net, point.params))
+    ]
+    grown = float(problem.weight_decay * (norms[0] - norms[1]) / 2)
+    assert wide.loss - point.loss == pytest.approx(grown, rel=1e-10, abs=1e-14)
+    risk, gradient, hessian = dense(wide)
+    assert wide.loss == pytest.approx(float(risk), rel=1e-12)
+    assert wide.gradient_norm == pytest.approx(float(gradient.abs().max()), rel=1e-9, abs=1e-12)
+    assert wide.materialize().loss == pytest.approx(wide.loss, rel=1e-15)
+
+    verdict = sf.judge(wide)
+    stays = critical and number in KEEP_THE_NORM
+    assert (verdict.kind is Kind.NOT_CRITICAL) is not stays, verdict.reason
+    assert tuple(verdict.inertia) == signs(hessian)
+    assert (verdict.method, verdict.at_least) == ("dense Hessian", None)
+    assert verdict.gradient_norm == pytest.approx(wide.gradient_norm, rel=1e-9, abs=1e-14)
+    if critical:
+        assert embedding.keeps_critical(point).holds is stays
+    if not stays:
+        assert (
+            "embeddings keep the outputs, but not the weight penalty" in verdict.reason
+        ) is critical
+        step = 1e-4 * wide.problem.net.flatten(verdict.descent_direction)
+        lower = wide.problem.risk(
+            wide.problem.net.unflatten(wide.problem.net.flatten(wide.params) + step)
+        )
+        assert float(lower) < wide.loss
+
+
+def test_a_copy_pulls_by_the_part_of_the_unit_it_does_not_have(minimum: sf.CriticalPoint) -> None:
+    """Incoming: λ(1 − share) u. Outgoing: the data's pull is that of the whole ζ, −λζ."""
+    share, decay = 0.25, minimum.problem.weight_decay
+    wide = sf.Replicate(0, 0, [share, 1 - share])(minimum)
+    net = wide.problem.net
+    pull = net.unflatten(sf.gradient(wide))
+    u, zeta = minimum.params["0.weight"][0], minimum.params["2.weight"][:, 0]
+    close(pull["0.weight"][0], decay * (1 - share) * u)
+    close(pull["2.weight"][:, 0], decay * (share - 1) * zeta)
+
+
+@pytest.mark.parametrize("decay", [1e-3, 0.1])
+def test_null_units_at_zero_are_saddles_where_the_pull_beats_the_decay(decay: float) -> None:
+    """tanh(0) = 0: the added block is [[λI, F∅], [F∅ᵀ, λI]], with eigenvalues λ ± s(F∅)."""
+    problem = taught(1, "tanh", decay)
+    found = {sf.judge(p).kind: p for p in sf.find_critical_points(problem, starts=8)}
+    point = found[Kind.STRICT_MINIMUM]
+    wide = sf.NullUnits(0, [0])(point)
+    force = float(torch.linalg.svdvals(sf.layer_block(point, 0))[0])
+    verdict = sf.judge(wide)
+    assert (force > decay) == (decay == 1e-3)
+    assert verdict.kind is (Kind.STRICT_SADDLE if force > decay else Kind.STRICT_MINIMUM)
+    lowest = float(torch.linalg.eigvalsh(dense(wide)[2])[0])
+    assert lowest == pytest.approx(
+        min(decay - force, float(torch.linalg.eigvalsh(dense(point)[2])[0]))
+    )
+    escape = sf.escape(point)
+    if force > decay:
+        assert (escape.kind, escape.new_units) == ("null unit", 1)
+        assert escape.curvature == pytest.approx(decay - force, rel=1e-6)
+        assert escape.measured_curvature == pytest.approx(decay - force, rel=1e-3)
+    else:
+        assert (escape.kind, escape.found) == ("undecided", False)
+        assert "weight decay" in escape.reason
+
+
+def test_no_point_is_called_truly_bad(minimum: sf.CriticalPoint) -> None:
+    sigmoid = sf.find_critical_point(taught(2, "sigmoid", 1e-3), starts=8)
+    assert sf.escape(sigmoid).kind == "undecided"  # σ(0) = ½ ≠ 0, so no null unit is critical
+    wide = sf.Replicate(0, 0, [0.5, 0.5])(minimum)
+    assert sf.escape(wide).kind == "not critical"
+
+
+def test_points_with_and_without_decay_are_judged_side_by_side(minimum: sf.CriticalPoint) -> None:
+    free = sf.find_critical_point(taught(1, "gelu", 0.0), starts=8)
+    half = sf.Replicate(0, 0, [0.5, 0.5])
+    verdicts = sf.judge_all([half(free), half(minimum), minimum, free])
+    assert [v.method for v in verdicts] == ["inertia law", *["dense Hessian"] * 3]
+    assert [v.kind for v in verdicts[1:]] == [
+        Kind.NOT_CRITICAL,
+        Kind.STRICT_MINIMUM,
+        Kind.STRICT_MINIMUM,
+    ]
+
+
+def test_conditions_of_compositions_ask_the_whole(minimum: sf.CriticalPoint) -> None:
+    """Without decay a replication keeps all critical points, so it was not asked about."""
+    constant = sf.ConstantUnits(0, [0.0], [[1e-13]])  # critical but for rounding, by itself
+    for embedding in (constant >> sf.Replicate(0, 0, [0.5, 0.5]), sf.NullUnits(0, [0]) >> constant):
+        checked = embedding.preserves_criticality.check(minimum)
+        wide = float(dense(embedding(minimum))[1].abs().max())
+        assert checked.residual == pytest.approx(wide, rel=1e-6, abs=1e-14)
+        assert checked.holds is (wide < 1e-10)
+
+
+def test_reduce_keeps_outputs_and_drops_their_penalty(minimum: sf.CriticalPoint) -> None:
+    wide = (sf.Replicate(0, 0, [0.25, 0.75]) >> sf.NullUnits(0, [0.5]))(minimum)
+    small = sf.reduce(wide)
+    assert small.widths == (2,)
+    assert small.point.problem.weight_decay == minimum.problem.weight_decay
+    assert small.point.loss == pytest.approx(minimum.loss, rel=1e-13)
+    assert sf.judge(small.point).kind is Kind.STRICT_MINIMUM
+    back = small.embedding(small.point)
+    assert back.loss == pytest.approx(wide.loss, rel=1e-13)
+    assert back.loss > small.point.loss + 1e-4
 
 
 # -- the search and infinity ----------------------------------------------------------------------
