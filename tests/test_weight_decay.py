@@ -6,6 +6,7 @@ with what it checks.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -13,10 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import semiflat as sf
 from reference import LOSSES, Reference, cauchy, random_reference
+from semiflat.checkpoints import load_point, save_point
+from semiflat.cli.app import _run
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
@@ -616,3 +621,78 @@ def test_limits_are_refused(minimum: sf.CriticalPoint) -> None:
         Limit(problem, net, minimum.params)
     with refused("weight_decay=0.001 they cost infinitely much"):
         LimitProblem([problem], net, [torch.zeros(1, 2, 40).double()])
+
+
+# -- files and the command line -------------------------------------------------------------------
+
+
+def test_points_remember_their_decay(minimum: sf.CriticalPoint, tmp_path: Any) -> None:
+    path, problem = tmp_path / "point.safetensors", minimum.problem
+    for point in (minimum, sf.Replicate(0, 0, [0.25, 0.75])(minimum)):
+        save_point(point, path)
+        loaded = load_point(path).point(problem.X, problem.y)
+        assert type(loaded) is type(sf.Point(problem, minimum.params)) or type(loaded) is type(
+            point
+        )
+        assert loaded.problem.weight_decay == problem.weight_decay
+        assert loaded.loss == point.loss
+        assert sf.judge(loaded).kind is sf.judge(point).kind
+
+
+def rewritten(path: Any, **changes: str | None) -> None:
+    with safe_open(str(path), framework="pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for key, value in changes.items():
+        metadata.pop(key, None)
+        if value is not None:
+            metadata[key] = value
+    save_file(tensors, str(path), metadata)
+
+
+def test_files_that_say_nothing_of_it_have_none(minimum: sf.CriticalPoint, tmp_path: Any) -> None:
+    path, problem = tmp_path / "old.safetensors", minimum.problem
+    save_point(minimum, path)
+    rewritten(path, weight_decay=None)
+    stored = load_point(path)
+    assert stored.weight_decay == 0.0
+    old = stored.point(problem.X, problem.y)
+    assert old.problem.weight_decay == 0.0
+    assert old.loss == pytest.approx(
+        minimum.loss - float(problem.penalty(minimum.params)), rel=1e-12
+    )
+    for damaged in ("nan", "-1", "much"):
+        rewritten(path, weight_decay=damaged)
+        with pytest.raises(sf.InputError, match=r"weight_decay|damaged"):
+            load_point(path)
+
+
+def test_the_command_line_takes_and_keeps_it(capsys: Any, tmp_path: Any) -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(30, 2))
+    np.savez(tmp_path / "data.npz", X=X, y=np.tanh(X @ [1.0, -0.5]))
+    find = ["find", "--data", str(tmp_path / "data.npz"), "--hidden", "1", "--starts", "4"]
+    find += ["--out", str(tmp_path)]
+    assert _run([*find, "--weight-decay", "0.01", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    path = shown["points"][0]["file"]
+    assert load_point(path).weight_decay == 0.01
+    assert _run(["judge", path, "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["kind"] == "STRICT_MINIMUM"
+    assert verdict["loss"] == pytest.approx(shown["points"][0]["loss"], rel=1e-14)
+    wide = str(tmp_path / "wide.safetensors")
+    assert _run(["widen", path, "replicate:0:0:0.5,0.5", "--out", wide]) == 0
+    assert _run(["judge", wide, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["kind"] == "NOT_CRITICAL"
+    assert _run([*find, "--weight-decay", "-1"]) == 2
+    assert "weight_decay must be a finite number" in capsys.readouterr().err
+
+
+def test_a_study_with_decay_is_refused_in_one_line(capsys: Any, tmp_path: Any) -> None:
+    arguments = ["study", "--data", "diabetes", "--out", str(tmp_path / "out")]
+    assert _run([*arguments, "--weight-decay", "0.01"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "use semiflat find --weight-decay and semiflat judge" in error
+    assert not (tmp_path / "out").exists()
