@@ -1,9 +1,12 @@
 """The search: it reaches critical points to rounding, and is not fooled where there is none."""
 
+import math
+
 import pytest
 import torch
 
 import semiflat as sf
+from semiflat.problem import ProblemBatch
 from semiflat.search.methods import bounded_newton
 from semiflat.symmetries.canonical import same_network
 
@@ -214,3 +217,35 @@ def test_bounded_newton_solves_the_trust_region_problem():
         tries = torch.cat([tries, tries * torch.rand((4000, 1), generator=generator).double()])
         best = float((tries @ slope + (values * tries.square()).sum(1) / 2).min())
         assert model <= best + 0.03 * abs(best) + 1e-12
+
+
+def test_a_batch_counts_samples_and_not_data_sets():
+    """Below log 2 in all, separated classes have no finite critical point."""
+    X, y = [[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 1, 1]
+    problem = sf.Problem(sf.MLP([1, 1]), X, y, "logistic")
+    assert problem.no_critical_point_below == pytest.approx(math.log(2) / 4)
+    batch = ProblemBatch([problem, problem])
+    assert batch.no_critical_point_below == pytest.approx(math.log(2) / 4)
+
+
+def test_data_sets_searched_together_end_as_they_do_apart():
+    """Losses below log 2 over the number of data *sets* are no reason to stop."""
+    X = torch.linspace(-2, 2, 30, dtype=torch.float64)[:, None]
+    problems = []
+    for wrong in ([14, 15], [13, 16]):  # so that no line separates the classes
+        y = (X > 0).double()
+        y[wrong] = 1 - y[wrong]
+        problems.append(sf.Problem(sf.MLP([1, 1]), X, y, "logistic"))
+    together = sf.run_search(problems, starts=1)
+    for run in together.runs:
+        assert run.status is Status.CONVERGED
+        assert run.loss < math.log(2) / 2
+
+
+def test_the_loss_of_a_user_may_be_below_zero():
+    problem = sf.Problem(
+        sf.MLP([1, 1]), [[-1.0], [2.0]], [0.0, 0.0], lambda f, y: f[0].square() - 5
+    )
+    found = sf.find_critical_point(problem, starts=2)
+    assert found.status is Status.CONVERGED
+    assert found.loss == pytest.approx(-5)

@@ -22,7 +22,7 @@ from semiflat.files import write_whole
 from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
-from semiflat.problem import Problem
+from semiflat.problem import Problem, checked_weight_decay
 
 FORMAT = "semiflat-point-1"
 _SOURCE = "source."
@@ -57,6 +57,7 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
         "semiflat": __version__,
         "network": json.dumps(network),
         "loss": problem.loss.name,
+        "weight_decay": repr(problem.weight_decay),
         "data_sha256": problem.data_hash,
         "data": json.dumps(data or {}),
     }
@@ -79,6 +80,7 @@ class StoredPoint:
         data: how the data were loaded.
         embedding: None for a plain point.
         wide: the stored wide parameters of an embedded point.
+        weight_decay: of the problem; 0 in files that say nothing of it.
     """
 
     path: str
@@ -89,6 +91,7 @@ class StoredPoint:
     data: dict[str, Any]
     embedding: Embedding | None
     wide: Params | None
+    weight_decay: float = 0.0
 
     def point(self, X: Any, y: Any) -> Point:
         """The point on these data.
@@ -97,7 +100,7 @@ class StoredPoint:
             InputError: if the data are not those the point was made on, or the stored wide
                 parameters are not the embedding of the stored source.
         """
-        problem = Problem(self.net, X, y, self.loss)
+        problem = Problem(self.net, X, y, self.loss, weight_decay=self.weight_decay)
         if problem.data_hash != self.data_sha256:
             raise InputError(
                 f"the data (SHA-256 {problem.data_hash[:12]}…) are not those that "
@@ -187,4 +190,5 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         data,
         embedding,
         wide,
+        checked_weight_decay(float(metadata.get("weight_decay", "0"))),
     )

@@ -52,9 +52,9 @@ class Loss(ABC):
     def no_critical_point_below(self, y: Tensor) -> float:
         """A risk below which no finite parameters are critical, if the last layer is linear.
 
-        0 unless the loss knows better.
+        The lower bound unless the loss knows better; −∞ where there is none.
         """
-        return 0.0
+        return -math.inf if self.lower_bound is None else self.lower_bound
 
     def __repr__(self) -> str:
         return f"Loss({self.name})"

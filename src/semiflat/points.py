@@ -78,7 +78,8 @@ class EmbeddedPoint(Point):
 
     Lazy: the wide parameters are built when ``params`` is asked for and not before. Loss and
     gradient norm follow from the source by algebra; ``materialize()`` gives a plain point, whose
-    loss and gradient are measured on the wide network.
+    loss and gradient are measured on the wide network. With weight decay they are measured in any
+    case: embeddings keep the outputs, but not the penalty on the weights nor its gradient.
 
     Attributes:
         source: the narrow point.
@@ -124,12 +125,14 @@ class EmbeddedPoint(Point):
 
     @cached_property
     def loss(self) -> Any:
-        """The source's loss: the function is the same."""
-        return self.source.loss
+        """The source's loss, as the function is the same; with weight decay the wide network's own."""
+        return super().loss if self.problem.weight_decay else self.source.loss
 
     @cached_property
     def gradient_norm(self) -> Any:
-        """``‖∇R‖∞`` at the wide point, from the core's gradient."""
+        """``‖∇R‖∞`` at the wide point, from the core's gradient or, with weight decay, its own."""
+        if self.problem.weight_decay:
+            return super().gradient_norm
         net = self.core.problem.net
         narrow = net.unflatten(gradient(self.core))
         condensed = self.unit_map.condensed()  # the largest entry does not ask how many copies
@@ -163,6 +166,8 @@ def jacobian(point: Point) -> Tensor:
 def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
     """F (M × D), G (D × D) and K of one hidden unit, D counting the bias (theory §1, F19 Lemma 4).
 
+    Of the data's part of the risk: weight decay is not in them.
+
     >>> from semiflat import MLP, Problem
     >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
     >>> unit_blocks(Point(problem, problem.net.random_params(0)), layer=0, unit=1).K.shape
@@ -174,7 +179,10 @@ def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
 
 
 def layer_block(point: Point, layer: int) -> Tensor:
-    """``F∅ = Σ_ν δ_{l+1} x̃ᵀ`` of a hidden layer, (M × D): the gradient of weights that skip it."""
+    """``F∅ = Σ_ν δ_{l+1} x̃ᵀ`` of a hidden layer, (M × D): the gradient of weights that skip it.
+
+    Of the data's part of the risk: weight decay is not in it.
+    """
     return layer_blocks(point.problem, point.params, layer).F_null
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,11 @@ from semiflat.networks import MLP, Params
 
 
 class Problem:
-    """The risk ``R(θ) = mean_ν ℓ(f(x_ν; θ), y_ν)`` of a network on a data set (theory §1).
+    """The risk ``R(θ) = mean_ν ℓ(f(x_ν; θ), y_ν) + ½ weight_decay ‖θ‖²`` of a network on data (theory §1).
+
+    Weight decay is off unless it is asked for. With it everything that is said of the risk, its
+    derivatives and its critical points is said of the sum; the papers' embeddings still keep the
+    outputs, but neither the penalty nor criticality (docs/verdicts.md).
 
     Args:
         net: the architecture.
@@ -27,11 +32,13 @@ class Problem:
         loss: ``"squared"`` (½‖f−y‖²), ``"cross_entropy"``, ``"logistic"``, or a function of one
             sample's output (M,) and target that gives a number.
         dtype: the precision of every computation; float64 unless you know why not.
+        weight_decay: λ ≥ 0 of the penalty ½ λ ‖θ‖² on all parameters, biases included, as the
+            ``weight_decay`` of torch's optimisers has it: its gradient is λθ.
 
     Raises:
         InputError: for shapes that do not fit, values that are not finite (with row and column),
-            targets the loss cannot use, and a loss or activation that gives two results for one
-            input.
+            targets the loss cannot use, a loss or activation that gives two results for one
+            input, and a weight decay that is no finite number from 0 up.
 
     >>> net = MLP([2, 3, 1])
     >>> problem = Problem(net, [[0.0, 1.0], [1.0, 0.0]], [1.0, -1.0])
@@ -46,6 +53,7 @@ class Problem:
         y: Any,
         loss: str | Loss | Callable[[Tensor, Tensor], Tensor] = "squared",
         dtype: torch.dtype = torch.float64,
+        weight_decay: float = 0.0,
     ) -> None:
         if not isinstance(net, MLP):
             raise InputError(
@@ -56,6 +64,7 @@ class Problem:
             raise InputError(f"dtype must be a floating-point type, not {dtype}")
         self.net = net
         self.dtype = dtype
+        self.weight_decay = checked_weight_decay(weight_decay)
         self.loss = loss_named(loss)
         self.X = _finite("X", X, dtype)
         if self.X.ndim != 2 or self.X.shape[1] != net.inputs or self.X.shape[0] == 0:
@@ -75,7 +84,7 @@ class Problem:
         self._probe_determinism()
 
     def with_net(self, net: MLP) -> Problem:
-        """The same data and loss for another network with the same input and output."""
+        """The same data, loss and weight decay for another network with the same input and output."""
         if (net.inputs, net.outputs) != (self.net.inputs, self.net.outputs):
             raise InputError(
                 f"a network with {net.inputs} input(s) and {net.outputs} output(s) does not fit "
@@ -83,6 +92,17 @@ class Problem:
             )
         other = object.__new__(Problem)
         other.__dict__ = self.__dict__ | {"net": net}
+        return other
+
+    def with_weight_decay(self, weight_decay: float) -> Problem:
+        """The same network, data and loss with another weight decay.
+
+        >>> problem = Problem(MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0], weight_decay=0.1)
+        >>> problem.with_weight_decay(0)
+        Problem(widths=[1, 1], activation=[], loss='squared', samples=2)
+        """
+        other = object.__new__(type(self))
+        other.__dict__ = self.__dict__ | {"weight_decay": checked_weight_decay(weight_decay)}
         return other
 
     @property
@@ -111,7 +131,24 @@ class Problem:
 
     def risk(self, params: Params) -> Tensor:
         """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
-        return self.loss.value(self.net.forward(params, self.X), self.y).mean(-1)
+        mean = self.loss.value(self.net.forward(params, self.X), self.y).mean(-1)
+        return mean + self.penalty(params) if self.weight_decay else mean
+
+    def penalty(self, params: Params) -> Tensor:
+        """``½ weight_decay ‖θ‖²``, shape ``(*batch,)``; differentiable. Its Hessian is weight_decay·I."""
+        return self.weight_decay / 2 * self.net.flatten(params).square().sum(-1)
+
+    @property
+    def no_critical_point_below(self) -> float:
+        """A risk below which no finite parameters are critical; −∞ where none is known.
+
+        Without weight decay it is the loss's, which rests on scaling the last layer up. A penalty
+        keeps that from going on for ever: then every risk may be that of a critical point.
+        """
+        return -math.inf if self.weight_decay else self._no_critical_point_below()
+
+    def _no_critical_point_below(self) -> float:
+        return self.loss.no_critical_point_below(self.y)
 
     @cached_property
     def data_hash(self) -> str:
@@ -127,7 +164,8 @@ class Problem:
         return (
             f"Problem(widths={list(self.net.widths)}, "
             f"activation={[a.name for a in self.net.activations]}, loss={self.loss.name!r}, "
-            f"samples={self.samples})"
+            f"samples={self.samples}"
+            + (f", weight_decay={self.weight_decay!r})" if self.weight_decay else ")")
         )
 
     def _probe_determinism(self) -> None:
@@ -148,7 +186,7 @@ class ProblemBatch(Problem):
     network b is then evaluated on data set b.
 
     Raises:
-        InputError: if the problems differ in network, loss, dtype or shape of the data.
+        InputError: if the problems differ in network, loss, weight decay, dtype or shape of the data.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -157,6 +195,7 @@ class ProblemBatch(Problem):
             for what, one, two in (
                 ("network", first.net, other.net),
                 ("loss", first.loss, other.loss),
+                ("weight decay", first.weight_decay, other.weight_decay),
                 ("dtype", first.dtype, other.dtype),
                 ("shape of X", tuple(first.X.shape), tuple(other.X.shape)),
                 ("shape of y", tuple(first.y.shape), tuple(other.y.shape)),
@@ -167,6 +206,7 @@ class ProblemBatch(Problem):
                         f"problem {k} has {two}; search them apart"
                     )
         self.net, self.loss, self.dtype = first.net, first.loss, first.dtype
+        self.weight_decay = first.weight_decay
         self.X = torch.stack([problem.X for problem in problems])
         self.y = torch.stack([problem.y for problem in problems])
 
@@ -174,11 +214,26 @@ class ProblemBatch(Problem):
         """The targets of some samples, on every data set."""
         return self.y[:, samples]
 
+    def _no_critical_point_below(self) -> float:
+        # Of each data set by itself, whose samples the loss counts; what lies below all lies below its own.
+        return min(self.loss.no_critical_point_below(y) for y in self.y)
+
     def rows(self, chosen: slice | Tensor) -> ProblemBatch:
         """The problem of some runs of the batch."""
         some = object.__new__(ProblemBatch)
         some.__dict__ = self.__dict__ | {"X": self.X[chosen], "y": self.y[chosen]}
         return some
+
+
+def checked_weight_decay(given: Any) -> float:
+    """``given`` as a float, or :class:`InputError`."""
+    number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
+    if not number or not math.isfinite(given) or given < 0:
+        raise InputError(
+            f"weight_decay must be a finite number from 0 up, the λ of the penalty ½ λ ‖θ‖² such as "
+            f"1e-4; given is {given!r}"
+        )
+    return float(given)
 
 
 def _is_real(given: Any) -> bool:

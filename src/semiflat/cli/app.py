@@ -50,6 +50,9 @@ Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 
 ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
 Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random starts.")]
+WeightDecay = Annotated[
+    float, typer.Option("--weight-decay", help="λ of the penalty ½ λ ‖θ‖² on all parameters.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors file of a point.")]
 
@@ -80,6 +83,7 @@ def study(
         ),
     ] = None,
     seed: Seed = 0,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", hidden=True)] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Find critical points, embed them in wider networks, judge all, leave the saddles, report.
@@ -89,6 +93,11 @@ def study(
     from semiflat.report import write_report
     from semiflat.study import Settings, Study
 
+    if weight_decay:
+        raise InputError(
+            f"a study embeds critical points, and with --weight-decay {weight_decay:g} embeddings do "
+            "not keep them critical; use semiflat find --weight-decay and semiflat judge"
+        )
     settings = Settings(
         hidden=parse_hidden(hidden),
         activation=activation,
@@ -141,6 +150,7 @@ def find(
         int, typer.Option("--max-iterations", help="Steps of one run.")
     ] = 1000,
     seed: Seed = 0,
+    weight_decay: WeightDecay = 0.0,
     as_json: Json = False,
 ) -> None:
     """Find critical points of a network on data and save them. Exit code 1: none was found.
@@ -155,7 +165,7 @@ def find(
     options = DataOptions(data, target, loss, not raw)
     dataset = options.load()
     net = MLP([dataset.X.shape[1], *parse_hidden(hidden), dataset.outputs], activation)
-    problem = Problem(net, dataset.X, dataset.y, dataset.loss)
+    problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=weight_decay)
     with stages() as progress:
         done = 0
 

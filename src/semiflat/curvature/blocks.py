@@ -1,4 +1,7 @@
-"""The matrices that decide what widening does to a unit: F, G, K and a layer's F∅ (theory §1)."""
+"""The matrices that decide what widening does to a unit: F, G, K and a layer's F∅ (theory §1).
+
+They are made of the data's part of the risk alone: weight decay is not in them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ class UnitBlocks:
 
 
 def layer_blocks(problem: Problem, params: Params, layer: int) -> LayerBlocks:
-    """F, G and F∅ of every unit in hidden ``layer``, for each network in the batch."""
+    """F, G and F∅ of every unit in hidden ``layer``, for each network in the batch.
+
+    Of ``mean_ν ℓ``, whatever the problem's weight decay; with one, ``Fᵀζ`` is ∂R/∂u less the decay's λu.
+    """
     net = problem.net
     net.check_layer(layer)
     batch = net.check_params(params)

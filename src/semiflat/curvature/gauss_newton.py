@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import jacobian_of
+from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import chunks, sweep
 from semiflat.networks import Params
 from semiflat.problem import Problem
@@ -15,6 +16,8 @@ from semiflat.problem import Problem
 
 def risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
     """``R``, ``∇R`` and ``Σ_ν J_νᵀ ∂²(ℓ_ν/N)/∂f² J_ν`` of each network in the batch.
+
+    The Hessian of weight decay, which is known exactly, is part of the matrix.
 
     Args:
         params: parameters with any leading batch axes.
@@ -38,4 +41,5 @@ def risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor
         gradient += (s.deltas[-1].mT.flatten(-2)[..., None, :] @ rows)[..., 0, :]
         bent = s.loss_second.movedim(-1, -3) @ jacobian
         matrix += rows.mT @ bent.flatten(-3, -2)
+    add_penalty(problem, params, risk, gradient, matrix)
     return risk, gradient, matrix

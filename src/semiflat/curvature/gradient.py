@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import Sweep, chunks, contract, pull_back, sweep
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
@@ -26,7 +27,9 @@ def risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
         risk += s.losses.sum(-1)
         for layer in range(net.depth):
             parts[layer] += contract(s.deltas[layer], s.inputs[layer])
-    return risk, torch.cat([flat_rows(net, layer, rows) for layer, rows in enumerate(parts)], -1)
+    gradient = torch.cat([flat_rows(net, layer, rows) for layer, rows in enumerate(parts)], -1)
+    add_penalty(problem, params, risk, gradient)
+    return risk, gradient
 
 
 def output_jacobian(problem: Problem, params: Params, samples: slice = slice(None)) -> Tensor:

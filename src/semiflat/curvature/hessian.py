@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from semiflat.activations import Cross
+from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import Sweep, chunks, contract, outer, pull_back, sweep
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
@@ -58,7 +59,9 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
                 if below < layer:
                     hessian[..., rows[below], rows[layer]] += block.mT
     order = _flat_order(net)
-    return risk, gradient[..., order], hessian[..., order[:, None], order]
+    gradient, hessian = gradient[..., order], hessian[..., order[:, None], order]
+    add_penalty(problem, params, risk, gradient, hessian)
+    return risk, gradient, hessian
 
 
 def _responses(s: Sweep) -> tuple[list[Tensor], list[Tensor]]:

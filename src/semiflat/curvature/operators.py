@@ -19,7 +19,7 @@ from semiflat.curvature.sweep import chunks
 from semiflat.errors import InputError
 from semiflat.losses import Loss, loss_named
 from semiflat.networks import Params
-from semiflat.problem import Problem
+from semiflat.problem import Problem, checked_weight_decay
 
 PartialRisk = Callable[[Tensor, slice], Tensor]
 """(flat parameters, samples) -> the samples' part of the risk; the parts sum to the risk."""
@@ -33,19 +33,28 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
             flat parameters.
         at: flat parameters, (P,).
         slices: slices that cover the samples; memory is that of one of them.
+        weight_decay: λ of the penalty ½ λ ‖θ‖², which the parts do not have.
     """
 
-    def __init__(self, partial_risk: PartialRisk, at: Tensor, slices: list[slice]) -> None:
+    def __init__(
+        self,
+        partial_risk: PartialRisk,
+        at: Tensor,
+        slices: list[slice],
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(dtype=np.dtype(np.float64), shape=(len(at), len(at)))
         self._partial_risk, self._at, self._slices = partial_risk, at, slices
+        self._weight_decay = weight_decay
 
     def product(self, vector: Tensor) -> Tensor:
         """``H v`` for a tensor v of shape (P,)."""
-        result = torch.zeros_like(self._at)
+        vector = vector.to(self._at.dtype)
+        result = self._weight_decay * vector
         for part in self._slices:
             gradient = torch.func.grad(lambda v, part=part: self._partial_risk(v, part))
             pull = torch.func.vjp(gradient, self._at)[1]
-            (product,) = pull(vector.to(self._at.dtype))  # Hᵀv, and H is symmetric
+            (product,) = pull(vector)  # Hᵀv, and H is symmetric
             result += product.detach()
         return result
 
@@ -57,7 +66,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
 
     def gradient(self) -> Tensor:
         """The gradient of the risk, (P,)."""
-        result = torch.zeros_like(self._at)
+        result = self._weight_decay * self._at
         for part in self._slices:
             result += torch.func.grad(lambda v, part=part: self._partial_risk(v, part))(self._at)
         return result.detach()
@@ -72,7 +81,7 @@ def hessian_operator(problem: Problem, params: Params) -> HessianOperator:
         return problem.loss.value(outputs, problem.y[part]).sum() / problem.samples
 
     slices = list(chunks(problem.samples, 12 * sum(net.widths)))
-    return HessianOperator(partial_risk, net.flatten(params), slices)
+    return HessianOperator(partial_risk, net.flatten(params), slices, problem.weight_decay)
 
 
 def module_hessian_operator(
@@ -81,27 +90,32 @@ def module_hessian_operator(
     y: Any,
     loss: str | Loss | Callable[[Tensor, Tensor], Tensor] = "squared",
     batch_size: int = 1024,
+    weight_decay: float = 0.0,
 ) -> HessianOperator:
-    """The Hessian of ``mean_ν ℓ(module(x_ν), y_ν)`` in the parameters of any ``nn.Module``.
+    """The Hessian of ``mean_ν ℓ(module(x_ν), y_ν) + ½ weight_decay ‖θ‖²`` of any ``nn.Module``.
 
-    The module is copied and analysed in float64; the given one is left as it is. Parameters that
-    need no gradient are held fixed. Flat order: that of ``module.named_parameters()``.
+    It is taken in the module's parameters θ. The module is copied and analysed in float64; the given
+    one is left as it is. Parameters that need no gradient are held fixed and do not count in θ. Flat
+    order: that of ``module.named_parameters()``.
 
     Args:
         module: maps inputs (n, …) to outputs (n, M), the same outputs each time.
         X: N inputs. y: N targets, as the loss takes them.
         loss: as for ``Problem``.
         batch_size: samples to differentiate at once; bounds the memory.
+        weight_decay: as for ``Problem``.
 
     Raises:
         InputError: if the module's outputs are not (N, M), differ from call to call, or depend on
-            the other samples of a batch (dropout or batch normalisation in training mode).
+            the other samples of a batch (dropout or batch normalisation in training mode); if the
+            weight decay is no finite number from 0 up.
 
     >>> module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Tanh(), nn.Linear(2, 1))
     >>> H = module_hessian_operator(module, torch.ones(5, 2), torch.zeros(5))
     >>> H.shape, H.matvec(np.ones(7)).shape
     ((7, 7), (7,))
     """
+    decay = checked_weight_decay(weight_decay)
     frozen = copy.deepcopy(module).to("cpu", torch.float64)
     inputs = torch.as_tensor(X)
     inputs = inputs.double() if inputs.is_floating_point() else inputs
@@ -131,7 +145,7 @@ def module_hessian_operator(
 
     starts = range(0, len(inputs), batch_size)
     slices = [slice(start, min(start + batch_size, len(inputs))) for start in starts]
-    return HessianOperator(partial_risk, at, slices)
+    return HessianOperator(partial_risk, at, slices, decay)
 
 
 def _probe(outputs: Callable[[Tensor, slice], Tensor], at: Tensor, samples: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semiflat.embeddings.affine import AffineMap
-from semiflat.embeddings.conditions import Condition, PointLike
+from semiflat.embeddings.conditions import Checked, Condition, PointLike
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
@@ -33,6 +33,10 @@ class Embedding(ABC):
     (``first >> then``), or use it on bare parameters (:meth:`apply`). Layers and units of a later
     step are those of the network the earlier steps have made; copies and added units stand at the
     end of their layer, so the numbers of the other units stay as they were.
+
+    What it says of criticality and of flat directions is said of the data's part of the risk. With
+    weight decay outputs are kept as ever, but the penalty ½λ‖θ‖² and its gradient are not:
+    :meth:`keeps_critical` asks the wide network itself.
 
     Attributes:
         net: the narrow network, where the embedding is of one network only; else None.
@@ -64,8 +68,28 @@ class Embedding(ABC):
 
     @property
     def preserves_criticality(self) -> bool | Condition:
-        """Whether critical points go to critical points, or on what condition on point and data."""
+        """Whether critical points go to critical points, or on what condition on point and data.
+
+        ``True`` is a theorem on risks without weight decay; see :meth:`keeps_critical`.
+        """
         return True
+
+    def keeps_critical(self, point: PointLike) -> Checked:
+        """Whether this point, taken to be critical, stays so: by the wide point's gradient.
+
+        It is the answer with weight decay, where no embedding keeps all critical points: a copy with
+        share λ of a unit with incoming weights u gets the gradient (1 − λ) · weight_decay · u.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+        >>> half = sf.Replicate(0, 0, ["1/2", "1/2"])
+        >>> half.keeps_critical(sf.find_critical_point(problem, starts=4)).holds
+        True
+        >>> decayed = sf.find_critical_point(problem.with_weight_decay(0.01), starts=4)
+        >>> half.preserves_criticality, half.keeps_critical(decayed).holds
+        (True, False)
+        """
+        return self.critical_where("the wide point's gradient is 0").check(point)
 
     def dimension(self, net: MLP | None = None) -> int:
         """Dimension of the set of wide points of its kind over one narrow point (F19 Table 1).
@@ -167,8 +191,12 @@ class Embedding(ABC):
         def measure(point: PointLike) -> tuple[float, float]:
             narrow = float(point.gradient_norm)
             wide = float(point.widened_by(self).gradient_norm)
+            # A weight decay's own gradient has to be told from 0.
+            largest = max(float(tensor.abs().max()) for tensor in point.params.values())
+            decay = point.problem.weight_decay
+            small = min(1e-10, 1e-3 * decay * largest) if decay else 1e-10
             # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
-            return wide, max(1e-10, 100 * narrow) if narrow <= 1e-8 else 1e-10
+            return wide, max(small, 100 * narrow) if narrow <= 1e-8 else small
 
         return Condition(text, measure)
 
@@ -240,7 +268,16 @@ class Composition(Embedding):
 
     @property
     def preserves_criticality(self) -> bool | Condition:
-        return self._together([step.preserves_criticality for step in self._steps])
+        found = self._together([step.preserves_criticality for step in self._steps])
+        if not isinstance(found, Condition):
+            return found
+
+        def measure(point: PointLike) -> tuple[float, float]:
+            # With weight decay steps that are always critical without it are so no longer.
+            whole = self.critical_where(found.text) if point.problem.weight_decay else found
+            return whole.measure(point)
+
+        return Condition(found.text, measure)
 
     def _together(self, answers: list[bool | Condition]) -> bool | Condition:
         conditions = [answer for answer in answers if isinstance(answer, Condition)]

@@ -12,6 +12,8 @@ from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
 
 EPS = torch.finfo(torch.float64).eps
+SETTLED = 1e-3
+"""Part of the penalty's own gradient that the whole gradient may have where the two parts balance."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,13 @@ class OnData:
     def fits_exactly(self) -> bool:
         """Whether all residuals of a squared loss are no larger than rounding makes them.
 
+        Then the risk is as low as it can be. Not so with weight decay, where an exact fit is nothing
+        special, not even critical: False.
+
         Two bounds, and both must hold. Outgoing weights that cancel make the terms of an output far
         larger than the output, and then residuals well above the target's rounding may be real.
         """
-        if self.problem.loss.name != "squared":
+        if self.problem.loss.name != "squared" or self.problem.weight_decay:
             return False
         targets = self.problem.y.abs().amax(0)  # each output has a size of its own
         limits = torch.minimum(8 * torch.maximum(targets, self._output_terms), 256 * targets)
@@ -143,6 +148,18 @@ class OnData:
             size = max(size, float(self.problem.y.abs().max()))
         fed = max(float(each.values.abs().max()) for each in self.inputs)
         return EPS * size * max(1.0, fed)
+
+    def settles_penalty(self, gradient_norm: float) -> bool:
+        """Whether a gradient this small tells, too, that the penalty of weight decay is balanced.
+
+        Where the penalty's own gradient is within a tolerance, so is that of points which it is still
+        to move a long way, such as copies of a unit. What rounding does to the gradient is let pass.
+        """
+        if not self.problem.weight_decay:
+            return True
+        largest = max(float(tensor.abs().max()) for tensor in self.params.values())
+        own = self.problem.weight_decay * largest
+        return gradient_norm <= max(SETTLED * own, 10 * self.gradient_noise)
 
     def at_kink(self) -> tuple[int, int, int] | None:
         """(layer, unit, sample) of a pre-activation that is 0 to rounding where σ has a kink."""

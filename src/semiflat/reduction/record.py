@@ -34,7 +34,8 @@ class Reduction:
     """A network with as few units as were found to do, and the embedding that leads back from it.
 
     Attributes:
-        point: the narrow point, on the same data and loss.
+        point: the narrow point, on the same data and loss; with weight decay its risk has the penalty
+            on its own weights, so it differs from the given point's and need not be critical.
         embedding: leads from the narrow network back to one of the given widths. If the reduction is
             exact it gives back the given parameters (to rounding); else a wide network that computes
             what the narrow one does, so its outputs differ from the given one's by at most ``bound``.

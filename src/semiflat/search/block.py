@@ -87,7 +87,8 @@ def _with_limits(
         row
         for row, result in enumerate(results)
         if result.status not in (Status.CONVERGED, Status.NON_FINITE)
-        and result.loss >= problems[row].loss.no_critical_point_below(problems[row].y)
+        and result.loss >= problems[row].no_critical_point_below
+        and not problems[row].weight_decay  # with it the risk has no limits at infinity
     ]
     out = list(results)
     reached = go_beyond(

@@ -109,7 +109,7 @@ def drive(
 class _Loop:
     def __init__(self, problem: Problem, starts: Tensor, options: Options) -> None:
         self.problem, self.options = problem, options
-        self.hopeless = problem.loss.no_critical_point_below(problem.y)
+        self.hopeless = problem.no_critical_point_below
         count = len(starts)
         risk, gradient = risk_gradient(problem, problem.net.unflatten(starts))
         zeros = torch.zeros(count, dtype=torch.int64)
@@ -212,7 +212,9 @@ class _Loop:
             sizes, risk = self.runs.theta[now].abs().amax(-1), self.runs.risk[now]
             before = self.runs.looked[now]
             gain = (before[:, 1] - risk) / before[:, 1].abs().clamp(min=1e-300)
-            self.runs.creeping[now] = (sizes > GROWTH * before[:, 0]) & (gain.abs() < GAIN)
+            # With weight decay nothing is at infinity: a slow run is on its way.
+            creeping = (sizes > GROWTH * before[:, 0]) & (gain.abs() < GAIN)
+            self.runs.creeping[now] = creeping & (self.problem.weight_decay == 0)
             self.runs.last[now] = before
             self.runs.looked[now] = torch.stack([sizes, risk], -1)
 

@@ -38,7 +38,7 @@ def outcome(
     """
     largest = max(float(tensor.abs().max()) for tensor in point.params.values())
     problem = point.problem
-    hopeless = problem.loss.no_critical_point_below(problem.y)
+    hopeless = problem.no_critical_point_below
     if point.loss < hopeless:
         return (
             Status.DIVERGED,
@@ -140,7 +140,7 @@ def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[
             f"gradient {point.gradient_norm:.1e}, but {explained} flat directions were found where the "
             f"Hessian shows {int(spectrum.hidden.sum())}: too badly conditioned to tell",
         )
-    if cosine > ALONG_KERNEL and largest > FAR:
+    if cosine > ALONG_KERNEL and largest > FAR and not point.problem.weight_decay:
         return (
             Status.DIVERGED,
             f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a "

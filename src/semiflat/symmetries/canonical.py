@@ -26,7 +26,8 @@ def canonical_form(point: Point) -> Point:
     Points that differ only by the symmetries of their network have the same canonical form, to
     rounding: order of the units of a layer; sign of a unit for odd activations (tanh, sin, identity),
     and for sigmoid where the layer above has a bias; positive scale for homogeneous ones (relu,
-    leaky_relu, identity). See :func:`canonical`.
+    leaky_relu, identity). See :func:`canonical`. With weight decay the scale, and the sign of a sigmoid
+    unit, are no symmetries of the risk: the function is kept, the penalty is not.
 
     Args:
         point: a single point; an embedded one's parameters are built.

@@ -16,11 +16,18 @@ from critical points to critical points.
   (:func:`semiflat.symmetries.flatness.steepest_on_moves`). They are marked ``affine``.
 - Where every sample is fitted exactly and the Jacobian has full row rank, the exact fits form a
   manifold of minima whose tangent space is the Jacobian's kernel, and all else lies inside it.
+
+With weight decay λ none of them is flat. Along a straight line of constant outputs the risk curves by λ;
+a family survives only in so far as it keeps ‖θ‖ too, and those known to are rotations: units of one
+layer with one pattern of slopes on the data act through V·W, which ``QW, VQᵀ`` leaves as it is, and Q
+orthogonal keeps all lengths. Risk and penalty are constant along these orbits at every nearby point, so
+they carry critical points to critical points as the other symmetries do without decay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -67,6 +74,9 @@ def flat_families(data: OnData) -> list[TangentFamily]:
         The families that are not empty. They may overlap; :func:`span` counts overlaps once.
     """
     families: list[TangentFamily | None] = []
+    if data.problem.weight_decay:
+        families += [_rotations(data, layer) for layer in range(len(data.net.hidden))]
+        return [family for family in families if family is not None]
     for layer in range(data.net.depth):
         families += _null_space_moves(data, layer)
     for layer in range(len(data.net.hidden)):
@@ -273,6 +283,34 @@ def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
             mixings,
         ),
     ]
+
+
+def _rotations(data: OnData, layer: int) -> TangentFamily | None:
+    """Rotations of units linear on the data with one pattern of slopes: W → QW, V → VQᵀ."""
+    net = data.net
+    if not net.activations[layer].homogeneous:
+        return None
+    rows, outgoing = net.layer(data.params, layer), data.params[weight_key(layer + 1)]
+    sizes = torch.cat([rows.abs(), outgoing.mT.abs()], dim=1).amax(1)
+    largest = max(float(tensor.abs().max()) for tensor in data.params.values())
+    tangents = []
+    for group in data.same_pattern(layer):
+        live = [unit for unit in group if not data.dead[layer][unit]]
+        for i, j in combinations(live, 2):
+            if max(sizes[i], sizes[j]) <= SAME_DIRECTION * largest:
+                continue  # decay has taken both to 0 but for rounding, and there is nothing to turn
+            lower, upper = _blank(net, layer), _blank(net, layer + 1)
+            lower[i], lower[j] = rows[j], -rows[i]
+            upper[:, i], upper[:, j] = outgoing[:, j], -outgoing[:, i]
+            tangents.append(
+                _in_layer(net, layer, lower[None]) + _in_layer(net, layer + 1, upper[None])
+            )
+    return _family(
+        "rotations of units linear on the data",
+        f"units of hidden layer {layer} with the same slope on every sample act through the product "
+        "of outgoing and incoming weights alone, and turning both keeps their lengths",
+        tangents,
+    )
 
 
 def _orbit(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor:

@@ -30,6 +30,9 @@ def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
     narrow point implies is said (Z22 Thm 6.2). A plain point is judged from its dense Hessian, or by
     Lanczos where that is too large.
 
+    With weight decay the laws do not hold: embeddings keep the outputs, but not the penalty. An
+    embedded point is then judged as the plain point it is, and is rarely critical.
+
     Args:
         point: any point: plain, critical or embedded; not a batch of points.
         tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the root of the risk
@@ -70,7 +73,9 @@ def judge_all(
     verdicts = []
     for point in points:
         check_point(point)
-        parts = layout(point) if isinstance(point, EmbeddedPoint) else None
+        parts = None
+        if isinstance(point, EmbeddedPoint) and not point.problem.weight_decay:
+            parts = layout(point)
         root = point if parts is None else parts.core
         if parts is None and root.problem.net.parameter_count <= dense_limit:
             verdicts.append(judge_plain(*of(root)))

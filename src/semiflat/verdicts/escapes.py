@@ -40,6 +40,11 @@ SHARES: tuple[Sequence[Fraction], ...] = (
 )
 """Shares of two copies: for negative curvature of K or H⁽²⁾, and for positive one."""
 
+_PINNED = (
+    "no unit that was tried makes it a strict saddle when added; with weight decay most widenings do not "
+    "keep it critical, so a wider network has to be searched by itself"
+)
+
 
 @dataclass(frozen=True)
 class Escape:
@@ -94,6 +99,10 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     where H⁽²⁾ ≠ 0 (Z22 Thm 6.3), as few as leaving them out one by one allows. If H⁽²⁾ is 0 to its
     noise floor, the necessary condition for a "truly bad" point (Z22 Def. 6.2) holds.
 
+    With weight decay added units keep few points critical: null units with bias 0 where σ(0) = 0 do,
+    and where F∅ is larger than the decay one is a way down. Those are looked for, and where there is
+    none it is undecided; the other embeddings, and with them "truly bad", have no meaning there.
+
     Args:
         point: one critical point, plain or embedded, small enough for a dense Hessian.
         tolerance: as for :func:`judge`.
@@ -123,9 +132,10 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     evidence = Evidence(point, tolerance)
     if evidence.on_data.at_kink() is not None:
         return Escape("undecided", 0, None, None, verdict, verdict.reason)
-    return _one_unit(point, evidence, tolerance) or _copied_units(
-        point, evidence, verdict, tolerance
-    )
+    found = _one_unit(point, evidence, tolerance)
+    if found is None and point.problem.weight_decay:
+        return Escape("undecided", 0, None, None, verdict, _PINNED)
+    return found or _copied_units(point, evidence, verdict, tolerance)
 
 
 def _down(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.operators import HessianOperator
-from semiflat.evidence import ENOUGH, EPS
+from semiflat.evidence import ENOUGH, EPS, OnData
 from semiflat.points import Point, hessian_operator
+from semiflat.verdicts.plain import unsettled
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
 
 
@@ -81,6 +82,8 @@ def judge_large(point: Point, relative_tolerance: float) -> Verdict:
         reason = f"the gradient's largest entry is {gradient_norm:.2g}, above {tolerance:.2g}"
         direction = -gradient / torch.linalg.vector_norm(gradient)
         curvature = float(direction @ operator.product(direction))
+    elif not OnData(point.problem, point.params).settles_penalty(gradient_norm):
+        kind, reason = Kind.UNDECIDED, unsettled(point, gradient_norm)
     else:
         low = lowest_ritz(operator)
         floor = EPS * size**0.5 * low.norm * low.steps + low.residual

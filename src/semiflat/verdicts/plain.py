@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import ENOUGH, Evidence
+from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
 
@@ -53,12 +54,17 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
 def not_critical(evidence: Evidence) -> Finding | None:
     """The finding on a point that is no critical point, or not differentiable, else None."""
     if not evidence.critical:
+        why = ""
+        if _lost_by_embedding(evidence):
+            why = " (embeddings keep the outputs, but not the weight penalty)"
         return Finding(
             Kind.NOT_CRITICAL,
             None,
             f"the gradient's largest entry is {evidence.gradient_norm:.2g}, above the tolerance "
-            f"{evidence.tolerance:.2g}; polish the point with find_critical_point(start=…) first",
+            f"{evidence.tolerance:.2g}{why}; polish the point with find_critical_point(start=…) first",
         )
+    if not evidence.on_data.settles_penalty(evidence.gradient_norm):
+        return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
     kink = evidence.on_data.at_kink()
     if kink is not None:
         layer, unit, sample = kink
@@ -69,6 +75,25 @@ def not_critical(evidence: Evidence) -> Finding | None:
             f"pre-activation 0 on sample {sample}, where its activation has a kink",
         )
     return None
+
+
+def _lost_by_embedding(evidence: Evidence) -> bool:
+    """Whether it is an embedded point whose source is critical: only weight decay can tell them apart."""
+    point = evidence.point
+    return (
+        point.problem.weight_decay > 0
+        and isinstance(point, EmbeddedPoint)
+        and bool(point.source.gradient_norm <= evidence.tolerance)
+    )
+
+
+def unsettled(point: Point, gradient_norm: float) -> str:
+    """Why a gradient within tolerance says nothing where weight decay is that small."""
+    return (
+        f"the gradient's largest entry, {gradient_norm:.2g}, is within the tolerance, but not small "
+        f"against what weight_decay={point.problem.weight_decay:.2g} does by itself, so whether the "
+        "penalty is balanced is not known: polish the point, or use a larger or no decay"
+    )
 
 
 def classify(evidence: Evidence, flat: Flatness) -> Finding:

@@ -95,7 +95,8 @@ class Verdict:
         reason: one sentence.
         method: ``"dense Hessian"``, ``"inertia law"`` (also over a core with added units),
             ``"irreversibility"`` or ``"Lanczos"``.
-        gradient_norm: ``‖∇R‖∞`` that criticality was decided on (an embedded point's: its source's).
+        gradient_norm: ``‖∇R‖∞`` that criticality was decided on (an embedded point's: its source's,
+            but with weight decay its own).
         tolerance: what it was held against.
         at_least: for a point whose added units are no copies, the numbers of eigenvalues that it has
             at least, from the narrow Hessian alone (``AᵀH A`` is narrow: Z22 Thm 6.2); else None.
