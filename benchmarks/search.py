@@ -100,7 +100,7 @@ def student(name: str, options: argparse.Namespace) -> dict[str, Figures]:
     notes += [f"one call: {key} {1e3 * value:.3g} ms a network" for key, value in calls.items()]
     notes.append(
         f"critical points of any kind by semiflat, from the same starts: {own['distinct']} distinct in "
-        f"{own['seconds']:.1f} s, {own['counts']}"
+        f"{own['seconds']:.1f} s; runs " + ", ".join(f"{k} {n}" for k, n in own["counts"].items())
     )
     extra: Figures = {"calls": calls, "landscape": own}
     foreign = topsearch(name, count, options)

@@ -3,9 +3,9 @@
 topsearch 0.0.3 needs NumPy below 2 (and brings rdkit and ase), so it is kept out of the environment
 the other peers run in:
 
-    python -m venv /tmp/topsearch
-    /tmp/topsearch/bin/pip install -c constraints.txt -e '.[bench]'
-    python benchmarks/search.py --topsearch-python /tmp/topsearch/bin/python
+    python -m venv ../topsearch-venv
+    ../topsearch-venv/bin/pip install -c constraints.txt -e '.[bench]'
+    python benchmarks/search.py --topsearch-python ../topsearch-venv/bin/python
 
 Two things are measured. Its minimiser (bounded L-BFGS) goes from the same starts as every other peer.
 Its landscape exploration (basin-hopping, then nudged elastic bands between minima and hybrid

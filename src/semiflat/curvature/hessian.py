@@ -11,14 +11,22 @@ the second term for m < l alone. Nothing is neglected: this is not Gauss–Newto
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from semiflat.activations import Cross
 from semiflat.curvature.penalty import add_penalty
-from semiflat.curvature.sweep import Sweep, chunks, contract, outer, pull_back, sweep
+from semiflat.curvature.sweep import (
+    Sweep,
+    chunks,
+    contract,
+    outer,
+    pull_back,
+    row_order,
+    row_ranges,
+    sweep,
+)
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -35,7 +43,7 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
     """
     net = problem.net
     batch = net.check_params(params)
-    rows = _row_ranges(net)
+    rows = row_ranges(net)
     risk = torch.zeros(batch, dtype=problem.dtype)
     gradient = torch.zeros((*batch, net.parameter_count), dtype=problem.dtype)
     hessian = torch.zeros((*batch, *gradient.shape[-1:] * 2), dtype=problem.dtype)
@@ -58,7 +66,7 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
                 hessian[..., rows[layer], rows[below]] += block
                 if below < layer:
                     hessian[..., rows[below], rows[layer]] += block.mT
-    order = _flat_order(net)
+    order = row_order(net)
     gradient, hessian = gradient[..., order], hessian[..., order[:, None], order]
     add_penalty(problem, params, risk, gradient, hessian)
     return risk, gradient, hessian
@@ -105,7 +113,10 @@ def _add_cross(through: Tensor, moved: Tensor, pulled: Tensor, cross: Cross) -> 
     Each unit i has one other unit j = by[i]; the pairs (i, j), (j, i) and (j, j) have terms.
     """
     below = moved.shape[-2]
-    lower, own = through[..., :below, :], through[..., below:, :]  # by z_m, and by the layer's own z
+    lower, own = (
+        through[..., :below, :],
+        through[..., below:, :],
+    )  # by z_m, and by the layer's own z
     mixed, twice = pulled * cross.mixed, pulled * cross.twice
     seen = cross.seen(moved, axis=-3)
     lower += mixed[..., None, :] * seen
@@ -170,26 +181,6 @@ def _add_skipping(block: Tensor, s: Sweep, layer: int, below: int, hidden: Tenso
     skip = contract(outer(delta, hidden.flatten(-3, -2)), s.inputs[below])
     skip = skip.unflatten(-2, (delta.shape[-2], *hidden.shape[-3:-1]))
     block[..., : hidden.shape[-3], :, :] += skip
-
-
-def _row_ranges(net: MLP) -> list[slice]:
-    """Where the entries of ``[W_l, b_l]`` stand while the sums are taken, row after row."""
-    ranges, start = [], 0
-    for layer, out in enumerate(net.widths[1:]):
-        ranges.append(slice(start, start + out * net.fan_in(layer)))
-        start = ranges[-1].stop
-    return ranges
-
-
-@cache
-def _flat_order(net: MLP) -> Tensor:
-    """For each parameter in the flat order, its place in that of :func:`_row_ranges`."""
-    order = []
-    for layer, span in enumerate(_row_ranges(net)):
-        places = torch.arange(span.start, span.stop).reshape(-1, net.fan_in(layer))
-        weights = places[:, : net.widths[layer]]
-        order += [weights.flatten(), places[:, net.widths[layer] :].flatten()]
-    return torch.cat(order)
 
 
 def _floats_per_sample(net: MLP) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from semiflat.activations import Cross
-from semiflat.networks import Params, bias_key, weight_key
+from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.problem import Problem
 
 # What one pass may hold at a time. Small enough that a chunk's tensors stay near the caches, large
@@ -134,3 +135,23 @@ def contract(left: Tensor, right: Tensor) -> Tensor:
 def _with_one(h: Tensor) -> Tensor:
     ones = h.new_ones(()).expand(*h.shape[:-2], 1, h.shape[-1])
     return torch.cat([h, ones], dim=-2)
+
+
+def row_ranges(net: MLP) -> list[slice]:
+    """Where the entries of ``[W_l, b_l]`` stand while the sums are taken, row after row."""
+    ranges, start = [], 0
+    for layer, out in enumerate(net.widths[1:]):
+        ranges.append(slice(start, start + out * net.fan_in(layer)))
+        start = ranges[-1].stop
+    return ranges
+
+
+@cache
+def row_order(net: MLP) -> Tensor:
+    """For each parameter in the flat order, its place in that of :func:`row_ranges`."""
+    order = []
+    for layer, span in enumerate(row_ranges(net)):
+        places = torch.arange(span.start, span.stop).reshape(-1, net.fan_in(layer))
+        weights = places[:, : net.widths[layer]]
+        order += [weights.flatten(), places[:, net.widths[layer] :].flatten()]
+    return torch.cat(order)

@@ -23,7 +23,8 @@ def approach(
     A gate becomes a pair of units at ``w ± b/(2·scale)`` with outgoing ``c/2 ± scale·a``, so that the
     function differs by O(scale⁻²); several gates of one base become copies of it at ``w + b/scale``
     with outgoing ``scale·a``, which the base pays for: O(scale⁻¹); a tail is shifted down its
-    activation by ``log scale``, a linear unit shrunk by ``scale``: O(scale⁻¹), or less; a step's incoming weights become ``row + scale·far``.
+    activation by ``log scale``, a linear unit shrunk by ``scale``: O(scale⁻¹), or less; a step's
+    incoming weights become ``row + scale·far``.
 
     Args:
         far: shaped as the parameters, the directions of the steps' incoming weights.

@@ -51,7 +51,9 @@ class LevenbergMarquardt:
         damped = matrix.clone()
         damped.diagonal(dim1=-2, dim2=-1).add_(damping[:, None])
         factor, failed = torch.linalg.cholesky_ex(damped)
-        factor = torch.where((failed > 0)[:, None, None], torch.eye(len(damped[0])).double(), factor)
+        factor = torch.where(
+            (failed > 0)[:, None, None], torch.eye(len(damped[0])).double(), factor
+        )
         velocity = _solve(factor, -gradient)
         net = problem.net
         bend = bending(problem, net.unflatten(theta), net.unflatten(velocity))
