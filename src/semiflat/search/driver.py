@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,10 @@ class Options:
 class Runs:
     """A batch of runs: where they are and how they got there. All tensors have the runs first.
 
-    ``below`` counts steps taken below the tolerance; ``looked`` is the largest parameter and the risk
-    at the last look, ``last`` those at the look before, and ``creeping`` what the two tell.
+    ``below`` counts steps taken below the tolerance; ``stuck`` says that no step of more than rounding
+    size lowered the merit, and ``promised`` by how much the last step tried was to lower it;
+    ``looked`` is the largest parameter and the risk at the last look, ``last`` those at the look
+    before, and ``creeping`` what the two tell.
     """
 
     theta: Tensor
@@ -56,6 +58,7 @@ class Runs:
     iterations: Tensor
     below: Tensor
     stuck: Tensor
+    promised: Tensor
     creeping: Tensor
     looked: Tensor
     last: Tensor
@@ -77,36 +80,33 @@ class Phase:
 
 
 def drive(
-    problem: Problem,
-    starts: Tensor,
-    options: Options,
-    phases: Sequence[Phase],
-    progress: Callable[[int], None] = lambda ended: None,
+    problem: Problem, starts: Tensor, options: Options, phases: Sequence[Phase]
 ) -> tuple[Runs, bool]:
     """Run every start (B, P) until it has converged, cannot move, or has used up its iterations.
-
-    A run that ends in one phase starts the next one where it is; the last phase's word counts.
-
-    Args:
-        progress: called with the number of runs that ended in the last phase since the last call.
 
     Returns:
         The runs, and whether Ctrl-C stopped them early.
     """
-    loop = _Loop(problem, starts, options)
+    driver = Driver(problem, starts, options)
     try:
-        for phase in phases:
-            loop.enter(phase)
-            while len(loop.active):
-                ended = loop.advance()
-                if phase is phases[-1]:
-                    progress(ended)
+        driver.go(phases, torch.arange(len(starts)))
     except KeyboardInterrupt:
-        return loop.runs, True
-    return loop.runs, False
+        return driver.runs, True
+    return driver.runs, False
 
 
-class _Loop:
+class Driver:
+    """Takes a batch of runs onwards, by one phase after the other.
+
+    Args:
+        problem: for each of the starts, or for all.
+        starts: parameters, (B, P).
+        options: when to stop.
+
+    Attributes:
+        runs: where they are, at any time.
+    """
+
     def __init__(self, problem: Problem, starts: Tensor, options: Options) -> None:
         self.problem, self.options = problem, options
         self.hopeless = problem.no_critical_point_below
@@ -121,6 +121,7 @@ class _Loop:
             zeros.clone(),
             zeros.clone(),
             no.clone(),
+            torch.full((count,), torch.nan, dtype=torch.float64),
             no.clone(),
             torch.stack([starts.abs().amax(-1), risk], -1),
             torch.stack([starts.abs().amax(-1), risk], -1),
@@ -128,14 +129,32 @@ class _Loop:
         self.lengths = torch.ones(count, dtype=torch.float64)  # of the last step taken
         self.limit = zeros
 
-    def enter(self, phase: Phase) -> None:
+    def go(self, phases: Sequence[Phase], among: Tensor) -> None:
+        """Take the runs numbered ``among`` through the phases.
+
+        A run that ends in one phase starts the next one where it is; the last phase's word counts.
+        """
+        for phase in phases:
+            self._enter(phase, among)
+            while len(self.active):
+                self._advance()
+
+    def move(self, run: int, theta: Tensor) -> None:
+        """Go on with a run at other parameters, (P,)."""
+        problem = self.problem.rows(torch.tensor([run]))
+        risk, gradient = risk_gradient(problem, problem.net.unflatten(theta[None]))
+        self.runs.theta[run], self.runs.risk[run] = theta, risk[0]
+        self.runs.gradient[run], self.lengths[run] = gradient[0], 1.0
+
+    def _enter(self, phase: Phase, among: Tensor) -> None:
         """Let a phase's method take over every run that is worth it."""
         runs, self.method, self.until = self.runs, phase.method, phase.until
         self.limit = (runs.iterations + phase.steps).clamp(max=self.options.max_iterations)
-        runs.below.zero_()
-        runs.stuck[:] = runs.creeping[:] = False
+        runs.below[among] = 0
+        runs.stuck[among] = runs.creeping[among] = False
         going = torch.isfinite(runs.risk) & torch.isfinite(runs.gradient).all(-1) & ~self._beyond()
-        self.active = going.nonzero().flatten()
+        going &= runs.iterations < self.limit
+        self.active = among[going[among]]
         self.local = self._model(self.active)
         self.scale = self.method.scale(
             self.local, runs.gradient[self.active], self.lengths[self.active]
@@ -149,16 +168,15 @@ class _Loop:
     def _model(self, index: Tensor) -> Local:
         return self.method.local(self.problem.rows(index), self.runs.theta[index])
 
-    def advance(self) -> int:
-        """One step of every active run; returns how many ended."""
+    def _advance(self) -> None:
+        """One step of every active run."""
         runs, index = self.runs, self.active
         theta, risk, gradient = runs.theta[index], runs.risk[index], runs.gradient[index]
         problem = self.problem.rows(index)
-        step, promised = self.method.step(problem, theta, gradient, self.local, self.scale)
+        step, promised, length = self.method.step(problem, theta, gradient, self.local, self.scale)
         trial = theta + step
         new_risk, new_gradient = risk_gradient(problem, problem.net.unflatten(trial))
         ratio, accepted = self._compare(risk, gradient, promised, new_risk, new_gradient, index)
-        length = torch.linalg.vector_norm(step, dim=-1)
         self.scale = self.method.adapt(self.scale, ratio, length)
         runs.iterations[index] += 1
         self._accept(accepted, trial, new_risk, new_gradient, length)
@@ -166,9 +184,11 @@ class _Loop:
         small = runs.gradient[index].abs().amax(-1) <= allowed
         runs.below[index] += small
         self._look(index)
-        still = length <= 4 * EPS * torch.linalg.vector_norm(trial, dim=-1)
+        size, moved = (torch.linalg.vector_norm(each, dim=-1) for each in (trial, step))
+        still = moved <= 4 * EPS * size
         runs.stuck[index] = still & ~accepted
-        return self._retire(small & ~accepted)
+        runs.promised[index] = promised
+        self._retire(small & ~accepted)
 
     def _compare(
         self,
@@ -218,7 +238,7 @@ class _Loop:
             self.runs.last[now] = before
             self.runs.looked[now] = torch.stack([sizes, risk], -1)
 
-    def _retire(self, settled: Tensor) -> int:
+    def _retire(self, settled: Tensor) -> None:
         runs, index = self.runs, self.active
         # A saddle is no place to stop for who looks for a minimum.
         downhill = self.method.follows_loss & self.method.downhill(self.local)
@@ -235,4 +255,3 @@ class _Loop:
             keep = ~ended
             self.active, self.scale = index[keep], self.scale[keep]
             self.local = tuple(part[keep] for part in self.local)
-        return int(ended.sum())

@@ -10,7 +10,7 @@ import torch
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
-from semiflat.search.block import BLOCK, PHASES, Settings
+from semiflat.search.block import BLOCK, STAGES, Settings
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.spread import Block, process_count, spread
 from semiflat.symmetries.canonical import same_network
@@ -25,7 +25,7 @@ def run_search(
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
-    max_iterations: int = 1000,
+    max_iterations: int = 2000,
     start_scale: float = 1.0,
     start: Params | None = None,
     progress: Progress = lambda ended: None,
@@ -62,8 +62,8 @@ def run_search(
     Raises:
         InputError: for an unknown kind, or numbers that make no sense.
     """
-    if kind not in PHASES:
-        raise unknown_name("kind", kind, PHASES)
+    if kind not in STAGES:
+        raise unknown_name("kind", kind, STAGES)
     for name, value in {"starts": starts, "max_iterations": max_iterations}.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
@@ -127,7 +127,9 @@ def _result(
         CriticalPoint(
             problem,
             problem.net.unflatten(end.vector),
-            SearchRecord(end.start, seed, end.iterations, end.status, end.evidence, end.limit),
+            SearchRecord(
+                end.start, seed, end.iterations, end.status, end.evidence, end.limit, end.inertia
+            ),
         )
         for problem, end in finished
         if end.status is not Status.NON_FINITE
@@ -147,7 +149,7 @@ def find_critical_points(
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
-    max_iterations: int = 1000,
+    max_iterations: int = 2000,
     progress: Progress = lambda ended: None,
 ) -> list[CriticalPoint]:
     """The distinct critical points that random starts lead to, lowest loss first.
@@ -174,7 +176,7 @@ def find_critical_point(
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
-    max_iterations: int = 1000,
+    max_iterations: int = 2000,
     start: Params | None = None,
 ) -> CriticalPoint:
     """The critical point of lowest loss among those found.

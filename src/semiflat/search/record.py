@@ -58,6 +58,8 @@ class SearchRecord:
         status: how it ended.
         evidence: the numbers the status rests on, in words.
         limit: the critical point at infinity, if the run has one.
+        inertia: positive, zero (within noise) and negative eigenvalues of the Hessian, for a run that
+            converged.
     """
 
     start: int
@@ -66,6 +68,7 @@ class SearchRecord:
     status: Status
     evidence: str
     limit: LimitRecord | None = None
+    inertia: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Finished:
         vector: where it ended, flat, (P,).
         loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
         limit: the critical point of the limiting network, if it ran to infinity and one was reached.
+        inertia: positive, zero and negative eigenvalues of the Hessian, where it converged.
     """
 
     start: int
@@ -110,6 +114,7 @@ class Finished:
     loss: float
     gradient_norm: float
     limit: LimitRecord | None = None
+    inertia: tuple[int, int, int] | None = None
 
 
 class CriticalPoint(Point):
@@ -126,6 +131,14 @@ class CriticalPoint(Point):
     def status(self) -> Status:
         """How the run ended."""
         return self.record.status
+
+    @property
+    def index(self) -> int | None:
+        """Number of negative eigenvalues of the Hessian beyond noise; None unless CONVERGED.
+
+        0 for a minimum, or a degenerate point; ``semiflat.judge`` tells which.
+        """
+        return None if self.record.inertia is None else self.record.inertia[2]
 
     @cached_property
     def limit(self) -> Limit | None:
