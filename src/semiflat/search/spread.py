@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -43,16 +44,15 @@ class LostStarts(RuntimeError):
         result: of the search, all others having been run.
     """
 
-    def __init__(self, blocks: Sequence[Block], seed: int | None, how: str) -> None:
-        ranges = ", ".join(
-            f"{block.numbers[0]} to {block.numbers[-1]}"
-            for block in sorted(blocks, key=lambda block: block.numbers[0])
-        )
+    def __init__(self, blocks: Sequence[Block], seed: int | None, why: str) -> None:
+        self.numbers = sorted(number for block in blocks for number in block.numbers)
+        known = set(self.numbers)
+        firsts = [number for number in self.numbers if number - 1 not in known]
+        lasts = [number for number in self.numbers if number + 1 not in known]
+        ranges = ", ".join(f"{one} to {two}" for one, two in zip(firsts, lasts, strict=True))
         super().__init__(
-            f"starts {ranges} of seed {seed} have no result: {how}, as happens where memory runs "
-            "out; all other starts were run"
+            f"starts {ranges} of seed {seed} have no result: {why}; all other starts were run"
         )
-        self.numbers = [number for block in blocks for number in block.numbers]
         self.result: SearchResult | None = None
 
 
@@ -141,7 +141,10 @@ def _over_processes(
             for k in begun & losses.keys():
                 losses[k] += 1
     if losses:
-        why = f"each time they were run, {TRIES} times, a process was lost, the last time by itself"
+        why = (
+            f"their processes were lost {TRIES} times, the last time with nothing beside them, as "
+            "happens where memory runs out"
+        )
         raise LostStarts([blocks[k] for k in losses], settings.seed, why)
     return False
 
@@ -151,14 +154,14 @@ def _over_cluster(
 ) -> bool:
     from semiflat.search.cluster import connected
 
-    lost = dict.fromkeys(range(len(blocks)), Lost(RuntimeError("not run")))
+    lost = dict.fromkeys(range(len(blocks)), "they were not run")
 
     def run(chosen: Sequence[int], how_many: str) -> bool:
         jobs = ((k, pack(blocks[k], settings, thread_count)) for k in chosen)
         with closing(parallel(jobs, n_jobs=-1, pre_dispatch=how_many)) as results:
             for k, result in results:
                 if isinstance(result, Lost):
-                    lost[k] = result
+                    lost[k] = f"the cluster gave them up ({result.error})"
                     continue
                 del lost[k]
                 finished, interrupted = result
@@ -168,14 +171,17 @@ def _over_cluster(
         return False
 
     with connected(address):
-        # A lost worker's blocks are run again by the scheduler, which gives a block up by itself. More
-        # is handed out than there are workers, for those that join later.
-        if run(list(lost), "3*n_jobs"):
-            return True
-        # It may have taken the blocks that waited beside a deadly one for deadly, too.
-        if len(lost) > 1 and run(list(lost), "1"):
-            return True
+        try:
+            # A lost worker's blocks are run again by the scheduler, which gives a block up by itself.
+            # More is handed out than there are workers, for those that join later.
+            if run(list(lost), "3*n_jobs"):
+                return True
+            # It may have taken blocks that waited beside a deadly one for deadly, too.
+            if len(lost) > 1 and run(list(lost), "1"):
+                return True
+        except CancelledError as error:
+            lost = dict.fromkeys(lost, f"the cluster was lost ({error})")
     if lost:
-        why = f"the cluster gave them up ({next(iter(lost.values())).error})"
-        raise LostStarts([blocks[k] for k in lost], settings.seed, " ".join(why.split()))
+        why = " ".join(next(iter(lost.values())).split())
+        raise LostStarts([blocks[k] for k in lost], settings.seed, why)
     return False

@@ -68,7 +68,8 @@ def _no_interrupts() -> Iterator[None]:
     A terminal sends it to all processes, and it is for this one to say what becomes of the others.
     To block it would not do: who spawns processes unblocks it.
     """
-    if threading.current_thread() is not threading.main_thread():
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is None:  # not Python's to give back
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
