@@ -56,6 +56,15 @@ def test_run_again_it_reads_all_and_runs_nothing(folder):
     same(search(130)[0], again)
 
 
+def test_the_short_ways_in_keep_starts_too(tmp_path):
+    one = problem("gelu").with_net(sf.MLP([1, 1, 1], "gelu"))
+    points = sf.find_critical_points(one, starts=6, out=tmp_path, processes=1)
+    before = (tmp_path / FILE).read_bytes()
+    point = sf.find_critical_point(one, starts=6, out=tmp_path)
+    assert point.loss == points[0].loss
+    assert (tmp_path / FILE).read_bytes() == before
+
+
 def test_limits_are_kept_too(tmp_path):
     data = sf.load_data("diabetes")
     steep = sf.Problem(sf.MLP([10, 2, 1], "tanh"), data.X, data.y)
@@ -91,6 +100,13 @@ def test_a_header_that_was_never_finished_is_begun_again(tmp_path):
     (tmp_path / FILE).write_bytes(b'{"format": "semi')
     assert search(3, tmp_path)[1] == 3
     assert search(3, tmp_path)[0].stored == 3
+
+
+def test_a_search_that_nothing_came_of_binds_to_nothing(tmp_path):
+    with pytest.raises(sf.InputError, match="Dask"):
+        search(3, tmp_path, processes=None, dask="nowhere")
+    assert search(3, tmp_path, seed=4)[1] == 3
+    assert search(3, tmp_path, seed=4)[0].stored == 3
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ Progress = Callable[[Sequence[Finished]], None]
 def tally(tell: Callable[[int, str], None]) -> Progress:
     """A progress that tells after each call how many runs have ended, and of each status how many.
 
+    >>> import torch
     >>> tell = tally(lambda done, so_far: print(done, so_far))
     >>> run = Finished(0, Status.CHANNEL, "", 7, torch.zeros(2), 0.5, 1e-3)
     >>> tell([run]), tell([run, run])

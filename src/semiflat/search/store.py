@@ -97,10 +97,12 @@ class Store:
             self._done: dict[tuple[int, int], dict[int, Finished]] = {}
             content = self.path.read_bytes()
             # A last line without its end was being written when the process was killed.
-            whole = content[: content.rfind(b"\n") + 1]
-            self._end = len(whole)
-            if whole:
-                self._read(whole.split(b"\n")[:-1], head)
+            lines = content.split(b"\n")[:-1]
+            self._end = sum(len(line) + 1 for line in lines)
+            if len(lines) == 1 and self._head(lines[0]):
+                self._end = 0  # nothing has come of that search yet, so another may be begun
+            if self._end:
+                self._read(lines, head)
             else:
                 self._append([head])
         except BaseException:
@@ -154,13 +156,17 @@ class Store:
                 "give another folder"
             ) from error
 
-    def _read(self, lines: list[bytes], head: dict[str, Any]) -> None:
-        stored = self._line(1, lines[0])
+    def _head(self, line: bytes) -> dict[str, Any]:
+        stored = self._line(1, line)
         if stored.get("format") != FORMAT:
             raise InputError(
                 f"{str(self.path)!r} is of format {stored.get('format')!r}, this version writes "
                 f"{FORMAT!r}; give another folder"
             )
+        return stored
+
+    def _read(self, lines: list[bytes], head: dict[str, Any]) -> None:
+        stored = self._head(lines[0])
         for name in [*head, *(stored.keys() - head.keys())]:
             if stored.get(name) != head.get(name):
                 raise InputError(
