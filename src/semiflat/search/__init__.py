@@ -2,9 +2,11 @@
 
 from semiflat.search.find import find_critical_point, find_critical_points, run_search
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
+from semiflat.search.spread import LostStarts
 
 __all__ = [
     "CriticalPoint",
+    "LostStarts",
     "SearchRecord",
     "SearchResult",
     "Status",

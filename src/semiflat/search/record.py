@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -32,6 +33,15 @@ class Status(StrEnum):
         return _MEANINGS[self]
 
 
+def count_line(counts: Mapping[Status, int]) -> str:
+    """How many ended in which status, in words.
+
+    >>> count_line({Status.CHANNEL: 30, Status.CONVERGED: 90, Status.STALLED: 0})
+    '90 CONVERGED, 30 CHANNEL'
+    """
+    return ", ".join(f"{counts[status]} {status}" for status in Status if counts.get(status))
+
+
 _MEANINGS = {
     Status.CONVERGED: "reached a finite critical point, isolated but for explained flat directions",
     Status.CHANNEL: "runs to infinity where units merge, or a unit turns linear; its `limit` is the "
@@ -52,7 +62,7 @@ class SearchRecord:
     """One run.
 
     Attributes:
-        start: number of the random start, or −1 for one that was given.
+        start: number of the random start, or −1 − k for the k-th of those that were given.
         seed: of the random starts.
         iterations: steps tried.
         status: how it ended.
@@ -162,12 +172,14 @@ class SearchResult:
             start have no point and are counted in ``non_finite`` alone.
         non_finite: number of starts where the loss was not finite.
         interrupted: whether it was stopped before all runs had ended.
+        stored: number of starts that were read from a folder, not run.
     """
 
     points: list[CriticalPoint]
     runs: list[CriticalPoint]
     non_finite: int = 0
     interrupted: bool = False
+    stored: int = 0
 
     @property
     def counts(self) -> dict[Status, int]:
