@@ -326,7 +326,7 @@ def test_ctrl_c_says_so_in_one_line(capsys, monkeypatch, data_file, tmp_path):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(driver._Loop, "advance", stop)
+    monkeypatch.setattr(driver.Driver, "_advance", stop)
     arguments = ["study", "--data", data_file, "--hidden", "1", "--starts", "2", "--out", tmp_path]
     code, _, err = run(capsys, *arguments)
     assert code == 130

@@ -12,7 +12,7 @@ from torch import Tensor
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
 from semiflat.search.driver import Driver, Options, Phase
-from semiflat.search.methods import GradientSystem, LevenbergMarquardt, TrustRegion
+from semiflat.search.methods import GradientSystem, LevenbergMarquardt, SignedNewton, TrustRegion
 from semiflat.search.outcome import Stop, beyond_outcome, outcome
 from semiflat.search.record import Finished, Status
 from semiflat.threads import threads
@@ -31,8 +31,12 @@ STAGES: dict[str, list[list[Phase]]] = {
         [Phase(LevenbergMarquardt(), 400, until=1e-7), Phase(TrustRegion(), 30)],
         [Phase(LevenbergMarquardt(), 800, until=1e-8), Phase(TrustRegion(), 10**9)],
     ],
-    "any": [[Phase(GradientSystem(), 10**9)]],
+    # Newton's steps with the signs kept; where they get nowhere, down the gradient's norm.
+    "any": [[Phase(SignedNewton(), 200), Phase(GradientSystem(), 10**9)]],
 }
+DESCENTS = (0, 4, 8, 16)
+"""For critical points of any index, how far down the starts go first, in turn: from random parameters
+themselves, Newton's steps mostly lead to the constant predictor."""
 BLOCK = 64
 """Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
 by many. It does not depend on the machine, so that the same starts are always run together."""
@@ -105,7 +109,8 @@ class _Block:
         self.ended: dict[int, Finished] = {}
         self.there: dict[int, Reached] = {}
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
-        self.beyond = settings.kind == "minimum" and not shared.weight_decay
+        self.any_index = settings.kind == "any"
+        self.beyond = not self.any_index and not shared.weight_decay
 
     @property
     def results(self) -> list[Finished]:
@@ -114,6 +119,13 @@ class _Block:
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:
         """Take all starts to their ends."""
+        if self.any_index:
+            for turn, steps in enumerate(DESCENTS):
+                rows = [row for row, k in enumerate(self.numbers) if k % len(DESCENTS) == turn]
+                self.driver.go(
+                    [Phase(TrustRegion(), steps)] if steps else [],
+                    torch.tensor(rows, dtype=torch.int64),
+                )
         for stage in stages:
             last = stage is stages[-1]
             going = [row for row in range(len(self.numbers)) if row not in self.ended]

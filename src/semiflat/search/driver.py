@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.problem import Problem
-from semiflat.search.methods import LEAST, Local, Method
+from semiflat.search.methods import LEAST, Local, Method, Step
 
 EPS = torch.finfo(torch.float64).eps
 CHECK = 100
@@ -155,6 +155,8 @@ class Driver:
         going = torch.isfinite(runs.risk) & torch.isfinite(runs.gradient).all(-1) & ~self._beyond()
         going &= runs.iterations < self.limit
         self.active = among[going[among]]
+        if not len(self.active):
+            return
         self.local = self._model(self.active)
         self.scale = self.method.scale(
             self.local, runs.gradient[self.active], self.lengths[self.active]
@@ -173,43 +175,51 @@ class Driver:
         runs, index = self.runs, self.active
         theta, risk, gradient = runs.theta[index], runs.risk[index], runs.gradient[index]
         problem = self.problem.rows(index)
-        step, promised, length = self.method.step(problem, theta, gradient, self.local, self.scale)
-        trial = theta + step
+        step = self.method.step(problem, theta, gradient, self.local, self.scale)
+        trial = theta + step.move
         new_risk, new_gradient = risk_gradient(problem, problem.net.unflatten(trial))
-        ratio, accepted = self._compare(risk, gradient, promised, new_risk, new_gradient, index)
-        self.scale = self.method.adapt(self.scale, ratio, length)
+        ratio, accepted = self._compare(risk, gradient, step, new_risk, new_gradient, index)
+        self.scale = self.method.adapt(self.scale, ratio, step.length)
         runs.iterations[index] += 1
-        self._accept(accepted, trial, new_risk, new_gradient, length)
+        self._accept(accepted, trial, new_risk, new_gradient, step.length)
         allowed = self.options.tolerance * runs.risk[index].abs().clamp(min=1.0).sqrt()
         small = runs.gradient[index].abs().amax(-1) <= allowed
         runs.below[index] += small
         self._look(index)
-        size, moved = (torch.linalg.vector_norm(each, dim=-1) for each in (trial, step))
+        size, moved = (torch.linalg.vector_norm(each, dim=-1) for each in (trial, step.move))
         still = moved <= 4 * EPS * size
         runs.stuck[index] = still & ~accepted
-        runs.promised[index] = promised
+        runs.promised[index] = step.promised
         self._retire(small & ~accepted)
 
     def _compare(
         self,
         risk: Tensor,
         gradient: Tensor,
-        promised: Tensor,
+        step: Step,
         new_risk: Tensor,
         new_gradient: Tensor,
         index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        merit = self.method.merit(risk, gradient)
-        new_merit = self.method.merit(new_risk, new_gradient)
-        ratio = (merit - new_merit) / promised.clamp(min=1e-300)
+        """How much of its promise each step kept, and whether it is taken."""
         finite = torch.isfinite(new_risk) & torch.isfinite(new_gradient).all(-1)
-        # Below the rounding of the merit its decrease says nothing; the gradient still does.
-        blind = promised <= 64 * EPS * merit.abs()
         size, new_size = (torch.linalg.vector_norm(g, dim=-1) for g in (gradient, new_gradient))
+        merit = self.method.merit(risk, gradient)
+        if step.gradient is None:
+            new_merit = self.method.merit(new_risk, new_gradient)
+            ratio = (merit - new_merit) / step.promised.clamp(min=1e-300)
+        else:  # the model is held to its gradient, not to a merit
+            off = torch.linalg.vector_norm(new_gradient - step.gradient, dim=-1)
+            change = torch.linalg.vector_norm(gradient - step.gradient, dim=-1)
+            ratio = 1 - off / change.clamp(min=1e-300)
+        # Below the rounding of the merit its decrease says nothing; the gradient still does.
+        blind = step.promised <= 64 * EPS * merit.abs()
         ratio = torch.where(blind, torch.where(new_size < size, 0.5, 0.0).to(ratio.dtype), ratio)
         # Once below the tolerance, only a clear gain is worth another step.
         polishing = self.runs.below[index] > 0
-        gains = ~polishing | (new_size < 0.7 * size) | (promised > 1e-6 * merit.abs())
+        gains = ~polishing | (new_size < 0.7 * size)
+        if step.gradient is None:
+            gains |= step.promised > 1e-6 * merit.abs()
         ratio = torch.where(finite, ratio, torch.zeros_like(ratio))
         return ratio, finite & (ratio > LEAST) & gains
 

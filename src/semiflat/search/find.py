@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +15,11 @@ from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.block import STAGES, Settings
+from semiflat.search.distinct import classes
 from semiflat.search.gather import Gathered, Progress, gather
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.spread import Machines, process_count
 from semiflat.search.store import Store
-from semiflat.symmetries.canonical import same_network
 
 
 def run_search(
@@ -155,16 +156,23 @@ def _result(
         for problem, end in finished
         if end.status is not Status.NON_FINITE
     ]
-    points: list[CriticalPoint] = []
-    for problem in {id(problem): problem for problem, _ in finished}.values():
-        found = [r for r in runs if r.problem is problem and r.status is Status.CONVERGED]
-        points += distinct(sorted(found, key=lambda run: run.loss))
+    converged: dict[int, list[CriticalPoint]] = defaultdict(list)
+    for run in runs:
+        if run.status is Status.CONVERGED:
+            converged[id(run.problem)].append(run)
+    groups = [
+        group
+        for found in converged.values()
+        for group in classes(sorted(found, key=lambda run: run.loss))
+    ]
+    groups.sort(key=lambda group: group[0].loss)
     return SearchResult(
-        sorted(points, key=lambda point: point.loss),
+        [group[0] for group in groups],
         runs,
         len(finished) - len(runs),
         got.interrupted,
         got.stored,
+        [len(group) for group in groups],
     )
 
 
@@ -250,17 +258,3 @@ def find_critical_point(
             "starting weights down"
         )
     return min(result.runs, key=lambda run: run.loss)
-
-
-def distinct(points: list[CriticalPoint]) -> list[CriticalPoint]:
-    """One of each set of points that are the same network modulo symmetry, in the given order."""
-    kept: list[CriticalPoint] = []
-    for point in points:
-        close = (
-            other
-            for other in kept
-            if abs(other.loss - point.loss) <= 1e-8 * max(abs(point.loss), 1e-12)
-        )
-        if not any(same_network(point.problem.net, p.params, point.params) for p in close):
-            kept.append(point)
-    return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
@@ -14,6 +14,8 @@ from semiflat.limits import Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.search.trivial import triviality
+from semiflat.search.unseen import Unseen
 
 
 class Status(StrEnum):
@@ -151,6 +153,16 @@ class CriticalPoint(Point):
         return None if self.record.inertia is None else self.record.inertia[2]
 
     @cached_property
+    def trivial(self) -> str | None:
+        """Why the point says little about its network, None if it does not.
+
+        ``"constant …"``: one output for all samples. ``"dead …"``: units that are 0 or constant on
+        the data, or not listened to. ``"embedded …"``: a narrower network computes the same, and the
+        point is that one's, embedded. What is equal to a part of 1e-6 counts as equal.
+        """
+        return triviality(self)
+
+    @cached_property
     def limit(self) -> Limit | None:
         """The critical point of the limiting network, for a run to infinity that has one."""
         return None if self.record.limit is None else self.record.limit.at(self.problem)
@@ -173,6 +185,7 @@ class SearchResult:
         non_finite: number of starts where the loss was not finite.
         interrupted: whether it was stopped before all runs had ended.
         stored: number of starts that were read from a folder, not run.
+        frequencies: for each of ``points`` how many runs ended there.
     """
 
     points: list[CriticalPoint]
@@ -180,6 +193,12 @@ class SearchResult:
     non_finite: int = 0
     interrupted: bool = False
     stored: int = 0
+    frequencies: list[int] = field(default_factory=list)
+
+    @property
+    def unseen(self) -> Unseen:
+        """Estimates of how many critical points no run ended at; of all problems, if there are several."""
+        return Unseen.of(self.frequencies)
 
     @property
     def counts(self) -> dict[Status, int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from semiflat.curvature.acceleration import bending
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.problem import Problem
-from semiflat.search.methods.method import LEAST, Local, sizes
+from semiflat.search.methods.method import LEAST, Local, Step, sizes
 
 FIRST = 1e-2
 """The first damping, as a part of the matrix's largest diagonal entry."""
@@ -47,7 +47,7 @@ class LevenbergMarquardt:
 
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Step:
         (matrix, unit), damping = local, scale[:, 0]
         slope = gradient * unit
         diagonal = matrix.diagonal(dim1=-2, dim2=-1)
@@ -68,7 +68,7 @@ class LevenbergMarquardt:
         refused = (failed > 0) | ~(turn <= BENT * speed)
         path = velocity + acceleration / 2
         length = torch.linalg.vector_norm(path, dim=-1)
-        return unit * path, torch.where(refused, torch.inf, promised), length
+        return Step(unit * path, torch.where(refused, torch.inf, promised), length)
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
         damping, factor = scale.unbind(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,6 +18,24 @@ SMALL = 3.0
 """Size up to which parameters are measured by one unit."""
 LEAST = 1e-4
 """Part of the promised decrease that an accepted step must keep."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Steps of a batch of runs.
+
+    Attributes:
+        move: what to add to the parameters, (B, P).
+        promised: by how much they are to lower the merit, (B,); inf: not to be taken.
+        length: in the method's own units, (B,).
+        gradient: the model's gradient after the step, (B, P), for a method that is held to it
+            rather than to its merit.
+    """
+
+    move: Tensor
+    promised: Tensor
+    length: Tensor
+    gradient: Tensor | None = None
 
 
 class Method(Protocol):
@@ -38,11 +57,8 @@ class Method(Protocol):
 
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps (B, P), the decrease of the merit they promise (B,) and their lengths (B,).
-
-        A promise of inf refuses the step. Lengths are in the method's own units.
-        """
+    ) -> Step:
+        """The steps to try from ``theta``."""
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
         """The next scale, after steps of ``length`` that kept ``ratio`` of their promise."""

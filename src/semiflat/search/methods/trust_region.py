@@ -7,7 +7,15 @@ from torch import Tensor
 
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.problem import Problem
-from semiflat.search.methods.method import Local, bounded_newton, eigen, next_radius, rotate, sizes
+from semiflat.search.methods.method import (
+    Local,
+    Step,
+    bounded_newton,
+    eigen,
+    next_radius,
+    rotate,
+    sizes,
+)
 
 NEGATIVE = -1e-9
 """An eigenvalue below this part of the largest is a way down."""
@@ -32,12 +40,14 @@ class TrustRegion:
 
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Step:
         values, vectors, unit = local
         along = rotate(vectors.mT, unit * gradient)
         moves = bounded_newton(values, along, scale[:, 0])
         promised = -(along * moves + values * moves.square() / 2).sum(-1)
-        return unit * rotate(vectors, moves), promised, torch.linalg.vector_norm(moves, dim=-1)
+        return Step(
+            unit * rotate(vectors, moves), promised, torch.linalg.vector_norm(moves, dim=-1)
+        )
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
         return next_radius(scale[:, 0], ratio, length)[:, None]
