@@ -44,9 +44,11 @@ class Method(Protocol):
     A method's *scale*, (B, k), is what it holds its steps back by: a radius, or a damping.
 
     Attributes:
+        exact: whether its model has the curvature of the risk, negative one too.
         follows_loss: whether a way down is a reason to go on.
     """
 
+    exact: bool
     follows_loss: bool
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
