@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -177,7 +178,7 @@ class _Block:
         small = [
             row
             for row, stop in stops.items()
-            if stop.gradient_norm <= self.options.allowed(stop.risk)
+            if math.isfinite(stop.risk) and stop.gradient_norm <= self.options.allowed(stop.risk)
         ]
         spectra: dict[int, Spectrum] = {}
         if small:

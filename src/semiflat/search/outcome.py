@@ -24,6 +24,8 @@ ALONG_KERNEL = 0.5
 FAR = 20.0
 # A gradient must be this small a part of the residuals before a degenerate point counts as critical.
 SMALL = 1e-9
+# Part of a parameter by which a Newton step may still change it at a critical point.
+HELD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,9 @@ def _at_small_gradient(
     certain = f"{numbers}; the least certain eigenvalue is {least}"
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
         return Status.CONVERGED, f"{certain}; no flat direction", inertia
+    evidence = Evidence(Point(problem, problem.net.unflatten(stop.vector)), options.tolerance)
     evened = critical_spectra(problem, stop.vector[None], evened=True)[0]
-    if not evened.doubtful and not bool(evened.hidden.any()):
+    if not evened.doubtful and not bool(evened.hidden.any()) and _is_held(evidence):
         least = "{:.2g} with noise floor {:.1g}".format(*(evened.tightest() or (0, 0)))
         return (
             Status.CONVERGED,
@@ -188,8 +191,6 @@ def _at_small_gradient(
             f"least certain eigenvalue is {least}; no flat direction",
             evened.count(),
         )
-    point = Point(problem, problem.net.unflatten(stop.vector))
-    evidence = Evidence(point, options.tolerance)
     flat = flatness(evidence)
     explained = flat.joint.shape[1]
     if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
@@ -228,3 +229,14 @@ def _at_small_gradient(
             None,
         )
     return Status.CONVERGED, f"{numbers}; cosine {cosine:.2f}", inertia
+
+
+def _is_held(evidence: Evidence) -> bool:
+    """Whether a Newton step would change no parameter by more than a small part.
+
+    On the way to infinity it does: along e^(−w) by 1, along 1/t² by t/3, however small they are.
+    """
+    hessian = evidence.hessian
+    scale = hessian.diagonal().abs().clamp(min=1e-300).rsqrt()
+    step = scale * torch.linalg.solve(scale[:, None] * hessian * scale, scale * evidence.gradient)
+    return bool((step.abs() <= HELD * evidence.vector.abs().clamp(min=1.0)).all())
