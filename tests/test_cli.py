@@ -90,6 +90,51 @@ def test_find_says_no_when_nothing_is_found(capsys, tmp_path):
     assert "2 DIVERGED" in out
 
 
+def test_starts_without_a_result_are_named_and_the_points_of_the_others_saved(
+    capsys, data_file, tmp_path, monkeypatch
+):
+    from semiflat.search import LostStarts, gather
+
+    def lose_the_last(blocks, settings, on_end, machines):
+        spread(blocks[:-1], settings, on_end, machines)
+        raise LostStarts(blocks[-1:], settings.seed, "it was told to")
+
+    spread = gather.spread
+    monkeypatch.setattr(gather, "spread", lose_the_last)
+    arguments = ["find", "--data", data_file, "--hidden", "1", "--starts", "70", "--out", tmp_path]
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("error: starts 64 to 69 of seed 0 have no result: it was told to")
+    assert err.count("\n") == 1
+    assert "from 64 starts" in out
+    assert (tmp_path / "p0.safetensors").exists()
+    monkeypatch.undo()
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "from 70 starts" in out
+    assert "64 of them from" in out
+
+
+def test_progress_counts_the_runs_of_each_status(capsys, data_file, tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    told = []
+
+    @contextmanager
+    def stages():
+        yield lambda *words: told.append(words)
+
+    monkeypatch.setattr("semiflat.cli.app.stages", stages)
+    arguments = ["find", "--data", data_file, "--hidden", "1", "--starts", "6", "--out", tmp_path]
+    for _ in range(2):
+        assert run(capsys, *arguments)[0] == 0
+        assert told[-1][:3] == ("search", 6, 6)
+        assert "CONVERGED" in told[-1][3]
+        first = told[0]
+        told.clear()
+    assert first[1] == 6, "those that were kept are counted from the beginning"
+
+
 def test_each_command_shows_an_example(capsys):
     for command in ("study", "find", "widen", "judge"):
         code, out, _ = run(capsys, command, "--help")
@@ -117,6 +162,9 @@ def test_the_version(capsys):
         (["find", "--data", "iris", "--activation", "leaky_relu(nan)", "--out", "x"], "activation"),
         (["find", "--data", "iris", "--starts", "many", "--out", "x"], "--starts"),
         (["find", "--data", "iris", "--kind", "minima", "--out", "x"], "did you mean 'minimum'"),
+        (["find", "--data", "iris", "--processes", "0", "--out", "x"], "processes must be"),
+        (["find", "--data", "iris", "--tolerance", "0", "--out", "x"], "tolerance must be"),
+        (["find", "--data", "iris", "--dask", "a", "--processes", "2", "--out", "x"], "give one"),
         (["study", "--data", "iris", "--wider", "0", "--out", "x"], "wider must be"),
         (["study", "--data", "iris", "--hidden", "3,x", "--out", "x"], "--hidden '3,x'"),
         (["stduy", "--data", "iris", "--out", "x"], "stduy"),
@@ -278,7 +326,7 @@ def test_ctrl_c_says_so_in_one_line(capsys, monkeypatch, data_file, tmp_path):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(driver._Loop, "advance", stop)
+    monkeypatch.setattr(driver.Driver, "_advance", stop)
     arguments = ["study", "--data", data_file, "--hidden", "1", "--starts", "2", "--out", tmp_path]
     code, _, err = run(capsys, *arguments)
     assert code == 130

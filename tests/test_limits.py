@@ -216,6 +216,61 @@ def test_merging_units_are_recognised_modulo_reflection(sign):
     assert again.loss == pytest.approx(limit.loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("turn", [[], [0], [1, 2]])
+def test_three_units_that_only_cancel_together_make_two_gates(turn):
+    """Γ of rank 2, with two units above; some of the three turned round."""
+    generator = torch.Generator().manual_seed(7)
+    net = sf.MLP([3, 4, 2], "tanh")
+    problem = sf.Problem(
+        net, torch.randn((60, 3), generator=generator), torch.randn((60, 2), generator=generator)
+    )
+    params = net.random_params(5, scale=2)
+    limit = Limit(problem, LimitMLP(net, [[U, G, G, U]]), params)
+    assert limit.net.gauge == 4
+    gaps = [abs(limit.approach(scale).loss - limit.loss) for scale in (1e2, 1e3, 1e4)]
+    assert gaps[0] > 5 * gaps[1] > 25 * gaps[2]
+    near = limit.approach(300.0)
+    for unit in turn:
+        near = sf.Reflect(0, unit)(near)
+    guess = recognise(problem, sf.Permute(0, [3, 1, 0, 2])(near).params)
+    assert guess is not None
+    assert guess.net.forms == ((U, G, G, U),)
+    again = Limit(problem, guess.net, guess.params)
+    # The function, though its gates may be other ones of the same span.
+    f, g = (each.net.forward(each.params, problem.X) for each in (limit, again))
+    assert float((f - g).abs().max()) < 0.02 * float(f.abs().max())
+
+
+def test_a_channel_runs_beside_a_line_of_strict_saddles():
+    """log-Rosenbrock, the line higher than the channel and critical all along it."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand((200, 2), generator=generator).double() * 4 - 2
+    y = torch.log(1 + (1 - X[:, 0]) ** 2 + 100 * (X[:, 1] - X[:, 0] ** 2) ** 2)
+    problem = sf.Problem(sf.MLP([2, 4, 1], "tanh"), X, y)
+    runs = sf.run_search(problem, starts=8, seed=0).runs
+    channels = [run for run in runs if run.status is sf.Status.CHANNEL]
+    assert channels
+    lines = [line for run in channels for line in sf.saddle_lines(run)]
+    assert lines
+    for line in lines:
+        assert line.narrow.net.widths == (2, 3, 1)
+        assert line.height > 0
+    critical = [line for line in lines if line.gradient_norm < 1e-12 and not line.narrow.net.gauge]
+    assert critical
+    for share in (0.5, -3.0, 40.0):
+        wide = critical[0].at(share)
+        assert wide.problem.net.widths == problem.net.widths
+        assert wide.loss == pytest.approx(critical[0].loss, rel=1e-12)
+        assert sf.judge(wide).kind is sf.Kind.STRICT_SADDLE
+    other = sf.CriticalPoint(
+        problem,
+        problem.net.random_params(0),
+        sf.run_search(problem, 1, max_iterations=1).runs[0].record,
+    )
+    with pytest.raises(sf.InputError, match="has no limit"):
+        sf.saddle_lines(other)
+
+
 def test_forms_that_make_no_sense_are_refused():
     net = sf.MLP([1, 2, 1])
     with pytest.raises(sf.InputError, match="one for each hidden unit"):

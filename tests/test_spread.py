@@ -1,16 +1,19 @@
 """Starts over processes: the same results, also when a process is lost on the way."""
 
-import os
-import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import semiflat as sf
-from semiflat.search.block import Settings
-from semiflat.search.spread import Block, spread
+from marked import Marked, marks
+from semiflat.search import gather
+from semiflat.search.block import Settings, run_block
+from semiflat.search.spread import TRIES, LostStarts, Machines, spread
+from semiflat.search.workers import Block
 
+SETTINGS = Settings(max_iterations=20)
 X = torch.linspace(-2, 2, 20, dtype=torch.float64)[:, None]
 
 
@@ -22,11 +25,24 @@ def test_one_process_and_two_give_the_same():
     one, two = (
         sf.run_search(problem(), starts=130, seed=3, max_iterations=60, processes=n) for n in (1, 2)
     )
-    assert [run.record.start for run in one.runs] == list(range(130))
+    same(one, two)
+
+
+def same(one: sf.SearchResult, two: sf.SearchResult) -> None:
+    """Run for run, to the last bit."""
+    assert [run.record.start for run in one.runs] == list(range(len(one.runs)))
+    assert one.counts == two.counts
     for first, second in zip(one.runs, two.runs, strict=True):
         assert first.status is second.status
+        assert first.record.start == second.record.start
+        assert first.record.iterations == second.record.iterations
         assert first.record.evidence == second.record.evidence
         assert all(torch.equal(first.params[key], second.params[key]) for key in first.params)
+        assert (first.record.limit is None) == (second.record.limit is None)
+        if first.record.limit is not None:
+            assert first.record.limit.forms == second.record.limit.forms
+            assert torch.equal(first.record.limit.vector, second.record.limit.vector)
+    assert [point.loss for point in one.points] == [point.loss for point in two.points]
 
 
 def test_several_problems_are_searched_at_once():
@@ -61,38 +77,133 @@ def test_problems_that_do_not_belong_together_are_refused():
         sf.run_search([problem(), problem()], start=problem().net.random_params(0, (3,)))
 
 
-class Deadly(sf.Problem):
-    """Kills the first process that works on it."""
+def blocks_of(problems, size=4) -> list[Block]:
+    """One block of starts for each problem."""
+    net = problems[0].net
+    starts = net.flatten(net.random_params(0, (size * len(problems),)))
+    return [
+        Block([one], range(size * k, size * (k + 1)), starts[size * k : size * (k + 1)])
+        for k, one in enumerate(problems)
+    ]
 
-    def rows(self, chosen):
-        mark = Path(self.mark)
-        if not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self
+
+def results(blocks, machines) -> dict:
+    got = {}
+    interrupted = spread(
+        blocks, SETTINGS, lambda block, ends: got.update({end.start: end for end in ends}), machines
+    )
+    assert not interrupted
+    return got
+
+
+def test_a_slow_block_does_not_hold_up_the_others(tmp_path: Path):
+    order = []
+    blocks = blocks_of([Slow(problem()), problem(), problem(), problem()])
+    spread(
+        blocks,
+        SETTINGS,
+        lambda block, ends: order.append(block.numbers[0]),
+        Machines(processes=2),
+    )
+    assert sorted(order) == [0, 4, 8, 12]
+    assert order[0] != 0
+
+
+class Slow(sf.Problem):
+    """Takes its time to be unpacked."""
+
+    def __init__(self, problem: sf.Problem) -> None:
+        self.__dict__.update(problem.__dict__)
+        self._problem = problem
+
+    def __reduce__(self):
+        return sleep_and_return, (self._problem,)
+
+
+def sleep_and_return(problem):
+    time.sleep(2)
+    return problem
 
 
 def test_a_lost_process_costs_no_start(tmp_path: Path):
-    harmless = problem()
-    deadly = object.__new__(Deadly)
-    deadly.__dict__ = {**harmless.__dict__, "mark": str(tmp_path / "dead")}
-    starts = harmless.net.flatten(harmless.net.random_params(0, (8,)))
-    settings = Settings(max_iterations=20)
-    expected, results = (
-        list(
-            spread(
-                [
-                    Block([one], [0, 1, 2, 3], starts[:4]),
-                    Block([harmless], [4, 5, 6, 7], starts[4:]),
-                ],
-                settings,
-                processes,
-            )
+    """And blocks that have a result are not run again."""
+    counted = {}
+    marked = blocks_of([Marked(problem(), tmp_path, f"b{k}", deaths=k == 4) for k in range(7)])
+    got = {}
+
+    def on_end(block, ends):
+        got.update({end.start: end for end in ends})
+        label = f"b{block.numbers[0] // 4}"
+        counted[label] = len(marks(tmp_path, label))
+
+    assert not spread(marked, SETTINGS, on_end, Machines(processes=2))
+    assert len(marks(tmp_path, "b4")) == 2
+    for label, times in counted.items():
+        assert len(marks(tmp_path, label)) == times
+    assert sum(counted.values()) <= 7 + 2  # two were being run when one killed its process
+    expected = results(blocks_of([problem()] * 7), Machines())
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[n].vector, expected[n].vector) for n in got)
+
+
+def test_a_block_that_always_kills_its_process_is_named_and_the_others_are_run(tmp_path: Path):
+    got = set()
+    marked = blocks_of([Marked(problem(), tmp_path, f"b{k}", 99 * (k == 1)) for k in range(4)])
+    with pytest.raises(LostStarts, match="starts 4 to 7 of seed 0 have no result") as error:
+        spread(
+            marked,
+            SETTINGS,
+            lambda block, ends: got.update(end.start for end in ends),
+            Machines(processes=2),
         )
-        for one, processes in ((harmless, 1), (deadly, 2))
+    assert error.value.numbers == [4, 5, 6, 7]
+    assert len(marks(tmp_path, "b1")) == TRIES
+    assert got == set(range(16)) - {4, 5, 6, 7}
+
+
+def test_what_was_run_is_in_the_error_and_in_the_folder(tmp_path: Path, monkeypatch):
+    """And the next search runs what is missing."""
+
+    def lose_the_last(blocks, settings, on_end, machines):
+        spread(blocks[:-1], settings, on_end, machines)
+        raise LostStarts(blocks[-1:], settings.seed, "it was told to")
+
+    monkeypatch.setattr(gather, "spread", lose_the_last)
+    how = {"starts": 70, "max_iterations": 5, "processes": 1, "out": tmp_path}
+    with pytest.raises(LostStarts, match="starts 64 to 69 of seed 0") as error:
+        sf.run_search(problem(), **how)
+    assert [run.record.start for run in error.value.result.runs] == list(range(64))
+    monkeypatch.undo()
+    assert sf.run_search(problem(), **how).stored == 64
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_returns_what_is_done(processes: int):
+    """Nothing is made up for the runs that were cut short."""
+
+    def stop(finished):
+        told.extend(finished)
+        if len(told) >= 64:
+            raise KeyboardInterrupt
+
+    told = []
+    result = sf.run_search(
+        problem(), starts=200, max_iterations=5, processes=processes, progress=stop
     )
-    assert (tmp_path / "dead").exists()
-    for (first, _), (second, _) in zip(expected, results, strict=True):
-        assert [end.start for end in first] == [end.start for end in second]
-        for end, twin in zip(first, second, strict=True):
-            assert torch.equal(end.vector, twin.vector)
+    assert result.interrupted
+    assert len(result.runs) == len(told) == 64
+    assert [run.record.start for run in result.runs] == sorted(end.start for end in told)
+
+
+def test_a_block_that_is_cut_short_gives_what_really_ended(monkeypatch):
+    def cut(problems, numbers, starts, settings, on_end, thread_count):
+        done, _ = run_block(problems, numbers[:3], starts[:3], settings, on_end, thread_count)
+        return done, True
+
+    monkeypatch.setattr("semiflat.search.spread.run_block", cut)
+    result = sf.run_search(problem(), starts=100, max_iterations=5, processes=1)
+    assert result.interrupted
+    assert [run.record.start for run in result.runs] == [0, 1, 2]
+    start = problem().net.random_params(0, (5,))
+    given = sf.run_search(problem(), start=start, max_iterations=5)
+    assert [run.record.start for run in given.runs] == [-1, -2, -3]

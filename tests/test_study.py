@@ -23,7 +23,12 @@ def study(diabetes, tmp_path_factory) -> tuple[dict, Path]:
     settings = Settings(hidden=(1,), starts=6, wider=2, points=2, escape_iterations=200)
     stages = []
     record = Study(diabetes, settings, out, lambda *stage: stages.append(stage)).run()
-    assert {stage for stage, _, _ in stages} == {"search", "embed and judge", "leave the saddles"}
+    assert {stage for stage, *_ in stages} == {"search", "embed and judge", "leave the saddles"}
+    counted = [
+        so_far for stage, done, total, so_far in stages if (stage, done) == ("search", total)
+    ]
+    counts = record["search"]["counts"].items()
+    assert counted[-1] == ", ".join(f"{count} {status}" for status, count in counts if count)
     return record, out
 
 

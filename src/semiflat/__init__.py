@@ -22,11 +22,15 @@ from semiflat.points import (
 from semiflat.curvature.operators import module_hessian_operator
 from semiflat.search import (
     CriticalPoint,
+    LostStarts,
+    SaddleLine,
     SearchResult,
     Status,
+    Unseen,
     find_critical_point,
     find_critical_points,
     run_search,
+    saddle_lines,
 )
 from semiflat.embeddings import (
     Compatible,
@@ -69,9 +73,13 @@ __all__ = [
     "find_critical_points",
     "find_critical_point",
     "run_search",
+    "saddle_lines",
     "CriticalPoint",
     "SearchResult",
     "Status",
+    "Unseen",
+    "SaddleLine",
+    "LostStarts",
     "Embedding",
     "Composition",
     "Condition",

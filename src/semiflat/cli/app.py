@@ -14,10 +14,12 @@ import typer
 
 from semiflat._version import __version__
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
+from semiflat.cli.points import save_points
 from semiflat.cli.progress import stages
 from semiflat.cli.steps import forms, parse_step
 from semiflat.embeddings import Composition, Embedding
 from semiflat.errors import InputError
+from semiflat.search import LostStarts
 from semiflat.threads import threads
 
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -148,61 +150,78 @@ def find(
     ] = "minimum",
     max_iterations: Annotated[
         int, typer.Option("--max-iterations", help="Steps of one run.")
-    ] = 1000,
+    ] = 2000,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Largest gradient entry of a critical point.")
+    ] = 1e-12,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", help="Over how many processes to spread; all cores by default."
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", help="Address of a Dask scheduler to use instead: tcp://host:8786."),
+    ] = None,
     seed: Seed = 0,
     weight_decay: WeightDecay = 0.0,
     as_json: Json = False,
 ) -> None:
     """Find critical points of a network on data and save them. Exit code 1: none was found.
 
+    Finished starts are kept in the folder; run again after a break, or with more --starts, it goes
+    on where it was.
+
     Example: semiflat find --data diabetes --hidden 3 --starts 16 --out points
     """
-    from semiflat.checkpoints import save_point
     from semiflat.networks import MLP
     from semiflat.problem import Problem
     from semiflat.search import run_search
+    from semiflat.search.gather import tally
+    from semiflat.search.record import count_line
 
     options = DataOptions(data, target, loss, not raw)
     dataset = options.load()
     net = MLP([dataset.X.shape[1], *parse_hidden(hidden), dataset.outputs], activation)
     problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=weight_decay)
-    with stages() as progress:
-        done = 0
-
-        def report(ended: int) -> None:
-            nonlocal done
-            done += ended
-            progress("search", done, starts)
-
-        result = run_search(
-            problem,
-            starts,
-            seed,
-            kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
-            max_iterations=max_iterations,
-            progress=report,
-        )
-    rows = []
-    for number, point in enumerate(result.points):
-        path = out / f"p{number}.safetensors"
-        save_point(point, path, options.to_json())
-        rows.append(
-            {
-                "file": str(path),
-                "loss": point.loss,
-                "gradient_norm": point.gradient_norm,
-                "status": str(point.status),
-                "iterations": point.record.iterations,
-            }
-        )
-    counts = {str(status): count for status, count in result.counts.items()}
-    ended = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    lines = [f"{len(rows)} distinct critical points from {starts} starts ({ended})"]
+    lost = None
+    with stages() as report:
+        try:
+            result = run_search(
+                problem,
+                starts,
+                seed,
+                kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
+                tolerance,
+                max_iterations,
+                progress=tally(lambda done, so_far: report("search", done, starts, so_far)),
+                processes=processes,
+                dask=dask,
+                out=out,
+            )
+        except LostStarts as error:
+            if error.result is None:
+                raise
+            lost, result = error, error.result
+    rows = save_points(result, out, options.to_json())
+    ended = sum(result.counts.values())
+    kept = f", {result.stored} of them from {out} as they were" if result.stored else ""
+    lines = [
+        f"{len(rows)} distinct critical points from {ended} starts ({count_line(result.counts)}){kept}"
+    ]
     lines += [
         f"{r['file']}  loss {r['loss']:.10g}  gradient {r['gradient_norm']:.1e}" for r in rows
     ]
-    _say(as_json, {"points": rows, "counts": counts}, lines)
+    counts = {str(status): count for status, count in result.counts.items()}
+    _say(as_json, {"points": rows, "counts": counts, "stored": result.stored}, lines)
+    if lost is not None:
+        raise lost
     if result.interrupted:
+        print(
+            f"{ended} of {starts} starts are kept in {out}; the same command goes on from there",
+            file=sys.stderr,
+        )
         raise KeyboardInterrupt
     if not rows:
         raise typer.Exit(NO)
@@ -365,7 +384,7 @@ def _run(arguments: list[str]) -> int:
     try:
         with threads(1):
             code = app(arguments, prog_name="semiflat", standalone_mode=False)
-    except InputError as error:
+    except (InputError, LostStarts) as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

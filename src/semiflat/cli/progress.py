@@ -17,21 +17,22 @@ from rich.progress import (
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields ``report(stage, done, total)``, shown on standard error if that is a terminal."""
+def stages() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Yields ``report(stage, done, total, so_far)``, shown on standard error if that is a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:20}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[so_far]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int, so_far: str) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bar.add_task(stage, total=total, so_far="")
+            bar.update(tasks[stage], completed=done, total=total, so_far=so_far)
 
         yield report

@@ -34,11 +34,13 @@ class Evidence:
 
     def __post_init__(self) -> None:
         self.vector = self.point.problem.net.flatten(self.point.params)
-        self.risk, self.gradient, self.hessian = self._derivatives(self.vector)
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(0, 2, self.vector.shape, generator=generator).double() * 2 - 1
         self.rounded = self.vector * (1 + 2 * EPS * signs)
-        _, self._rounded_gradient, self._rounded_hessian = self._derivatives(self.rounded)
+        risk, gradient, hessian = self._derivatives(torch.stack([self.vector, self.rounded]))
+        self.risk = risk[0]
+        self.gradient, self._rounded_gradient = gradient
+        self.hessian, self._rounded_hessian = hessian
 
     def _derivatives(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         problem = self.point.problem

@@ -28,10 +28,10 @@ def approach(
 
     Args:
         far: shaped as the parameters, the directions of the steps' incoming weights.
+        scale: its sign only matters to linear units.
         only: the (layer, unit) of the one limit to make finite; all by default.
-
         lean: the pre-activation around which a linear unit is linear. The limit does not depend on
-            it, nor on the sign of ``scale`` for a linear unit; how it is approached does.
+            it, nor on the sign of ``scale``; how it is approached does.
 
     Returns:
         The architecture with what is left of limits, and the parameters.
@@ -50,7 +50,7 @@ def approach(
             if form is Form.STEP:
                 for key in (weight_key(layer), bias_key(layer)):
                     if key in out:
-                        out[key][unit] += scale * far[key][unit]
+                        out[key][unit] += abs(scale) * far[key][unit]
             elif form is Form.GATE:
                 base = net.base(layer, unit)
                 c, a = V[:, base].clone(), V[:, unit] * scale
@@ -65,8 +65,8 @@ def approach(
                     V[:, base], V[:, unit] = c - a, a
             elif form is Form.TAIL:
                 assert b is not None
-                V[:, unit] *= scale
-                b[unit] -= math.log(scale)
+                V[:, unit] *= abs(scale)
+                b[unit] -= math.log(abs(scale))
                 if activation.name == "tanh":  # 1 + tanh y ~ 2 e^{2y}
                     assert upper is not None
                     V[:, unit] /= 2

@@ -22,6 +22,8 @@ EDGE = 1e-9
 """Part of a step's largest pre-activation below which a sample is on its edge."""
 SCALES = (1e2, 1e3)
 """Where the rate of approach is measured."""
+BACK = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""Where a finite network with a smaller loss is looked for."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,10 @@ class Limit:
             for unit, form in enumerate(row):
                 if form in (Form.UNIT, Form.STEP):
                     continue
-                ways = [(1, 0.0)]
-                if form is Form.LINEAR:  # the limit is the same whichever way; the way there is not
-                    ways = [(sign, lean) for sign in (1, -1) for lean in (0.0, 0.5, -0.5)]
                 gaps = min(
                     (
                         [self._gap(sign * s, (layer, unit), lean) for s in SCALES]
-                        for sign, lean in ways
+                        for sign, lean in _ways(form is Form.LINEAR)
                     ),
                     key=lambda both: both[-1],
                 )
@@ -174,6 +173,23 @@ class Limit:
         """
         params = approach(self.net, self.params, self.far, scale)[1]
         return Point(self.problem, params)
+
+    def way_down(self) -> Params | None:
+        """Parameters of a finite network near by with a smaller loss, None if none was met.
+
+        The lowest of those that make finite again the limits which :attr:`rates` say should be.
+        """
+        if not any(rate.gap < -self.noise for rate in self.rates):
+            return None
+        best, lowest = None, self.loss - self.noise
+        linear = any(form is Form.LINEAR for row in self.net.forms for form in row)
+        for scale in BACK:
+            for sign, lean in _ways(linear):
+                params = approach(self.net, self.params, self.far, sign * scale, None, lean)[1]
+                loss = float(self.problem.risk(params))
+                if loss < lowest:
+                    best, lowest = params, loss
+        return best
 
     def __repr__(self) -> str:
         forms = [[str(form) for form in row] for row in self.net.forms]
@@ -234,3 +250,10 @@ def _steps_on(
 def _through(net: LimitMLP, params: Params, layer: int, h: Tensor) -> tuple[Tensor, Tensor]:
     fed = torch.cat([h, torch.ones_like(h[:1])]) if net.biases[layer] else h
     return fed, net.layer(params, layer) @ fed
+
+
+def _ways(linear: bool) -> list[tuple[int, float]]:
+    """(sign, lean) of the ways to a limit: a linear unit is the same whichever it is, the way is not."""
+    if not linear:
+        return [(1, 0.0)]
+    return [(sign, lean) for sign in (1, -1) for lean in (0.0, 0.5, -0.5)]

@@ -19,6 +19,8 @@ NEAR = 0.35
 """Two units merge if their pre-activations differ by this part of their spread at most, ..."""
 CANCEL = 0.25
 """... and their outgoing weights add up to this part of their lengths at most."""
+CLEARLY = 0.3
+"""Three units cancel together, and not two of them, if they do so this much better."""
 LOUD = 10.0
 """Length of the outgoing weights from which a unit with a narrow range counts as running off."""
 NARROW = 0.35
@@ -82,7 +84,7 @@ class _Work:
         }
         self.found: list[str] = []
         self._bases = {
-            (layer, unit): unit - 1
+            (layer, unit): LimitMLP(self.net, self.forms).base(layer, unit)
             for layer, row in enumerate(self.forms)
             for unit, form in enumerate(row)
             if form is Form.GATE
@@ -110,6 +112,7 @@ class _Work:
                 self._step(layer, unit, z[unit], fed.mT)
             free = [unit for unit in free if self.forms[layer][unit] is Form.UNIT]
         pairs = sorted(self._pairs(layer, free, z))
+        self._clusters(layer, free, z, pairs)
         for distance, cancelled, one, other, sign in pairs:
             if one in free and other in free:
                 if sign < 0:
@@ -191,6 +194,70 @@ class _Work:
                     if distance < NEAR and left < CANCEL:
                         found.append((distance, left, one, other, sign))
         return found
+
+    def _clusters(
+        self,
+        layer: int,
+        free: list[int],
+        z: Tensor,
+        pairs: list[tuple[float, float, int, int, int]],
+    ) -> None:
+        """Three units and more that cancel far better than any two; m units make m − 1 gates.
+
+        Γ has no more than as many independent rows as there are units above, so with one there is
+        nothing that a pair does not do.
+        """
+        most = min(self.net.widths[layer + 2], self.net.fan_in(layer)) + 1
+        V = self.params[weight_key(layer + 1)]
+        for base in list(free):
+            if base not in free or most < 3:
+                continue
+            near = []
+            for other in free:
+                for sign in (1, -1) if self._may_reflect(layer) else (1,):
+                    both = max(float(z[each].std(correction=0)) for each in (base, other))
+                    distance = float((z[base] - sign * z[other]).square().mean().sqrt())
+                    if other != base and distance < NEAR * both:
+                        near.append((distance / both, other, sign))
+            members = sorted(near)[: most - 1]
+            lengths = float(V[:, base].norm()) + sum(float(V[:, k].norm()) for _, k, _ in members)
+            left = V[:, base] + sum((sign * V[:, k] for _, k, sign in members), torch.zeros(()))
+            units = {base, *(k for _, k, _ in members)}
+            best = min((p[1] for p in pairs if {p[2], p[3]} <= units), default=1.0)
+            limit = min(CANCEL, CLEARLY * best) * lengths
+            if len(members) < 2 or float(left.norm()) > limit:
+                continue
+            self._gates(layer, base, members, z, float(left.norm()) / lengths)
+            for unit in units:
+                free.remove(unit)
+
+    def _gates(
+        self,
+        layer: int,
+        base: int,
+        members: list[tuple[float, int, int]],
+        z: Tensor,
+        cancelled: float,
+    ) -> None:
+        V, incoming = self.params[weight_key(layer + 1)], self._incoming(layer)
+        for _, unit, sign in members:
+            if sign < 0:
+                self._reflect(layer, unit)
+                z[unit] = -z[unit]
+            size = float((z[unit] - z[base]).square().mean().sqrt()) or 1.0
+            for tensor in incoming:
+                if tensor is not None:
+                    tensor[unit] = (tensor[unit] - tensor[base]) / size
+            V[:, base] = V[:, base] + V[:, unit]
+            V[:, unit] *= size
+            self.forms[layer][unit] = Form.GATE
+            self._bases[layer, unit] = base
+        units = sorted([base, *(unit for _, unit, _ in members)])
+        self.found.append(
+            f"units {units} of hidden layer {layer} merge: pre-activations apart by "
+            f"{members[-1][0]:.2g} of their spread, outgoing weights that cancel together but for "
+            f"{cancelled:.2g}"
+        )
 
     def _gate(
         self, layer: int, one: int, other: int, z: Tensor, distance: float, cancelled: float

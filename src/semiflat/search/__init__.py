@@ -2,13 +2,20 @@
 
 from semiflat.search.find import find_critical_point, find_critical_points, run_search
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
+from semiflat.search.saddle_line import SaddleLine, saddle_lines
+from semiflat.search.spread import LostStarts
+from semiflat.search.unseen import Unseen
 
 __all__ = [
     "CriticalPoint",
+    "LostStarts",
+    "SaddleLine",
     "SearchRecord",
     "SearchResult",
     "Status",
+    "Unseen",
     "find_critical_point",
     "find_critical_points",
     "run_search",
+    "saddle_lines",
 ]

@@ -13,9 +13,13 @@ from semiflat.problem import Problem
 from semiflat.search.driver import Options, Phase, drive
 from semiflat.search.methods import LevenbergMarquardt, TrustRegion
 
-ROUNDS = 3
+ROUNDS = 2
 """How often more units may turn out to run off once others have been taken to their limits."""
-PHASES = [Phase(LevenbergMarquardt(), 250), Phase(TrustRegion(), 120)]
+PHASES = [
+    Phase(TrustRegion(), 20),
+    Phase(LevenbergMarquardt(), 250, until=1e-7),
+    Phase(TrustRegion(), 40),
+]
 
 
 @dataclass
@@ -26,44 +30,57 @@ class Reached:
         guess: the limiting network, with the parameters reached.
         loss, gradient_norm: there.
         found: what was recognised, line by line.
+        iterations: steps tried there.
     """
 
     guess: Guess
     loss: float
     gradient_norm: float
     found: list[str]
+    iterations: int
+
+    def converged(self, options: Options) -> bool:
+        """Whether it is a critical point of the limiting network."""
+        return self.gradient_norm <= options.allowed(self.loss)
 
 
 def go_beyond(
-    problems: Sequence[Problem], vectors: Sequence[Tensor], options: Options
+    problems: Sequence[Problem],
+    vectors: Sequence[Tensor],
+    before: Sequence[Reached | None],
+    options: Options,
 ) -> list[Reached | None]:
-    """For runs that ended without a finite critical point, the critical point at infinity.
+    """For runs without a finite critical point so far, where the search in a limiting network leads.
 
     Args:
         problems: one for each run.
-        vectors: where the runs ended, (P,) each.
+        vectors: where the runs are, (P,) each.
+        before: where in a limiting network they were left last, None if in none.
 
     Returns:
         For each run what was reached, None where no unit is seen to run off.
     """
-    reached: list[Reached | None] = [None] * len(problems)
+    reached = list(before)
     open_runs = list(range(len(problems)))
-    for _ in range(ROUNDS):
+    for attempt in range(ROUNDS):
         members: list[tuple[int, Guess]] = []
         for k in open_runs:
-            before = reached[k]
-            known = None if before is None else before.guess
+            last = reached[k]
+            known = None if last is None else last.guess
             params = problems[k].net.unflatten(vectors[k]) if known is None else known.params
             guess = recognise(problems[k], params, known)
+            if guess is None and known is not None and attempt == 0:
+                guess = replace(known, found=[])  # nothing new, but not at its end yet
             if guess is not None:
                 members.append((k, guess))
         open_runs = []
         for k, now in _search(problems, members, options):
-            before = reached[k]
-            if before is not None:
-                now.found[:0] = before.found
+            last = reached[k]
+            if last is not None:
+                now.iterations += last.iterations
+                now.found[:0] = last.found
             reached[k] = now
-            if not now.gradient_norm <= options.allowed(now.loss):
+            if not now.converged(options):
                 open_runs.append(k)
     return reached
 
@@ -91,6 +108,7 @@ def _search(
                 float(runs.risk[row]),
                 float(runs.gradient[row].abs().max()),
                 list(guess.found),
+                int(runs.iterations[row]),
             ),
         )
         for row, (k, guess) in enumerate(members)

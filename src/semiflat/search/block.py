@@ -6,30 +6,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from semiflat.problem import Problem, ProblemBatch
-from semiflat.search.beyond import go_beyond
-from semiflat.search.driver import Options, Phase, Runs, drive
-from semiflat.search.methods import GradientSystem, LevenbergMarquardt, TrustRegion
-from semiflat.search.outcome import beyond_outcome, outcome
-from semiflat.search.record import CriticalPoint, Finished, SearchRecord, Status
+from semiflat.search.beyond import Reached, go_beyond
+from semiflat.search.driver import Driver, Options, Phase
+from semiflat.search.methods import GradientSystem, LevenbergMarquardt, SignedNewton, TrustRegion
+from semiflat.search.outcome import Stop, beyond_outcome, outcome
+from semiflat.search.record import Finished, Status
 from semiflat.threads import threads
 
-PHASES: dict[str, list[Phase]] = {
-    # Gauss–Newton walks, the exact Hessian leaves saddles and goes down to rounding. Where neither
-    # gets there at the first go, both get a second.
+STAGES: dict[str, list[list[Phase]]] = {
+    # The exact Hessian is enough for problems that are not badly conditioned. Where it does not get
+    # there in few steps, bending Gauss–Newton paths walk down the valleys and it comes back near
+    # their ends. After each stage, who runs to infinity is looked for there.
     "minimum": [
-        Phase(LevenbergMarquardt(), 500, until=1e-5),
-        Phase(TrustRegion(), 50),
-        Phase(LevenbergMarquardt(), 400, until=1e-7),
-        Phase(TrustRegion(), 10**9),
+        [
+            Phase(TrustRegion(), 40),
+            Phase(LevenbergMarquardt(), 300, until=1e-5),
+            Phase(TrustRegion(), 30),
+        ],
+        [Phase(LevenbergMarquardt(), 300, until=1e-6), Phase(TrustRegion(), 30)],
+        [Phase(LevenbergMarquardt(), 400, until=1e-7), Phase(TrustRegion(), 30)],
+        [Phase(LevenbergMarquardt(), 800, until=1e-8), Phase(TrustRegion(), 10**9)],
     ],
-    "any": [Phase(GradientSystem(), 10**9)],
+    # Newton's steps with the signs kept; where they get nowhere, down the gradient's norm.
+    "any": [[Phase(SignedNewton(), 200), Phase(GradientSystem(), 10**9)]],
 }
+DESCENTS = (0, 4, 8, 16)
+"""For critical points of any index, how far down the starts go first, in turn: from random parameters
+themselves, Newton's steps mostly lead to the constant predictor."""
 BLOCK = 64
 """Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
 by many. It does not depend on the machine, so that the same starts are always run together."""
+
+_FINAL = (Status.CONVERGED, Status.NON_FINITE)
 
 OnEnd = Callable[[Finished], None]
 
@@ -61,64 +73,107 @@ def run_block(
         on_end: called with each result as soon as there is one.
 
     Returns:
-        The results in the order of ``numbers``, and whether Ctrl-C stopped them early.
+        The results of the starts that have ended, in the order of ``numbers``, and whether Ctrl-C
+        stopped the others.
     """
-    shared = problems[0] if len(problems) == 1 else ProblemBatch(problems)
-    options = Options(settings.tolerance, settings.max_iterations)
-    each = problems if len(problems) > 1 else list(problems) * len(numbers)
     with threads(thread_count):
-        runs, interrupted = drive(shared, starts, options, PHASES[settings.kind])
-        results = [
-            _finished(each[row], runs, row, number, settings, options)
-            for row, number in enumerate(numbers)
+        block = _Block(problems, numbers, starts, settings, on_end)
+        try:
+            block.run(STAGES[settings.kind])
+        except KeyboardInterrupt:
+            return block.results, True
+    return block.results, False
+
+
+class _Block:
+    """Starts on their way, by row.
+
+    Attributes:
+        ended: the results there are.
+        there: who is in a limiting network now, and where.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        numbers: Sequence[int],
+        starts: Tensor,
+        settings: Settings,
+        on_end: OnEnd,
+    ) -> None:
+        self.numbers, self.on_end = numbers, on_end
+        self.problems = list(problems) if len(problems) > 1 else list(problems) * len(numbers)
+        self.options = Options(settings.tolerance, settings.max_iterations)
+        shared = problems[0] if len(problems) == 1 else ProblemBatch(problems)
+        self.driver = Driver(shared, starts, self.options)
+        self.ended: dict[int, Finished] = {}
+        self.there: dict[int, Reached] = {}
+        # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
+        self.any_index = settings.kind == "any"
+        self.beyond = not self.any_index and not shared.weight_decay
+
+    @property
+    def results(self) -> list[Finished]:
+        """Of the starts that have ended, in their order."""
+        return [self.ended[row] for row in sorted(self.ended)]
+
+    def run(self, stages: Sequence[Sequence[Phase]]) -> None:
+        """Take all starts to their ends."""
+        if self.any_index:
+            for turn, steps in enumerate(DESCENTS):
+                rows = [row for row, k in enumerate(self.numbers) if k % len(DESCENTS) == turn]
+                self.driver.go(
+                    [Phase(TrustRegion(), steps)] if steps else [],
+                    torch.tensor(rows, dtype=torch.int64),
+                )
+        for stage in stages:
+            last = stage is stages[-1]
+            going = [row for row in range(len(self.numbers)) if row not in self.ended]
+            finite = [row for row in going if row not in self.there]
+            self.driver.go(stage, torch.tensor(finite, dtype=torch.int64))
+            stopped = {row: self._stopped(row) for row in going}
+            for row in finite:
+                if stopped[row].status in _FINAL:
+                    self._end(row, stopped.pop(row))
+            if self.beyond:
+                self._go_beyond(stopped, last)
+            if last:
+                for row in stopped.keys() - self.ended.keys():
+                    self._end(row, stopped[row])
+
+    def _go_beyond(self, stopped: dict[int, Finished], last: bool) -> None:
+        """On to critical points at infinity, and back from those that a finite network improves on."""
+        rows = [
+            row
+            for row, end in stopped.items()
+            if end.loss >= self.problems[row].no_critical_point_below
         ]
-        if settings.kind == "minimum" and not interrupted:
-            results = _with_limits(each, results, options)
-    for result in results:
-        on_end(result)
-    return results, interrupted
-
-
-def _with_limits(
-    problems: Sequence[Problem], results: list[Finished], options: Options
-) -> list[Finished]:
-    """The same results, those that run to infinity with the critical point there."""
-    rows = [
-        row
-        for row, result in enumerate(results)
-        if result.status not in (Status.CONVERGED, Status.NON_FINITE)
-        and result.loss >= problems[row].no_critical_point_below
-        and not problems[row].weight_decay  # with it the risk has no limits at infinity
-    ]
-    out = list(results)
-    reached = go_beyond(
-        [problems[row] for row in rows], [results[row].vector for row in rows], options
-    )
-    for row, end in zip(rows, reached, strict=True):
-        if end is not None:
-            out[row] = beyond_outcome(problems[row], results[row], end, options)
-    return out
-
-
-def _finished(
-    problem: Problem, runs: Runs, row: int, number: int, settings: Settings, options: Options
-) -> Finished:
-    iterations, vector = int(runs.iterations[row]), runs.theta[row]
-    loss, gradient_norm = float(runs.risk[row]), float(runs.gradient[row].abs().max())
-    if not bool(runs.risk[row].isfinite()):
-        return Finished(
-            number,
-            Status.NON_FINITE,
-            "the loss is not finite at the start",
-            iterations,
-            vector,
-            loss,
-            gradient_norm,
+        reached = go_beyond(
+            [self.problems[row] for row in rows],
+            [stopped[row].vector for row in rows],
+            [self.there.get(row) for row in rows],
+            self.options,
         )
-    bare = SearchRecord(number, settings.seed, iterations, Status.STALLED, "")
-    point = CriticalPoint(problem, problem.net.unflatten(vector), bare)
-    size, risk = runs.last[row].tolist()
-    creeping = (size, risk) if bool(runs.creeping[row]) else None
-    stuck = bool(runs.stuck[row])
-    status, evidence = outcome(point, iterations, creeping, stuck, options)
-    return Finished(number, status, evidence, iterations, vector, loss, gradient_norm)
+        for row, there in zip(rows, reached, strict=True):
+            if there is None:
+                continue
+            problem, end = self.problems[row], stopped[row]
+            result = beyond_outcome(problem, end, there, self.options)
+            self.there.pop(row, None)
+            back = None
+            if result.limit is not None and not last:
+                back = result.limit.at(problem).way_down()
+            if back is not None:
+                self.driver.move(row, problem.net.flatten(back))
+            elif result.limit is not None or last:
+                self._end(row, result)
+            elif there.loss <= end.loss and not there.converged(self.options):
+                self.there[row] = there  # it is lower there: go on there
+
+    def _stopped(self, row: int) -> Finished:
+        stop = Stop.of(self.driver.runs, row)
+        return outcome(self.problems[row], self.numbers[row], stop, self.options)
+
+    def _end(self, row: int, end: Finished) -> None:
+        self.ended[row] = end
+        self.on_end(end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.problem import Problem
-from semiflat.search.methods import LEAST, Local, Method
+from semiflat.search.methods import LEAST, Local, Method, Step
 
 EPS = torch.finfo(torch.float64).eps
 CHECK = 100
@@ -46,8 +46,10 @@ class Options:
 class Runs:
     """A batch of runs: where they are and how they got there. All tensors have the runs first.
 
-    ``below`` counts steps taken below the tolerance; ``looked`` is the largest parameter and the risk
-    at the last look, ``last`` those at the look before, and ``creeping`` what the two tell.
+    ``below`` counts steps taken below the tolerance; ``stuck`` says that no step of more than rounding
+    size lowered the merit, and ``promised`` by how much the last step tried was to lower it;
+    ``looked`` is the largest parameter and the risk at the last look, ``last`` those at the look
+    before, and ``creeping`` what the two tell.
     """
 
     theta: Tensor
@@ -56,6 +58,7 @@ class Runs:
     iterations: Tensor
     below: Tensor
     stuck: Tensor
+    promised: Tensor
     creeping: Tensor
     looked: Tensor
     last: Tensor
@@ -77,36 +80,33 @@ class Phase:
 
 
 def drive(
-    problem: Problem,
-    starts: Tensor,
-    options: Options,
-    phases: Sequence[Phase],
-    progress: Callable[[int], None] = lambda ended: None,
+    problem: Problem, starts: Tensor, options: Options, phases: Sequence[Phase]
 ) -> tuple[Runs, bool]:
     """Run every start (B, P) until it has converged, cannot move, or has used up its iterations.
-
-    A run that ends in one phase starts the next one where it is; the last phase's word counts.
-
-    Args:
-        progress: called with the number of runs that ended in the last phase since the last call.
 
     Returns:
         The runs, and whether Ctrl-C stopped them early.
     """
-    loop = _Loop(problem, starts, options)
+    driver = Driver(problem, starts, options)
     try:
-        for phase in phases:
-            loop.enter(phase)
-            while len(loop.active):
-                ended = loop.advance()
-                if phase is phases[-1]:
-                    progress(ended)
+        driver.go(phases, torch.arange(len(starts)))
     except KeyboardInterrupt:
-        return loop.runs, True
-    return loop.runs, False
+        return driver.runs, True
+    return driver.runs, False
 
 
-class _Loop:
+class Driver:
+    """Takes a batch of runs onwards, by one phase after the other.
+
+    Args:
+        problem: for each of the starts, or for all.
+        starts: parameters, (B, P).
+        options: when to stop.
+
+    Attributes:
+        runs: where they are, at any time.
+    """
+
     def __init__(self, problem: Problem, starts: Tensor, options: Options) -> None:
         self.problem, self.options = problem, options
         self.hopeless = problem.no_critical_point_below
@@ -121,6 +121,7 @@ class _Loop:
             zeros.clone(),
             zeros.clone(),
             no.clone(),
+            torch.full((count,), torch.nan, dtype=torch.float64),
             no.clone(),
             torch.stack([starts.abs().amax(-1), risk], -1),
             torch.stack([starts.abs().amax(-1), risk], -1),
@@ -128,14 +129,34 @@ class _Loop:
         self.lengths = torch.ones(count, dtype=torch.float64)  # of the last step taken
         self.limit = zeros
 
-    def enter(self, phase: Phase) -> None:
+    def go(self, phases: Sequence[Phase], among: Tensor) -> None:
+        """Take the runs numbered ``among`` through the phases.
+
+        A run that ends in one phase starts the next one where it is; the last phase's word counts.
+        """
+        for phase in phases:
+            self._enter(phase, among)
+            while len(self.active):
+                self._advance()
+
+    def move(self, run: int, theta: Tensor) -> None:
+        """Go on with a run at other parameters, (P,)."""
+        problem = self.problem.rows(torch.tensor([run]))
+        risk, gradient = risk_gradient(problem, problem.net.unflatten(theta[None]))
+        self.runs.theta[run], self.runs.risk[run] = theta, risk[0]
+        self.runs.gradient[run], self.lengths[run] = gradient[0], 1.0
+
+    def _enter(self, phase: Phase, among: Tensor) -> None:
         """Let a phase's method take over every run that is worth it."""
         runs, self.method, self.until = self.runs, phase.method, phase.until
         self.limit = (runs.iterations + phase.steps).clamp(max=self.options.max_iterations)
-        runs.below.zero_()
-        runs.stuck[:] = runs.creeping[:] = False
+        runs.below[among] = 0
+        runs.stuck[among] = runs.creeping[among] = False
         going = torch.isfinite(runs.risk) & torch.isfinite(runs.gradient).all(-1) & ~self._beyond()
-        self.active = going.nonzero().flatten()
+        going &= runs.iterations < self.limit
+        self.active = among[going[among]]
+        if not len(self.active):
+            return
         self.local = self._model(self.active)
         self.scale = self.method.scale(
             self.local, runs.gradient[self.active], self.lengths[self.active]
@@ -149,47 +170,56 @@ class _Loop:
     def _model(self, index: Tensor) -> Local:
         return self.method.local(self.problem.rows(index), self.runs.theta[index])
 
-    def advance(self) -> int:
-        """One step of every active run; returns how many ended."""
+    def _advance(self) -> None:
+        """One step of every active run."""
         runs, index = self.runs, self.active
         theta, risk, gradient = runs.theta[index], runs.risk[index], runs.gradient[index]
         problem = self.problem.rows(index)
-        step, promised = self.method.step(problem, theta, gradient, self.local, self.scale)
-        trial = theta + step
+        step = self.method.step(problem, theta, gradient, self.local, self.scale)
+        trial = theta + step.move
         new_risk, new_gradient = risk_gradient(problem, problem.net.unflatten(trial))
-        ratio, accepted = self._compare(risk, gradient, promised, new_risk, new_gradient, index)
-        length = torch.linalg.vector_norm(step, dim=-1)
-        self.scale = self.method.adapt(self.scale, ratio, length)
+        ratio, accepted = self._compare(risk, gradient, step, new_risk, new_gradient, index)
+        self.scale = self.method.adapt(self.scale, ratio, step.length)
         runs.iterations[index] += 1
-        self._accept(accepted, trial, new_risk, new_gradient, length)
+        self._accept(accepted, trial, new_risk, new_gradient, step.length)
         allowed = self.options.tolerance * runs.risk[index].abs().clamp(min=1.0).sqrt()
         small = runs.gradient[index].abs().amax(-1) <= allowed
         runs.below[index] += small
         self._look(index)
-        still = length <= 4 * EPS * torch.linalg.vector_norm(trial, dim=-1)
+        size, moved = (torch.linalg.vector_norm(each, dim=-1) for each in (trial, step.move))
+        still = moved <= 4 * EPS * size
         runs.stuck[index] = still & ~accepted
-        return self._retire(small & ~accepted)
+        runs.promised[index] = step.promised
+        self._retire(small & ~accepted)
 
     def _compare(
         self,
         risk: Tensor,
         gradient: Tensor,
-        promised: Tensor,
+        step: Step,
         new_risk: Tensor,
         new_gradient: Tensor,
         index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        merit = self.method.merit(risk, gradient)
-        new_merit = self.method.merit(new_risk, new_gradient)
-        ratio = (merit - new_merit) / promised.clamp(min=1e-300)
+        """How much of its promise each step kept, and whether it is taken."""
         finite = torch.isfinite(new_risk) & torch.isfinite(new_gradient).all(-1)
-        # Below the rounding of the merit its decrease says nothing; the gradient still does.
-        blind = promised <= 64 * EPS * merit.abs()
         size, new_size = (torch.linalg.vector_norm(g, dim=-1) for g in (gradient, new_gradient))
+        merit = self.method.merit(risk, gradient)
+        if step.gradient is None:
+            new_merit = self.method.merit(new_risk, new_gradient)
+            ratio = (merit - new_merit) / step.promised.clamp(min=1e-300)
+        else:  # the model is held to its gradient, not to a merit
+            off = torch.linalg.vector_norm(new_gradient - step.gradient, dim=-1)
+            change = torch.linalg.vector_norm(gradient - step.gradient, dim=-1)
+            ratio = 1 - off / change.clamp(min=1e-300)
+        # Below the rounding of the merit its decrease says nothing; the gradient still does.
+        blind = step.promised <= 64 * EPS * merit.abs()
         ratio = torch.where(blind, torch.where(new_size < size, 0.5, 0.0).to(ratio.dtype), ratio)
         # Once below the tolerance, only a clear gain is worth another step.
         polishing = self.runs.below[index] > 0
-        gains = ~polishing | (new_size < 0.7 * size) | (promised > 1e-6 * merit.abs())
+        gains = ~polishing | (new_size < 0.7 * size)
+        if step.gradient is None:
+            gains |= step.promised > 1e-6 * merit.abs()
         ratio = torch.where(finite, ratio, torch.zeros_like(ratio))
         return ratio, finite & (ratio > LEAST) & gains
 
@@ -218,7 +248,7 @@ class _Loop:
             self.runs.last[now] = before
             self.runs.looked[now] = torch.stack([sizes, risk], -1)
 
-    def _retire(self, settled: Tensor) -> int:
+    def _retire(self, settled: Tensor) -> None:
         runs, index = self.runs, self.active
         # A saddle is no place to stop for who looks for a minimum.
         downhill = self.method.follows_loss & self.method.downhill(self.local)
@@ -235,4 +265,3 @@ class _Loop:
             keep = ~ended
             self.active, self.scale = index[keep], self.scale[keep]
             self.local = tuple(part[keep] for part in self.local)
-        return int(ended.sum())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -10,13 +14,12 @@ import torch
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
-from semiflat.search.block import BLOCK, PHASES, Settings
+from semiflat.search.block import STAGES, Settings
+from semiflat.search.distinct import classes
+from semiflat.search.gather import Gathered, Progress, gather
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
-from semiflat.search.spread import Block, process_count, spread
-from semiflat.symmetries.canonical import same_network
-
-Progress = Callable[[int], None]
-"""Called now and then with the number of runs that ended since the last call."""
+from semiflat.search.spread import Machines, process_count
+from semiflat.search.store import Store
 
 
 def run_search(
@@ -25,12 +28,14 @@ def run_search(
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
-    max_iterations: int = 1000,
+    max_iterations: int = 2000,
     start_scale: float = 1.0,
     start: Params | None = None,
-    progress: Progress = lambda ended: None,
+    progress: Progress = lambda finished: None,
     thread_count: int = 1,
     processes: int | None = None,
+    dask: str | None = None,
+    out: str | Path | None = None,
 ) -> SearchResult:
     """Second-order search from many random starts at once; every run is accounted for.
 
@@ -55,57 +60,65 @@ def run_search(
         processes: over how many processes to spread the starts; all cores by default. Starts are
             run in blocks of 64 whatever this is, so that it does not change what is found; up to 64
             starts are run in this process.
+        dask: address of a Dask scheduler (``"tcp://host:8786"``), to spread them over its workers
+            instead.
+        out: folder to keep finished starts in; those that are there already are not run again. The
+            result is that of a search never interrupted.
 
     Returns:
         A :class:`SearchResult`; after Ctrl-C, of what is done.
 
     Raises:
-        InputError: for an unknown kind, or numbers that make no sense.
+        InputError: for an unknown kind, numbers that make no sense, a folder that cannot be written
+            or holds another search, and a cluster that cannot be used.
+        LostStarts: if the processes of some starts were lost each time they were run. All others
+            were run: the error's ``result`` has them, and so has ``out``.
     """
-    if kind not in PHASES:
-        raise unknown_name("kind", kind, PHASES)
+    if kind not in STAGES:
+        raise unknown_name("kind", kind, STAGES)
     for name, value in {"starts": starts, "max_iterations": max_iterations}.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise InputError(f"seed must be a whole number of at least 0, or None, not {seed!r}")
     for name, number in {"tolerance": tolerance, "start_scale": start_scale}.items():
-        if not number > 0:
-            raise InputError(f"{name} must be positive, not {number!r}")
+        if not 0 < number < math.inf:
+            raise InputError(f"{name} must be positive and finite, not {number!r}")
+    if out is not None and (seed is None or start is not None):
+        raise InputError(
+            "out keeps random starts, which their seed and number tell: give a seed and no start, "
+            "or leave out away"
+        )
+    if dask is not None and processes is not None:
+        raise InputError(
+            f"processes={processes!r} is for this machine alone, dask={dask!r} for a cluster; give one"
+        )
     problems = _problems(problem)
     net = problems[0].net
     if start is None:
         theta = net.flatten(net.random_params(seed, (starts * len(problems),), start_scale))
-        numbers = list(range(len(theta)))
     else:
         theta = net.flatten(start).to(torch.float64)
         theta = theta.reshape(-1, theta.shape[-1])
-        numbers = [-1] * len(theta)
         if len(theta) % len(problems):
             raise InputError(
                 f"start holds {len(theta)} sets of parameters for {len(problems)} problems; give as "
                 "many for each"
             )
-    each = len(theta) // len(problems)
     settings = Settings(kind, seed, tolerance, max_iterations)
-    blocks = []
-    for first in range(0, len(theta), BLOCK):
-        rows = range(first, min(first + BLOCK, len(theta)))
-        own = [problems[row // each] for row in rows] if len(problems) > 1 else problems
-        chosen = [numbers[row] for row in rows]
-        blocks.append(Block(own, chosen, theta[rows.start : rows.stop]))
-    finished: list[tuple[Problem, Finished]] = []
-    interrupted = False
-    results = spread(blocks, settings, process_count(processes), thread_count, progress)
-    try:
-        for block, (done, interrupted) in zip(blocks, results, strict=False):
-            own = block.problems * (len(done) if len(block.problems) == 1 else 1)
-            finished += zip(own, done, strict=True)
-            if interrupted:
-                break
-    except KeyboardInterrupt:
-        interrupted = True
-    return _result(finished, seed, interrupted)
+    each = len(theta) // len(problems)
+    machines = Machines(process_count(processes), thread_count, dask)
+    with ExitStack() as open_store:
+        store = None
+        if out is not None:
+            store = open_store.enter_context(Store(out, problems, settings, start_scale, starts))
+        got = gather(problems, theta, settings, machines, store, progress)
+    ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]
+    result = _result(ended, seed, start is not None, got)
+    if got.lost is not None:
+        got.lost.result = result
+        raise got.lost
+    return result
 
 
 def _problems(given: Problem | Sequence[Problem]) -> list[Problem]:
@@ -121,23 +134,45 @@ def _problems(given: Problem | Sequence[Problem]) -> list[Problem]:
 
 
 def _result(
-    finished: list[tuple[Problem, Finished]], seed: int | None, interrupted: bool
+    finished: list[tuple[Problem, Finished]],
+    seed: int | None,
+    given: bool,
+    got: Gathered,
 ) -> SearchResult:
     runs = [
         CriticalPoint(
             problem,
             problem.net.unflatten(end.vector),
-            SearchRecord(end.start, seed, end.iterations, end.status, end.evidence, end.limit),
+            SearchRecord(
+                -1 - end.start if given else end.start,
+                seed,
+                end.iterations,
+                end.status,
+                end.evidence,
+                end.limit,
+                end.inertia,
+            ),
         )
         for problem, end in finished
         if end.status is not Status.NON_FINITE
     ]
-    points: list[CriticalPoint] = []
-    for problem in {id(problem): problem for problem, _ in finished}.values():
-        found = [r for r in runs if r.problem is problem and r.status is Status.CONVERGED]
-        points += distinct(sorted(found, key=lambda run: run.loss))
+    converged: dict[int, list[CriticalPoint]] = defaultdict(list)
+    for run in runs:
+        if run.status is Status.CONVERGED:
+            converged[id(run.problem)].append(run)
+    groups = [
+        group
+        for found in converged.values()
+        for group in classes(sorted(found, key=lambda run: run.loss))
+    ]
+    groups.sort(key=lambda group: group[0].loss)
     return SearchResult(
-        sorted(points, key=lambda point: point.loss), runs, len(finished) - len(runs), interrupted
+        [group[0] for group in groups],
+        runs,
+        len(finished) - len(runs),
+        got.interrupted,
+        got.stored,
+        [len(group) for group in groups],
     )
 
 
@@ -147,13 +182,17 @@ def find_critical_points(
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
-    max_iterations: int = 1000,
-    progress: Progress = lambda ended: None,
+    max_iterations: int = 2000,
+    progress: Progress = lambda finished: None,
+    processes: int | None = None,
+    dask: str | None = None,
+    out: str | Path | None = None,
 ) -> list[CriticalPoint]:
     """The distinct critical points that random starts lead to, lowest loss first.
 
     Only CONVERGED runs are in the list, modulo permutation of units, reflection of odd activations
-    and of sigmoid, and positive scaling. :func:`run_search` tells how the others ended.
+    and of sigmoid, and positive scaling. :func:`run_search` tells how the others ended, and what
+    the arguments are.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
@@ -164,7 +203,16 @@ def find_critical_points(
     (<Status.CONVERGED: 'CONVERGED'>, True)
     """
     return run_search(
-        problem, starts, seed, kind, tolerance, max_iterations, progress=progress
+        problem,
+        starts,
+        seed,
+        kind,
+        tolerance,
+        max_iterations,
+        progress=progress,
+        processes=processes,
+        dask=dask,
+        out=out,
     ).points
 
 
@@ -174,8 +222,11 @@ def find_critical_point(
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
-    max_iterations: int = 1000,
+    max_iterations: int = 2000,
     start: Params | None = None,
+    processes: int | None = None,
+    dask: str | None = None,
+    out: str | Path | None = None,
 ) -> CriticalPoint:
     """The critical point of lowest loss among those found.
 
@@ -187,7 +238,18 @@ def find_critical_point(
     Raises:
         InputError: if the loss is not finite at any start.
     """
-    result = run_search(problem, starts, seed, kind, tolerance, max_iterations, start=start)
+    result = run_search(
+        problem,
+        starts,
+        seed,
+        kind,
+        tolerance,
+        max_iterations,
+        start=start,
+        processes=processes,
+        dask=dask,
+        out=out,
+    )
     if result.points:
         return result.points[0]
     if not result.runs:
@@ -196,17 +258,3 @@ def find_critical_point(
             "starting weights down"
         )
     return min(result.runs, key=lambda run: run.loss)
-
-
-def distinct(points: list[CriticalPoint]) -> list[CriticalPoint]:
-    """One of each set of points that are the same network modulo symmetry, in the given order."""
-    kept: list[CriticalPoint] = []
-    for point in points:
-        close = (
-            other
-            for other in kept
-            if abs(other.loss - point.loss) <= 1e-8 * max(abs(point.loss), 1e-12)
-        )
-        if not any(same_network(point.problem.net, p.params, point.params) for p in close):
-            kept.append(point)
-    return kept

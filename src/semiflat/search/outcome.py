@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from semiflat.evidence import Evidence
 from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.search.beyond import Reached, is_channel
-from semiflat.search.driver import CHECK, Options
+from semiflat.search.driver import CHECK, Options, Runs
 from semiflat.search.record import Finished, LimitRecord, Status
 from semiflat.symmetries.flatness import flatness
 
@@ -22,53 +24,98 @@ ALONG_KERNEL = 0.5
 FAR = 20.0
 
 
-def outcome(
-    point: Point,
-    iterations: int,
-    creeping: tuple[float, float] | None,
-    stuck: bool,
-    options: Options,
-) -> tuple[Status, str]:
-    """Status of a run that ended at ``point``, and the evidence in words.
+@dataclass(frozen=True)
+class Stop:
+    """Where and why the driver left a run.
 
-    Args:
-        creeping: for a run that was stopped because it creeps to infinity, the largest parameter
-            and the risk ``CHECK`` steps before its end.
-        stuck: whether it ended because no step of more than rounding size lowered the merit.
+    Attributes:
+        vector: parameters, (P,).
+        risk, gradient_norm: there.
+        iterations: steps tried.
+        stuck: whether no step of more than rounding size lowered the merit.
+        promised: by how much the last step tried was to lower it.
+        before: for a run that creeps to infinity, the largest parameter and the risk ``CHECK`` steps
+            before its end.
     """
-    largest = max(float(tensor.abs().max()) for tensor in point.params.values())
-    problem = point.problem
+
+    vector: Tensor
+    risk: float
+    gradient_norm: float
+    iterations: int
+    stuck: bool
+    promised: float
+    before: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, runs: Runs, row: int) -> Stop:
+        """Of one of the driver's runs."""
+        size, risk = runs.last[row].tolist()
+        return cls(
+            runs.theta[row].clone(),
+            float(runs.risk[row]),
+            float(runs.gradient[row].abs().max()),
+            int(runs.iterations[row]),
+            bool(runs.stuck[row]),
+            float(runs.promised[row]),
+            (size, risk) if bool(runs.creeping[row]) else None,
+        )
+
+
+def outcome(problem: Problem, number: int, stop: Stop, options: Options) -> Finished:
+    """What a run is worth that the driver left at ``stop``: status, and the evidence in words."""
+
+    def finished(
+        status: Status, evidence: str, inertia: tuple[int, int, int] | None = None
+    ) -> Finished:
+        return Finished(
+            number,
+            status,
+            evidence,
+            stop.iterations,
+            stop.vector,
+            stop.risk,
+            stop.gradient_norm,
+            inertia=inertia,
+        )
+
+    if not math.isfinite(stop.risk):
+        return finished(Status.NON_FINITE, "the loss is not finite at the start")
+    largest = float(stop.vector.abs().max())
     hopeless = problem.no_critical_point_below
-    if point.loss < hopeless:
-        return (
+    if stop.risk < hopeless:
+        return finished(
             Status.DIVERGED,
-            f"the loss {point.loss:.2g} is below {hopeless:.2g}, where every sample is classified "
+            f"the loss {stop.risk:.2g} is below {hopeless:.2g}, where every sample is classified "
             "correctly and scaling the last layer up lowers it further: the data are separated, and "
             "the infimum 0 lies at infinity",
         )
-    if point.gradient_norm <= options.tolerance * max(1.0, abs(point.loss)) ** 0.5:
-        return _at_small_gradient(point, largest, options)
+    if stop.gradient_norm <= options.allowed(stop.risk):
+        point = Point(problem, problem.net.unflatten(stop.vector))
+        return finished(*_at_small_gradient(point, largest, options))
     if largest > options.largest * problem.target_size:
-        return (
+        return finished(
             Status.DIVERGED,
             f"the largest parameter passed {options.largest * problem.target_size:.0e} at gradient "
-            f"{point.gradient_norm:.1e}",
+            f"{stop.gradient_norm:.1e}",
         )
-    if creeping is not None:
-        return (
+    if stop.before is not None:
+        size, risk = stop.before
+        return finished(
             Status.DIVERGED,
-            f"in {CHECK} steps, up to step {iterations}, the largest parameter grew from "
-            f"{creeping[0]:.3g} to {largest:.3g} while the loss changed by a part of only "
-            f"{abs(creeping[1] - point.loss) / abs(creeping[1]):.1g}; gradient {point.gradient_norm:.1e}",
+            f"in {CHECK} steps, up to step {stop.iterations}, the largest parameter grew from "
+            f"{size:.3g} to {largest:.3g} while the loss changed by a part of only "
+            f"{abs(risk - stop.risk) / abs(risk):.1g}; gradient {stop.gradient_norm:.1e}",
         )
-    if iterations >= options.max_iterations or not stuck:
-        return (
+    if not stop.stuck:
+        return finished(
             Status.MAX_ITERATIONS,
-            f"gradient {point.gradient_norm:.1e} after {iterations} iterations",
+            f"gradient {stop.gradient_norm:.1e} after {stop.iterations} iterations, the last of which "
+            f"was to lower the merit by {stop.promised:.1e}",
         )
-    return (
+    return finished(
         Status.STALLED,
-        f"no step of more than rounding size lowers the merit, at gradient {point.gradient_norm:.1e}",
+        f"no step of more than rounding size lowers the merit, at gradient {stop.gradient_norm:.1e}: "
+        f"the local model promises {stop.promised:.1e}, which rounding hides at loss {stop.risk:.3g}",
     )
 
 
@@ -90,8 +137,9 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
         torch.equal(one, other) for one, other in zip(limit.offsets, guess.offsets, strict=True)
     )
     numbers = f"{found}; the limiting network has gradient {reached.gradient_norm:.1e}"
+    run = replace(run, iterations=run.iterations + reached.iterations)
     why_not = None
-    if not reached.gradient_norm <= options.allowed(reached.loss):
+    if not reached.converged(options):
         why_not = "which is no critical point"
     elif not stand:
         why_not = "but a step's incoming weights no longer put it where it stands"
@@ -108,42 +156,44 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     )
 
 
-def _at_small_gradient(point: Point, largest: float, options: Options) -> tuple[Status, str]:
+def _at_small_gradient(
+    point: Point, largest: float, options: Options
+) -> tuple[Status, str, tuple[int, int, int] | None]:
     evidence = Evidence(point, options.tolerance)
-    flat = flatness(evidence)
     spectrum = evidence.spectrum
-    explained = flat.joint.shape[1]
+    inertia = spectrum.count()
     tightest = spectrum.tightest()
+    least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
+    numbers = f"gradient {point.gradient_norm:.1e} (allowed {options.allowed(point.loss):.1e})"
+    certain = f"{numbers}; the least certain eigenvalue is {least}"
+    if not spectrum.doubtful and not bool(spectrum.hidden.any()):
+        return Status.CONVERGED, f"{certain}; no flat direction", inertia
+    flat = flatness(evidence)
+    explained = flat.joint.shape[1]
     if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
-        least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
         return (
             Status.CONVERGED,
-            f"gradient {point.gradient_norm:.1e}; the least certain eigenvalue is {least}; "
-            f"{explained} flat direction(s), each explained",
+            f"{certain}; {explained} flat direction(s), each explained",
+            inertia,
         )
     unclear = spectrum.vectors[:, ~spectrum.decided]
     unclear = unclear - flat.joint @ (flat.joint.mT @ unclear)
     left, sizes, _ = torch.linalg.svd(unclear, full_matrices=False)
     kernel = left[:, sizes > 0.5]
     vector = evidence.vector
-    along = kernel.mT @ (vector / torch.linalg.vector_norm(vector))
+    along = kernel.mT @ (vector / torch.linalg.vector_norm(vector).clamp(min=1e-300))
     biggest = kernel[int(vector.abs().argmax())]
     cosine = max(float(torch.linalg.vector_norm(part)) for part in (along, biggest))
-    numbers = (
-        f"gradient {point.gradient_norm:.1e}, but the Hessian has {kernel.shape[1]} direction(s) within "
-        f"noise (floors up to {float(spectrum.floor.max()):.1g}) that no known flatness explains; largest "
+    numbers += (
+        f"; degenerate: {kernel.shape[1]} direction(s) of the Hessian lie within noise (floors up to "
+        f"{float(spectrum.floor.max()):.1g}) beside {explained} that known flatness explains; largest "
         f"parameter {largest:.3g}"
     )
-    if not kernel.shape[1]:
-        return (
-            Status.STALLED,
-            f"gradient {point.gradient_norm:.1e}, but {explained} flat directions were found where the "
-            f"Hessian shows {int(spectrum.hidden.sum())}: too badly conditioned to tell",
-        )
     if cosine > ALONG_KERNEL and largest > FAR and not point.problem.weight_decay:
         return (
             Status.DIVERGED,
             f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a "
             "minimum at infinity, not a critical point",
+            None,
         )
-    return Status.STALLED, f"{numbers}; cosine {cosine:.2f}"
+    return Status.CONVERGED, f"{numbers}; cosine {cosine:.2f}", inertia

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from semiflat.limits import Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.search.trivial import triviality
+from semiflat.search.unseen import Unseen
 
 
 class Status(StrEnum):
@@ -30,6 +33,15 @@ class Status(StrEnum):
     def meaning(self) -> str:
         """One sentence."""
         return _MEANINGS[self]
+
+
+def count_line(counts: Mapping[Status, int]) -> str:
+    """How many ended in which status, in words.
+
+    >>> count_line({Status.CHANNEL: 30, Status.CONVERGED: 90, Status.STALLED: 0})
+    '90 CONVERGED, 30 CHANNEL'
+    """
+    return ", ".join(f"{counts[status]} {status}" for status in Status if counts.get(status))
 
 
 _MEANINGS = {
@@ -52,12 +64,14 @@ class SearchRecord:
     """One run.
 
     Attributes:
-        start: number of the random start, or −1 for one that was given.
+        start: number of the random start, or −1 − k for the k-th of those that were given.
         seed: of the random starts.
         iterations: steps tried.
         status: how it ended.
         evidence: the numbers the status rests on, in words.
         limit: the critical point at infinity, if the run has one.
+        inertia: positive, zero (within noise) and negative eigenvalues of the Hessian, for a run that
+            converged.
     """
 
     start: int
@@ -66,6 +80,7 @@ class SearchRecord:
     status: Status
     evidence: str
     limit: LimitRecord | None = None
+    inertia: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class Finished:
         vector: where it ended, flat, (P,).
         loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
         limit: the critical point of the limiting network, if it ran to infinity and one was reached.
+        inertia: positive, zero and negative eigenvalues of the Hessian, where it converged.
     """
 
     start: int
@@ -110,6 +126,7 @@ class Finished:
     loss: float
     gradient_norm: float
     limit: LimitRecord | None = None
+    inertia: tuple[int, int, int] | None = None
 
 
 class CriticalPoint(Point):
@@ -126,6 +143,24 @@ class CriticalPoint(Point):
     def status(self) -> Status:
         """How the run ended."""
         return self.record.status
+
+    @property
+    def index(self) -> int | None:
+        """Number of negative eigenvalues of the Hessian beyond noise; None unless CONVERGED.
+
+        0 for a minimum, or a degenerate point; ``semiflat.judge`` tells which.
+        """
+        return None if self.record.inertia is None else self.record.inertia[2]
+
+    @cached_property
+    def trivial(self) -> str | None:
+        """Why the point says little about its network, None if it does not.
+
+        ``"constant …"``: one output for all samples. ``"dead …"``: units that are 0 or constant on
+        the data, or not listened to. ``"embedded …"``: a narrower network computes the same, and the
+        point is that one's, embedded. What is equal to a part of 1e-6 counts as equal.
+        """
+        return triviality(self)
 
     @cached_property
     def limit(self) -> Limit | None:
@@ -149,12 +184,21 @@ class SearchResult:
             start have no point and are counted in ``non_finite`` alone.
         non_finite: number of starts where the loss was not finite.
         interrupted: whether it was stopped before all runs had ended.
+        stored: number of starts that were read from a folder, not run.
+        frequencies: for each of ``points`` how many runs ended there.
     """
 
     points: list[CriticalPoint]
     runs: list[CriticalPoint]
     non_finite: int = 0
     interrupted: bool = False
+    stored: int = 0
+    frequencies: list[int] = field(default_factory=list)
+
+    @property
+    def unseen(self) -> Unseen:
+        """Estimates of how many critical points no run ended at; of all problems, if there are several."""
+        return Unseen.of(self.frequencies)
 
     @property
     def counts(self) -> dict[Status, int]:

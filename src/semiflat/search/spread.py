@@ -4,35 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from semiflat.errors import InputError
-from semiflat.problem import Problem
 from semiflat.search.block import Settings, run_block
-from semiflat.search.record import Finished
+from semiflat.search.record import Finished, SearchResult
+from semiflat.search.workers import Block, Lost, pack, parallel
 
 TRIES = 3
-"""How often a block is begun again after its process was lost."""
-
-Done = tuple[list[Finished], bool]
-"""A block's results in the order of its numbers, and whether Ctrl-C cut it short."""
+"""How often a block is begun before it is given up because its process is lost each time."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some starts that are run together.
+class Machines:
+    """Where blocks are run.
 
     Attributes:
-        problems: one for all, or one for each start.
-        numbers: of the starts.
-        starts: parameters, (B, P).
+        processes: of this machine; one is this one.
+        threads: of torch, in each process.
+        dask: address of a Dask scheduler whose workers are used instead.
     """
 
-    problems: list[Problem]
-    numbers: list[int]
-    starts: Tensor
+    processes: int = 1
+    threads: int = 1
+    dask: str | None = None
+
+
+OnEnd = Callable[[Block, Sequence[Finished]], None]
+"""Called with results of a block as soon as they are known in this process."""
+
+
+class LostStarts(RuntimeError):
+    """Starts that could not be run because their processes were lost again and again.
+
+    Attributes:
+        numbers: of the starts.
+        result: of the search, all others having been run.
+    """
+
+    def __init__(self, blocks: Sequence[Block], seed: int | None, why: str) -> None:
+        self.numbers = sorted(number for block in blocks for number in block.numbers)
+        known = set(self.numbers)
+        firsts = [number for number in self.numbers if number - 1 not in known]
+        lasts = [number for number in self.numbers if number + 1 not in known]
+        ranges = ", ".join(f"{one} to {two}" for one, two in zip(firsts, lasts, strict=True))
+        super().__init__(
+            f"starts {ranges} of seed {seed} have no result: {why}; all other starts were run"
+        )
+        self.result: SearchResult | None = None
 
 
 def process_count(asked: int | None) -> int:
@@ -53,66 +74,114 @@ def process_count(asked: int | None) -> int:
 def spread(
     blocks: Sequence[Block],
     settings: Settings,
-    processes: int,
-    thread_count: int = 1,
-    on_end: Callable[[int], None] = lambda ended: None,
-) -> Iterator[Done]:
-    """The results of ``blocks``, in their order.
-
-    A block whose process is lost is run again, the others' results stand.
+    on_end: OnEnd,
+    machines: Machines = Machines(),
+) -> bool:
+    """Run blocks in this process, in several, or on a Dask cluster; in no particular order.
 
     Args:
-        on_end: called with the number of starts that ended since the last call.
+        on_end: gets the results: each by itself where blocks are run in this process, otherwise
+            those of a block together.
+
+    Returns:
+        Whether Ctrl-C stopped it early.
 
     Raises:
-        RuntimeError: if processes are lost :data:`TRIES` times without a block done in between.
+        LostStarts: when all others have been run, for blocks that lost :data:`TRIES` processes.
+        InputError: if there is no cluster at that address that could run them.
     """
-    if processes == 1 or len(blocks) == 1:
-        for block in blocks:
-            yield run_block(
-                block.problems,
-                block.numbers,
-                block.starts,
-                settings,
-                lambda ended: on_end(1),
-                thread_count,
-            )
-        return
-    done = lost = 0
-    while done < len(blocks):
-        try:
-            for result in _parallel(blocks[done:], settings, processes, thread_count):
-                done, lost = done + 1, 0
-                on_end(len(result[0]))
-                yield result
-        except _lost_worker() as error:
-            lost += 1
-            if lost == TRIES:
-                raise RuntimeError(
-                    f"worker processes were lost {TRIES} times in a row, the last time with: {error}; "
-                    "they may have run out of memory: use fewer processes"
-                ) from error
+    if machines.dask is not None and blocks:
+        return _over_cluster(machines.dask, blocks, settings, machines.threads, on_end)
+    if machines.processes > 1 and len(blocks) > 1:
+        return _over_processes(blocks, settings, machines, on_end)
+    for block in blocks:
+        interrupted = run_block(
+            block.problems,
+            block.numbers,
+            block.starts,
+            settings,
+            lambda finished, block=block: on_end(block, [finished]),  # type: ignore[misc]
+            machines.threads,
+        )[1]
+        if interrupted:
+            return True
+    return False
 
 
-def _parallel(
-    blocks: Sequence[Block], settings: Settings, processes: int, thread_count: int
-) -> Iterator[Done]:
-    from joblib import Parallel, delayed
-
-    jobs = (
-        delayed(run_block)(
-            block.problems, block.numbers, block.starts, settings, thread_count=thread_count
-        )
-        for block in blocks
-    )
-    results: Iterator[Done] = Parallel(
-        n_jobs=min(processes, len(blocks)), return_as="generator", batch_size=1
-    )(jobs)
-    yield from results
-
-
-def _lost_worker() -> type[Exception]:
+def _over_processes(
+    blocks: Sequence[Block], settings: Settings, machines: Machines, on_end: OnEnd
+) -> bool:
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    found: type[Exception] = BrokenProcessPool
-    return found
+    # How often each block that has no result yet was being run when a process was lost. Which of
+    # those that were run at the time it was, nothing tells; so the last try of each is by itself.
+    losses = dict.fromkeys(range(len(blocks)), 0)
+    begun: set[int] = set()
+
+    def jobs(chosen: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        for k in chosen:
+            begun.add(k)
+            yield k, pack(blocks[k], settings, machines.threads)
+
+    while waiting := [k for k, lost in losses.items() if lost < TRIES]:
+        together = [k for k in waiting if losses[k] < TRIES - 1]
+        chosen = together or waiting[:1]
+        begun.clear()
+        # Not more is handed out than is run, so that what was begun is what may be at fault. Of one
+        # process joblib makes none, and a block that kills its process would kill this one.
+        how = {"n_jobs": max(2, min(machines.processes, len(chosen))), "pre_dispatch": "n_jobs"}
+        try:
+            with closing(parallel(jobs(chosen), **how)) as results:
+                for k, (finished, interrupted) in results:
+                    del losses[k]
+                    on_end(blocks[k], finished)
+                    if interrupted:
+                        return True
+        except BrokenProcessPool:
+            for k in begun & losses.keys():
+                losses[k] += 1
+    if losses:
+        why = (
+            f"their processes were lost {TRIES} times, the last time with nothing beside them, as "
+            "happens where memory runs out"
+        )
+        raise LostStarts([blocks[k] for k in losses], settings.seed, why)
+    return False
+
+
+def _over_cluster(
+    address: str, blocks: Sequence[Block], settings: Settings, thread_count: int, on_end: OnEnd
+) -> bool:
+    from semiflat.search.cluster import connected
+
+    lost = dict.fromkeys(range(len(blocks)), "they were not run")
+
+    def run(chosen: Sequence[int], how_many: str) -> bool:
+        jobs = ((k, pack(blocks[k], settings, thread_count)) for k in chosen)
+        with closing(parallel(jobs, n_jobs=-1, pre_dispatch=how_many)) as results:
+            for k, result in results:
+                if isinstance(result, Lost):
+                    lost[k] = f"the cluster gave them up ({result.error})"
+                    continue
+                del lost[k]
+                finished, interrupted = result
+                on_end(blocks[k], finished)
+                if interrupted:
+                    return True
+        return False
+
+    with connected(address):
+        try:
+            # A lost worker's blocks are run again by the scheduler, which gives a block up by itself.
+            # More is handed out than there are workers, for those that join later.
+            if run(list(lost), "3*n_jobs"):
+                return True
+            # It may have taken blocks that waited beside a deadly one for deadly, too.
+            if len(lost) > 1 and run(list(lost), "1"):
+                return True
+        except CancelledError as error:
+            lost = dict.fromkeys(lost, f"the cluster was lost ({error})")
+    if lost:
+        why = " ".join(next(iter(lost.values())).split())
+        raise LostStarts([blocks[k] for k in lost], settings.seed, why)
+    return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from semiflat.points import EmbeddedPoint
 from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, run_search
+from semiflat.search.gather import Progress
 from semiflat.verdicts import Verdict
 
 _STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
@@ -66,7 +67,7 @@ class Escape:
 
 
 def follow(
-    saddles: list[Saddle], max_iterations: int, progress: Callable[[int], None]
+    saddles: list[Saddle], max_iterations: int, progress: Progress
 ) -> Iterator[list[Escape]]:
     """Leave every saddle along its descent direction, then minimise; one batch for each width.
 
@@ -88,9 +89,9 @@ def follow(
             max_iterations=max_iterations,
             progress=progress,
         )
+        rows = [-1 - end.record.start for end in result.runs]
         yield [
-            Escape(saddle, line, end)
-            for saddle, line, end in zip(group, lines, result.runs, strict=True)
+            Escape(group[row], lines[row], end) for row, end in zip(rows, result.runs, strict=True)
         ]
         if result.interrupted:
             raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from semiflat.networks import MLP
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.search import CriticalPoint, SearchResult, Status, run_search
+from semiflat.search.gather import tally
+from semiflat.search.record import Finished
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Escape, Saddle, follow
 from semiflat.study.settings import Settings
 from semiflat.study.widenings import Trial, embedded_row, widenings
 from semiflat.verdicts import Kind, Verdict, judge_all
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, how many steps of it are done, and how many there are."""
+Progress = Callable[[str, int, int, str], None]
+"""Called with a stage's name, how many steps of it are done, how many there are, and in words what has
+come of them."""
 
 _ANY_STARTS = 24
 _OWN_POINT = re.compile(r"p\d+(-e\d+)?|x\d+")
@@ -45,7 +48,7 @@ class Study:
         dataset: Dataset,
         settings: Settings,
         out: Path | None = None,
-        progress: Progress = lambda stage, done, total: None,
+        progress: Progress = lambda stage, done, total, so_far: None,
         source: dict[str, Any] | None = None,
     ) -> None:
         self.settings, self.out, self.progress = settings, out, progress
@@ -112,22 +115,19 @@ class Study:
             raise KeyboardInterrupt
 
     def _search(self, kind: Any, starts: int, stage: str) -> SearchResult:
-        done = 0
-
-        def report(ended: int) -> None:
-            nonlocal done
-            done += ended
-            self.progress(stage, done, starts)
-
-        report(0)
         return run_search(
             self.problem,
             starts,
             self.settings.seed,
             kind,
             max_iterations=self.record["settings"]["max_iterations"],
-            progress=report,
+            progress=self._tally(stage, starts),
         )
+
+    def _tally(self, stage: str, starts: int) -> Callable[[Sequence[Finished]], None]:
+        report = tally(lambda done, so_far: self.progress(stage, done, starts, so_far))
+        report([])
+        return report
 
     def _embed(self) -> None:
         s = self.settings
@@ -148,21 +148,14 @@ class Study:
                     self._saddles.append(
                         Saddle(label, name, widening.family, widening.added, wide, verdict)
                     )
-                self.progress("embed and judge", len(self.record["embedded"]), len(plan))
+                self.progress("embed and judge", len(self.record["embedded"]), len(plan), "")
             self._write()
         for name, point in self._points[:1]:
             self._draw_point(name, point)
         self._write()
 
     def _leave(self) -> None:
-        done = 0
-
-        def report(ended: int) -> None:
-            nonlocal done
-            done += ended
-            self.progress("leave the saddles", done, len(self._saddles))
-
-        report(0)
+        report = self._tally("leave the saddles", len(self._saddles))
         escapes: list[Escape] = []
         for batch in follow(self._saddles, self.settings.escape_iterations, report):
             for escape in batch:

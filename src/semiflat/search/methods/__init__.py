@@ -2,7 +2,8 @@
 
 from semiflat.search.methods.gradient_system import GradientSystem
 from semiflat.search.methods.levenberg_marquardt import LevenbergMarquardt
-from semiflat.search.methods.method import LEAST, Local, Method, bounded_newton
+from semiflat.search.methods.method import LEAST, Local, Method, Step, bounded_newton
+from semiflat.search.methods.signed_newton import SignedNewton
 from semiflat.search.methods.trust_region import TrustRegion
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "LevenbergMarquardt",
     "Local",
     "Method",
+    "SignedNewton",
+    "Step",
     "TrustRegion",
     "bounded_newton",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.problem import Problem
-from semiflat.search.methods.method import Local, bounded_newton, rotate
+from semiflat.search.methods.method import Local, Step, bounded_newton, eigen, rotate
 from semiflat.search.methods.trust_region import TrustRegion
 
 
@@ -19,9 +20,12 @@ class GradientSystem(TrustRegion):
 
     follows_loss = False
 
+    def local(self, problem: Problem, theta: Tensor) -> Local:
+        return eigen(risk_gradient_hessian(problem, problem.net.unflatten(theta))[2])
+
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Step:
         values, vectors = local
         along = rotate(vectors.mT, gradient)
         squared, pulled = values.square(), values * along
@@ -34,7 +38,7 @@ class GradientSystem(TrustRegion):
             ),
         )
         promised = (along.square() - (along + values * moves).square()).sum(-1) / 2
-        return rotate(vectors, moves), promised
+        return Step(rotate(vectors, moves), promised, torch.linalg.vector_norm(moves, dim=-1))
 
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
         return gradient.square().sum(-1) / 2

@@ -8,7 +8,7 @@ from torch import Tensor
 from semiflat.curvature.acceleration import bending
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.problem import Problem
-from semiflat.search.methods.method import LEAST, Local
+from semiflat.search.methods.method import LEAST, Local, Step, sizes
 
 FIRST = 1e-2
 """The first damping, as a part of the matrix's largest diagonal entry."""
@@ -25,7 +25,8 @@ class LevenbergMarquardt:
     without it the valleys of sigmoid networks are walked down in a small part of the steps. A step is
     ``v + a/2`` with ``(A + μ) v = −g`` and the geodesic acceleration ``(A + μ) a = −Jᵀ ℓ'' f''[v, v]``
     (Transtrum & Sethna 2012), which follows curved valleys; it is refused where ``2‖a‖`` is not well
-    below ``‖v‖``. The damping goes by Nielsen's rule (Madsen, Nielsen & Tingleff 2004, 2.21).
+    below ``‖v‖``, all in the units of :func:`sizes`. The damping goes by Nielsen's rule (Madsen,
+    Nielsen & Tingleff 2004, 2.21).
 
     Scale: the damping μ, and what it is multiplied by at the next failure.
     """
@@ -33,19 +34,22 @@ class LevenbergMarquardt:
     follows_loss = True
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
-        return (risk_gradient_gauss_newton(problem, problem.net.unflatten(theta))[2],)
+        matrix = risk_gradient_gauss_newton(problem, problem.net.unflatten(theta))[2]
+        unit = sizes(problem.net, theta)
+        return matrix * unit[:, :, None] * unit[:, None, :], unit
 
     def scale(self, local: Local, gradient: Tensor, length: Tensor) -> Tensor:
         largest = local[0].diagonal(dim1=-2, dim2=-1).amax(-1)
-        slope = torch.linalg.vector_norm(gradient, dim=-1)
+        slope = torch.linalg.vector_norm(gradient * local[1], dim=-1)
         damping = torch.minimum(FIRST * largest, slope / length.clamp(min=1e-300))
         damping = damping.clamp(min=1e-300)
         return torch.stack([damping, torch.full_like(damping, 2.0)], -1)
 
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        matrix, damping = local[0], scale[:, 0]
+    ) -> Step:
+        (matrix, unit), damping = local, scale[:, 0]
+        slope = gradient * unit
         diagonal = matrix.diagonal(dim1=-2, dim2=-1)
         damping = torch.maximum(damping, SMALLEST * diagonal.amax(-1))
         damped = matrix.clone()
@@ -54,15 +58,17 @@ class LevenbergMarquardt:
         factor = torch.where(
             (failed > 0)[:, None, None], torch.eye(len(damped[0])).double(), factor
         )
-        velocity = _solve(factor, -gradient)
+        velocity = _solve(factor, -slope)
         net = problem.net
-        bend = bending(problem, net.unflatten(theta), net.unflatten(velocity))
-        acceleration = _solve(factor, -bend)
+        bend = bending(problem, net.unflatten(theta), net.unflatten(unit * velocity))
+        acceleration = _solve(factor, -unit * bend)
         speed = torch.linalg.vector_norm(velocity, dim=-1)
         turn = 2 * torch.linalg.vector_norm(acceleration, dim=-1)
-        promised = (damping * speed.square() - (gradient * velocity).sum(-1)) / 2
+        promised = (damping * speed.square() - (slope * velocity).sum(-1)) / 2
         refused = (failed > 0) | ~(turn <= BENT * speed)
-        return velocity + acceleration / 2, torch.where(refused, torch.inf, promised)
+        path = velocity + acceleration / 2
+        length = torch.linalg.vector_norm(path, dim=-1)
+        return Step(unit * path, torch.where(refused, torch.inf, promised), length)
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
         damping, factor = scale.unbind(-1)

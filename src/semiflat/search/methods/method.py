@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from semiflat.networks import MLP
 from semiflat.problem import Problem
 
 Local = tuple[Tensor, ...]
 """A method's local model at each of a batch of points, as it keeps it: tensors with the runs first."""
+SMALL = 3.0
+"""Size up to which parameters are measured by one unit."""
 LEAST = 1e-4
 """Part of the promised decrease that an accepted step must keep."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Steps of a batch of runs.
+
+    Attributes:
+        move: what to add to the parameters, (B, P).
+        promised: by how much they are to lower the merit, (B,); inf: not to be taken.
+        length: in the method's own units, (B,).
+        gradient: the model's gradient after the step, (B, P), for a method that is held to it
+            rather than to its merit.
+    """
+
+    move: Tensor
+    promised: Tensor
+    length: Tensor
+    gradient: Tensor | None = None
 
 
 class Method(Protocol):
@@ -34,8 +57,8 @@ class Method(Protocol):
 
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Steps (B, P), and the decrease of the merit they promise (B,); inf: not to be taken."""
+    ) -> Step:
+        """The steps to try from ``theta``."""
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
         """The next scale, after steps of ``length`` that kept ``ratio`` of their promise."""
@@ -50,6 +73,22 @@ class Method(Protocol):
 def rotate(matrix: Tensor, vector: Tensor) -> Tensor:
     """Matrices (B, P, P) times vectors (B, P)."""
     return (matrix @ vector[..., None]).squeeze(-1)
+
+
+def sizes(net: MLP, theta: Tensor) -> Tensor:
+    """What counts as one unit of each parameter, (B, P): the typical size in its tensor over :data:`SMALL`.
+
+    On the way to infinity the weights of one layer reach hundreds while another's stay near 1: a step
+    that is small to the ones is large to the others.
+    """
+    typical = {
+        key: (tensor.square().flatten(1).mean(-1).sqrt().clamp(min=SMALL) / SMALL)
+        for key, tensor in net.unflatten(theta).items()
+    }
+    return torch.cat(
+        [typical[key][:, None].expand(-1, math.prod(shape)) for key, shape in net.shapes.items()],
+        -1,
+    )
 
 
 def eigen(hessian: Tensor) -> Local:

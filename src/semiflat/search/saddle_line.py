@@ -1,0 +1,123 @@
+"""The line of replicated units that a channel to infinity runs beside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.embeddings import Replicate
+from semiflat.errors import InputError
+from semiflat.limits import Form, Limit, LimitMLP, LimitProblem
+from semiflat.networks import Params, bias_key, weight_key
+from semiflat.points import EmbeddedPoint
+from semiflat.search.driver import Options, Phase, drive
+from semiflat.search.methods import LevenbergMarquardt, TrustRegion
+from semiflat.search.record import CriticalPoint
+
+PHASES = [
+    Phase(TrustRegion(), 40),
+    Phase(LevenbergMarquardt(), 400, until=1e-6),
+    Phase(TrustRegion(), 100),
+]
+
+
+@dataclass(frozen=True)
+class SaddleLine:
+    """A unit replicated once, with shares λ and 1 − λ: one function along the line, λ → ±∞ its ends.
+
+    A channel has Γ beside the unit, the line has not (Martinelli et al. 2025).
+
+    Attributes:
+        layer, unit: the unit that is replicated, counted in the narrow network.
+        narrow: the critical point of the network with the merging pair as one unit that is reached
+            from there. It is a finite point if no other units run off, and else a limit itself.
+        height: ``R(line) − R(channel)``.
+    """
+
+    layer: int
+    unit: int
+    narrow: Limit
+    height: float
+
+    @property
+    def loss(self) -> float:
+        """The risk all along the line."""
+        return self.narrow.loss
+
+    @property
+    def gradient_norm(self) -> float:
+        """``‖∇R‖∞`` of the narrow network: how near to critical the line is."""
+        return self.narrow.gradient_norm
+
+    def at(self, share: float, scale: float = 1e3) -> EmbeddedPoint:
+        """The point of the line where one copy has the share λ.
+
+        Args:
+            scale: how near to their limits other units are, where others run off too.
+        """
+        narrow = self.narrow.approach(scale)
+        return Replicate(self.layer, self.unit, [share, 1 - share])(narrow)
+
+
+def saddle_lines(run: CriticalPoint) -> list[SaddleLine]:
+    """For each pair of units that merge in a run to infinity, the line it runs beside.
+
+    Raises:
+        InputError: if the run has no limit.
+
+    >>> import semiflat as sf
+    >>> from semiflat.search.record import LimitRecord, SearchRecord
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
+    >>> run = sf.CriticalPoint(
+    ...     problem, problem.net.random_params(0), SearchRecord(0, 0, 1, sf.Status.STALLED, "")
+    ... )
+    >>> saddle_lines(run)
+    Traceback (most recent call last):
+        ...
+    semiflat.errors.InputError: the run ended STALLED and has no limit; ...
+    """
+    limit = run.limit
+    if limit is None:
+        raise InputError(
+            f"the run ended {run.status} and has no limit; saddle lines are of runs that end CHANNEL"
+        )
+    return [
+        _beside(limit, layer, unit)
+        for layer, row in enumerate(limit.net.forms)
+        for unit, form in enumerate(row)
+        if form is Form.GATE
+    ]
+
+
+def _beside(limit: Limit, layer: int, gate: int) -> SaddleLine:
+    hidden = list(limit.problem.net.hidden)
+    hidden[layer] -= 1
+    problem = limit.problem.with_net(limit.problem.net.with_hidden(hidden))
+    forms = [list(row) for row in limit.net.forms]
+    del forms[layer][gate]
+    net = LimitMLP(problem.net, forms)
+    offsets = list(limit.offsets)
+    offsets[layer] = _without(offsets[layer], gate, 0)
+    start, far = (_merged(each, layer, gate) for each in (limit.params, limit.far))
+    batch = LimitProblem([problem], [net], [offset[None] for offset in offsets])
+    options = Options(tolerance=1e-12, max_iterations=2000, largest=1e9)
+    runs, _ = drive(batch, net.flatten(start)[None], options, PHASES)
+    narrow = Limit(problem, net, net.unflatten(runs.theta[0]), far)
+    return SaddleLine(layer, limit.net.base(layer, gate), narrow, narrow.loss - limit.loss)
+
+
+def _merged(params: Params, layer: int, gate: int) -> Params:
+    """The parameters without a gate, its base as it is."""
+    out = dict(params)
+    for key, axis in ((weight_key(layer), 0), (bias_key(layer), 0), (weight_key(layer + 1), 1)):
+        if key in out:
+            out[key] = _without(out[key], gate, axis)
+    return out
+
+
+def _without(tensor: Tensor, place: int, axis: int) -> Tensor:
+    kept: Sequence[int] = [k for k in range(tensor.shape[axis]) if k != place]
+    return tensor.index_select(axis, torch.tensor(kept, dtype=torch.int64))

@@ -1,0 +1,37 @@
+"""Critical points that are there for a reason that has little to do with their network."""
+
+from __future__ import annotations
+
+from semiflat.evidence import OnData
+from semiflat.points import Point
+from semiflat.reduction import reduce
+
+EQUAL = 1e-6
+"""Where the Hessian is singular points are located to no more than that, often."""
+
+
+def triviality(point: Point) -> str | None:
+    """Why a critical point is a trivial one, None if it is not; see :attr:`CriticalPoint.trivial`."""
+    problem = point.problem
+    data = OnData(problem, point.params)
+    outputs = data.outputs
+    size = max(1e-300, float(outputs.abs().max()))
+    if problem.loss.name == "squared":
+        size = max(size, float(problem.y.abs().max()))
+    if float((outputs - outputs.mean(0)).abs().max()) <= EQUAL * size:
+        return "constant predictor: the same output for every sample"
+    for layer, (dead, constant, unheard) in enumerate(
+        zip(data.dead, data.constant, data.unheard, strict=True)
+    ):
+        idle = (dead | constant | unheard).nonzero().flatten().tolist()
+        if idle:
+            return (
+                f"dead units {idle} of hidden layer {layer}: 0 or constant on the data, or unheard"
+            )
+    small = reduce(point, EQUAL)
+    if small.widths != problem.net.hidden:
+        return (
+            f"embedded narrower point: a network of hidden widths {list(small.widths)} computes the "
+            "same"
+        )
+    return None

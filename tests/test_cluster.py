@@ -1,0 +1,111 @@
+"""Starts over a real Dask cluster: the same results, also when a worker is killed on the way."""
+
+import socket
+import sys
+
+import pytest
+import torch
+
+import semiflat as sf
+from marked import Marked, marks
+from semiflat.search.block import Settings
+from semiflat.search.spread import LostStarts, Machines, spread
+from test_spread import blocks_of, problem, same
+
+distributed = pytest.importorskip("distributed")
+SETTINGS = Settings(max_iterations=20)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A scheduler and two worker processes; a task that lost two workers is given up."""
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as running,
+    ):
+        yield running.scheduler_address
+
+
+def test_a_cluster_gives_the_same_as_one_process(cluster):
+    told = []
+    one = sf.run_search(problem(), starts=130, seed=3, max_iterations=60, processes=1)
+    many = sf.run_search(
+        problem(), starts=130, seed=3, max_iterations=60, dask=cluster, progress=told.extend
+    )
+    same(one, many)
+    assert sorted(end.start for end in told) == list(range(130))
+
+
+def test_a_killed_worker_costs_its_own_block_alone(cluster, tmp_path):
+    """The others are not run again; a block that kills every worker is named at the end."""
+    expected, got = {}, {}
+    spread(
+        blocks_of([problem()] * 6), SETTINGS, lambda block, ends: expected.update(by_start(ends))
+    )
+    counted = {}
+
+    def on_end(block, ends):
+        got.update(by_start(ends))
+        label = f"b{block.numbers[0] // 4}"
+        counted[label] = len(marks(tmp_path, label))
+
+    deaths = [0, 0, 1, 0, 99, 0]
+    marked = [Marked(problem(), tmp_path, f"b{k}", deaths[k]) for k in range(6)]
+    with pytest.raises(LostStarts, match=r"starts 16 to 19 of seed 0 have no result") as error:
+        spread(blocks_of(marked), SETTINGS, on_end, Machines(dask=cluster))
+    assert "\n" not in str(error.value)
+    assert error.value.numbers == [16, 17, 18, 19]
+    assert counted.keys() == {"b0", "b1", "b2", "b3", "b5"}
+    assert counted["b2"] >= 2
+    for label, times in counted.items():
+        assert len(marks(tmp_path, label)) == times
+    assert got.keys() == expected.keys() - {16, 17, 18, 19}
+    assert all(torch.equal(got[n].vector, expected[n].vector) for n in got)
+
+
+def by_start(ends):
+    return {end.start: end for end in ends}
+
+
+def test_no_cluster_is_one_clear_line(monkeypatch):
+    from semiflat.search import cluster
+
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        for wrong in (address, "here://127.0.0.1:1", "tcp://no.such.host.invalid:8786"):
+            with pytest.raises(sf.InputError, match="there is no Dask scheduler at") as error:
+                sf.run_search(problem(), starts=2, dask=wrong)
+            assert "\n" not in str(error.value)
+    with pytest.raises(sf.InputError, match="give one"):
+        sf.run_search(problem(), starts=2, dask=address, processes=2)
+
+
+def test_a_cluster_without_workers_is_one_clear_line(monkeypatch):
+    from semiflat.search import cluster
+
+    monkeypatch.setattr(cluster, "PATIENCE", 3)  # a busy machine takes a while to connect
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(
+            sf.InputError, match="has no workers after 3 s; start some with `dask worker"
+        ),
+    ):
+        sf.run_search(problem(), starts=2, dask=empty.scheduler_address)
+
+
+def test_workers_of_another_version_are_refused(cluster, monkeypatch):
+    monkeypatch.setattr("semiflat.search.cluster.__version__", "9.9")
+    with pytest.raises(sf.InputError, match=r"has semiflat 0.*this process semiflat 9\.9"):
+        sf.run_search(problem(), starts=2, dask=cluster)
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(sf.InputError, match=r"pip install 'semiflat\[distributed\]'"):
+        sf.run_search(problem(), starts=2, dask="tcp://127.0.0.1:1")
