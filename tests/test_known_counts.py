@@ -5,13 +5,13 @@ import torch
 
 import known
 import semiflat as sf
+from reference import Reference
 from test_known_points import (
     LINEAR,
     ONE_UNIT,
     Status,
     in_box,
     incoming,
-    inertia_at,
     is_constant,
     linear_cases,
     linear_problem,
@@ -186,4 +186,8 @@ def test_the_index_is_that_of_the_dense_hessian_where_the_run_ended():
     converged = [run for run in result.runs if run.status is Status.CONVERGED]
     assert {run.index for run in converged} >= {0, 1}
     for run in converged:
-        assert run.index == inertia_at(problem, run.params)[2]
+        # Of eigenvalues near rounding, either may be right.
+        reference = Reference("sigmoid", run.params, problem.X, problem.y, "squared")
+        values = torch.linalg.eigvalsh(torch.func.hessian(reference.risk)(reference.vector))
+        clear, seen = (int((values < -floor * values[-1]).sum()) for floor in (1e-10, 0.0))
+        assert clear <= run.index <= seen

@@ -84,10 +84,10 @@ def test_descent_in_linear_networks_ends_at_the_global_minimum(case):
 @linear_cases
 def test_search_of_any_kind_in_linear_networks_ends_at_known_points_of_known_index(case):
     problem = linear_problem(case)
-    result = sf.run_search(problem, starts=20, seed=0, kind="any", processes=1)
+    result = sf.run_search(problem, starts=60, seed=0, kind="any", processes=1)
     indices = set()
     for run in result.runs:
-        assert run.gradient_norm <= 1e-12
+        assert run.gradient_norm <= 1e-12 * max(1, run.loss) ** 0.5
         point = nearest(case, run.loss)
         assert inertia_at(problem, run.params) == (point.positive, point.zero, point.negative)
         indices.add(point.negative)
@@ -301,7 +301,7 @@ def test_equal_targets_are_fitted_by_the_constant(net, value):
         assert run.loss < 1e-20
         assert sf.judge(run).kind not in (Kind.STRICT_SADDLE, Kind.NOT_CRITICAL)
         assert run.record.evidence
-        assert max(float(t.abs().max()) for t in run.params.values()) < 20
+        assert max(float(t.abs().max()) for t in run.params.values()) < 200
     ends = {run.status for run in result.runs}
     assert ends <= {Status.CONVERGED, Status.STALLED}
 
@@ -342,10 +342,18 @@ def test_the_same_seed_gives_the_same_runs_to_the_bit(kind):
     assert [run.loss for run in different] != [run.loss for run in one]
 
 
+def rosenbrock() -> sf.Problem:
+    """log-Rosenbrock, where most runs of 2-4-1 tanh end in channels."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand((200, 2), generator=generator).double() * 4 - 2
+    y = torch.log(1 + (1 - X[:, 0]) ** 2 + 100 * (X[:, 1] - X[:, 0] ** 2) ** 2)
+    return sf.Problem(sf.MLP([2, 4, 1], "tanh"), X, y)
+
+
 REPEATED = {
     "one block and two": (lambda: one_unit_problem(ONE_UNIT["gelu 12"]), 40),
     "with runs to infinity": (lambda: one_unit_problem(ONE_UNIT["softplus"]), 20),
-    "with channels": (lambda: teacher(0)[0], 8),
+    "with channels": (lambda: rosenbrock(), 8),
 }
 
 

@@ -39,6 +39,8 @@ STAGES: dict[str, list[list[Phase]]] = {
 DESCENTS = (0, 4, 8, 16)
 """For critical points of any index, how far down the starts go first, in turn: from random parameters
 themselves, Newton's steps mostly lead to the constant predictor."""
+FIT = 1e-20
+"""A squared loss, for targets of size 1, that is an exact fit but for the last digits."""
 BLOCK = 64
 """Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
 by many. It does not depend on the machine, so that the same starts are always run together."""
@@ -50,12 +52,17 @@ OnEnd = Callable[[Finished], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search; what a start's result depends on, beside the problem and its number."""
+    """How to search; what a start's result depends on, beside the problem and its number.
+
+    Attributes:
+        given: whether the starts were given; then what is near them is looked for.
+    """
 
     kind: Literal["minimum", "any"] = "minimum"
     seed: int | None = 0
     tolerance: float = 1e-12
-    max_iterations: int = 1000
+    max_iterations: int = 1500
+    given: bool = False
 
 
 def run_block(
@@ -112,6 +119,7 @@ class _Block:
         self.there: dict[int, Reached] = {}
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
         self.any_index = settings.kind == "any"
+        self.descends = self.any_index and not settings.given
         self.beyond = not self.any_index and not shared.weight_decay
 
     @property
@@ -121,7 +129,7 @@ class _Block:
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:
         """Take all starts to their ends."""
-        if self.any_index:
+        if self.descends:
             for turn, steps in enumerate(DESCENTS):
                 rows = [row for row, k in enumerate(self.numbers) if k % len(DESCENTS) == turn]
                 self.driver.go(
@@ -149,6 +157,7 @@ class _Block:
             row
             for row, end in stopped.items()
             if end.loss >= self.problems[row].no_critical_point_below
+            and not _fits(self.problems[row], end.loss)
         ]
         reached = go_beyond(
             [self.problems[row] for row in rows],
@@ -195,3 +204,8 @@ class _Block:
     def _end(self, row: int, end: Finished) -> None:
         self.ended[row] = end
         self.on_end(end)
+
+
+def _fits(problem: Problem, loss: float) -> bool:
+    """Whether there is nothing left that infinity could do better."""
+    return problem.loss.name == "squared" and loss <= FIT * problem.target_size**2

@@ -19,6 +19,8 @@ CHECK = 100
 GROWTH, GAIN = 1.2, 1e-5
 """Between two looks a creeping run's largest parameter grows by this factor at least, and its loss
 falls by this part at most."""
+RELATIVE = 1e-6
+"""A gradient is small for good only if it is this small a part of √R."""
 POLISH = 12
 """Newton steps spent below the tolerance on going down to the rounding floor."""
 
@@ -257,8 +259,10 @@ class Driver:
         # A saddle is no place to stop for who looks for a minimum.
         downhill = self.method.follows_loss & self.method.downhill(self.local)
         settled = (settled | (runs.below[index] >= POLISH)) & ~downhill
-        # Without the exact Hessian a saddle would settle, too.
-        runs.settled[index] = settled & self.method.exact
+        # Without the exact Hessian a saddle would settle, too; and a gradient that is small because
+        # the residuals are is worth another method's try.
+        risk, size = runs.risk[index].abs(), runs.gradient[index].abs().amax(-1)
+        runs.settled[index] = settled & self.method.exact & (size <= RELATIVE * risk.sqrt())
         ended = (
             settled
             | runs.stuck[index]

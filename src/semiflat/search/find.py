@@ -105,7 +105,7 @@ def run_search(
                 f"start holds {len(theta)} sets of parameters for {len(problems)} problems; give as "
                 "many for each"
             )
-    settings = Settings(kind, seed, tolerance, max_iterations)
+    settings = Settings(kind, seed, tolerance, max_iterations, start is not None)
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
     with ExitStack() as open_store:
