@@ -54,9 +54,34 @@ def test_the_index_with_one_unit_is_that_of_the_fitted_risk(case):
     points = case.critical()
     problem = one_unit_problem(case)
     start = torch.stack([problem.net.flatten(case.params(u)) for u in points])
-    result = sf.run_search(problem, start=problem.net.unflatten(start), kind="any", processes=1)
+    start = problem.net.unflatten(start)
+    result = sf.run_search(problem, start=start, kind="any", max_iterations=200, processes=1)
     assert [run.index for run in result.runs] == [case.index(u) for u in points]
     assert [run.trivial for run in result.runs] == [None] * len(points)
+
+
+def test_the_index_is_that_of_the_dense_hessian_where_the_run_ended():
+    """Constant predictors of saturated units too, whose curvature is near 1e-11."""
+    case = ONE_UNIT["sigmoid"]
+    problem = one_unit_problem(case)
+    result = sf.run_search(problem, starts=40, seed=0, kind="any", max_iterations=200, processes=1)
+    converged = [run for run in result.runs if run.status is Status.CONVERGED]
+    assert {run.index for run in converged} >= {0, 1}
+    for run in converged:
+        assert run.index == inertia_at(problem, run.params, 1e-13)[2]
+
+
+@pytest.mark.parametrize("name", ["gelu 8", "gelu 8 near-degenerate", "gelu 12", "tanh"])
+def test_constant_predictors_of_one_unit_have_an_index_of_at_most_one(name):
+    """With v = 0 the unit's block is [[0, F], [Fᵀ, 0]], F = (mean rσ'x, mean rσ'): rank F negative ones."""
+    case = ONE_UNIT[name]
+    result = sf.run_search(
+        one_unit_problem(case), starts=64, seed=0, kind="any", max_iterations=400, processes=1
+    )
+    converged = [run for run in result.runs if run.status is Status.CONVERGED]
+    constant = [run for run in converged if is_constant(case, run)]
+    assert constant
+    assert [run for run in constant if run.index > 1] == []
 
 
 @one_unit_cases
@@ -177,13 +202,3 @@ def test_a_search_that_found_nothing_counts_nothing():
     assert list(result.frequencies) == []
     assert (result.unseen.singletons, result.unseen.doubletons) == (0, 0)
     assert result.unseen.chao1 == 0
-
-
-def test_the_index_is_that_of_the_dense_hessian_where_the_run_ended():
-    case = ONE_UNIT["sigmoid"]
-    problem = one_unit_problem(case)
-    result = sf.run_search(problem, starts=40, seed=0, kind="any", processes=1)
-    converged = [run for run in result.runs if run.status is Status.CONVERGED]
-    assert {run.index for run in converged} >= {0, 1}
-    for run in converged:
-        assert run.index == inertia_at(problem, run.params)[2]
