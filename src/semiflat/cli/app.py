@@ -150,7 +150,7 @@ def find(
     ] = "minimum",
     max_iterations: Annotated[
         int, typer.Option("--max-iterations", help="Steps of one run.")
-    ] = 2000,
+    ] = 1500,
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Largest gradient entry of a critical point.")
     ] = 1e-12,

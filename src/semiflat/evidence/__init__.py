@@ -1,6 +1,6 @@
 """What is measured at a point, and how far the measurement can be trusted."""
 
-from semiflat.evidence.derivatives import LOUD, Evidence
+from semiflat.evidence.derivatives import LOUD, Evidence, critical_spectra
 from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
@@ -17,6 +17,7 @@ __all__ = [
     "Evidence",
     "OnData",
     "Spectrum",
+    "critical_spectra",
     "singular_spectrum",
     "symmetric_spectrum",
 ]

@@ -12,8 +12,9 @@ from torch import Tensor
 from semiflat.curvature.blocks import LayerBlocks, layer_blocks
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.evidence.on_data import OnData
-from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum
+from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectra, symmetric_spectrum
 from semiflat.points import Point
+from semiflat.problem import Problem
 
 LOUD = 1e-5
 """Part of the residuals that a gradient off the manifold of critical points reaches at least."""
@@ -34,9 +35,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         self.vector = self.point.problem.net.flatten(self.point.params)
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, self.vector.shape, generator=generator).double() * 2 - 1
-        self.rounded = self.vector * (1 + 2 * EPS * signs)
+        self.rounded = _rounded(self.vector)
         risk, gradient, hessian = self._derivatives(torch.stack([self.vector, self.rounded]))
         self.risk = risk[0]
         self.gradient, self._rounded_gradient = gradient
@@ -78,20 +77,9 @@ class Evidence:
         if not self.critical:
             return None
         spectrum = symmetric_spectrum([self.hessian, self._rounded_hessian])
-        seen = ~spectrum.hidden
-        if not seen.any():
-            return self.vector
-        values, vectors = spectrum.values[seen], spectrum.vectors[:, seen]
-        step = vectors @ (vectors.mT @ self.gradient / values)
-        weakest = int(values.abs().argmin())
-        # How far rounding in the gradient may have moved the point where it is weakest held. Only
-        # the part along that direction counts: a unit of rounding in the parameters moves the
-        # stiff part of the gradient by far more than its evaluation does.
-        along = vectors[:, weakest] @ (self.gradient - self._rounded_gradient)
-        rounding = along.abs() + EPS * max(1.0, float(self.risk.abs()))
-        noise = vectors[:, weakest] * (rounding / values[weakest].abs())
-        there: Tensor = self.vector - step + noise
-        return there
+        return _newton_step_on(
+            self.vector, float(self.risk), self.gradient, self._rounded_gradient, spectrum
+        )
 
     @cached_property
     def spectrum(self) -> Spectrum:
@@ -117,3 +105,55 @@ class Evidence:
                 layer_blocks(problem, problem.net.unflatten(site), layer) for site in sites
             ]
         return self._blocks[layer]
+
+
+def critical_spectra(problem: Problem, vectors: Tensor, evened: bool = False) -> list[Spectrum]:
+    """The spectra that :class:`Evidence` has of critical points, of a batch (B, P) of them at once.
+
+    Args:
+        evened: of ``D H D`` with the D that makes its diagonal ±1. Its inertia is that of H
+            (Sylvester), and where parameters differ in size by much it shows eigenvalues that
+            rounding hides beside the largest of H.
+    """
+
+    def derivatives(sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return risk_gradient_hessian(problem, problem.net.unflatten(sites))
+
+    risk, gradient, hessian = derivatives(vectors)
+    _, rounded_gradient, rounded_hessian = derivatives(_rounded(vectors))
+    near = symmetric_spectra([hessian, rounded_hessian])
+    shifted = [
+        _newton_step_on(vectors[k], float(risk[k]), gradient[k], rounded_gradient[k], spectrum)
+        for k, spectrum in enumerate(near)
+    ]
+    sites = [hessian, rounded_hessian, derivatives(torch.stack(shifted))[2]]
+    if evened:
+        scale = hessian.diagonal(dim1=-2, dim2=-1).abs().clamp(min=1e-300).rsqrt()
+        sites = [site * scale[:, :, None] * scale[:, None, :] for site in sites]
+    return symmetric_spectra(sites)
+
+
+def _rounded(vectors: Tensor) -> Tensor:
+    """Parameters (…, P) moved by a unit of rounding, the same way each time."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, vectors.shape[-1:], generator=generator).double() * 2 - 1
+    return vectors * (1 + 2 * EPS * signs)
+
+
+def _newton_step_on(
+    vector: Tensor, risk: float, gradient: Tensor, rounded_gradient: Tensor, spectrum: Spectrum
+) -> Tensor:
+    seen = ~spectrum.hidden
+    if not seen.any():
+        return vector
+    values, vectors = spectrum.values[seen], spectrum.vectors[:, seen]
+    step = vectors @ (vectors.mT @ gradient / values)
+    weakest = int(values.abs().argmin())
+    # How far rounding in the gradient may have moved the point where it is weakest held. Only
+    # the part along that direction counts: a unit of rounding in the parameters moves the
+    # stiff part of the gradient by far more than its evaluation does.
+    along = vectors[:, weakest] @ (gradient - rounded_gradient)
+    rounding = along.abs() + EPS * max(1.0, abs(risk))
+    noise = vectors[:, weakest] * (rounding / values[weakest].abs())
+    there: Tensor = vector - step + noise
+    return there

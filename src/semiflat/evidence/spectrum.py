@@ -102,9 +102,18 @@ def symmetric_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:
 
     ``scale`` is the size of what the matrix is a block of, where that is larger.
     """
+    return symmetric_spectra([site[None] for site in sites], scale)[0]
+
+
+def symmetric_spectra(sites: list[Tensor], scale: float = 0.0) -> list[Spectrum]:
+    """The same for each of a batch of matrices, (B, P, P) at each site."""
     values, vectors = torch.linalg.eigh((sites[0] + sites[0].mT) / 2)
     others = [torch.linalg.eigvalsh((site + site.mT) / 2) for site in sites[1:]]
-    return _spectrum(values, vectors, others, max(sites[0].shape), scale)
+    size = sites[0].shape[-1]
+    return [
+        _spectrum(values[k], vectors[k], [other[k] for other in others], size, scale)
+        for k in range(len(values))
+    ]
 
 
 def singular_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:

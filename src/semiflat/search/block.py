@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from semiflat.evidence import Spectrum, critical_spectra
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
 from semiflat.search.driver import Driver, Options, Phase
@@ -29,7 +31,7 @@ STAGES: dict[str, list[list[Phase]]] = {
         ],
         [Phase(LevenbergMarquardt(), 300, until=1e-6), Phase(TrustRegion(), 30)],
         [Phase(LevenbergMarquardt(), 400, until=1e-7), Phase(TrustRegion(), 30)],
-        [Phase(LevenbergMarquardt(), 800, until=1e-8), Phase(TrustRegion(), 10**9)],
+        [Phase(LevenbergMarquardt(), 300, until=1e-8), Phase(TrustRegion(), 10**9)],
     ],
     # Newton's steps with the signs kept; where they get nowhere, down the gradient's norm.
     "any": [[Phase(SignedNewton(), 200), Phase(GradientSystem(), 10**9)]],
@@ -131,7 +133,7 @@ class _Block:
             going = [row for row in range(len(self.numbers)) if row not in self.ended]
             finite = [row for row in going if row not in self.there]
             self.driver.go(stage, torch.tensor(finite, dtype=torch.int64))
-            stopped = {row: self._stopped(row) for row in going}
+            stopped = self._stopped(going)
             for row in finite:
                 if stopped[row].status in _FINAL:
                     self._end(row, stopped.pop(row))
@@ -170,9 +172,25 @@ class _Block:
             elif there.loss <= end.loss and not there.converged(self.options):
                 self.there[row] = there  # it is lower there: go on there
 
-    def _stopped(self, row: int) -> Finished:
-        stop = Stop.of(self.driver.runs, row)
-        return outcome(self.problems[row], self.numbers[row], stop, self.options)
+    def _stopped(self, rows: list[int]) -> dict[int, Finished]:
+        runs = self.driver.runs
+        stops = {row: Stop.of(runs, row) for row in rows}
+        small = [
+            row
+            for row, stop in stops.items()
+            if math.isfinite(stop.risk) and stop.gradient_norm <= self.options.allowed(stop.risk)
+        ]
+        spectra: dict[int, Spectrum] = {}
+        if small:
+            index = torch.tensor(small)
+            found = critical_spectra(self.driver.problem.rows(index), runs.theta[index])
+            spectra = dict(zip(small, found, strict=True))
+        return {
+            row: outcome(
+                self.problems[row], self.numbers[row], stop, self.options, spectra.get(row)
+            )
+            for row, stop in stops.items()
+        }
 
     def _end(self, row: int, end: Finished) -> None:
         self.ended[row] = end

@@ -46,7 +46,8 @@ class Options:
 class Runs:
     """A batch of runs: where they are and how they got there. All tensors have the runs first.
 
-    ``below`` counts steps taken below the tolerance; ``stuck`` says that no step of more than rounding
+    ``below`` counts steps taken below the tolerance; ``settled`` says that it is below and no step down
+    is left, ``stuck`` says that no step of more than rounding
     size lowered the merit, and ``promised`` by how much the last step tried was to lower it;
     ``looked`` is the largest parameter and the risk at the last look, ``last`` those at the look
     before, and ``creeping`` what the two tell.
@@ -57,6 +58,7 @@ class Runs:
     gradient: Tensor
     iterations: Tensor
     below: Tensor
+    settled: Tensor
     stuck: Tensor
     promised: Tensor
     creeping: Tensor
@@ -121,6 +123,7 @@ class Driver:
             zeros.clone(),
             zeros.clone(),
             no.clone(),
+            no.clone(),
             torch.full((count,), torch.nan, dtype=torch.float64),
             no.clone(),
             torch.stack([starts.abs().amax(-1), risk], -1),
@@ -145,6 +148,7 @@ class Driver:
         risk, gradient = risk_gradient(problem, problem.net.unflatten(theta[None]))
         self.runs.theta[run], self.runs.risk[run] = theta, risk[0]
         self.runs.gradient[run], self.lengths[run] = gradient[0], 1.0
+        self.runs.settled[run] = False
 
     def _enter(self, phase: Phase, among: Tensor) -> None:
         """Let a phase's method take over every run that is worth it."""
@@ -153,7 +157,7 @@ class Driver:
         runs.below[among] = 0
         runs.stuck[among] = runs.creeping[among] = False
         going = torch.isfinite(runs.risk) & torch.isfinite(runs.gradient).all(-1) & ~self._beyond()
-        going &= runs.iterations < self.limit
+        going &= (runs.iterations < self.limit) & ~runs.settled
         self.active = among[going[among]]
         if not len(self.active):
             return
@@ -252,9 +256,11 @@ class Driver:
         runs, index = self.runs, self.active
         # A saddle is no place to stop for who looks for a minimum.
         downhill = self.method.follows_loss & self.method.downhill(self.local)
+        settled = (settled | (runs.below[index] >= POLISH)) & ~downhill
+        # Without the exact Hessian a saddle would settle, too.
+        runs.settled[index] = settled & self.method.exact
         ended = (
-            (settled & ~downhill)
-            | (runs.below[index] >= POLISH) & ~downhill
+            settled
             | runs.stuck[index]
             | runs.creeping[index]
             | (runs.iterations[index] >= self.limit[index])

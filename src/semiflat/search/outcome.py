@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.evidence import Evidence
+from semiflat.evidence import Evidence, Spectrum, critical_spectra
 from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -22,6 +22,10 @@ from semiflat.symmetries.flatness import flatness
 ALONG_KERNEL = 0.5
 # And it must have got somewhere: below this size a singular Hessian means a degenerate point.
 FAR = 20.0
+# A gradient must be this small a part of the residuals before a degenerate point counts as critical.
+SMALL = 1e-9
+# Part of a parameter by which a Newton step may still change it at a critical point.
+HELD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,18 @@ class Stop:
         )
 
 
-def outcome(problem: Problem, number: int, stop: Stop, options: Options) -> Finished:
-    """What a run is worth that the driver left at ``stop``: status, and the evidence in words."""
+def outcome(
+    problem: Problem,
+    number: int,
+    stop: Stop,
+    options: Options,
+    spectrum: Spectrum | None = None,
+) -> Finished:
+    """What a run is worth that the driver left at ``stop``: status, and the evidence in words.
+
+    Args:
+        spectrum: of the Hessian, where the gradient is small and it is known already.
+    """
 
     def finished(
         status: Status, evidence: str, inertia: tuple[int, int, int] | None = None
@@ -90,8 +104,8 @@ def outcome(problem: Problem, number: int, stop: Stop, options: Options) -> Fini
             "the infimum 0 lies at infinity",
         )
     if stop.gradient_norm <= options.allowed(stop.risk):
-        point = Point(problem, problem.net.unflatten(stop.vector))
-        return finished(*_at_small_gradient(point, largest, options))
+        known = spectrum or critical_spectra(problem, stop.vector[None])[0]
+        return finished(*_at_small_gradient(problem, stop, options, known))
     if largest > options.largest * problem.target_size:
         return finished(
             Status.DIVERGED,
@@ -157,17 +171,26 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
 
 
 def _at_small_gradient(
-    point: Point, largest: float, options: Options
+    problem: Problem, stop: Stop, options: Options, spectrum: Spectrum
 ) -> tuple[Status, str, tuple[int, int, int] | None]:
-    evidence = Evidence(point, options.tolerance)
-    spectrum = evidence.spectrum
+    largest = float(stop.vector.abs().max())
     inertia = spectrum.count()
     tightest = spectrum.tightest()
     least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
-    numbers = f"gradient {point.gradient_norm:.1e} (allowed {options.allowed(point.loss):.1e})"
+    numbers = f"gradient {stop.gradient_norm:.1e} (allowed {options.allowed(stop.risk):.1e})"
     certain = f"{numbers}; the least certain eigenvalue is {least}"
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
         return Status.CONVERGED, f"{certain}; no flat direction", inertia
+    evidence = Evidence(Point(problem, problem.net.unflatten(stop.vector)), options.tolerance)
+    evened = critical_spectra(problem, stop.vector[None], evened=True)[0]
+    if not evened.doubtful and not bool(evened.hidden.any()) and _is_held(evidence):
+        least = "{:.2g} with noise floor {:.1g}".format(*(evened.tightest() or (0, 0)))
+        return (
+            Status.CONVERGED,
+            f"{numbers}; badly conditioned, but nonsingular: with its diagonal evened out, the Hessian's "
+            f"least certain eigenvalue is {least}; no flat direction",
+            evened.count(),
+        )
     flat = flatness(evidence)
     explained = flat.joint.shape[1]
     if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
@@ -189,11 +212,31 @@ def _at_small_gradient(
         f"{float(spectrum.floor.max()):.1g}) beside {explained} that known flatness explains; largest "
         f"parameter {largest:.3g}"
     )
-    if cosine > ALONG_KERNEL and largest > FAR and not point.problem.weight_decay:
+    if cosine > ALONG_KERNEL and largest > FAR and not problem.weight_decay:
         return (
             Status.DIVERGED,
             f"{numbers}; the largest parameters lie along those directions (cosine {cosine:.2f}): a "
             "minimum at infinity, not a critical point",
             None,
         )
+    residuals = math.sqrt(stop.risk) if stop.risk > 0 else 0.0
+    if problem.loss.name == "squared" and stop.gradient_norm > SMALL * residuals:
+        return (
+            Status.STALLED,
+            f"{numbers}; the gradient is small because the residuals are, and it is "
+            f"{stop.gradient_norm / max(residuals, 1e-300):.1e} of their size: no critical point is "
+            "confirmed, and rounding hides the way on",
+            None,
+        )
     return Status.CONVERGED, f"{numbers}; cosine {cosine:.2f}", inertia
+
+
+def _is_held(evidence: Evidence) -> bool:
+    """Whether a Newton step would change no parameter by more than a small part.
+
+    On the way to infinity it does: along e^(−w) by 1, along 1/t² by t/3, however small they are.
+    """
+    hessian = evidence.hessian
+    scale = hessian.diagonal().abs().clamp(min=1e-300).rsqrt()
+    step = scale * torch.linalg.solve(scale[:, None] * hessian * scale, scale * evidence.gradient)
+    return bool((step.abs() <= HELD * evidence.vector.abs().clamp(min=1.0)).all())

@@ -31,6 +31,7 @@ class LevenbergMarquardt:
     Scale: the damping μ, and what it is multiplied by at the next failure.
     """
 
+    exact = False
     follows_loss = True
 
     def local(self, problem: Problem, theta: Tensor) -> Local:

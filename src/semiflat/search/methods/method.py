@@ -44,9 +44,11 @@ class Method(Protocol):
     A method's *scale*, (B, k), is what it holds its steps back by: a radius, or a damping.
 
     Attributes:
+        exact: whether its model has the curvature of the risk, negative one too.
         follows_loss: whether a way down is a reason to go on.
     """
 
+    exact: bool
     follows_loss: bool
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
@@ -94,10 +96,19 @@ def sizes(net: MLP, theta: Tensor) -> Tensor:
 def eigen(hessian: Tensor) -> Local:
     """Eigenvalues (B, P), ascending, and eigenvectors (B, P, P).
 
-    A Hessian that overflowed counts as 0: its run's step will be rejected, and it must not stop the
-    others.
+    A Hessian that overflowed, or that the solver gives up, counts as 0: its run's step will be
+    rejected, and it must not stop the others.
     """
-    values, vectors = torch.linalg.eigh(torch.where(torch.isfinite(hessian), hessian, 0.0))
+    clean = torch.where(torch.isfinite(hessian), hessian, 0.0)
+    try:
+        values, vectors = torch.linalg.eigh(clean)
+    except torch.linalg.LinAlgError:
+        if len(clean) == 1:
+            values, vectors = torch.linalg.eigh(torch.zeros_like(clean))
+        else:
+            values, vectors = map(
+                torch.cat, zip(*(eigen(each[None]) for each in clean), strict=True)
+            )
     return values, vectors
 
 

@@ -28,6 +28,7 @@ class TrustRegion:
     the units of :func:`sizes`.
     """
 
+    exact = True
     follows_loss = True
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
