@@ -51,7 +51,7 @@ def test_points_of_every_index_of_a_linear_network_are_told_apart():
 
 @one_unit_cases
 def test_the_index_with_one_unit_is_that_of_the_fitted_risk(case):
-    points = case.critical()
+    points = case.critical
     problem = one_unit_problem(case)
     start = torch.stack([problem.net.flatten(case.params(u)) for u in points])
     start = problem.net.unflatten(start)
@@ -76,7 +76,7 @@ def test_constant_predictors_of_one_unit_have_an_index_of_at_most_one(name):
     """With v = 0 the unit's block is [[0, F], [Fᵀ, 0]], F = (mean rσ'x, mean rσ'): rank F negative ones."""
     case = ONE_UNIT[name]
     result = sf.run_search(
-        one_unit_problem(case), starts=64, seed=0, kind="any", max_iterations=400, processes=1
+        one_unit_problem(case), starts=40, seed=0, kind="any", max_iterations=250, processes=1
     )
     converged = [run for run in result.runs if run.status is Status.CONVERGED]
     constant = [run for run in converged if is_constant(case, run)]
@@ -103,7 +103,7 @@ def test_constant_predictors_are_called_trivial_and_no_others_are(case):
 def test_a_split_minimum_is_called_embedded(share):
     """Two copies of a unit with shares λ and 1 − λ are critical for every λ."""
     case = ONE_UNIT["gelu 12"]
-    narrow = sf.Point(one_unit_problem(case), case.params(case.critical()[0]))
+    narrow = sf.Point(one_unit_problem(case), case.params(case.critical[0]))
     wide = sf.Replicate(0, 0, [share, 1 - share])(narrow)
     (run,) = sf.run_search(wide.problem, start=wide.params, kind="any").runs
     assert run.loss == pytest.approx(narrow.loss, abs=1e-12)
@@ -151,7 +151,7 @@ def test_frequencies_count_the_runs_that_ended_at_each_point(name):
         for other in result.points[k + 1 :]:
             assert not same_network(problem.net, point.params, other.params)
     # Counted again from the runs themselves, by where they are.
-    points = case.critical()
+    points = case.critical
     ends = [place(points, incoming(case, r)) for r in result.runs if r.status is Status.CONVERGED]
     for point, frequency in zip(result.points, result.frequencies, strict=True):
         if in_box(incoming(case, point)):
@@ -162,7 +162,7 @@ def search_with(frequencies: list[int]) -> sf.SearchResult:
     """A search that ends at the minima of "gelu 12" so many times each."""
     case = ONE_UNIT["gelu 12"]
     problem = one_unit_problem(case)
-    minima = [u for u in case.critical() if case.index(u) == 0]
+    minima = [u for u in case.critical if case.index(u) == 0]
     assert len(frequencies) <= len(minima) == 4
     starts = [
         problem.net.flatten(case.params(u))
