@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import torch
@@ -172,8 +173,10 @@ class OneUnit:
         right = (STRIP, BOX)
         return [right] if self.activation in ("tanh", "sigmoid") else [(-BOX, -STRIP), right]
 
-    def critical(self, steps: int = 24) -> list[Tensor]:
+    @cached_property
+    def critical(self) -> list[Tensor]:
         """All (w, b) in the box with g = 0, by Newton's method from every node of a grid."""
+        steps = 24
         sides = [torch.linspace(*half, steps, dtype=torch.float64) for half in self.halves()]
         heights = torch.linspace(-BOX, BOX, 2 * steps, dtype=torch.float64)
         u = torch.cartesian_prod(torch.cat(sides), heights)
