@@ -68,7 +68,11 @@ def test_the_index_is_that_of_the_dense_hessian_where_the_run_ended():
     converged = [run for run in result.runs if run.status is Status.CONVERGED]
     assert {run.index for run in converged} >= {0, 1}
     for run in converged:
-        assert run.index == inertia_at(problem, run.params, 1e-13)[2]
+        # Of eigenvalues near rounding, either count may be right.
+        reference = Reference("sigmoid", run.params, problem.X, problem.y, "squared")
+        values = torch.linalg.eigvalsh(torch.func.hessian(reference.risk)(reference.vector))
+        clear, seen = (int((values < -floor * values[-1]).sum()) for floor in (1e-10, 0.0))
+        assert clear <= run.index <= seen
 
 
 @pytest.mark.parametrize("name", ["gelu 8", "gelu 8 near-degenerate", "gelu 12", "tanh"])

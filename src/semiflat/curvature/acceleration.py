@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import flat_rows
-from semiflat.curvature.sweep import chunks, contract, pull_back, sweep
+from semiflat.curvature.sweep import chunks, contract, in_groups, pull_back, sweep
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.problem import Problem
 
@@ -27,6 +27,10 @@ def bending(problem: Problem, params: Params, direction: Params) -> Tensor:
     Returns:
         Shape ``(*batch, P)``, flat in the order of the dict.
     """
+    return in_groups(problem, params, 12 * sum(problem.net.widths), _bending, direction)[0]
+
+
+def _bending(problem: Problem, params: Params, direction: Params) -> tuple[Tensor]:
     net = problem.net
     batch = net.check_params(params)
     parts = [
@@ -63,4 +67,4 @@ def bending(problem: Problem, params: Params, direction: Params) -> Tensor:
                 delta = pull_back(
                     s.weights[layer].mT @ delta, s.first[layer - 1], s.cross[layer - 1]
                 )
-    return torch.cat([flat_rows(net, layer, rows) for layer, rows in enumerate(parts)], -1)
+    return (torch.cat([flat_rows(net, layer, rows) for layer, rows in enumerate(parts)], -1),)

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.penalty import add_penalty
-from semiflat.curvature.sweep import Sweep, chunks, contract, pull_back, row_order, sweep
+from semiflat.curvature.sweep import (
+    Sweep,
+    chunks,
+    contract,
+    in_groups,
+    pull_back,
+    row_order,
+    sweep,
+)
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -26,13 +34,19 @@ def risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor
         the outputs the positive part of its second derivative is taken: the matrix is positive
         semidefinite.
     """
+    found = in_groups(problem, params, _floats_per_sample(problem.net), _risk_gradient_gauss_newton)
+    risk, gradient, matrix = found
+    return risk, gradient, matrix
+
+
+def _risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
     net = problem.net
     batch, size = net.check_params(params), net.parameter_count
     order = row_order(net)
     risk = torch.zeros(batch, dtype=problem.dtype)
     gradient = torch.zeros((*batch, size), dtype=problem.dtype)
     matrix = torch.zeros((*batch, size, size), dtype=problem.dtype)
-    floats = net.outputs * (size + 2 * sum(net.widths)) * math.prod(batch)
+    floats = _floats_per_sample(net) * math.prod(batch)
     for part in chunks(problem.samples, floats):
         s = sweep(problem, params, part, curved=True)
         risk += s.losses.sum(-1)
@@ -46,6 +60,10 @@ def risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor
     gradient, matrix = gradient[..., order], matrix[..., order[:, None], order]
     add_penalty(problem, params, risk, gradient, matrix)
     return risk, gradient, matrix
+
+
+def _floats_per_sample(net: MLP) -> int:
+    return net.outputs * (net.parameter_count + 2 * sum(net.widths))
 
 
 def _factor(net: MLP, s: Sweep, size: int) -> Tensor:

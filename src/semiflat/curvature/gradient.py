@@ -8,13 +8,19 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.penalty import add_penalty
-from semiflat.curvature.sweep import Sweep, chunks, contract, pull_back, sweep
+from semiflat.curvature.sweep import Sweep, chunks, contract, in_groups, pull_back, sweep
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
 
 def risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
     """``R`` and ``∇R`` of each network in the batch, ``(*batch,)`` and ``(*batch, P)``."""
+    found = in_groups(problem, params, 8 * sum(problem.net.widths), _risk_gradient)
+    risk, gradient = found
+    return risk, gradient
+
+
+def _risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
     net = problem.net
     batch = net.check_params(params)
     risk = torch.zeros(batch, dtype=problem.dtype)

@@ -21,6 +21,7 @@ from semiflat.curvature.sweep import (
     Sweep,
     chunks,
     contract,
+    in_groups,
     outer,
     pull_back,
     row_order,
@@ -41,6 +42,12 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
         Shapes ``(*batch,)``, ``(*batch, P)`` and ``(*batch, P, P)``, flat in the order of the dict.
         Memory beyond the result is bounded: samples are taken in chunks.
     """
+    found = in_groups(problem, params, _floats_per_sample(problem.net), _risk_gradient_hessian)
+    risk, gradient, hessian = found
+    return risk, gradient, hessian
+
+
+def _risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Tensor, Tensor]:
     net = problem.net
     batch = net.check_params(params)
     rows = row_ranges(net)
@@ -141,11 +148,10 @@ def _curved(s: Sweep, layer: int, below: int, bent: Tensor) -> Tensor:
     upper, lower = s.inputs[layer], s.inputs[below]
     out, moved = bent.shape[-3:-1]
     bent = bent.flatten(-3, -2)
-    batch = math.prod(bent.shape[:-2])
     # The three factors' first product is the larger part of the memory traffic; the products of
-    # two layers' inputs are shared by all networks where both are the data.
-    pairs = upper.shape[-2] * lower.shape[-2] * (1 if upper.ndim == 2 else batch)
-    if pairs <= out * moved * lower.shape[-2] * batch:
+    # two layers' inputs are shared by all networks where both are the data. How many there are is not
+    # asked, so that it changes no result.
+    if upper.ndim == 2 or upper.shape[-2] <= out * moved:
         block = contract(bent, outer(upper, lower))
         block = block.unflatten(-1, (upper.shape[-2], lower.shape[-2]))
         block = block.unflatten(-3, (out, moved)).transpose(-3, -2)

@@ -8,7 +8,7 @@ and every sum over samples is one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,7 @@ from semiflat.problem import Problem
 # What one pass may hold at a time. Small enough that a chunk's tensors stay near the caches, large
 # enough that the work inside a chunk dwarfs the cost of starting it.
 CHUNK_BYTES = 64 * 2**20
+GROUP_BYTES = CHUNK_BYTES // 2
 
 
 def chunks(samples: int, floats_per_sample: int, limit: int = CHUNK_BYTES) -> Iterator[slice]:
@@ -119,16 +120,47 @@ def pull_back(stack: Tensor, first: Tensor, cross: Cross | None, axis: int = -2)
     return back
 
 
+def in_groups(
+    problem: Problem,
+    params: Params,
+    floats: int,
+    compute: Callable[..., tuple[Tensor, ...]],
+    *more: Params,
+) -> tuple[Tensor, ...]:
+    """What ``compute`` makes of a batch (B, …) of networks, of as many at a time as the caches hold.
+
+    How many does not depend on how many there are, so that a network's result does not either: the
+    samples are summed up in the same parts, whatever else is in the batch.
+
+    Args:
+        floats: that ``compute`` holds for one sample of one network.
+        more: what ``compute`` takes after the parameters, shaped like them.
+    """
+    batch = problem.net.check_params(params)
+    at_once = max(1, GROUP_BYTES // (8 * floats * problem.samples))
+    if len(batch) != 1 or batch[0] <= at_once:
+        return compute(problem, params, *more)
+    parts = []
+    for first in range(0, batch[0], at_once):
+        some = slice(first, first + at_once)
+        own = ({key: t[some] for key, t in each.items()} for each in (params, *more))
+        parts.append(compute(problem.rows(some), *own))
+    return tuple(torch.cat(each) for each in zip(*parts, strict=True))
+
+
 def outer(left: Tensor, right: Tensor) -> Tensor:
     """All products of a row of ``left`` with a row of ``right``, ``(*batch, p·q, n)``."""
     return (left[..., :, None, :] * right[..., None, :, :]).flatten(-3, -2)
 
 
 def contract(left: Tensor, right: Tensor) -> Tensor:
-    """``Σ_ν left[p, ν] right[q, ν]``; one product for the whole batch where right is shared."""
-    if right.ndim == 2 and left.ndim > 2:
-        rows = left.reshape(-1, left.shape[-1]) @ right.mT
-        return rows.reshape(*left.shape[:-1], right.shape[-2])
+    """``Σ_ν left[p, ν] right[q, ν]``, network by network.
+
+    Where right is shared, one product for the whole batch would be a little faster, but what it gives
+    a network depends, in the last bit, on how many others there are.
+    """
+    if right.ndim == 2 and left.ndim == 3:
+        return torch.bmm(left, right.mT.expand(len(left), -1, -1))
     return left @ right.mT
 
 

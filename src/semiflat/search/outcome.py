@@ -228,6 +228,9 @@ def _at_small_gradient(
             "confirmed, and rounding hides the way on",
             None,
         )
+    counted = spectrum.values[~spectrum.hidden]
+    positive, negative = int((counted > 0).sum()), int((counted < 0).sum())
+    inertia = positive, len(spectrum.values) - positive - negative, negative
     return Status.CONVERGED, f"{numbers}; cosine {cosine:.2f}", inertia
 
 
