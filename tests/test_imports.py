@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "semiflat"
 # independent, and finding (search) cannot see judging (verdicts).
 FLOORS: list[set[str]] = [
     {"_version", "errors"},
-    {"activations", "losses", "files", "data_files", "threads"},
+    {"activations", "losses", "files", "data_files", "threads", "memory"},
     {"networks", "data"},
     {"problem"},
     {"embeddings", "curvature"},

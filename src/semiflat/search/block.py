@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import Spectrum, critical_spectra
+from semiflat.memory import freed_memory_kept
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
 from semiflat.search.driver import Driver, Options, Phase
@@ -85,7 +86,7 @@ def run_block(
         The results of the starts that have ended, in the order of ``numbers``, and whether Ctrl-C
         stopped the others.
     """
-    with threads(thread_count):
+    with threads(thread_count), freed_memory_kept():
         block = _Block(problems, numbers, starts, settings, on_end)
         try:
             block.run(STAGES[settings.kind])
