@@ -90,6 +90,36 @@ def test_find_says_no_when_nothing_is_found(capsys, tmp_path):
     assert "2 DIVERGED" in out
 
 
+def test_find_tells_index_how_often_and_what_is_trivial(capsys, data_file, tmp_path):
+    arguments = ["find", "--data", data_file, "--hidden", "1", "--starts", "8", "--processes", "1"]
+    arguments += ["--kind", "any", "--out", tmp_path]
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "(Chao1)" in out
+    code, out, _ = run(capsys, *arguments, "--json")
+    record = json.loads(out)
+    assert sum(row["found"] for row in record["points"]) == record["counts"]["CONVERGED"] > 0
+    assert all(row["index"] >= 0 for row in record["points"])
+    names = {(row["trivial"] or "none").split()[0] for row in record["points"]}
+    assert names <= {"none", "constant", "dead", "embedded"}
+    assert record["unseen"]["missing_mass"] == pytest.approx(
+        sum(row["found"] == 1 for row in record["points"]) / record["counts"]["CONVERGED"]
+    )
+    assert record["limits"] == []  # of any index: not looked for
+
+
+def test_find_tells_of_the_critical_points_at_infinity(capsys, tmp_path):
+    arguments = ["find", "--data", "diabetes", "--hidden", "2", "--activation", "tanh"]
+    arguments += ["--starts", "4", "--processes", "1", "--out", tmp_path, "--json"]
+    code, out, _ = run(capsys, *arguments)
+    record = json.loads(out)
+    assert code == (0 if record["points"] else 1)
+    assert len(record["limits"]) == record["counts"]["SATURATED"] + record["counts"]["CHANNEL"] > 0
+    for row in record["limits"]:
+        assert row["gradient_norm"] <= 1e-12
+        assert [len(forms) for forms in row["forms"]] == [2]
+
+
 def test_starts_without_a_result_are_named_and_the_points_of_the_others_saved(
     capsys, data_file, tmp_path, monkeypatch
 ):

@@ -14,7 +14,7 @@ import typer
 
 from semiflat._version import __version__
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
-from semiflat.cli.points import save_points
+from semiflat.cli.points import limits, point_line, save_points
 from semiflat.cli.progress import stages
 from semiflat.cli.steps import forms, parse_step
 from semiflat.embeddings import Composition, Embedding
@@ -210,11 +210,25 @@ def find(
     lines = [
         f"{len(rows)} distinct critical points from {ended} starts ({count_line(result.counts)}){kept}"
     ]
-    lines += [
-        f"{r['file']}  loss {r['loss']:.10g}  gradient {r['gradient_norm']:.1e}" for r in rows
-    ]
-    counts = {str(status): count for status, count in result.counts.items()}
-    _say(as_json, {"points": rows, "counts": counts, "stored": result.stored}, lines)
+    lines += [point_line(row) for row in rows]
+    if rows:
+        lines.append(str(result.unseen))
+    beyond = limits(result)
+    if beyond:
+        lines.append(
+            f"{len(beyond)} runs end at critical points at infinity, the lowest at loss "
+            f"{beyond[0]['loss']:.10g} ({beyond[0]['status']}, start {beyond[0]['start']})"
+        )
+    record = {
+        "points": rows,
+        "counts": {str(status): count for status, count in result.counts.items()},
+        "stored": result.stored,
+        "unseen": {"chao1": result.unseen.chao1, "missing_mass": result.unseen.missing_mass}
+        if rows
+        else None,
+        "limits": beyond,
+    }
+    _say(as_json, record, lines)
     if lost is not None:
         raise lost
     if result.interrupted:

@@ -22,7 +22,7 @@ def save_points(result: SearchResult, out: Path, source: dict[str, Any]) -> list
         A record of each point.
     """
     rows = []
-    for number, point in enumerate(result.points):
+    for number, (point, found) in enumerate(zip(result.points, result.frequencies, strict=True)):
         path = out / f"p{number}.safetensors"
         save_point(point, path, source)
         rows.append(
@@ -32,6 +32,9 @@ def save_points(result: SearchResult, out: Path, source: dict[str, Any]) -> list
                 "gradient_norm": point.gradient_norm,
                 "status": str(point.status),
                 "iterations": point.record.iterations,
+                "found": found,
+                "index": point.index,
+                "trivial": point.trivial,
             }
         )
     names = {Path(row["file"]).name for row in rows}
@@ -39,3 +42,32 @@ def save_points(result: SearchResult, out: Path, source: dict[str, Any]) -> list
         if _OWN.fullmatch(path.name) and path.name not in names:
             path.unlink()
     return rows
+
+
+def point_line(row: dict[str, Any]) -> str:
+    """A record of :func:`save_points` in words."""
+    line = (
+        f"{row['file']}  loss {row['loss']:.10g}  gradient {row['gradient_norm']:.1e}  index "
+        f"{row['index']}  found {row['found']} time(s)"
+    )
+    return f"{line}  {row['trivial']}" if row["trivial"] else line
+
+
+def limits(result: SearchResult) -> list[dict[str, Any]]:
+    """The critical points at infinity, lowest loss first, as plain data."""
+    runs = [run for run in result.runs if run.limit is not None]
+    found = [(run, run.limit) for run in runs]
+    return sorted(
+        (
+            {
+                "start": run.record.start,
+                "status": str(run.status),
+                "loss": limit.loss,
+                "gradient_norm": limit.gradient_norm,
+                "forms": [[str(form) for form in row] for row in limit.net.forms],
+            }
+            for run, limit in found
+            if limit is not None
+        ),
+        key=lambda row: row["loss"],
+    )

@@ -45,15 +45,16 @@ def count_line(counts: Mapping[Status, int]) -> str:
 
 
 _MEANINGS = {
-    Status.CONVERGED: "reached a finite critical point, isolated but for explained flat directions",
+    Status.CONVERGED: "reached a finite critical point; its evidence says whether it is isolated, flat for "
+    "known reasons, or degenerate",
     Status.CHANNEL: "runs to infinity where units merge, or a unit turns linear; its `limit` is the "
     "critical point there",
     Status.SATURATED: "runs to infinity where units become steps, or constant but for their tails; its "
     "`limit` is the critical point there",
     Status.DIVERGED: "runs to infinity, by its evidence: the loss levels off while parameters grow; "
     "try another activation, or fewer units",
-    Status.STALLED: "stopped moving where no critical point is confirmed: the Hessian is singular "
-    "without a known reason, or rounding hides the way down",
+    Status.STALLED: "stopped moving where no critical point is confirmed: rounding hides the way down, "
+    "or the gradient is small only because the residuals are",
     Status.MAX_ITERATIONS: "still on its way when the iterations ran out; allow more",
     Status.NON_FINITE: "the loss is not finite at the start; use smaller starting weights",
 }
