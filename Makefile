@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python benchmarks/embeddings.py
 	$(BIN)/python benchmarks/reduce.py
 	$(BIN)/python benchmarks/study.py
+	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
 
 # The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
 docs: setup
