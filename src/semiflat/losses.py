@@ -194,6 +194,7 @@ class PerSample(Loss):
         self.function = function
         self.name = f"<callable {getattr(function, '__name__', type(function).__name__)}>"
         self._single: Callable[[Tensor, Tensor], Tensor] = self._one
+        self._target_axes = 0
 
     def _one(self, f: Tensor, y: Tensor) -> Tensor:
         return self.function(f, y).reshape(())
@@ -204,6 +205,7 @@ class PerSample(Loss):
     def targets(self, y: Tensor, samples: int, outputs: int) -> Tensor:
         if y.ndim == 0 or y.shape[0] != samples:
             raise InputError(f"y has shape {tuple(y.shape)}, but X has {samples} samples")
+        self._target_axes = y.ndim - 1
         probe = torch.zeros(outputs, dtype=torch.get_default_dtype()).to(
             y.dtype if y.is_floating_point() else torch.float64
         )
@@ -224,7 +226,10 @@ class PerSample(Loss):
 
     def _mapped(self, function: Callable[..., Any], f: Tensor, y: Tensor) -> Tensor:
         flat = f.reshape(-1, f.shape[-1])
-        targets = y.expand(*f.shape[:-2], *y.shape).reshape(-1, *y.shape[1:])
+        # One data set for all networks of a batch, or one for each.
+        shared = y.ndim == 1 + self._target_axes
+        each = y.expand(*f.shape[:-2], *y.shape) if shared else y
+        targets = each.reshape(-1, *each.shape[each.ndim - self._target_axes :])
         result: Tensor = torch.func.vmap(function)(flat, targets)
         return result.reshape(*f.shape[:-1], *result.shape[1:])
 

@@ -35,7 +35,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         self.vector = self.point.problem.net.flatten(self.point.params)
-        self.rounded = _rounded(self.vector)
+        self.rounded = rounded_vectors(self.vector)
         risk, gradient, hessian = self._derivatives(torch.stack([self.vector, self.rounded]))
         self.risk = risk[0]
         self.gradient, self._rounded_gradient = gradient
@@ -77,7 +77,7 @@ class Evidence:
         if not self.critical:
             return None
         spectrum = symmetric_spectrum([self.hessian, self._rounded_hessian])
-        return _newton_step_on(
+        return newton_step_on(
             self.vector, float(self.risk), self.gradient, self._rounded_gradient, spectrum
         )
 
@@ -120,10 +120,10 @@ def critical_spectra(problem: Problem, vectors: Tensor, evened: bool = False) ->
         return risk_gradient_hessian(problem, problem.net.unflatten(sites))
 
     risk, gradient, hessian = derivatives(vectors)
-    _, rounded_gradient, rounded_hessian = derivatives(_rounded(vectors))
+    _, rounded_gradient, rounded_hessian = derivatives(rounded_vectors(vectors))
     near = symmetric_spectra([hessian, rounded_hessian])
     shifted = [
-        _newton_step_on(vectors[k], float(risk[k]), gradient[k], rounded_gradient[k], spectrum)
+        newton_step_on(vectors[k], float(risk[k]), gradient[k], rounded_gradient[k], spectrum)
         for k, spectrum in enumerate(near)
     ]
     sites = [hessian, rounded_hessian, derivatives(torch.stack(shifted))[2]]
@@ -133,16 +133,17 @@ def critical_spectra(problem: Problem, vectors: Tensor, evened: bool = False) ->
     return symmetric_spectra(sites)
 
 
-def _rounded(vectors: Tensor) -> Tensor:
+def rounded_vectors(vectors: Tensor) -> Tensor:
     """Parameters (…, P) moved by a unit of rounding, the same way each time."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, vectors.shape[-1:], generator=generator).double() * 2 - 1
     return vectors * (1 + 2 * EPS * signs)
 
 
-def _newton_step_on(
+def newton_step_on(
     vector: Tensor, risk: float, gradient: Tensor, rounded_gradient: Tensor, spectrum: Spectrum
 ) -> Tensor:
+    """Where a Newton step leads, what rounding does to the gradient included, (P,)."""
     seen = ~spectrum.hidden
     if not seen.any():
         return vector

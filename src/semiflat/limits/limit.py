@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.sweep import sweep
+from semiflat.errors import InputError
+from semiflat.evidence.derivatives import newton_step_on, rounded_vectors
 from semiflat.evidence.spectrum import Spectrum, symmetric_spectrum
 from semiflat.limits.approach import approach
 from semiflat.limits.network import FAR, Form, LimitMLP, LimitProblem
@@ -20,6 +23,8 @@ from semiflat.problem import Problem
 EPS = torch.finfo(torch.float64).eps
 EDGE = 1e-9
 """Part of a step's largest pre-activation below which a sample is on its edge."""
+ZERO = 1e-12
+"""Part of the largest eigenvalue up to which one counts as zero."""
 SCALES = (1e2, 1e3)
 """Where the rate of approach is measured."""
 BACK = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -89,19 +94,19 @@ class Limit:
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian in the parameters of the limiting network, with their noise."""
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, self._vector.shape, generator=generator).double() * 2 - 1
-        nearby = self._derivatives(self._vector * (1 + 2 * EPS * signs))[2]
-        return symmetric_spectrum([self.hessian, nearby])
+        _, gradient, hessian = self._derivatives(rounded_vectors(self._vector))
+        sites = [self.hessian, hessian]
+        near = symmetric_spectrum(sites)
+        there = newton_step_on(self._vector, self.loss, self.gradient, gradient, near)
+        return symmetric_spectrum([*sites, self._derivatives(there)[2]])
 
     @property
     def inertia(self) -> tuple[int, int, int]:
         """Positive, zero and negative eigenvalues; what is within noise counts as zero."""
-        values, hidden = self.spectrum.values, self.spectrum.hidden
-        negative, positive = (
-            int(((values < 0) & ~hidden).sum()),
-            int(((values > 0) & ~hidden).sum()),
-        )
+        values = self.spectrum.values
+        # A gradient of rounding size along a gauge leaves an eigenvalue of its own size there.
+        seen = ~self.spectrum.hidden & (values.abs() > ZERO * values.abs().max())
+        negative, positive = (int((seen & (sign * values > 0)).sum()) for sign in (-1, 1))
         return positive, len(values) - positive - negative, negative
 
     @cached_property
@@ -170,7 +175,16 @@ class Limit:
         """A finite network near the limit: its loss tends to the limit's as ``scale`` grows.
 
         Rounding grows with ``scale`` as the truncation falls; about 1e5 is closest for a gate.
+
+        Raises:
+            InputError: if ``scale`` is not a positive number.
         """
+        if (
+            isinstance(scale, bool)
+            or not isinstance(scale, int | float)
+            or not 0 < scale < math.inf
+        ):
+            raise InputError(f"scale must be a positive number such as 1e3, not {scale!r}")
         params = approach(self.net, self.params, self.far, scale)[1]
         return Point(self.problem, params)
 

@@ -76,13 +76,14 @@ def run_search(
     """
     if kind not in STAGES:
         raise unknown_name("kind", kind, STAGES)
-    for name, value in {"starts": starts, "max_iterations": max_iterations}.items():
-        if not isinstance(value, int) or value < 1:
+    counts = {"starts": starts, "max_iterations": max_iterations, "thread_count": thread_count}
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise InputError(f"seed must be a whole number of at least 0, or None, not {seed!r}")
     for name, number in {"tolerance": tolerance, "start_scale": start_scale}.items():
-        if not 0 < number < math.inf:
+        if not isinstance(number, int | float) or not 0 < number < math.inf:
             raise InputError(f"{name} must be positive and finite, not {number!r}")
     if out is not None and (seed is None or start is not None):
         raise InputError(
@@ -98,7 +99,12 @@ def run_search(
     if start is None:
         theta = net.flatten(net.random_params(seed, (starts * len(problems),), start_scale))
     else:
-        theta = net.flatten(start).to(torch.float64)
+        if not isinstance(start, dict):
+            raise InputError(
+                f"start must be a dict of parameters as net.random_params gives, not a "
+                f"{type(start).__name__}"
+            )
+        theta = net.flatten(start).detach().to(torch.float64)
         theta = theta.reshape(-1, theta.shape[-1])
         if len(theta) % len(problems):
             raise InputError(
@@ -122,12 +128,18 @@ def run_search(
 
 
 def _problems(given: Problem | Sequence[Problem]) -> list[Problem]:
-    problems = [given] if isinstance(given, Problem) else list(given)
+    problems = [given] if isinstance(given, Problem) else list(given) if given else []
     if not problems or not all(isinstance(problem, Problem) for problem in problems):
         raise InputError(
             "run_search takes a Problem or a list of at least one, not "
             f"{[type(problem).__name__ for problem in problems][:3]}"
         )
+    for problem in problems:
+        if problem.dtype != torch.float64:
+            raise InputError(
+                f"a search needs float64, the problem computes in {problem.dtype}; leave dtype away "
+                "(data of any precision are taken)"
+            )
     if len(problems) > 1:
         ProblemBatch(problems)  # refuses what cannot be searched together
     return problems

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.evidence import Evidence, Spectrum, critical_spectra
+from semiflat.evidence import Evidence, OnData, Spectrum, critical_spectra
 from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -24,6 +24,10 @@ ALONG_KERNEL = 0.5
 FAR = 20.0
 # A gradient must be this small a part of the residuals before a degenerate point counts as critical.
 SMALL = 1e-9
+# Residuals up to this part of the targets' size are an exact fit: the loss is as low as it can be.
+FITTED = 1e-13
+# At a limit the gradient must be this small a part of the residuals.
+SMALL_BEYOND = 1e-6
 # Part of a parameter by which a Newton step may still change it at a critical point.
 HELD = 1e-3
 
@@ -155,6 +159,10 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     why_not = None
     if not reached.converged(options):
         why_not = "which is no critical point"
+    elif problem.loss.name == "squared" and (
+        reached.gradient_norm > SMALL_BEYOND * math.sqrt(max(reached.loss, 0.0))
+    ):
+        why_not = f"small only because the residuals are (loss {reached.loss:.2g})"
     elif not stand:
         why_not = "but a step's incoming weights no longer put it where it stands"
     elif reached.loss > run.loss + 1e-9 * abs(run.loss):
@@ -179,6 +187,15 @@ def _at_small_gradient(
     least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
     numbers = f"gradient {stop.gradient_norm:.1e} (allowed {options.allowed(stop.risk):.1e})"
     certain = f"{numbers}; the least certain eigenvalue is {least}"
+    if not all(activation.smooth for activation in problem.net.activations):
+        kink = OnData(problem, problem.net.unflatten(stop.vector)).at_kink()
+        if kink is not None:
+            return (
+                Status.STALLED,
+                f"{numbers}, but unit {kink[1]} of hidden layer {kink[0]} is at its kink on sample "
+                f"{kink[2]}: the loss is not differentiable here, and a way down need not show",
+                None,
+            )
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
         return Status.CONVERGED, f"{certain}; no flat direction", inertia
     evidence = Evidence(Point(problem, problem.net.unflatten(stop.vector)), options.tolerance)
@@ -220,7 +237,8 @@ def _at_small_gradient(
             None,
         )
     residuals = math.sqrt(stop.risk) if stop.risk > 0 else 0.0
-    if problem.loss.name == "squared" and stop.gradient_norm > SMALL * residuals:
+    fitted = residuals <= FITTED * problem.target_size
+    if problem.loss.name == "squared" and stop.gradient_norm > SMALL * residuals and not fitted:
         return (
             Status.STALLED,
             f"{numbers}; the gradient is small because the residuals are, and it is "

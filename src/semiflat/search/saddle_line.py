@@ -79,6 +79,8 @@ def saddle_lines(run: CriticalPoint) -> list[SaddleLine]:
         ...
     semiflat.errors.InputError: the run ended STALLED and has no limit; ...
     """
+    if not isinstance(run, CriticalPoint):
+        raise InputError(f"saddle_lines takes a run of run_search, not a {type(run).__name__}")
     limit = run.limit
     if limit is None:
         raise InputError(

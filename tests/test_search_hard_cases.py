@@ -1,0 +1,99 @@
+"""What a tester broke in the search: each with the smallest case."""
+
+import pytest
+import torch
+
+import semiflat as sf
+
+X = torch.linspace(-2, 2, 15).double()[:, None]
+Y = torch.sin(2 * X)
+CLASSES = torch.tensor([0, 1, 0, 1, 1, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1])
+
+
+def test_a_gauge_direction_of_a_limit_is_no_way_down():
+    """Eigenvalues of −1e-15 where the loss rises as t⁴: one limit had two verdicts."""
+    problem = sf.Problem(sf.MLP([1, 2, 1], "sigmoid", bias=False), X, Y)
+    limits = [run.limit for run in sf.run_search(problem, starts=8, processes=1).runs if run.limit]
+    same = [limit for limit in limits if abs(limit.loss - 0.0639417477) < 1e-9]
+    assert len(same) >= 4
+    assert {limit.inertia for limit in same} == {(3, 1, 0)}
+    assert {limit.kind for limit in same} == {"MINIMUM"}
+
+
+def test_the_shift_softmax_ignores_makes_no_new_point():
+    """Softmax regression is convex: there is one minimum."""
+    problem = sf.Problem(sf.MLP([1, 2]), X, CLASSES, loss="cross_entropy")
+    result = sf.run_search(problem, starts=8, processes=1)
+    assert result.frequencies == [8]
+    assert result.unseen.missing_mass == 0
+
+
+def test_constant_predictors_of_centred_targets_are_one():
+    problem = sf.Problem(sf.MLP([1, 2, 1], "gelu"), torch.ones_like(X), Y - Y.mean())
+    assert sf.run_search(problem, starts=8, processes=1).frequencies == [8]
+
+
+def test_a_kink_is_no_critical_point():
+    """With decay θ = 0 has a zero gradient by convention, and ways down all round."""
+    problem = sf.Problem(sf.MLP([1, 2, 1], "relu"), X, Y, weight_decay=1e-3)
+    for run in sf.run_search(problem, starts=8, processes=1).runs:
+        if run.status is sf.Status.CONVERGED:
+            assert float(run.params["0.weight"].abs().max()) > 0
+        elif run.gradient_norm < 1e-12:
+            assert "kink" in run.record.evidence
+
+
+@pytest.mark.parametrize("starts", [1, 4])
+def test_a_loss_of_the_user_is_followed_to_infinity_too(starts):
+    problem = sf.Problem(
+        sf.MLP([1, 2, 1], "tanh"), X, Y, loss=lambda f, t: ((f - t) ** 2).sum() / 2
+    )
+    own = sf.run_search(problem, starts=starts, processes=1)
+    named = sf.run_search(sf.Problem(problem.net, X, Y), starts=starts, processes=1)
+    for one, other in zip(own.runs, named.runs, strict=True):
+        assert one.status is other.status
+        if one.limit is not None:
+            assert one.limit.loss == pytest.approx(other.limit.loss, rel=1e-9)
+
+
+def test_a_limit_whose_gradient_is_small_because_its_residuals_are_is_none():
+    problem = sf.Problem(sf.MLP([1, 2, 2, 2, 1], "tanh"), X, Y)
+    for run in sf.run_search(problem, starts=4, processes=1).runs:
+        if run.limit is not None:
+            assert run.limit.gradient_norm <= 1e-6 * run.limit.loss**0.5
+
+
+def test_exact_fits_with_units_to_spare_are_found():
+    """One sine fits; of two, loss 1e-33 used to be no critical point."""
+    problem = sf.Problem(sf.MLP([1, 2, 1], "sin"), X, Y)
+    result = sf.run_search(problem, starts=8, processes=1)
+    fits = [run for run in result.runs if run.loss < 1e-28]
+    assert fits
+    assert all(run.status is sf.Status.CONVERGED for run in fits)
+
+
+def test_what_makes_no_sense_is_refused_in_one_line():
+    problem = sf.Problem(sf.MLP([1, 2, 1]), X, Y)
+    single = sf.Problem(sf.MLP([1, 2, 1]), X, Y, dtype=torch.float32)
+    for call, message in (
+        (lambda: sf.run_search(single, 4), "needs float64"),
+        (lambda: sf.run_search(None), "at least one"),
+        (lambda: sf.run_search(problem, start=[1, 2]), "start must be a dict"),
+        (lambda: sf.run_search(problem, starts=True), "starts must be"),
+        (lambda: sf.run_search(problem, tolerance="1e-3"), "tolerance must be"),
+        (lambda: sf.run_search(problem, 1, thread_count=0), "thread_count must be"),
+        (lambda: sf.saddle_lines(3), "takes a run"),
+    ):
+        with pytest.raises(sf.InputError, match=message):
+            call()
+    learned = {k: v.requires_grad_() for k, v in problem.net.random_params(0).items()}
+    assert len(sf.run_search(problem, start=learned, processes=1).runs) == 1
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "a", None])
+def test_a_scale_that_is_none_is_refused(scale):
+    data = sf.load_data("diabetes")
+    problem = sf.Problem(sf.MLP([10, 2, 1], "tanh"), data.X, data.y)
+    limit = next(r.limit for r in sf.run_search(problem, 2, processes=1).runs if r.limit)
+    with pytest.raises(sf.InputError, match="scale must be a positive number"):
+        limit.approach(scale)
