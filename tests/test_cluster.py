@@ -1,7 +1,13 @@
 """Starts over a real Dask cluster: the same results, also when a worker is killed on the way."""
 
+import json
+import os
+import signal
 import socket
+import subprocess
 import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,18 +22,53 @@ distributed = pytest.importorskip("distributed")
 SETTINGS = Settings(max_iterations=20)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A scheduler and two worker processes; a task that lost two workers is given up."""
-    import dask
+@contextmanager
+def dask(*arguments):
+    """A `dask` command and what it starts, in processes of their own, gone at the end."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),  # workers run problems of these tests
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
+
+@contextmanager
+def scheduler(folder):
+    """Its address."""
+    file = folder / "scheduler.json"
+    with dask("scheduler", "--port", 0, "--no-dashboard", "--scheduler-file", file):
+        end = time.monotonic() + 60
+        while not (file.exists() and file.read_text().endswith("}")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A scheduler and two worker processes; a task that lost two workers is given up."""
+    folder = tmp_path_factory.mktemp("dask")
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as running,
+        scheduler(folder) as address,
+        dask(
+            *("worker", address, "--nthreads", 1, "--nworkers", 2, "--no-dashboard"),
+            *("--local-directory", folder),
+        ),
+        distributed.Client(address, set_as_default=False) as client,
     ):
-        yield running.scheduler_address
+        client.wait_for_workers(2, timeout=60)
+        yield address
 
 
 def test_a_cluster_gives_the_same_as_one_process(cluster):
@@ -86,17 +127,17 @@ def test_no_cluster_is_one_clear_line(monkeypatch):
         sf.run_search(problem(), starts=2, dask=address, processes=2)
 
 
-def test_a_cluster_without_workers_is_one_clear_line(monkeypatch):
+def test_a_cluster_without_workers_is_one_clear_line(monkeypatch, tmp_path):
     from semiflat.search import cluster
 
     monkeypatch.setattr(cluster, "PATIENCE", 3)  # a busy machine takes a while to connect
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        scheduler(tmp_path) as address,
         pytest.raises(
             sf.InputError, match="has no workers after 3 s; start some with `dask worker"
         ),
     ):
-        sf.run_search(problem(), starts=2, dask=empty.scheduler_address)
+        sf.run_search(problem(), starts=2, dask=address)
 
 
 def test_workers_of_another_version_are_refused(cluster, monkeypatch):
