@@ -1,59 +1,73 @@
 """Widen a neural network exactly, and know what kind of point it is there.
 
 The public names, in the order data flows: a network, a problem, points, their derivatives, critical
-points, embeddings, verdicts, files.
+points, embeddings, verdicts, files. Each is imported when it is first asked for.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from semiflat._version import __version__
-from semiflat.errors import InputError
-from semiflat.networks import MLP
-from semiflat.data import Dataset, load_data
-from semiflat.problem import Problem
-from semiflat.points import (
-    EmbeddedPoint,
-    Point,
-    gradient,
-    hessian,
-    hessian_operator,
-    jacobian,
-    layer_block,
-    unit_blocks,
-)
-from semiflat.curvature.operators import module_hessian_operator
-from semiflat.search import (
-    CriticalPoint,
-    LostStarts,
-    SaddleLine,
-    SearchResult,
-    Status,
-    Unseen,
-    find_critical_point,
-    find_critical_points,
-    run_search,
-    saddle_lines,
-)
-from semiflat.embeddings import (
-    Compatible,
-    Composition,
-    Condition,
-    ConstantUnits,
-    Embedding,
-    GlobalNull,
-    GlobalSplit,
-    InactivePropagation,
-    InactiveUnits,
-    NullUnits,
-    Permute,
-    Reflect,
-    Replicate,
-    Rescale,
-    ScaledReplicate,
-    Split,
-)
-from semiflat.verdicts import Certainty, Escape, Inertia, Kind, Verdict, escape, judge, judge_all
-from semiflat.reduction import Reduction, reduce, widths_by_tolerance
-from semiflat.symmetries.canonical import canonical_form
-from semiflat.checkpoints import load_point, save_point
+
+if TYPE_CHECKING:
+    from semiflat.errors import InputError
+    from semiflat.networks import MLP
+    from semiflat.data import Dataset, load_data
+    from semiflat.problem import Problem
+    from semiflat.points import (
+        EmbeddedPoint,
+        Point,
+        gradient,
+        hessian,
+        hessian_operator,
+        jacobian,
+        layer_block,
+        unit_blocks,
+    )
+    from semiflat.curvature.operators import module_hessian_operator
+    from semiflat.search import (
+        CriticalPoint,
+        LostStarts,
+        SaddleLine,
+        SearchResult,
+        Status,
+        Unseen,
+        find_critical_point,
+        find_critical_points,
+        run_search,
+        saddle_lines,
+    )
+    from semiflat.embeddings import (
+        Compatible,
+        Composition,
+        Condition,
+        ConstantUnits,
+        Embedding,
+        GlobalNull,
+        GlobalSplit,
+        InactivePropagation,
+        InactiveUnits,
+        NullUnits,
+        Permute,
+        Reflect,
+        Replicate,
+        Rescale,
+        ScaledReplicate,
+        Split,
+    )
+    from semiflat.verdicts import (
+        Certainty,
+        Escape,
+        Inertia,
+        Kind,
+        Verdict,
+        escape,
+        judge,
+        judge_all,
+    )
+    from semiflat.reduction import Reduction, reduce, widths_by_tolerance
+    from semiflat.symmetries.canonical import canonical_form
+    from semiflat.checkpoints import load_point, save_point
 
 __all__ = [
     "InputError",
@@ -112,3 +126,37 @@ __all__ = [
     "load_point",
     "__version__",
 ]
+
+_ROOMS = {
+    "errors": "InputError",
+    "networks": "MLP",
+    "data": "Dataset load_data",
+    "problem": "Problem",
+    "points": "EmbeddedPoint Point gradient hessian hessian_operator jacobian layer_block "
+    "unit_blocks",
+    "curvature.operators": "module_hessian_operator",
+    "search": "CriticalPoint LostStarts SaddleLine SearchResult Status Unseen "
+    "find_critical_point find_critical_points run_search saddle_lines",
+    "embeddings": "Compatible Composition Condition ConstantUnits Embedding GlobalNull GlobalSplit "
+    "InactivePropagation InactiveUnits NullUnits Permute Reflect Replicate Rescale "
+    "ScaledReplicate Split",
+    "verdicts": "Certainty Escape Inertia Kind Verdict escape judge judge_all",
+    "reduction": "Reduction reduce widths_by_tolerance",
+    "symmetries.canonical": "canonical_form",
+    "checkpoints": "load_point save_point",
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+# Out of sight of type checkers, which would take any name for a public one.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Kept, so that it is asked for once.
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

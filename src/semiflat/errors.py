@@ -1,4 +1,4 @@
-"""The one exception that bad input raises."""
+"""What is raised for bad input, and for work that could not all be done."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ class InputError(ValueError):
 
     A ``ValueError``, so that callers who know nothing of semiflat still catch it. The command line
     turns it into one line and exit code 2.
+    """
+
+
+class Unfinished(RuntimeError):
+    """Work that could not all be done: the message says what has no result, and why.
+
+    Known here, so that the command line can catch it without the room that raises it.
     """
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
@@ -15,6 +13,8 @@ def threads(count: int) -> Iterator[None]:
     The matrices here are small: a second thread gains little on an idle machine, and on a busy one
     threads waiting for each other have been seen to cost a factor of ten.
     """
+    import torch  # here: who only names the count, as the command line does, goes without
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

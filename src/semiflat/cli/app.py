@@ -1,4 +1,7 @@
-"""The commands, and what they have in common: one clear line for bad input, never a traceback."""
+"""The commands, and what they have in common: one clear line for bad input, never a traceback.
+
+What computes is imported by the commands that compute, so that the others start at once.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,7 @@ from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.points import limits, point_line, save_points
 from semiflat.cli.progress import stages
 from semiflat.cli.steps import forms, parse_step
-from semiflat.embeddings import Composition, Embedding
-from semiflat.errors import InputError
-from semiflat.search import LostStarts
+from semiflat.errors import InputError, Unfinished
 from semiflat.threads import threads
 
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -64,6 +65,7 @@ def _say(as_json: bool, record: Any, lines: Sequence[str]) -> None:
 
 
 @app.command()
+@threads(1)
 def study(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for the page, records and points.")],
@@ -136,6 +138,7 @@ def study(
 
 
 @app.command()
+@threads(1)
 def find(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder for the points found.")],
@@ -177,7 +180,7 @@ def find(
     """
     from semiflat.networks import MLP
     from semiflat.problem import Problem
-    from semiflat.search import run_search
+    from semiflat.search import LostStarts, run_search
     from semiflat.search.gather import tally
     from semiflat.search.record import count_line
 
@@ -242,6 +245,7 @@ def find(
 
 
 @app.command()
+@threads(1)
 def widen(
     point: PointFile,
     steps: Annotated[
@@ -263,6 +267,7 @@ def widen(
     wide.safetensors
     """
     from semiflat.checkpoints import save_point
+    from semiflat.embeddings import Composition, Embedding
 
     narrow, source = stored_point(point, data, target, raw)
     net = narrow.problem.net
@@ -286,6 +291,7 @@ def widen(
 
 
 @app.command()
+@threads(1)
 def judge(
     point: PointFile,
     data: OptionalData = None,
@@ -325,6 +331,7 @@ def judge(
 
 
 @app.command()
+@threads(1)
 def reduce(
     point: PointFile,
     tolerance: Annotated[
@@ -396,9 +403,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with threads(1):
-            code = app(arguments, prog_name="semiflat", standalone_mode=False)
-    except (InputError, LostStarts) as error:
+        code = app(arguments, prog_name="semiflat", standalone_mode=False)
+    except (InputError, Unfinished) as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semiflat.checkpoints import load_point
-from semiflat.data import Dataset, load_data
+import semiflat as sf
 from semiflat.errors import InputError
-from semiflat.points import Point
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class DataOptions:
     loss: str | None = None
     standardise: bool = True
 
-    def load(self) -> Dataset:
+    def load(self) -> sf.Dataset:
         """The data."""
-        return load_data(self.source, self.target, self.loss, self.standardise)
+        return sf.load_data(self.source, self.target, self.loss, self.standardise)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of ``DataOptions(**data)``."""
@@ -37,13 +35,13 @@ class DataOptions:
 
 def stored_point(
     path: Path, data: str | None, target: str | None, raw: bool
-) -> tuple[Point, dict[str, Any]]:
+) -> tuple[sf.Point, dict[str, Any]]:
     """A saved point on its data, and how the data were loaded.
 
     Raises:
         InputError: if the file or the data cannot be used, or do not belong together.
     """
-    stored = load_point(path)
+    stored = sf.load_point(path)
     if data is not None:
         options = DataOptions(data, target, stored.loss, not raw)
     elif stored.data.get("source"):

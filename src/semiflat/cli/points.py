@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from semiflat.checkpoints import save_point
-from semiflat.search import SearchResult
+import semiflat as sf
 
 _OWN = re.compile(r"p\d+\.safetensors")
 
 
-def save_points(result: SearchResult, out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
+def save_points(result: sf.SearchResult, out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
     """Write ``p0.safetensors``, …, lowest loss first, and remove what is left of an earlier result.
 
     Args:
@@ -24,7 +23,7 @@ def save_points(result: SearchResult, out: Path, source: dict[str, Any]) -> list
     rows = []
     for number, (point, found) in enumerate(zip(result.points, result.frequencies, strict=True)):
         path = out / f"p{number}.safetensors"
-        save_point(point, path, source)
+        sf.save_point(point, path, source)
         rows.append(
             {
                 "file": str(path),
@@ -53,7 +52,7 @@ def point_line(row: dict[str, Any]) -> str:
     return f"{line}  {row['trivial']}" if row["trivial"] else line
 
 
-def limits(result: SearchResult) -> list[dict[str, Any]]:
+def limits(result: sf.SearchResult) -> list[dict[str, Any]]:
     """The critical points at infinity, lowest loss first, as plain data."""
     runs = [run for run in result.runs if run.limit is not None]
     found = [(run, run.limit) for run in runs]

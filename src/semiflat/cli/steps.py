@@ -5,23 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semiflat.embeddings import (
-    Compatible,
-    ConstantUnits,
-    Embedding,
-    GlobalNull,
-    GlobalSplit,
-    InactivePropagation,
-    InactiveUnits,
-    NullUnits,
-    Permute,
-    Reflect,
-    Replicate,
-    Rescale,
-    ScaledReplicate,
-)
+import semiflat as sf
 from semiflat.errors import InputError, unknown_name
-from semiflat.networks import MLP
 
 
 @dataclass(frozen=True)
@@ -36,7 +21,7 @@ class Form:
 
     parts: str
     example: str
-    make: Callable[[list[str], MLP], Embedding]
+    make: Callable[[list[str], sf.MLP], sf.Embedding]
 
     def shown(self, name: str) -> str:
         """``name:PART:PART``."""
@@ -66,33 +51,35 @@ FORMS: dict[str, Form] = {
     "replicate": Form(
         "LAYER:UNIT:λ,λ,…",
         "replicate:0:2:0.3,rest",
-        lambda p, net: Replicate(int(p[0]), int(p[1]), _numbers(p[2])),
+        lambda p, net: sf.Replicate(int(p[0]), int(p[1]), _numbers(p[2])),
     ),
     "scaled": Form(
         "LAYER:UNIT:β,β,…:γ,γ,…",
         "scaled:0:1:2,0.5:0.25,rest",
-        lambda p, net: ScaledReplicate(int(p[0]), int(p[1]), _known(p[2]), _numbers(p[3])),
+        lambda p, net: sf.ScaledReplicate(int(p[0]), int(p[1]), _known(p[2]), _numbers(p[3])),
     ),
-    "null": Form("LAYER:α,α,…", "null:0:0.4", lambda p, net: NullUnits(int(p[0]), _known(p[1]))),
+    "null": Form("LAYER:α,α,…", "null:0:0.4", lambda p, net: sf.NullUnits(int(p[0]), _known(p[1]))),
     "inactive": Form(
         "LAYER:COUNT[:v,v,…]",
         "inactive:0:2:0.5",
-        lambda p, net: InactiveUnits(int(p[0]), int(p[1]), _floats(p[2]) if len(p) > 2 else None),
+        lambda p, net: sf.InactiveUnits(
+            int(p[0]), int(p[1]), _floats(p[2]) if len(p) > 2 else None
+        ),
     ),
     "propagation": Form(
         "LAYER:u,u,…;u,u,…",
         "propagation:0:1,-2,0.5",
-        lambda p, net: InactivePropagation(int(p[0]), _rows(p[1])),
+        lambda p, net: sf.InactivePropagation(int(p[0]), _rows(p[1])),
     ),
     "constant": Form(
         "LAYER:α,α,…:v,v,…;v,v,…",
         "constant:0:0.5:1",
-        lambda p, net: ConstantUnits(int(p[0]), _floats(p[1]), _rows(p[2])),
+        lambda p, net: sf.ConstantUnits(int(p[0]), _floats(p[1]), _rows(p[2])),
     ),
     "compatible": Form(
         "WIDTH,WIDTH,…[:SEED]",
         "compatible:6,4:0",
-        lambda p, net: Compatible.random(
+        lambda p, net: sf.Compatible.random(
             net,
             [net.inputs, *(int(width) for width in p[0].split(",")), net.outputs],
             seed=int(p[1]) if len(p) > 1 else 0,
@@ -101,28 +88,28 @@ FORMS: dict[str, Form] = {
     "split-all": Form(
         "[λ,λ,…]",
         "split-all:1,1,-1",
-        lambda p, net: GlobalSplit(_known(p[0]) if p else (1, 1, -1)),
+        lambda p, net: sf.GlobalSplit(_known(p[0]) if p else (1, 1, -1)),
     ),
-    "null-all": Form("α", "null-all:0.4", lambda p, net: GlobalNull(p[0])),
+    "null-all": Form("α", "null-all:0.4", lambda p, net: sf.GlobalNull(p[0])),
     "permute": Form(
         "LAYER:UNIT,UNIT,…",
         "permute:0:2,0,1",
-        lambda p, net: Permute(int(p[0]), [int(unit) for unit in p[1].split(",")]),
+        lambda p, net: sf.Permute(int(p[0]), [int(unit) for unit in p[1].split(",")]),
     ),
     "rescale": Form(
-        "LAYER:UNIT:β", "rescale:0:1:2", lambda p, net: Rescale(int(p[0]), int(p[1]), p[2])
+        "LAYER:UNIT:β", "rescale:0:1:2", lambda p, net: sf.Rescale(int(p[0]), int(p[1]), p[2])
     ),
-    "reflect": Form("LAYER:UNIT", "reflect:0:1", lambda p, net: Reflect(int(p[0]), int(p[1]))),
+    "reflect": Form("LAYER:UNIT", "reflect:0:1", lambda p, net: sf.Reflect(int(p[0]), int(p[1]))),
 }
 
 
-def parse_step(text: str, net: MLP) -> Embedding:
+def parse_step(text: str, net: sf.MLP) -> sf.Embedding:
     """One embedding as it is typed, for the network it is applied to.
 
     Raises:
         InputError: for an unknown name, or parts that do not fit, with the form and an example.
 
-    >>> parse_step("replicate:0:2:0.3,rest", MLP([2, 3, 1]))
+    >>> parse_step("replicate:0:2:0.3,rest", sf.MLP([2, 3, 1]))
     Replicate(layer=0, unit=2, weights=[0.3, 0.7])
     """
     name, *parts = text.split(":")

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import dataclass
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, Unfinished
 from semiflat.search.block import Settings, run_block
 from semiflat.search.record import Finished, SearchResult
 from semiflat.search.workers import Block, Lost, pack, parallel
@@ -36,7 +36,7 @@ OnEnd = Callable[[Block, Sequence[Finished]], None]
 """Called with results of a block as soon as they are known in this process."""
 
 
-class LostStarts(RuntimeError):
+class LostStarts(Unfinished):
     """Starts that could not be run because their processes were lost again and again.
 
     Attributes:
