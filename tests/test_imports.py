@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "semiflat"
 
 # Floor by floor, from the ground up. A room imports only from floors below its own; rooms on one
 # floor do not know each other. So embeddings (algebra) and curvature (differentiation) stay
-# independent, and finding (search) cannot see judging (verdicts).
+# independent, and finding (search) cannot see proving (certificates) nor judging (verdicts).
 FLOORS: list[set[str]] = [
     {"_version", "errors"},
     {"activations", "losses", "files", "data_files", "threads", "memory"},
@@ -26,7 +26,9 @@ FLOORS: list[set[str]] = [
     {"limits"},
     {"symmetries"},
     {"reduction"},
-    {"search", "verdicts"},
+    {"search"},
+    {"certificates"},
+    {"verdicts"},
     {"study"},
     {"report"},
     {"__init__"},
@@ -72,6 +74,27 @@ def test_imports_only_from_floors_below(path: Path):
     own = room(path)
     for other in imported_rooms(path) - {own}:
         assert level[other] < level[own], f"{path.name} ({own}) must not import {other}"
+
+
+def test_proving_does_not_rest_on_finding_nor_judging_on_it():
+    for path in (SOURCE / "certificates").rglob("*.py"):
+        assert not imported_rooms(path) & {"search", "limits", "verdicts", "reduction"}, path
+    for path in (SOURCE / "verdicts").rglob("*.py"):
+        assert "search" not in imported_rooms(path), path
+
+
+def test_the_checker_imports_nothing_but_itself_the_standard_library_and_flint():
+    for path in (SOURCE / "certificates" / "checker").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                top = name.split(".")[0]
+                own = name.startswith("semiflat.certificates.checker.") or name == "semiflat.errors"
+                assert own or top == "flint" or top in sys.stdlib_module_names, (path, name)
 
 
 def test_the_report_computes_nothing():

@@ -55,6 +55,15 @@ if TYPE_CHECKING:
         ScaledReplicate,
         Split,
     )
+    from semiflat.certificates.certificate import Certificate
+    from semiflat.certificates.certify import (
+        certify,
+        certify_all,
+        certify_descent,
+        certify_not_critical,
+    )
+    from semiflat.certificates.checker.distinct import Distinction, verify_distinct
+    from semiflat.certificates.checker.verify import Verification, verify
     from semiflat.verdicts import (
         Certainty,
         Escape,
@@ -118,6 +127,15 @@ __all__ = [
     "Kind",
     "Certainty",
     "Inertia",
+    "certify",
+    "certify_all",
+    "certify_not_critical",
+    "certify_descent",
+    "Certificate",
+    "verify",
+    "Verification",
+    "verify_distinct",
+    "Distinction",
     "reduce",
     "Reduction",
     "widths_by_tolerance",
@@ -140,6 +158,10 @@ _ROOMS = {
     "embeddings": "Compatible Composition Condition ConstantUnits Embedding GlobalNull GlobalSplit "
     "InactivePropagation InactiveUnits NullUnits Permute Reflect Replicate Rescale "
     "ScaledReplicate Split",
+    "certificates.certificate": "Certificate",
+    "certificates.certify": "certify certify_all certify_descent certify_not_critical",
+    "certificates.checker.distinct": "Distinction verify_distinct",
+    "certificates.checker.verify": "Verification verify",
     "verdicts": "Certainty Escape Inertia Kind Verdict escape judge judge_all",
     "reduction": "Reduction reduce widths_by_tolerance",
     "symmetries.canonical": "canonical_form",

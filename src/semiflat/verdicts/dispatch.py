@@ -15,13 +15,19 @@ from semiflat.verdicts.irreversible import judge_irreversibly
 from semiflat.verdicts.lanczos import judge_large
 from semiflat.verdicts.layout import Layout, layout
 from semiflat.verdicts.plain import judge_plain
+from semiflat.verdicts.proved import with_proofs
 from semiflat.verdicts.verdict import Inertia, Verdict
 
 DENSE_LIMIT = 4096
 """Parameters up to which a dense Hessian (128 MiB) and its eigenvectors are taken."""
 
 
-def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT) -> Verdict:
+def judge(
+    point: Point,
+    tolerance: float = 1e-10,
+    dense_limit: int = DENSE_LIMIT,
+    proof: bool = False,
+) -> Verdict:
     """What kind of point it is, on what evidence, and the way down if there is one.
 
     An embedded point is judged by the inertia law from its narrow source, at a cost that does not
@@ -38,20 +44,26 @@ def judge(point: Point, tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
         tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the root of the risk
             where that exceeds 1.
         dense_limit: number of parameters up to which the dense Hessian is built.
+        proof: whether to prove the verdict in ball arithmetic (:func:`semiflat.certify`).
 
     Returns:
-        A :class:`Verdict`. Its certainty is MEASURED: floating point alone proves nothing.
+        A :class:`Verdict`. Its certainty is MEASURED, as floating point alone proves nothing; PROVED
+        only with ``proof`` and where the proof succeeds, of the exact critical point next to this
+        one. ``verdict.certificate`` then holds the proof, or what it failed on.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
     >>> sf.judge(sf.Point(problem, problem.net.random_params(0))).kind
     <Kind.NOT_CRITICAL: 'NOT_CRITICAL'>
     """
-    return judge_all([point], tolerance, dense_limit)[0]
+    return judge_all([point], tolerance, dense_limit, proof)[0]
 
 
 def judge_all(
-    points: Sequence[Point], tolerance: float = 1e-10, dense_limit: int = DENSE_LIMIT
+    points: Sequence[Point],
+    tolerance: float = 1e-10,
+    dense_limit: int = DENSE_LIMIT,
+    proof: bool = False,
 ) -> list[Verdict]:
     """The verdict on each point; what points embedded from one source share is computed once.
 
@@ -85,7 +97,7 @@ def judge_all(
             verdicts.append(judge_embedded(parts, *of(root)))
         else:
             verdicts.append(_judge_with_core(point, parts, of, tolerance, dense_limit))
-    return verdicts
+    return with_proofs(points, verdicts) if proof else verdicts
 
 
 def _judge_with_core(

@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from semiflat.certificates.certificate import Certificate
 from semiflat.networks import Params
 from semiflat.symmetries.families import FlatFamily
 
@@ -99,7 +100,9 @@ class Verdict:
             but with weight decay its own).
         tolerance: what it was held against.
         at_least: for a point whose added units are no copies, the numbers of eigenvalues that it has
-            at least, from the narrow Hessian alone (``AᵀH A`` is narrow: Z22 Thm 6.2); else None.
+            at least, from the narrow Hessian alone (``AᵀH A`` is narrow: Z22 Thm 6.2), or from a proof
+            that gives no more; else None.
+        certificate: the proof, or what it failed on; None where none was asked for.
     """
 
     kind: Kind
@@ -114,6 +117,7 @@ class Verdict:
     tolerance: float
     build_direction: Callable[[], Params] | None = None
     at_least: Inertia | None = None
+    certificate: Certificate | None = None
 
     @cached_property
     def descent_direction(self) -> Params | None:

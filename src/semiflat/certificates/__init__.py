@@ -1,0 +1,1 @@
+"""Proofs in ball arithmetic, and a checker that shares nothing with the search (docs/certificates.md)."""

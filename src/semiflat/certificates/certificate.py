@@ -1,0 +1,110 @@
+"""A certificate as a record, and its file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semiflat.certificates.checker.words import FORMAT
+from semiflat.files import write_whole
+
+CERTIFIED, UNDECIDED, INVALID = "certified", "undecided", "invalid_input"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was proved, with all a checker needs to prove it again; or why nothing was.
+
+    Attributes:
+        status: ``"certified"``, ``"undecided"`` or ``"invalid_input"``.
+        reason: the claim in words, or which inequality failed and by how much.
+        document: the file as plain data, see docs/certificates.md.
+    """
+
+    status: str
+    reason: str
+    document: dict[str, Any] = field(repr=False)
+
+    @property
+    def certified(self) -> bool:
+        """Whether something was proved."""
+        return self.status == CERTIFIED
+
+    @property
+    def proved(self) -> dict[str, Any]:
+        """The numbers that are proved; floats are hexadecimal. Empty if nothing is."""
+        proved: dict[str, Any] = self.document.get("proved", {})
+        return proved
+
+    @property
+    def kind(self) -> str | None:
+        """A :class:`Kind`'s value, ``"DESCENT"`` for a proved descent, or None if nothing is proved."""
+        return self.proved.get("kind")
+
+    @property
+    def inertia(self) -> tuple[int, int, int] | None:
+        """(positive, zero, negative) eigenvalues, if they are proved exactly."""
+        return tuple(self.proved["inertia"]) if self.proved.get("exact") else None
+
+    @property
+    def loss(self) -> tuple[float, float] | None:
+        """An interval that holds the exact loss at the exact critical point."""
+        ends = self.proved.get("loss")
+        return None if ends is None else (float.fromhex(ends[0]), float.fromhex(ends[1]))
+
+    @property
+    def location(self) -> float | None:
+        """How far any parameter of the exact critical point may be from the centre."""
+        return self._number("location")
+
+    @property
+    def unique(self) -> float | None:
+        """Within which distance of the centre, in every parameter, there is no other."""
+        return self._number("unique")
+
+    @property
+    def theorem(self) -> str | None:
+        """The theorem that carries an embedded point's verdict."""
+        return self.proved.get("theorem")
+
+    @property
+    def premises(self) -> list[str]:
+        """Its premises, each with how it was proved."""
+        return list(self.proved.get("premises", []))
+
+    def save(self, path: str | Path, data: str | Path | None = None) -> None:
+        """Write the file.
+
+        Args:
+            path: of the certificate.
+            data: a file beside it to which X and y go instead, for certificates that share them.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        document, path = self.document, Path(path)
+        if data is not None and "X" in document.get("problem", {}).get("data", {}):
+            stored = document["problem"]["data"]
+            values = {key: stored[key] for key in ("X", "y")}
+            beside = path.parent / Path(data).name
+            write_whole(beside, (json.dumps(values) + "\n").encode())
+            named = {"sha256": stored["sha256"], "file": beside.name}
+            document = {**document, "problem": {**document["problem"], "data": named}}
+        write_whole(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
+
+    def _number(self, key: str) -> float | None:
+        text = self.proved.get(key)
+        return None if text is None else float.fromhex(text)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Certificate is neither true nor false; compare its status or kind")
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+def nothing(status: str, reason: str) -> Certificate:
+    """A certificate of nothing."""
+    return Certificate(status, reason, {"format": FORMAT, "status": status, "reason": reason})

@@ -1,0 +1,323 @@
+"""From a point to its certificate."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from semiflat._version import __version__
+from semiflat.certificates.certificate import (
+    CERTIFIED,
+    INVALID,
+    UNDECIDED,
+    Certificate,
+    nothing,
+)
+from semiflat.certificates.checker.arithmetic import arb, ctx
+from semiflat.certificates.checker.balls import (
+    ACTIVATIONS,
+    LOSSES,
+    Network,
+    NotDefinite,
+    risk_gradient,
+)
+from semiflat.certificates.checker.verify import hash_of
+from semiflat.certificates.checker.wide import bordered, embedded
+from semiflat.certificates.checker.words import FORMAT, claim_in_words
+from semiflat.certificates.narrow import PRECISION, Narrow, Undecided, in_rows, prove_narrow
+from semiflat.embeddings.unit_runs import Copies
+from semiflat.errors import InputError
+from semiflat.networks import Params
+from semiflat.points import EmbeddedPoint, Point
+from semiflat.problem import Problem
+
+
+def certify(point: Point) -> Certificate:
+    """Prove what kind of critical point lies next to a point.
+
+    For a plain point: that exactly one critical point of the exact risk on exactly these data lies within
+    a tiny box, with its Hessian's inertia and an interval for its loss (Krawczyk's test, and Sylvester's
+    law of inertia, in ball arithmetic). For an embedded point: the same of its narrow source, and from
+    it by the inertia law (theory §3; F19 Thms 5, 10, 11, P21 Thms 5–6) that the wide point is a local
+    minimum on a flat set or a strict saddle.
+
+    Args:
+        point: plain or embedded; not a batch of points.
+
+    Returns:
+        A :class:`Certificate`: ``"certified"``; ``"undecided"`` with the inequality that failed, as at
+        degenerate points and at points that have not converged; or ``"invalid_input"`` where the
+        activation or loss is a Python function.
+
+    Raises:
+        InputError: if it is not a single point.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> point = sf.find_critical_point(problem, starts=1)
+    >>> certificate = sf.certify(point)
+    >>> certificate.status, certificate.kind, certificate.inertia
+    ('certified', 'STRICT_MINIMUM', (2, 0, 0))
+    """
+    return certify_all([point])[0]
+
+
+def certify_all(points: list[Point]) -> list[Certificate]:
+    """The certificates of several points; what those embedded from one source share is proved once.
+
+    Args and errors: as for :func:`certify`.
+    """
+    known: dict[int, Narrow | Certificate] = {}
+    found = []
+    for point in points:
+        root = _source(point)
+        if id(root) not in known:
+            known[id(root)] = _narrow(root)
+        narrow = known[id(root)]
+        if isinstance(narrow, Certificate):
+            found.append(narrow)
+        elif root is point:
+            found.append(_finished(_document(narrow, "critical point"), root.problem))
+        else:
+            assert isinstance(point, EmbeddedPoint)
+            found.append(_wide(point, narrow))
+    return found
+
+
+def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
+    """Prove that no parameters within ``radius`` of a point, entry by entry, are a critical point.
+
+    An entry of the gradient is shown to be other than 0 all over that box. With radius 0 that is said of
+    the point's own float64 parameters, and it is then no local minimum either.
+
+    Raises:
+        InputError: if it is not a single point, or the radius is no finite number from 0 up.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> sf.certify_not_critical(point, radius=0.01).kind
+    'NOT_CRITICAL'
+    """
+    if not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
+        raise InputError(f"radius must be a finite number from 0 up, not {radius!r}")
+    net = _network(_single(point).problem)
+    if isinstance(net, Certificate):
+        return net
+    theta = in_rows(point)
+    with _Precision():
+        box = [arb(v, float(radius)) for v in theta.tolist()]
+        try:
+            slopes = risk_gradient(net, box)[1]
+        except NotDefinite as error:
+            return nothing(UNDECIDED, f"{error} is not proved")
+        entry = max(range(len(slopes)), key=lambda i: float(slopes[i].abs_lower()))
+        least = float(slopes[entry].abs_lower()) * (1 - 1e-9)
+        if not least > 0:
+            widest = max(float(s.rad()) for s in slopes)
+            return nothing(
+                UNDECIDED,
+                f"every entry of the gradient may be 0 somewhere within {float(radius)!r} (they are known "
+                f"to {widest:.2g}); try a smaller radius, or certify() it as a critical point",
+            )
+    document = _statement("no critical point", net, theta) | {
+        "radius": float(radius).hex(),
+        "entry": entry,
+        "proved": {"kind": "NOT_CRITICAL", "gradient_at_least": least.hex()},
+    }
+    return _finished(document, point.problem)
+
+
+def certify_descent(point: Point, direction: Params, step: float) -> Certificate:
+    """Prove that the risk at ``θ + step · direction`` lies below that at θ.
+
+    Raises:
+        InputError: if point or direction do not fit, or the step is no finite number.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> down = problem.net.unflatten(-sf.gradient(point))
+    >>> sf.certify_descent(point, down, step=0.1).status
+    'certified'
+    """
+    if not isinstance(step, int | float) or not abs(step) < float("inf"):
+        raise InputError(f"step must be a finite number, not {step!r}")
+    net = _network(_single(point).problem)
+    if isinstance(net, Certificate):
+        return net
+    theta, along = in_rows(point), in_rows(Point(point.problem, direction))
+    with _Precision():
+        start = [arb(v) for v in theta.tolist()]
+        end = [a + arb(float(step)) * arb(d) for a, d in zip(start, along.tolist(), strict=True)]
+        try:
+            drop = risk_gradient(net, start)[0] - risk_gradient(net, end)[0]
+        except NotDefinite as error:
+            return nothing(UNDECIDED, f"{error} is not proved")
+        least = float(drop.lower()) * (1 - 1e-9)
+    if not least > 0:
+        return nothing(
+            UNDECIDED, f"the risk falls by {drop.str(5)}, which is not proved to be above 0"
+        )
+    document = _statement("descent", net, theta) | {
+        "direction": [d.hex() for d in along.tolist()],
+        "step": float(step).hex(),
+        "proved": {"kind": "DESCENT", "drop_at_least": least.hex()},
+    }
+    return _finished(document, point.problem)
+
+
+class _Precision:
+    def __enter__(self) -> None:
+        self.before, ctx.prec = ctx.prec, PRECISION
+
+    def __exit__(self, *error: object) -> None:
+        ctx.prec = self.before
+
+
+def _single(point: Point) -> Point:
+    if not isinstance(point, Point):
+        raise InputError(f"a certificate is of a Point, not of a {type(point).__name__}")
+    root = point.source if isinstance(point, EmbeddedPoint) else point
+    if root.problem.net.check_params(root.params) != ():
+        raise InputError("a certificate is of one point, and this Point holds a batch of them")
+    return point
+
+
+def _source(point: Point) -> Point:
+    """Where the narrow proof has to be made; a wide point itself if embedding does not carry criticality."""
+    _single(point)
+    if isinstance(point, EmbeddedPoint) and not point.problem.weight_decay:
+        return point.source
+    return point
+
+
+def _network(problem: Problem) -> Network | Certificate:
+    """The problem for balls, or why there is none."""
+    net, loss = problem.net, problem.loss.name
+    unknown = [a.name for a in net.activations if a.name not in ACTIVATIONS]
+    if unknown:
+        return nothing(
+            INVALID,
+            f"activation {unknown[0]!r} cannot be evaluated in balls; known: {', '.join(ACTIVATIONS)}",
+        )
+    if loss not in LOSSES:
+        return nothing(
+            INVALID, f"loss {loss!r} cannot be evaluated in balls; known: {', '.join(LOSSES)}"
+        )
+    X = problem.X.double().tolist()
+    y = problem.y.double().reshape(problem.samples, -1).tolist()
+    names = [a.name for a in net.activations]
+    return Network(list(net.widths), names, list(net.biases), loss, problem.weight_decay, X, y)
+
+
+def _narrow(root: Point) -> Narrow | Certificate:
+    net = _network(root.problem)
+    if isinstance(net, Certificate):
+        return net
+    try:
+        return prove_narrow(root, net)
+    except Undecided as error:
+        return nothing(UNDECIDED, str(error))
+
+
+def _wide(point: EmbeddedPoint, narrow: Narrow) -> Certificate:
+    if point.core is not point.source:
+        return nothing(
+            UNDECIDED,
+            f"{point.embedding!r} adds units with weights of their own; proofs cover copies (scaled and "
+            "mirrored ones too) and null units",
+        )
+    layers = [[_run(run) for run in runs] for runs in point.unit_map.layers]
+    copied = [
+        (layer, unit)
+        for layer, width in enumerate(narrow.net.widths[1:-1])
+        for unit in range(width)
+        if sum(count for _, count in point.unit_map.shares(layer, unit)) > 1
+    ]
+    with _Precision():
+        bases = [each for at in copied if (each := _basis(narrow, *at)) is not None]
+        embedding = {"layers": layers, "bases": bases}
+        try:
+            wide = embedded(narrow.net, narrow.box, narrow.proved["inertia"], embedding)
+        except NotDefinite as error:
+            return nothing(UNDECIDED, str(error))
+    document = _document(narrow, "embedded critical point") | {"embedding": embedding}
+    proved = {**narrow.proved, "narrow_inertia": narrow.proved["inertia"], **wide}
+    return _finished(document | {"proved": proved}, point.source.problem)
+
+
+def _run(run: Any) -> dict[str, Any]:
+    if isinstance(run, Copies):
+        return {
+            "source": run.source,
+            "share": str(run.weight),
+            "scale": str(run.scale),
+            "count": run.count,
+        }
+    return {"null": str(run.bias), "count": run.count}
+
+
+def _basis(narrow: Narrow, layer: int, unit: int) -> dict[str, Any] | None:
+    """Q that brings a unit's K, less the rows of F that depend on others, near diag(±1)."""
+    K = bordered(narrow.net, narrow.box, layer, unit)
+    if K is None or not K.nrows():
+        return None
+    size = K.nrows()
+    mid = np.array([float(entry) for entry in K.entries()]).reshape(size, size)
+    values, vectors = np.linalg.eigh(mid)
+    if not np.abs(values).min() > 0:
+        return None
+    Q = vectors / np.sqrt(np.abs(values))
+    return {"layer": layer, "unit": unit, "Q": _hex(Q)}
+
+
+def _statement(statement: str, net: Network, *centre: Any) -> dict[str, Any]:
+    data = {
+        "sha256": hash_of(net.X, net.y, net.loss == "cross_entropy"),
+        "X": [[v.hex() for v in row] for row in net.X],
+        "y": [[v.hex() for v in row] for row in net.y],
+    }
+    return {
+        "format": FORMAT,
+        "status": CERTIFIED,
+        "claim": "",
+        "statement": statement,
+        "problem": {
+            "widths": net.widths,
+            "activations": net.activations,
+            "biases": net.biases,
+            "loss": net.loss,
+            "weight_decay": float(net.decay).hex(),
+            "data": data,
+        },
+        "centre": [[v.hex() for v in term.tolist()] for term in centre],
+    }
+
+
+def _document(narrow: Narrow, statement: str) -> dict[str, Any]:
+    return _statement(statement, narrow.net, *narrow.centre) | {
+        "frozen": narrow.frozen,
+        "radius": narrow.radius.hex(),
+        "Q": _hex(narrow.Q),
+        "proved": narrow.proved,
+        "notes": {"method": narrow.method, "found": narrow.margins},
+    }
+
+
+def _finished(document: dict[str, Any], problem: Problem) -> Certificate:
+    document["claim"] = claim_in_words(document)
+    document["notes"] = document.get("notes", {}) | {
+        "semiflat": __version__,
+        "python": platform.python_version(),
+        "python-flint": version("python-flint"),
+        "precision": PRECISION,
+    }
+    return Certificate(CERTIFIED, document["claim"], document)
+
+
+def _hex(matrix: Any) -> list[list[str]]:
+    return [[float(v).hex() for v in row] for row in matrix.tolist()]

@@ -1,0 +1,93 @@
+"""How many of several certified points are distinct, proved: part of the checker.
+
+Two parameter vectors that a symmetry of the network turns into each other compute one function: so do
+permuted, mirrored and rescaled units, and whatever other symmetry there is. Hence two critical points whose
+losses or whose outputs on some sample differ, as the balls of both show, are distinct modulo all of them.
+(With cross-entropy, outputs are compared up to the shift that softmax ignores.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from semiflat.certificates.checker.arithmetic import arb, ctx
+from semiflat.certificates.checker.balls import Network, NotDefinite, sweeps
+from semiflat.certificates.checker.exact import Invalid
+from semiflat.certificates.checker.verify import PRECISIONS, load, prove_again
+
+
+@dataclass(frozen=True)
+class Distinction:
+    """What is proved of several certificates together.
+
+    Attributes:
+        at_least: so many distinct critical points are proved, 0 if a file is not certified.
+        chosen: places of files that are pairwise proved distinct, that many.
+        ok: whether all of them are.
+        reason: in words.
+    """
+
+    at_least: int
+    chosen: tuple[int, ...]
+    ok: bool
+    reason: str
+
+
+def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None) -> Distinction:
+    """Check certificates of one problem, and count the critical points proved to be distinct.
+
+    Distinct means: not one network up to permuted, mirrored or rescaled units, or any other change that
+    keeps the function.
+
+    Args:
+        paths: of certificates of narrow critical points, all of one problem.
+        data: as for :func:`verify`.
+    """
+    seen: list[tuple[arb, list[list[arb]]]] = []
+    first: Network | None = None
+    for path in paths:
+        try:
+            document, net = load(path, data)
+            if document["statement"] != "critical point":
+                raise Invalid("its statement is not that of a narrow critical point")
+            if first is not None and net != first:
+                raise Invalid("it is of another problem than the first")
+            first = net
+            seen.append(_seen(net, prove_again(document, net).theta))
+        except (Invalid, NotDefinite, KeyError, TypeError, ValueError, IndexError) as error:
+            return Distinction(0, (), False, f"{str(path)!r}: {error}")
+    chosen: list[int] = []
+    for place, one in enumerate(seen):
+        if all(_differ(one, seen[other]) for other in chosen):
+            chosen.append(place)
+    count, total = len(chosen), len(seen)
+    return Distinction(
+        count,
+        tuple(chosen),
+        count == total,
+        f"at least {count} of {total} critical points are distinct modulo symmetries: losses or outputs "
+        "on the data differ, proved by balls",
+    )
+
+
+def _seen(net: Network, theta: list[arb]) -> tuple[arb, list[list[arb]]]:
+    """Loss, and outputs on each sample."""
+    before, ctx.prec = ctx.prec, PRECISIONS[0]
+    try:
+        decay = arb(net.decay) / 2 * sum((t * t for t in theta), arb(0))
+        passes = list(sweeps(net, theta))
+        outputs = [row for sweep in passes for row in sweep.outputs]
+        if net.loss == "cross_entropy":
+            outputs = [[f - row[0] for f in row] for row in outputs]
+        return sum((sweep.risk for sweep in passes), decay), outputs
+    finally:
+        ctx.prec = before
+
+
+def _differ(one: tuple[arb, list[list[arb]]], two: tuple[arb, list[list[arb]]]) -> bool:
+    rows = zip(one[1], two[1], strict=True)
+    return not one[0].overlaps(two[0]) or any(
+        not a.overlaps(b) for row, other in rows for a, b in zip(row, other, strict=True)
+    )

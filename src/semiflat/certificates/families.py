@@ -1,0 +1,48 @@
+"""Which parameters to hold fixed, because a symmetry of the risk moves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from semiflat.certificates.checker.balls import Network
+from semiflat.certificates.checker.gauge import HOMOGENEOUS
+from semiflat.evidence import OnData
+from semiflat.points import Point
+
+Family = dict[str, Any]
+
+
+def symmetric_families(net: Network, point: Point) -> list[Family]:
+    """The families of theory §3 that are known in advance, as a certificate lists them.
+
+    None with weight decay, which breaks them.
+    """
+    if net.decay:
+        return []
+    data = OnData(point.problem, point.params)
+    families: list[Family] = []
+    if net.loss == "cross_entropy":
+        families.append({"family": "softmax shift"})
+    columns = list(zip(*net.X, strict=True))
+    constant = [j for j, column in enumerate(columns) if len(set(column)) == 1]
+    constant = [j for j in constant if net.biases[0] or columns[j][0] == 0]
+    families += [{"family": "constant input", "input": j} for j in constant]
+    held: list[Family] = []
+    for layer, name in enumerate(net.activations):
+        if name not in HOMOGENEOUS:
+            continue
+        silent = data.dead[layer].tolist()
+        below = data.dead[layer - 1] if layer else torch.zeros(net.widths[0], dtype=torch.bool)
+        weights = point.problem.net.layer(point.params, layer)[:, : net.widths[layer]].abs()
+        weights = weights.masked_fill(below, 0.0)
+        if not layer:
+            weights[:, constant] = 0.0
+        for unit in range(net.widths[layer + 1]):
+            at = {"layer": layer, "unit": unit}
+            if name == "relu" and silent[unit]:
+                families.append({"family": "dead unit", **at})
+            elif float(weights[unit].max()) > 0:
+                held.append({"family": "scaling", **at, "input": int(weights[unit].argmax())})
+    return families + held
