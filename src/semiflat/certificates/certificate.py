@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,19 @@ class Certificate:
     Attributes:
         status: ``"certified"``, ``"undecided"`` or ``"invalid_input"``.
         reason: the claim in words, or which inequality failed and by how much.
-        document: the file as plain data, see docs/certificates.md.
+        head: the file's small entries as plain data.
+        body: makes the large ones, which take longer to write down than to prove.
     """
 
     status: str
     reason: str
-    document: dict[str, Any] = field(repr=False)
+    head: dict[str, Any] = field(repr=False)
+    body: Callable[[], dict[str, Any]] = field(repr=False, default=dict)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The file as plain data, see docs/certificates.md."""
+        return self.head | self.body()
 
     @property
     def certified(self) -> bool:
@@ -35,7 +44,7 @@ class Certificate:
     @property
     def proved(self) -> dict[str, Any]:
         """The numbers that are proved; floats are hexadecimal. Empty if nothing is."""
-        proved: dict[str, Any] = self.document.get("proved", {})
+        proved: dict[str, Any] = self.head.get("proved", {})
         return proved
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from semiflat._version import __version__
+from semiflat.certificates.bounded import Array
 from semiflat.certificates.certificate import (
     CERTIFIED,
     INVALID,
@@ -33,6 +35,16 @@ from semiflat.errors import InputError
 from semiflat.networks import Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
+
+
+def _flint() -> dict[str, str]:
+    try:
+        return {"python-flint": version("python-flint")}
+    except PackageNotFoundError:
+        return {}
+
+
+_FLINT = _flint()  # reading a package's metadata takes as long as a small proof
 
 
 def certify(point: Point) -> Certificate:
@@ -80,7 +92,7 @@ def certify_all(points: list[Point]) -> list[Certificate]:
         if isinstance(narrow, Certificate):
             found.append(narrow)
         elif root is point:
-            found.append(_finished(_document(narrow, "critical point"), root.problem))
+            found.append(_plain(narrow))
         else:
             assert isinstance(point, EmbeddedPoint)
             found.append(_wide(point, narrow))
@@ -113,7 +125,7 @@ def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
         try:
             slopes = risk_gradient(net, box)[1]
         except NotDefinite as error:
-            return nothing(UNDECIDED, f"{error} is not proved")
+            return nothing(UNDECIDED, str(error))
         entry = max(range(len(slopes)), key=lambda i: float(slopes[i].abs_lower()))
         least = float(slopes[entry].abs_lower()) * (1 - 1e-9)
         if not least > 0:
@@ -123,12 +135,12 @@ def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
                 f"every entry of the gradient may be 0 somewhere within {float(radius)!r} (they are known "
                 f"to {widest:.2g}); try a smaller radius, or certify() it as a critical point",
             )
-    document = _statement("no critical point", net, theta) | {
+    head = {
         "radius": float(radius).hex(),
         "entry": entry,
         "proved": {"kind": "NOT_CRITICAL", "gradient_at_least": least.hex()},
     }
-    return _finished(document, point.problem)
+    return _finished("no critical point", net, [theta], head)
 
 
 def certify_descent(point: Point, direction: Params, step: float) -> Certificate:
@@ -156,18 +168,18 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
         try:
             drop = risk_gradient(net, start)[0] - risk_gradient(net, end)[0]
         except NotDefinite as error:
-            return nothing(UNDECIDED, f"{error} is not proved")
+            return nothing(UNDECIDED, str(error))
         least = float(drop.lower()) * (1 - 1e-9)
     if not least > 0:
         return nothing(
             UNDECIDED, f"the risk falls by {drop.str(5)}, which is not proved to be above 0"
         )
-    document = _statement("descent", net, theta) | {
+    head = {
         "direction": [d.hex() for d in along.tolist()],
         "step": float(step).hex(),
         "proved": {"kind": "DESCENT", "drop_at_least": least.hex()},
     }
-    return _finished(document, point.problem)
+    return _finished("descent", net, [theta], head)
 
 
 class _Precision:
@@ -224,6 +236,25 @@ def _narrow(root: Point) -> Narrow | Certificate:
         return nothing(UNDECIDED, str(error))
 
 
+def _plain(narrow: Narrow) -> Certificate:
+    return _finished(
+        "critical point", narrow.net, narrow.centre, _head(narrow), lambda: _body(narrow)
+    )
+
+
+def _head(narrow: Narrow) -> dict[str, Any]:
+    return {
+        "frozen": narrow.frozen,
+        "radius": narrow.radius.hex(),
+        "proved": narrow.proved,
+        "notes": {"method": narrow.method, "found": narrow.margins},
+    }
+
+
+def _body(narrow: Narrow) -> dict[str, Any]:
+    return {"Q": _hex(narrow.Q.tolist())}
+
+
 def _wide(point: EmbeddedPoint, narrow: Narrow) -> Certificate:
     if point.core is not point.source:
         return nothing(
@@ -245,9 +276,11 @@ def _wide(point: EmbeddedPoint, narrow: Narrow) -> Certificate:
             wide = embedded(narrow.net, narrow.box, narrow.proved["inertia"], embedding)
         except NotDefinite as error:
             return nothing(UNDECIDED, str(error))
-    document = _document(narrow, "embedded critical point") | {"embedding": embedding}
     proved = {**narrow.proved, "narrow_inertia": narrow.proved["inertia"], **wide}
-    return _finished(document | {"proved": proved}, point.source.problem)
+    head = _head(narrow) | {"embedding": embedding, "proved": proved}
+    return _finished(
+        "embedded critical point", narrow.net, narrow.centre, head, lambda: _body(narrow)
+    )
 
 
 def _run(run: Any) -> dict[str, Any]:
@@ -272,52 +305,44 @@ def _basis(narrow: Narrow, layer: int, unit: int) -> dict[str, Any] | None:
     if not np.abs(values).min() > 0:
         return None
     Q = vectors / np.sqrt(np.abs(values))
-    return {"layer": layer, "unit": unit, "Q": _hex(Q)}
+    return {"layer": layer, "unit": unit, "Q": _hex(Q.tolist())}
 
 
-def _statement(statement: str, net: Network, *centre: Any) -> dict[str, Any]:
-    data = {
-        "sha256": hash_of(net.X, net.y, net.loss == "cross_entropy"),
-        "X": [[v.hex() for v in row] for row in net.X],
-        "y": [[v.hex() for v in row] for row in net.y],
+def _finished(
+    statement: str,
+    net: Network,
+    centre: Sequence[Array],
+    head: dict[str, Any],
+    body: Callable[[], dict[str, Any]] = dict,
+) -> Certificate:
+    """The certificate of a statement; ``head`` and ``body`` are what it has beyond problem and centre."""
+    problem = {
+        "widths": net.widths,
+        "activations": net.activations,
+        "biases": net.biases,
+        "loss": net.loss,
+        "weight_decay": float(net.decay).hex(),
     }
-    return {
+    data = {"sha256": hash_of(net.X, net.y, net.loss == "cross_entropy")}
+    notes = {"semiflat": __version__, "python": platform.python_version(), **_FLINT}
+    document = {
         "format": FORMAT,
         "status": CERTIFIED,
         "claim": "",
         "statement": statement,
-        "problem": {
-            "widths": net.widths,
-            "activations": net.activations,
-            "biases": net.biases,
-            "loss": net.loss,
-            "weight_decay": float(net.decay).hex(),
-            "data": data,
-        },
-        "centre": [[v.hex() for v in term.tolist()] for term in centre],
+        "problem": {**problem, "data": data},
+        **head,
+        "notes": {**head.get("notes", {}), **notes, "precision": PRECISION},
     }
-
-
-def _document(narrow: Narrow, statement: str) -> dict[str, Any]:
-    return _statement(statement, narrow.net, *narrow.centre) | {
-        "frozen": narrow.frozen,
-        "radius": narrow.radius.hex(),
-        "Q": _hex(narrow.Q),
-        "proved": narrow.proved,
-        "notes": {"method": narrow.method, "found": narrow.margins},
-    }
-
-
-def _finished(document: dict[str, Any], problem: Problem) -> Certificate:
     document["claim"] = claim_in_words(document)
-    document["notes"] = document.get("notes", {}) | {
-        "semiflat": __version__,
-        "python": platform.python_version(),
-        "python-flint": version("python-flint"),
-        "precision": PRECISION,
-    }
-    return Certificate(CERTIFIED, document["claim"], document)
+
+    def large() -> dict[str, Any]:
+        values = {"X": _hex(net.X), "y": _hex(net.y)}
+        terms = _hex([term.tolist() for term in centre])
+        return {"problem": {**problem, "data": {**data, **values}}, "centre": terms, **body()}
+
+    return Certificate(CERTIFIED, document["claim"], document, large)
 
 
-def _hex(matrix: Any) -> list[list[str]]:
-    return [[float(v).hex() for v in row] for row in matrix.tolist()]
+def _hex(matrix: Sequence[Sequence[float]]) -> list[list[str]]:
+    return [[v.hex() for v in row] for row in matrix]

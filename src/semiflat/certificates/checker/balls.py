@@ -33,7 +33,8 @@ def _sigmoid(z: arb) -> Jet:
 
 def _tanh(z: arb) -> Jet:
     h, c = z.tanh(), z.cosh()
-    return h, 1 / (c * c), -2 * h / (c * c)
+    first = 1 / (c * c)
+    return h, first, -2 * h * first
 
 
 def _softplus(z: arb) -> Jet:
@@ -62,7 +63,9 @@ def _piecewise(left: float) -> Callable[[arb], Jet]:
             return z, arb(1), arb(0)
         if z < 0:
             return left * z, arb(left), arb(0)
-        raise NotDefinite(f"the sign of a pre-activation, {z.str(3)}, where σ has a kink")
+        raise NotDefinite(
+            f"the sign of a pre-activation, {z.str(3)}, is not proved, and σ has a kink at 0"
+        )
 
     return jet
 
