@@ -29,7 +29,8 @@ from semiflat.certificates.checker.balls import (
 from semiflat.certificates.checker.verify import hash_of
 from semiflat.certificates.checker.wide import bordered, embedded
 from semiflat.certificates.checker.words import FORMAT, claim_in_words
-from semiflat.certificates.narrow import PRECISION, Narrow, Undecided, in_rows, prove_narrow
+from semiflat.certificates.narrow import PRECISION, Narrow, prove_narrow
+from semiflat.certificates.polish import Undecided, in_rows
 from semiflat.embeddings.unit_runs import Copies
 from semiflat.errors import InputError
 from semiflat.networks import Params

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semiflat.certificates.bounded import UNIT, Array, Bounded, joined, outer, upper
+from semiflat.certificates.bounded import TINY, UNIT, Array, Bounded, joined, outer, upper
 from semiflat.certificates.checker.arithmetic import arb
 from semiflat.certificates.checker.balls import Network, Sweep, sweeps
 
@@ -95,17 +95,19 @@ def _square(sweep: Sweep) -> Bounded:
 
 def _rows(values: list[arb], samples: int) -> Bounded:
     """Balls listed sample by sample, as (·, n)."""
+    flat = as_bounded(values)
+    mid, rad = flat.mid.reshape(samples, -1), flat.rad.reshape(samples, -1)
+    return Bounded(np.ascontiguousarray(mid.T), np.ascontiguousarray(rad.T))
+
+
+def as_bounded(values: list[arb]) -> Bounded:
+    """Balls as float64."""
     mid = np.array([float(v) for v in values])
-    if min(map(arb.rel_accuracy_bits, values)) >= 60:
-        rad = 2 * UNIT * np.abs(mid)
-    else:  # a few balls around 0, say
-        rad = 2 * UNIT * np.abs(mid) + np.array([float(v.rad()) for v in values]) * (1 + 1e-9)
+    rad = 2 * UNIT * np.abs(mid)
+    if min(map(arb.rel_accuracy_bits, values), default=60) < 60:  # a few balls around 0, say
+        rad = rad + np.array([float(v.rad()) for v in values]) * (1 + 1e-9) + TINY
     # Below the normal numbers the conversion's error is no longer relative.
-    rad = rad + np.where((mid != 0) & (np.abs(mid) < 1e-290), 1e-290, 0.0)
-    shape = samples, -1
-    return Bounded(
-        np.ascontiguousarray(mid.reshape(shape).T), np.ascontiguousarray(rad.reshape(shape).T)
-    )
+    return Bounded(mid, rad + np.where((mid != 0) & (np.abs(mid) < 1e-290), 1e-290, 0.0))
 
 
 def samples_at_once(net: Network) -> int:
