@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -166,7 +168,7 @@ def test_progress_counts_the_runs_of_each_status(capsys, data_file, tmp_path, mo
 
 
 def test_each_command_shows_an_example(capsys):
-    for command in ("study", "find", "widen", "judge"):
+    for command in ("study", "find", "widen", "judge", "certify", "verify", "reduce"):
         code, out, _ = run(capsys, command, "--help")
         assert code == 0
         assert "Example: semiflat " + command in " ".join(out.split())
@@ -199,6 +201,9 @@ def test_the_version(capsys):
         (["study", "--data", "iris", "--hidden", "3,x", "--out", "x"], "--hidden '3,x'"),
         (["stduy", "--data", "iris", "--out", "x"], "stduy"),
         (["judge", "none.safetensors"], "there is no file"),
+        (["certify", "none.safetensors", "--out", "x"], "there is no file"),
+        (["certify", "none.safetensors"], "--out"),
+        (["verify"], "FILE"),
     ],
 )
 def test_unusable_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, message):
@@ -293,6 +298,224 @@ def test_reduce_refuses_a_tolerance_that_is_none(capsys, found, tolerance):
     assert "tolerance" in err
 
 
+@pytest.fixture(scope="module")
+def proved(found, tmp_path_factory):
+    """A folder with the certificates of a point and of a wider one, and their data once."""
+    out = tmp_path_factory.mktemp("proved")
+    point, wide = found / "p0.safetensors", out / "wide.safetensors"
+    assert _run(["widen", str(point), "replicate:0:0:1.5,rest", "--out", str(wide)]) == 0
+    for source, name in ((point, "p0"), (wide, "wide")):
+        file = str(out / f"{name}.json")
+        assert _run(["certify", str(source), "--out", file, "--data-file", "data.json"]) == 0
+    return out
+
+
+def test_what_is_certified_is_verified(capsys, found, proved, tmp_path):
+    out = tmp_path / "alone.json"
+    code, text, _ = run(capsys, "certify", found / "p0.safetensors", "--out", out)
+    assert code == 0
+    first, *rest = text.splitlines()
+    assert first.startswith("certified: within ")
+    assert [line.split(":")[0] for line in rest] == ["inertia", "loss", "location"]
+    assert rest[0] == "inertia: 5 positive, 0 zero, 0 negative"
+    assert json.loads(out.read_text())["problem"]["data"].keys() == {"sha256", "X", "y"}
+    code, text, _ = run(capsys, "verify", out, proved / "p0.json", proved / "wide.json")
+    assert code == 0
+    assert [line.split(": ")[:2] for line in text.splitlines()] == [
+        [str(path), "certified"] for path in (out, proved / "p0.json", proved / "wide.json")
+    ]
+
+
+def test_a_wide_certificate_names_its_theorem_and_premises(capsys, proved, tmp_path):
+    code, text, _ = run(
+        capsys, "certify", proved / "wide.safetensors", "--out", tmp_path / "w.json"
+    )
+    assert code == 0
+    assert "theorem: inertia law" in text
+    assert text.count("premise: ") >= 2
+    code, text, _ = run(
+        capsys, "certify", proved / "wide.safetensors", "--out", tmp_path / "w.json", "--json"
+    )
+    record = json.loads(text)
+    assert (code, record["status"], record["kind"]) == (0, "certified", "STRICT_SADDLE")
+    assert record["exact"] is True
+    assert sum(record["inertia"]) == 9
+    low, high = record["loss"]
+    assert low <= high <= low + 1e-14
+    assert 0 <= record["location"] < record["unique"]
+
+
+def test_the_data_of_certificates_may_be_shared(capsys, proved, tmp_path):
+    for name in ("p0", "wide"):
+        stored = json.loads((proved / f"{name}.json").read_text())["problem"]["data"]
+        assert stored.keys() == {"sha256", "file"}
+        assert stored["file"] == "data.json"
+    moved = tmp_path / "moved.json"
+    moved.write_bytes((proved / "p0.json").read_bytes())
+    code, text, _ = run(capsys, "verify", moved)
+    assert code == 2
+    assert "invalid file" in text
+    code, text, _ = run(capsys, "verify", moved, "--data", proved / "data.json", "--json")
+    assert code == 0
+    rows = json.loads(text)["files"]
+    assert [(row["file"], row["ok"], row["status"]) for row in rows] == [
+        (str(moved), True, "certified")
+    ]
+
+
+def test_distinct_points_are_counted(capsys, proved, tmp_path):
+    code, text, _ = run(capsys, "verify", proved / "p0.json", "--distinct")
+    assert code == 0
+    assert text.splitlines()[-1].startswith("at least 1 of 1 critical points are distinct")
+    twice = [proved / "p0.json"] * 2
+    code, text, _ = run(capsys, "verify", *twice, "--distinct")
+    assert code == 1
+    assert text.splitlines()[-1].startswith("not all distinct: at least 1 of 2")
+    code, text, _ = run(capsys, "verify", *twice, "--distinct", "--json")
+    assert code == 1
+    distinct = json.loads(text)["distinct"]
+    assert (distinct["at_least"], distinct["chosen"], distinct["ok"]) == (1, [0], False)
+
+
+def test_a_certificate_that_was_changed_is_not_verified(capsys, proved, tmp_path):
+    document = json.loads((proved / "p0.json").read_text())
+    data = ["--data", proved / "data.json"]
+    document["proved"]["loss"] = [(0.0).hex(), (1e-3).hex()]
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(document))
+    code, text, _ = run(capsys, "verify", changed, *data)
+    assert code == 1
+    assert text.startswith(f"{changed}: not certified: loss")
+    changed.write_text(json.dumps(document)[:-100])
+    code, text, _ = run(capsys, "verify", proved / "p0.json", changed, *data)
+    assert code == 2
+    assert "certified: within" in text
+    assert f"{changed}: invalid file: " in text
+
+
+@pytest.fixture
+def anywhere(data_file, tmp_path):
+    """Makes files of points that are not critical."""
+
+    def save(activation: str = "tanh") -> str:
+        dataset = sf.load_data(str(data_file))
+        net = sf.MLP([2, 2, 1], activation)
+        problem = sf.Problem(net, dataset.X, dataset.y, dataset.loss)
+        path = tmp_path / "anywhere.safetensors"
+        sf.save_point(
+            sf.Point(problem, net.random_params(0)),
+            path,
+            {"source": str(data_file), "target": None},
+        )
+        return str(path)
+
+    return save
+
+
+def test_an_undecided_certificate_is_written_and_told(capsys, anywhere, tmp_path):
+    out = tmp_path / "c.json"
+    code, text, _ = run(capsys, "certify", anywhere(), "--out", out, "--data-file", "d.json")
+    assert code == 1
+    assert text.startswith("undecided: Newton's method")
+    assert text.count("\n") == 1
+    assert json.loads(out.read_text())["status"] == "undecided"
+    assert not (tmp_path / "d.json").exists()
+    code, text, _ = run(capsys, "verify", out)
+    assert code == 1
+    assert "not certified: the file itself says undecided" in text
+
+
+def test_that_no_critical_point_is_near_can_be_certified(capsys, anywhere, tmp_path):
+    arguments = ["certify", anywhere(), "--out", tmp_path / "c.json", "--not-critical"]
+    code, text, _ = run(capsys, *arguments, "1e-3")
+    assert code == 0
+    assert text.startswith("certified: no parameters within 0.001 of the centre are a critical")
+    assert run(capsys, "verify", tmp_path / "c.json")[0] == 0
+    code, text, _ = run(capsys, *arguments, "50")
+    assert code == 1
+    assert text.startswith("undecided: ")
+    for radius in ("-1", "nan", "inf"):
+        assert "radius must be" in refused(capsys, *arguments, radius)
+
+
+def test_what_balls_cannot_evaluate_is_unusable_input(capsys, anywhere, tmp_path):
+    point = anywhere("leaky_relu(0.3)")
+    out = tmp_path / "c.json"
+    assert "leaky_relu(0.3)" in refused(capsys, "certify", point, "--out", out)
+    assert json.loads(out.read_text())["status"] == "invalid_input"
+
+
+def test_certify_writes_over_nothing_that_others_need(capsys, found, proved, anywhere, tmp_path):
+    point = found / "p0.safetensors"
+    before = point.read_bytes()
+    assert "is the point itself" in refused(capsys, "certify", point, "--out", point)
+    assert "is the point itself" in refused(capsys, "judge", point, "--certificate", point)
+    out = found / "c.json"
+    for name in ("p0.safetensors", "c.json"):
+        err = refused(capsys, "certify", point, "--out", out, "--data-file", name)
+        assert "is the certificate or the point" in err
+    for name in ("a/b.json", "../b.json", "..", "", "."):
+        err = refused(capsys, "certify", point, "--out", out, "--data-file", name)
+        assert "without a folder" in err
+    assert not out.exists()
+    assert point.read_bytes() == before
+    shared = tmp_path / "shared.json"
+    shared.write_text('{"X": [], "y": []}')
+    err = refused(
+        capsys, "certify", point, "--out", tmp_path / "c.json", "--data-file", shared.name
+    )
+    assert "holds other data" in err
+    assert shared.read_text() == '{"X": [], "y": []}'
+
+
+def test_judge_with_a_proof(capsys, found, proved, anywhere, tmp_path):
+    code, text, _ = run(capsys, "judge", found / "p0.safetensors", "--proof")
+    assert code == 0
+    assert text.startswith("strict minimum (proved): within ")
+    assert "\n  location: within " in text
+    file = tmp_path / "judged.json"
+    code, text, _ = run(
+        capsys, "judge", proved / "wide.safetensors", "--certificate", file, "--json"
+    )
+    assert code == 0
+    record = json.loads(text)
+    assert (record["certainty"], record["certificate"]["status"]) == ("PROVED", "certified")
+    assert record["certificate"]["premises"]
+    assert run(capsys, "verify", file)[0] == 0
+    code, text, _ = run(capsys, "judge", found / "p0.safetensors", "--json")
+    assert "certificate" not in json.loads(text)
+    code, text, _ = run(capsys, "judge", anywhere(), "--proof")
+    assert code == 0
+    assert text.startswith("not critical (proved): no parameters within 0.001")
+
+
+def test_verify_imports_nothing_but_the_checker(proved):
+    code = (
+        "import sys; from semiflat.cli.app import _run; "
+        f"code = _run(['verify', {str(proved / 'p0.json')!r}, '--distinct']); "
+        "print(code, sorted({'torch', 'numpy', 'scipy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("command", ["certify", "verify", "judge"])
+def test_without_python_flint_it_is_one_clear_line(command, found, proved, tmp_path):
+    point, out = str(found / "p0.safetensors"), str(tmp_path / "c.json")
+    arguments = {
+        "certify": [point, "--out", out],
+        "verify": [str(proved / "p0.json")],
+        "judge": [point, "--proof"],
+    }[command]
+    code = (
+        "import sys; sys.modules['flint'] = None; from semiflat.cli.app import main; "
+        f"main({[command, *arguments]!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: proofs need python-flint: pip install 'semiflat[certify]'\n"
+
+
 def test_a_pickle_is_never_loaded(capsys, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -371,5 +594,7 @@ def test_every_command_of_the_app_is_tested_here():
         "find",
         "widen",
         "judge",
+        "certify",
+        "verify",
         "reduce",
     }

@@ -120,6 +120,7 @@ def test_importing_every_public_name_stays_light():
         "from semiflat.cli.app import _run; _run(['--help'])",
         "from semiflat.cli.app import _run; _run(['widen', '--help'])",
         "from semiflat.cli.app import _run; _run(['unknown'])",
+        "from semiflat.cli.app import _run; _run(['verify', 'none.json'])",
     ],
 )
 def test_what_does_not_compute_imports_nothing_that_does(code: str):

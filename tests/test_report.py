@@ -210,7 +210,8 @@ def page_of(record: Record, out: Path) -> Page:
     source = write_report(record, out)[0].read_text("utf-8")
     assert record == before, "the record was changed"
     page = Page(source)
-    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    local = re.compile(r"data:image/png;base64,.*|#.*|certificates/[\w-]+\.json")
+    assert all(local.fullmatch(load) for load in page.loads)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
     assert not re.search(r"https?:|@import|url\(", source)
     assert source.startswith("<!DOCTYPE html>")
@@ -278,6 +279,137 @@ def test_sections_hold_the_records_numbers(tmp_path: Path):
     assert (
         text.index("1 Data") < text.index("2 How the runs") < text.index("8 How to take it apart")
     )
+
+
+def proof(name: str | None, **more: Any) -> Record:
+    """The certificate of a row; without a name one that failed."""
+    return {
+        "status": "certified" if name else "undecided",
+        "reason": "a claim" if name else "the row sums reach 0.7",
+        "file": f"certificates/{name}.json" if name else None,
+        "kind": "STRICT_MINIMUM" if name else None,
+        "inertia": [3, 0, 0] if name else None,
+        "exact": True if name else None,
+        **more,
+    }
+
+
+def certified() -> Record:
+    """Both points are proved, and two of the four wide ones; one of these not to the last zero."""
+    record = full()
+    for row in record["points"]:
+        row["certificate"] = proof(row["name"])
+    first, second, third, last = record["embedded"]
+    first["certificate"] = proof("p0-e0", kind="MINIMUM")
+    second["certificate"] = proof(
+        "p0-e1", kind="STRICT_SADDLE", exact=False, inertia=[3, 0, 1], reason="a claim"
+    )
+    third["certificate"] = proof(None, file="certificates/p0-e2.json")
+    last["certificate"] = proof(None)
+    distinct = {"at_least": 2, "of": 2, "chosen": ["p0", "p1"], "reason": "…"}
+    return record | {"proofs": {"status": "attempted", "reason": None}, "distinct_proved": distinct}
+
+
+def test_what_is_proved_is_marked_linked_and_counted(tmp_path: Path):
+    page = page_of(certified(), tmp_path)
+    assert (
+        "Proved in ball arithmetic: at least 2 distinct critical points and the kind of 2 of the 4 wide"
+        in (page.text)
+    )
+    assert (
+        "At least 2 distinct critical points, proved. All of them have a certificate" in page.text
+    )
+    assert "The kind of 2 of the 4 is proved, by the inertia law" in page.text
+    assert "for 1 of them the numbers of eigenvalues are lower bounds" in page.text
+    assert "inertia not proved exactly: at least 3 positive and 1 negative" in page.text
+    assert "p0-e2, p1-e0 the row sums reach 0.7" in page.text
+    assert "no proof: the row sums reach 0.7" in page.text
+    files = [load for load in page.loads if load.startswith("certificates/")]
+    assert files == [f"certificates/{n}.json" for n in ("p0", "p1", "p0-e0", "p0-e1", "p0-e2")]
+    marks = re.findall(r'class="proof (\w+)"[^>]*>([^<]+)<', (tmp_path / "report.html").read_text())
+    assert marks == [("proved", "proved")] * 4 + [("measured", "measured")] * 2
+    assert "semiflat verify certificates/p0-e1.json" in page.text
+    assert "semiflat verify --distinct certificates/{p0,p1}.json" in page.text
+
+
+def test_a_proof_that_contradicts_the_measurement_is_seen(tmp_path: Path):
+    record = certified()
+    record["points"][0]["certificate"]["kind"] = "STRICT_SADDLE"
+    assert "● strict minimum proved: strict saddle" in page_of(record, tmp_path).text
+
+
+def test_points_that_are_not_proved_are_listed_with_their_reason(tmp_path: Path):
+    record = certified()
+    record["points"][1]["certificate"] = proof(None)
+    record["distinct_proved"] = {"at_least": 1, "of": 1, "chosen": ["p0"], "reason": "…"}
+    text = page_of(record, tmp_path).text
+    assert "At least 1 distinct critical point, proved. 1 of the 2 has a certificate" in text
+    assert "not proved why p1 the row sums reach 0.7" in text
+    assert "--distinct" not in text
+    for row in [*record["points"], *record["embedded"]]:
+        row["certificate"] = proof(None)
+    record["distinct_proved"] = {"at_least": 0, "of": 0, "chosen": [], "reason": "none"}
+    text = page_of(record, tmp_path).text
+    assert "The kind of none of them is proved." in text
+    assert "Proved in ball arithmetic" not in text
+    assert "semiflat verify" not in text.replace("which semiflat verify checks", "")
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_many_reasons_are_folded(count: int, tmp_path: Path):
+    record = certified()
+    record["points"] = [
+        point(f"p{k}", 0.25 + k / 64, certificate=proof(None, reason=f"reason {k}"))
+        for k in range(count)
+    ]
+    page = page_of(record, tmp_path)
+    assert ("Why the other points are not proved" in page.text) == (count > 4)
+    assert all(f"p{k} reason {k}" in page.text for k in range(count))
+
+
+def test_without_proofs_all_is_measured_and_says_why(tmp_path: Path):
+    why = "proofs need python-flint: pip install 'semiflat[certify]'"
+    record = certified()
+    for row in [*record["points"], *record["embedded"]]:
+        row["certificate"] = {"status": "not attempted", "reason": why, "file": None}
+    record |= {"proofs": {"status": "not attempted", "reason": why}, "distinct_proved": None}
+    text = page_of(record, tmp_path).text
+    assert f"Nothing on this page is proved: {why}." in text
+    assert text.count(why) == 1
+    source = (tmp_path / "report.html").read_text()
+    assert source.count('class="proof measured"') == 6
+    assert 'class="proof proved"' not in source
+
+
+def test_a_record_of_a_time_before_proofs_is_measured(tmp_path: Path):
+    text = page_of(full(), tmp_path).text
+    assert "strict minimum measured" in text
+    assert "is proved" not in text.replace("proved holds", "")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["javascript:alert(1)", "../p0.json", "certificates/../x.json", "certificates/a b.json", 3],
+)
+def test_only_a_file_of_the_folder_is_linked(file: Any, tmp_path: Path):
+    record = certified()
+    record["points"][0]["certificate"]["file"] = file
+    record["distinct_proved"]["chosen"] = ["p0; rm x", 3]
+    page = page_of(record, tmp_path)
+    assert "certificates/p0.json" not in page.loads
+    assert str(file) not in page.loads
+    assert "rm x" not in page.text
+
+
+def test_certificates_of_no_shape_at_all(tmp_path: Path):
+    record = certified()
+    record["points"][0]["certificate"] = "yes"
+    record["points"][1]["certificate"] = {"status": "certified", "exact": False}
+    record["embedded"][0]["certificate"] = {}
+    record |= {"proofs": None, "distinct_proved": {"at_least": None, "chosen": None}}
+    text = page_of(record, tmp_path).text
+    assert "1 of the 2 has a certificate" in text
+    assert "distinct critical point" not in text
 
 
 def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):

@@ -1,13 +1,15 @@
 """The main job: what it records agrees with itself, and what it writes can be read at any time."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import semiflat as sf
-from semiflat.study import Settings, Study, run
+from semiflat.study import Settings, Study, proofs, run
 from semiflat.study.widenings import widenings
 
 
@@ -23,7 +25,12 @@ def study(diabetes, tmp_path_factory) -> tuple[dict, Path]:
     settings = Settings(hidden=(1,), starts=6, wider=2, points=2, escape_iterations=200)
     stages = []
     record = Study(diabetes, settings, out, lambda *stage: stages.append(stage)).run()
-    assert {stage for stage, *_ in stages} == {"search", "embed and judge", "leave the saddles"}
+    assert {stage for stage, *_ in stages} == {
+        "search",
+        "embed and judge",
+        "prove",
+        "leave the saddles",
+    }
     counted = [
         so_far for stage, done, total, so_far in stages if (stage, done) == ("search", total)
     ]
@@ -82,6 +89,122 @@ def test_the_points_on_disk_are_those_of_the_record(study, diabetes):
         assert isinstance(point, sf.EmbeddedPoint) == ("source" in row)
         assert list(point.problem.net.widths) == row.get("widths", [10, 1, 1])
         assert sf.judge(point).kind == row["kind"]
+
+
+def test_every_point_has_its_proof_beside_what_was_measured(study):
+    record, out = study
+    assert record["proofs"] == {"status": "attempted", "reason": None}
+    rows = [*record["points"], *record["embedded"]]
+    for row in rows:
+        proof = row["certificate"]
+        assert row["certainty"] == "MEASURED"
+        assert proof["status"] == "certified", proof["reason"]
+        assert proof["file"] == f"certificates/{row['name']}.json"
+        assert proof["kind"] == row["kind"]
+        assert proof["exact"] is True
+        assert proof["inertia"] == row["inertia"]
+        checked = sf.verify(out / proof["file"])
+        assert checked.ok, checked.reason
+        assert checked.reason == proof["reason"]
+    names = {path.name for path in (out / "certificates").iterdir()}
+    assert names == {"data.json", *(f"{row['name']}.json" for row in rows)}
+    distinct = record["distinct_proved"]
+    assert distinct["at_least"] == distinct["of"] == len(record["points"])
+    assert distinct["chosen"] == [row["name"] for row in record["points"]]
+
+
+def small(dataset: sf.Dataset, out: Path | None, **more) -> dict:
+    settings = {"hidden": (1,), "starts": 4, "wider": 1, "points": 1, "escape_iterations": 20}
+    return Study(dataset, Settings(**settings | more), out).run()
+
+
+def test_proofs_of_an_earlier_study_are_removed_and_nothing_else(diabetes, tmp_path):
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    for name in ("p7.json", "p0-e99.json", "data.json", "mine.json", "p7.txt"):
+        (folder / name).write_text("{}")
+    record = small(diabetes, tmp_path, proofs=False)
+    assert {path.name for path in folder.iterdir()} == {"mine.json", "p7.txt"}
+    assert record["proofs"]["status"] == "not attempted"
+    assert "--no-proofs" in record["proofs"]["reason"]
+    assert record["distinct_proved"] is None
+    for row in [*record["points"], *record["embedded"]]:
+        assert row["certificate"]["status"] == "not attempted"
+        assert row["certificate"]["file"] is None
+
+
+def test_a_study_without_files_proves_all_the_same(diabetes):
+    record = small(diabetes, None)
+    for row in [*record["points"], *record["embedded"]]:
+        assert (row["certificate"]["status"], row["certificate"]["file"]) == ("certified", None)
+    assert record["distinct_proved"] is None
+
+
+def test_what_is_not_proved_says_why_and_is_not_counted(diabetes, tmp_path, monkeypatch):
+    """One wide point inexact; no narrow point certified."""
+    from semiflat.certificates.certificate import Certificate, nothing
+
+    def certify_all(points):
+        found = [nothing("undecided", "for a test") for _ in points]
+        if len(points) > 1:
+            proved = {"kind": "STRICT_SADDLE", "inertia": [12, 0, 1], "exact": False}
+            found[1] = Certificate("certified", "a claim", {"proved": proved})
+        return found
+
+    monkeypatch.setattr(proofs, "certify_all", certify_all)
+    record = small(diabetes, tmp_path)
+    first, *others = [row["certificate"] for row in record["embedded"]]
+    assert (first["status"], first["exact"], first["inertia"]) == ("certified", False, [12, 0, 1])
+    for proof in [*others, *(row["certificate"] for row in record["points"])]:
+        assert (proof["status"], proof["reason"]) == ("undecided", "for a test")
+        assert proof["kind"] is None
+        assert json.loads((tmp_path / proof["file"]).read_text())["status"] == "undecided"
+    assert record["distinct_proved"] == {
+        "at_least": 0,
+        "of": 0,
+        "chosen": [],
+        "reason": "no critical point is certified",
+    }
+
+
+def test_a_study_interrupted_while_it_proves_leaves_whole_files(diabetes, tmp_path, monkeypatch):
+    def stop_at_the_third(self, certificate, path):
+        if sum(1 for _ in path.parent.glob("p*.json")) == 2:
+            raise KeyboardInterrupt
+        save(self, certificate, path)
+
+    save = proofs.Proofs._save
+    monkeypatch.setattr(proofs.Proofs, "_save", stop_at_the_third)
+    job = Study(diabetes, Settings(hidden=(1,), starts=4, wider=1, points=1), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    job.finish_early()
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["complete"] is False
+    assert record["embedded"]
+    assert record["distinct_proved"] is None
+    for path in (tmp_path / "certificates").glob("p*.json"):
+        assert sf.verify(path).ok
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
+def test_without_python_flint_a_study_measures(tmp_path):
+    code = (
+        "import sys; sys.modules['flint'] = None; from semiflat.cli.app import main; "
+        "main(['study', '--data', 'diabetes', '--hidden', '1', '--starts', '2', '--wider', '1', "
+        f"'--points', '1', '--out', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "proved: nothing (proofs need python-flint: pip install" in done.stdout
+    record = json.loads((tmp_path / "study.json").read_text())
+    assert record["complete"]
+    assert record["points"][0]["kind"] == "STRICT_MINIMUM"
+    for row in [*record["points"], *record["embedded"]]:
+        assert row["certificate"]["status"] == "not attempted"
+        assert "proofs need python-flint" in row["certificate"]["reason"]
+    assert "proofs need python-flint" in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "certificates").exists()
 
 
 def test_the_figures_have_their_numbers(study):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semiflat.certificates.checker.words import FORMAT
+from semiflat.errors import InputError
 from semiflat.files import write_whole
 
 CERTIFIED, UNDECIDED, INVALID = "certified", "undecided", "invalid_input"
@@ -91,14 +92,14 @@ class Certificate:
             data: a file beside it to which X and y go instead, for certificates that share them.
 
         Raises:
-            InputError: if it cannot be written.
+            InputError: if it cannot be written, or the file beside it holds other data.
         """
         document, path = self.document, Path(path)
         if data is not None and "X" in document.get("problem", {}).get("data", {}):
             stored = document["problem"]["data"]
             values = {key: stored[key] for key in ("X", "y")}
             beside = path.parent / Path(data).name
-            write_whole(beside, (json.dumps(values) + "\n").encode())
+            _write_shared(beside, (json.dumps(values) + "\n").encode())
             named = {"sha256": stored["sha256"], "file": beside.name}
             document = {**document, "problem": {**document["problem"], "data": named}}
         write_whole(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
@@ -112,6 +113,15 @@ class Certificate:
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}"
+
+
+def _write_shared(path: Path, content: bytes) -> None:
+    if not path.exists():
+        write_whole(path, content)
+    elif path.read_bytes() != content:
+        raise InputError(
+            f"{str(path)!r} is there already and holds other data; choose another name for the data file"
+        )
 
 
 def nothing(status: str, reason: str) -> Certificate:

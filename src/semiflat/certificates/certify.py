@@ -91,7 +91,8 @@ def certify_all(points: list[Point]) -> list[Certificate]:
             known[id(root)] = _narrow(root)
         narrow = known[id(root)]
         if isinstance(narrow, Certificate):
-            found.append(narrow)
+            source = "" if root is point else "of the narrow point: "
+            found.append(nothing(narrow.status, source + narrow.reason))
         elif root is point:
             found.append(_plain(narrow))
         else:

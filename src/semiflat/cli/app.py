@@ -5,25 +5,51 @@ What computes is imported by the commands that compute, so that the others start
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from semiflat._version import __version__
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
+from semiflat.cli.options import (
+    BAD_INPUT,
+    DONE,
+    INTERRUPTED,
+    NO,
+    ActivationName,
+    Data,
+    Hidden,
+    Json,
+    LossName,
+    OptionalData,
+    PointFile,
+    Raw,
+    Seed,
+    Starts,
+    Target,
+    WeightDecay,
+    say,
+)
 from semiflat.cli.points import limits, point_line, save_points
 from semiflat.cli.progress import stages
+from semiflat.cli.proofs import (
+    certificate_lines,
+    certificate_record,
+    certify,
+    check_files,
+    proving,
+    study_line,
+    verify,
+    write_certificate,
+)
 from semiflat.cli.steps import forms, parse_step
 from semiflat.errors import InputError, Unfinished
 from semiflat.threads import threads
-
-DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 TABLE_LIMIT = 1000
 """Units of a layer up to which `reduce` tells the width at several tolerances."""
@@ -34,34 +60,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Widen a neural network exactly, and know what kind of point it is there.",
 )
-
-Data = Annotated[
-    str, typer.Option("--data", help="A scikit-learn set by name, a .csv or a .npz file.")
-]
-OptionalData = Annotated[
-    str | None,
-    typer.Option("--data", help="The data; by default those the point was made on."),
-]
-Target = Annotated[
-    str | None, typer.Option("--target", help="Target column of a .csv; the last by default.")
-]
-LossName = Annotated[
-    str | None, typer.Option("--loss", help="squared, cross_entropy or logistic; by the target.")
-]
-Raw = Annotated[bool, typer.Option("--raw", help="Do not standardise.")]
-Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 for two layers.")]
-ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
-Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the random starts.")]
-WeightDecay = Annotated[
-    float, typer.Option("--weight-decay", help="λ of the penalty ½ λ ‖θ‖² on all parameters.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors file of a point.")]
-
-
-def _say(as_json: bool, record: Any, lines: Sequence[str]) -> None:
-    print(json.dumps(record, indent=1) if as_json else "\n".join(lines), flush=True)
 
 
 @app.command()
@@ -87,10 +85,13 @@ def study(
         ),
     ] = None,
     seed: Seed = 0,
+    no_proofs: Annotated[
+        bool, typer.Option("--no-proofs", help="Measure only; prove nothing in ball arithmetic.")
+    ] = False,
     weight_decay: Annotated[float, typer.Option("--weight-decay", hidden=True)] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Find critical points, embed them in wider networks, judge all, leave the saddles, report.
+    """Find critical points, embed them in wider networks, judge, prove, leave the saddles, report.
 
     Example: semiflat study --data diabetes --out study
     """
@@ -110,6 +111,7 @@ def study(
         points=points,
         seed=seed,
         max_iterations=max_iterations,
+        proofs=not no_proofs,
     )
     options = DataOptions(data, target, loss, not raw)
     with stages() as progress:
@@ -123,7 +125,7 @@ def study(
     record = job.record
     counts = record["search"]["counts"]
     kinds = [row["kind"] for row in record["embedded"]]
-    _say(
+    say(
         as_json,
         record,
         [
@@ -131,6 +133,7 @@ def study(
             f"critical points: {len(record['points'])} distinct",
             f"embedded points: {len(kinds)}"
             + "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
+            study_line(record),
             f"escapes: {len(record['escapes'])}",
             f"the page: {out / 'report.html'}",
         ],
@@ -231,7 +234,7 @@ def find(
         else None,
         "limits": beyond,
     }
-    _say(as_json, record, lines)
+    say(as_json, record, lines)
     if lost is not None:
         raise lost
     if result.interrupted:
@@ -283,7 +286,7 @@ def widen(
         "loss": wide.loss,
         "gradient_norm": wide.gradient_norm,
     }
-    _say(
+    say(
         as_json,
         record,
         [f"{out}  widths {record['widths']}  {record['embedding']}  loss {wide.loss:.10g}"],
@@ -300,6 +303,15 @@ def judge(
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Largest gradient entry of a critical point.")
     ] = 1e-10,
+    proof: Annotated[
+        bool, typer.Option("--proof", help="Prove it in ball arithmetic, where that can be done.")
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate", metavar="FILE", help="Write the proof, too (implies --proof)."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what kind of point a saved point is, and why.
@@ -308,8 +320,14 @@ def judge(
     """
     from semiflat.verdicts import judge as judge_point
 
+    if certificate is not None:
+        check_files(point, certificate, None, "--certificate")
     loaded, _ = stored_point(point, data, target, raw)
-    verdict = judge_point(loaded, tolerance)
+    proof |= certificate is not None
+    with proving(shown=proof):
+        verdict = judge_point(loaded, tolerance, proof=proof)
+    if certificate is not None and verdict.certificate is not None:
+        write_certificate(verdict.certificate, certificate)
     lines = [str(verdict)]
     if verdict.inertia is not None:
         lines.append("inertia: {} positive, {} zero, {} negative".format(*verdict.inertia))
@@ -321,13 +339,21 @@ def judge(
         )
     if verdict.curvature is not None:
         lines.append(f"curvature along the descent direction: {verdict.curvature:.6g}")
+    if verdict.certificate is not None and verdict.certificate.certified:
+        lines += ["proof:", *(f"  {line}" for line in certificate_lines(verdict.certificate))]
     record = {
         "file": str(point),
         "widths": list(loaded.problem.net.widths),
         "loss": loaded.loss,
         **verdict.to_json(),
     }
-    _say(as_json, record, lines)
+    if verdict.certificate is not None:
+        record["certificate"] = certificate_record(verdict.certificate)
+    say(as_json, record, lines)
+
+
+app.command()(certify)
+app.command()(verify)
 
 
 @app.command()
@@ -381,7 +407,7 @@ def reduce(
     lines += [f"  at tolerance {t:g}: {list(widths)}" for t, widths, _ in table]
     if not table:
         lines.append(f"  (widths at other tolerances are left out above {TABLE_LIMIT} units)")
-    _say(as_json, record, lines)
+    say(as_json, record, lines)
 
 
 @app.callback(invoke_without_command=True)

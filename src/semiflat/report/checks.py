@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semiflat.report.numbers import count, finite, is_number, listed, signs, size
+from semiflat.report.proofs import is_proved
 from semiflat.report.traps import rows
 from semiflat.report.words import kinds_counted
 
@@ -21,12 +22,14 @@ class Group:
         rows: the wide points.
         kinds: (kind, "3 strict saddles") for each kind among them.
         check: in how many the law's inertia equals the dense one, in words.
+        proved: of how many the kind is proved.
     """
 
     source: str
     rows: list[Row]
     kinds: list[tuple[str, str]]
     check: str
+    proved: int
 
 
 def agrees(row: Row) -> bool | None:
@@ -41,7 +44,13 @@ def groups(record: Row) -> list[Group]:
     for row in rows(record, "embedded"):
         by_source.setdefault(str(row.get("source")), []).append(row)
     return [
-        Group(source, wide, kinds_counted([row.get("kind") for row in wide]), _equal(wide))
+        Group(
+            source,
+            wide,
+            kinds_counted([row.get("kind") for row in wide]),
+            _equal(wide),
+            sum(map(is_proved, wide)),
+        )
         for source, wide in by_source.items()
     ]
 

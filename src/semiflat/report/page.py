@@ -7,7 +7,7 @@ import shlex
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from semiflat.report import checks, numbers, sentences, words
+from semiflat.report import checks, numbers, proofs, sentences, words
 from semiflat.report.effective import effective_widths
 from semiflat.report.traps import family_names, most_added, narrow_points, rows
 
@@ -42,6 +42,7 @@ def render(record: Row, figures: list[Figure]) -> str:
         "kind": words.kind_words,
         "status": words.status_words,
         "agrees": checks.agrees,
+        "proof": proofs.proof_of,
     }
     environment.globals["count"] = numbers.count
     environment.globals["change"] = numbers.change
@@ -74,6 +75,10 @@ def _context(record: Row, figures: list[Figure]) -> Row:
         "most_added": most_added(record),
         "effective": effective_widths(record),
         "effective_tolerance": record["settings"].get("effective_tolerance"),
+        "unproved": {key: proofs.others(rows(record, key)) for key in ("points", "embedded")},
+        "points_proved": proofs.points_sentence(record),
+        "wide_proved": proofs.wide_sentence(record),
+        "not_attempted": proofs.not_attempted(record),
         "groups": checks.groups(record),
         "check": checks.check_sentence(record),
         "disagreements": checks.disagreements(record),
@@ -106,7 +111,7 @@ def commands(record: Row) -> list[tuple[str, str]]:
                 f"semiflat judge points/{embedded[0].get('name')}.safetensors",
             )
         )
-    return shown
+    return shown + proofs.commands(record)
 
 
 def _find_options(record: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from semiflat.report import numbers
+from semiflat.report import numbers, proofs
 from semiflat.report.numbers import count, finite, listed, loss
 from semiflat.report.traps import NarrowPoint, most_added, rows
 from semiflat.report.words import LOSSES, MINIMA, kinds_counted, status_words
@@ -30,13 +30,14 @@ def outcome(record: Row) -> str:
 
 
 def summary(record: Row, narrow: list[NarrowPoint]) -> list[str]:
-    """What was found, in about three sentences."""
+    """What was found, in about four sentences."""
     sentences = [_runs(record)]
     if rows(record, "embedded"):
         sentences += [_embedded(record, narrow), _traps(record, narrow)]
     elif rows(record, "points"):
         sentences.append("None of them was embedded in a wider network.")
-    return sentences
+    proved = proofs.summary(record)
+    return [*sentences, proved] if proved else sentences
 
 
 def _runs(record: Row) -> str:

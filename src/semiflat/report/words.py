@@ -66,7 +66,9 @@ MINIMA = ("STRICT_MINIMUM", "MINIMUM")
 CERTAINTIES = {
     "MEASURED": "found in floating point, and the margin says by how much: the deciding eigenvalue "
     "over its noise floor, which is how far rounding may have moved it.",
-    "PROVED": "holds by a theorem or by exact ball arithmetic.",
+    "PROVED": "holds for certain, by a theorem or in ball arithmetic, which keeps bounds on every rounding, "
+    "of the exact critical point next to the one stored. The word leads to the certificate, which "
+    "semiflat verify checks from scratch.",
 }
 
 FAMILIES = {

@@ -1,4 +1,4 @@
-"""The main job: from a data set to judged wider networks and the ways out of their saddles."""
+"""The main job: from a data set to judged and proved wider networks and the ways out of their saddles."""
 
 from semiflat.study.run import Study
 from semiflat.study.settings import Settings

@@ -1,4 +1,4 @@
-"""The main job: critical points of a small network, embedded, judged and left where there is a way."""
+"""The main job: critical points of a small network, embedded, judged, proved and left where there is a way."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from semiflat.checkpoints import save_point
 from semiflat.data import Dataset
 from semiflat.files import write_json
 from semiflat.networks import MLP
-from semiflat.points import Point
+from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
 from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.search.gather import tally
 from semiflat.search.record import Finished
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Escape, Saddle, follow
+from semiflat.study.proofs import Proofs
 from semiflat.study.settings import Settings
 from semiflat.study.widenings import Trial, embedded_row, widenings
 from semiflat.verdicts import Kind, Verdict, judge_all
@@ -38,7 +39,7 @@ class Study:
     Args:
         dataset: from ``load_data``.
         settings: what to do.
-        out: folder for ``study.json`` and ``points/``; None to write nothing.
+        out: folder for ``study.json``, ``points/`` and ``certificates/``; None to write nothing.
         progress: see :data:`Progress`.
         source: how the data were loaded, stored with every point.
     """
@@ -55,6 +56,7 @@ class Study:
         self.source = source or {"source": dataset.name}
         net = MLP([dataset.X.shape[1], *settings.hidden, dataset.outputs], settings.activation)
         self.problem = Problem(net, dataset.X, dataset.y, dataset.loss)
+        self.proofs = Proofs(out, settings.proofs)
         self.record: dict[str, Any] = {
             "semiflat": __version__,
             "complete": False,
@@ -71,9 +73,13 @@ class Study:
             "points": [],
             "embedded": [],
             "escapes": [],
+            "proofs": self.proofs.to_json(),
+            "distinct_proved": None,
             "curves": {"descent": [], "spectrum": [], "share_line": []},
         }
+        self._found: list[tuple[str, CriticalPoint]] = []
         self._points: list[tuple[str, CriticalPoint]] = []
+        self._wide: dict[str, list[tuple[str, EmbeddedPoint]]] = {}
         self._saddles: list[Saddle] = []
 
     def run(self) -> dict[str, Any]:
@@ -82,6 +88,7 @@ class Study:
         self._clear()
         self._find()
         self._embed()
+        self._prove()
         self._leave()
         self.record["complete"] = True
         self._write()
@@ -109,7 +116,7 @@ class Study:
         for (name, point), verdict in zip(named, verdicts, strict=True):
             self.record["points"].append(_point_row(name, point, verdict))
             self._save(name, point)
-        self._points = named[: s.points]
+        self._found, self._points = named, named[: s.points]
         self._write()
         if result.interrupted:
             raise KeyboardInterrupt
@@ -143,6 +150,7 @@ class Study:
                 label = f"{name}-e{sum(r['source'] == name for r in self.record['embedded'])}"
                 row = embedded_row(label, name, widening, wide, verdict)
                 self._save(label, wide)
+                self._wide.setdefault(name, []).append((label, wide))
                 self.record["embedded"].append(row)
                 if verdict.kind is Kind.STRICT_SADDLE:
                     self._saddles.append(
@@ -152,6 +160,20 @@ class Study:
             self._write()
         for name, point in self._points[:1]:
             self._draw_point(name, point)
+        self._write()
+
+    def _prove(self) -> None:
+        """Certificates of all points, beside the verdicts, which stay as they were measured."""
+        points, embedded = self.record["points"], self.record["embedded"]
+        rows = {row["name"]: row for row in [*points, *embedded]}
+        done = 0
+        for name, point in self._found:
+            family = [(name, point), *self._wide.get(name, [])]
+            for (label, _), proof in zip(family, self.proofs.prove(family), strict=True):
+                rows[label]["certificate"] = proof
+            done += len(family)
+            self.progress("prove", done, len(rows), "")
+        self.record["distinct_proved"] = self.proofs.distinct(points)
         self._write()
 
     def _leave(self) -> None:
@@ -193,7 +215,8 @@ class Study:
             save_point(point, self.out / "points" / f"{name}.safetensors", self.source)
 
     def _clear(self) -> None:
-        """Remove the points of an earlier study in the same folder; they are not this record's."""
+        """Remove points and proofs of an earlier study in the same folder; they are not this record's."""
+        self.proofs.clear()
         if self.out is not None:
             for path in (self.out / "points").glob("*.safetensors"):
                 if _OWN_POINT.fullmatch(path.stem):

@@ -26,6 +26,7 @@ class Settings:
         null_bias: bias of the null units.
         effective_tolerance: how much an output may change, relative to the outputs' spread, where the
             effective width of a trained wide network is told.
+        proofs: whether to prove what kinds of points they are, in ball arithmetic.
     """
 
     hidden: tuple[int, ...] = (3,)
@@ -38,6 +39,7 @@ class Settings:
     escape_iterations: int = 300
     null_bias: float = 0.5
     effective_tolerance: float = 0.01
+    proofs: bool = True
 
     def __post_init__(self) -> None:
         activation(self.activation)

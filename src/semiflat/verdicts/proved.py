@@ -34,7 +34,7 @@ def _refuted(point: Point) -> Certificate:
 
 def _proved(verdict: Verdict, certificate: Certificate) -> Verdict:
     if not certificate.certified:
-        reason = f"{verdict.reason} (measured; no proof: {certificate.reason})"
+        reason = f"{verdict.reason}; not proved: {certificate.reason}"
         return replace(verdict, reason=reason, certificate=certificate)
     kind = Kind(certificate.kind or Kind.UNDECIDED)
     inertia, at_least = verdict.inertia, verdict.at_least

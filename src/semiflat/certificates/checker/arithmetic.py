@@ -26,4 +26,10 @@ except ImportError:
 
     arb = arb_mat = ctx = fmpq = _Missing()  # type: ignore[misc, assignment]
 
-__all__ = ["arb", "arb_mat", "ctx", "fmpq"]
+
+def need_arithmetic() -> None:
+    """Raise ``InputError`` where python-flint is not installed."""
+    assert ctx.prec
+
+
+__all__ = ["arb", "arb_mat", "ctx", "fmpq", "need_arithmetic"]

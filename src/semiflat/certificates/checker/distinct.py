@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semiflat.certificates.checker.arithmetic import arb, ctx
+from semiflat.certificates.checker.arithmetic import arb, ctx, need_arithmetic
 from semiflat.certificates.checker.balls import Network, NotDefinite, sweeps
 from semiflat.certificates.checker.exact import Invalid
-from semiflat.certificates.checker.verify import PRECISIONS, load, prove_again
+from semiflat.certificates.checker.verify import DAMAGED, PRECISIONS, load, prove_again
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
     Args:
         paths: of certificates of narrow critical points, all of one problem.
         data: as for :func:`verify`.
+
+    Raises:
+        InputError: if python-flint is not installed.
     """
+    need_arithmetic()
     seen: list[tuple[arb, list[list[arb]]]] = []
     first: Network | None = None
     for path in paths:
@@ -56,7 +60,7 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
                 raise Invalid("it is of another problem than the first")
             first = net
             seen.append(_seen(net, prove_again(document, net).theta))
-        except (Invalid, NotDefinite, KeyError, TypeError, ValueError, IndexError) as error:
+        except (Invalid, NotDefinite, *DAMAGED) as error:
             return Distinction(0, (), False, f"{str(path)!r}: {error}")
     chosen: list[int] = []
     for place, one in enumerate(seen):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semiflat.certificates.checker.arithmetic import arb, arb_mat, ctx
+from semiflat.certificates.checker.arithmetic import arb, arb_mat, ctx, need_arithmetic
 from semiflat.certificates.checker.balls import (
     ACTIVATIONS,
     LOSSES,
@@ -82,6 +82,7 @@ def verify(path: str | Path, data: str | Path | None = None) -> Verification:
     >>> verify("no/such/file.json").status
     'invalid file'
     """
+    need_arithmetic()
     try:
         document, network = load(path, data)
         prove_again(document, network)

@@ -1,0 +1,41 @@
+"""What the commands have in common: options, exit codes, how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+Data = Annotated[
+    str, typer.Option("--data", help="A scikit-learn set by name, a .csv or a .npz file.")
+]
+OptionalData = Annotated[
+    str | None,
+    typer.Option("--data", help="The data; by default those the point was made on."),
+]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Target column of a .csv; the last by default.")
+]
+LossName = Annotated[
+    str | None, typer.Option("--loss", help="squared, cross_entropy or logistic; by the target.")
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not standardise.")]
+Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 for two layers.")]
+ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
+Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random starts.")]
+WeightDecay = Annotated[
+    float, typer.Option("--weight-decay", help="λ of the penalty ½ λ ‖θ‖² on all parameters.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors file of a point.")]
+
+
+def say(as_json: bool, record: Any, lines: Sequence[str]) -> None:
+    """Print a result: as JSON, or in words."""
+    print(json.dumps(record, indent=1) if as_json else "\n".join(lines), flush=True)

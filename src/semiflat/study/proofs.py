@@ -1,0 +1,125 @@
+"""Proofs of a study's points, in files beside its record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semiflat.certificates.certificate import Certificate
+from semiflat.certificates.certify import certify_all
+from semiflat.certificates.checker import arithmetic
+from semiflat.certificates.checker.distinct import verify_distinct
+from semiflat.errors import InputError
+from semiflat.points import Point
+
+ATTEMPTED, NOT_ATTEMPTED = "attempted", "not attempted"
+FOLDER, DATA = "certificates", "data.json"
+
+_OWN = re.compile(r"p\d+(-e\d+)?|data")
+
+
+class Proofs:
+    """The certificates of a study, each written as it is made.
+
+    Args:
+        out: folder of the study; None to write no files.
+        wanted: False to prove nothing.
+
+    Attributes:
+        refusal: why nothing is proved, or None.
+    """
+
+    def __init__(self, out: Path | None, wanted: bool = True) -> None:
+        self.folder = None if out is None else out / FOLDER
+        self.refusal = _missing() if wanted else "switched off with --no-proofs"
+        self._data: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Whether proofs are attempted, and if not, why."""
+        status = ATTEMPTED if self.refusal is None else NOT_ATTEMPTED
+        return {"status": status, "reason": self.refusal}
+
+    def clear(self) -> None:
+        """Remove the certificates of an earlier study in the same folder."""
+        if self.folder is not None:
+            for path in self.folder.glob("*.json"):
+                if _OWN.fullmatch(path.stem):
+                    path.unlink()
+
+    def prove(self, named: Sequence[tuple[str, Point]]) -> list[dict[str, Any]]:
+        """Prove points; what those embedded from one source share is proved once.
+
+        Returns:
+            For each the record of its proof: ``status``, ``reason``, ``file`` (from the study's folder),
+            ``kind``, ``inertia`` and whether that is ``exact``; at least so many if it is not.
+        """
+        if self.refusal is not None:
+            return [_row(NOT_ATTEMPTED, self.refusal) for _ in named]
+        found = certify_all([point for _, point in named])
+        return [
+            self._saved(name, certificate)
+            for (name, _), certificate in zip(named, found, strict=True)
+        ]
+
+    def distinct(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """How many narrow points are proved to be distinct, from their files by the checker.
+
+        Args:
+            rows: records of the narrow points.
+
+        Returns:
+            ``at_least`` so many ``of`` those certified, which are ``chosen``, and a ``reason``; None where
+            there are no files to check.
+        """
+        if self.refusal is not None or self.folder is None:
+            return None
+        names = [row["name"] for row in rows if row["certificate"]["status"] == "certified"]
+        if not names:
+            reason = "no critical point is certified"
+            return {"at_least": 0, "of": 0, "chosen": [], "reason": reason}
+        found = verify_distinct([self.folder / f"{name}.json" for name in names])
+        return {
+            "at_least": found.at_least,
+            "of": len(names),
+            "chosen": [names[place] for place in found.chosen],
+            "reason": found.reason,
+        }
+
+    def _saved(self, name: str, certificate: Certificate) -> dict[str, Any]:
+        file = None
+        if self.folder is not None:
+            file = f"{name}.json"
+            self._save(certificate, self.folder / file)
+            file = f"{FOLDER}/{file}"
+        row = _row(certificate.status, certificate.reason, file)
+        proved = certificate.proved
+        return row | {key: proved.get(key) for key in ("kind", "inertia", "exact")}
+
+    def _save(self, certificate: Certificate, path: Path) -> None:
+        """Write the file; the data, which all share, are written with the first of them."""
+        problem = certificate.document.get("problem")
+        if problem is None:
+            certificate.save(path)
+        elif self._data is None:
+            certificate.save(path, DATA)
+            self._data = {"sha256": problem["data"]["sha256"], "file": DATA}
+        else:
+            assert problem["data"]["sha256"] == self._data["sha256"]
+            document = {**certificate.document, "problem": {**problem, "data": self._data}}
+            Certificate(certificate.status, certificate.reason, document).save(path)
+
+
+def _row(status: str, reason: str, file: str | None = None) -> dict[str, Any]:
+    nothing = {"kind": None, "inertia": None, "exact": None}
+    return {"status": status, "reason": reason, "file": file, **nothing}
+
+
+def _missing() -> str | None:
+    """What is said where python-flint is not installed."""
+    try:
+        _ = arithmetic.ctx.prec
+    except InputError as error:
+        return str(error)
+    return None
