@@ -39,7 +39,7 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
     """Check certificates of one problem, and count the critical points proved to be distinct.
 
     Distinct means: not one network up to permuted, mirrored or rescaled units, or any other change that
-    keeps the function.
+    keeps the risk and the outputs on the data.
 
     Args:
         paths: of certificates of narrow critical points, all of one problem.
@@ -70,7 +70,7 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
     return Distinction(
         count,
         tuple(chosen),
-        count == total,
+        0 < count == total,
         f"at least {count} of {total} critical points are distinct modulo symmetries: losses or outputs "
         "on the data differ, proved by balls",
     )

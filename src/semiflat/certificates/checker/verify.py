@@ -32,7 +32,16 @@ from semiflat.certificates.checker.wide import embedded
 from semiflat.certificates.checker.words import FORMAT, claim_in_words
 
 PRECISIONS = 128, 256, 512
-DAMAGED = OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)

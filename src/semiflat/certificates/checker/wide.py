@@ -116,6 +116,10 @@ class _Law:
         """Null units of one layer."""
         net, sigma = self.net, ACTIVATIONS[self.net.activations[layer]]
         _need(net.biases[layer + 1], "null units need a bias in the layer above")
+        _need(
+            net.biases[layer] or all(alpha == 0 for alpha, _ in nulls),
+            "a null unit needs a bias in its own layer",
+        )
         slopes = [(sigma(_ball(alpha))[1], count) for alpha, count in nulls]
         heard = sum(count for slope, count in slopes if abs(slope) > 0)
         silent = sum(count for slope, count in slopes if slope == 0)

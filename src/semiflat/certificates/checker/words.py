@@ -34,10 +34,10 @@ def claim_in_words(document: dict[str, Any]) -> str:
     wide = document["statement"] == "embedded critical point"
     inertia = proved["narrow_inertia"] if wide else proved["inertia"]
     held = len(document["frozen"])
-    family = ", the parameters held against symmetries being as they are," if held else ""
+    family = " (the parameters held against symmetries as they are)," if held else ","
     claim = (
-        f"within {_number(proved['location'])} of the centre lies a critical point of {about}, the only "
-        f"one within {_number(proved['unique'])}{family} with inertia {tuple(inertia)} and loss in "
+        f"within {_number(proved['location'])} of the centre lies a critical point of {about} and no other "
+        f"within {_number(proved['unique'])}{family} with inertia {tuple(inertia)} and loss in "
         f"[{low}, {high}]"
     )
     if not wide:
