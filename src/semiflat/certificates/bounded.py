@@ -59,7 +59,7 @@ class Bounded:
         rad = np.abs(self.mid) @ (other.rad + gamma * np.abs(other.mid))
         if self.rad.any():
             rad = rad + self.rad @ other.magnitude()
-        return Bounded(mid, _grown(rad, 2 * terms + 8) + TINY)
+        return Bounded(mid, _unbounded(mid, _grown(rad, 2 * terms + 8) + TINY))
 
     def __getitem__(self, index: Any) -> Bounded:
         return Bounded(self.mid[index], self.rad[index])
@@ -81,7 +81,8 @@ class Bounded:
         """Along one axis."""
         terms = self.shape[axis]
         rad = (self.rad + (terms + 2) * UNIT * np.abs(self.mid)).sum(axis)
-        return Bounded(self.mid.sum(axis), _grown(rad, terms + 4))
+        mid = self.mid.sum(axis)
+        return Bounded(mid, _unbounded(mid, _grown(rad, terms + 4)))
 
 
 def joined(parts: list[Bounded], axis: int) -> Bounded:
@@ -102,6 +103,12 @@ def row_sums(matrix: Bounded) -> Array:
     """Upper bounds of the row sums of |a|."""
     rows: Array = _grown(matrix.magnitude().sum(-1), 2 * matrix.shape[-1] + 4)
     return rows
+
+
+def _unbounded(mid: Array, rad: Array) -> Array:
+    # A sum may overflow though what its rounding could change does not.
+    bounds: Array = np.where(np.isfinite(mid), rad, np.inf)
+    return bounds
 
 
 def _grown(radius: Array, operations: int) -> Array:

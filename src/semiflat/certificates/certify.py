@@ -130,7 +130,7 @@ def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
             return nothing(UNDECIDED, str(error))
         entry = max(range(len(slopes)), key=lambda i: float(slopes[i].abs_lower()))
         least = float(slopes[entry].abs_lower()) * (1 - 1e-9)
-        if not least > 0:
+        if not 0 < least < float("inf"):
             widest = max(float(s.rad()) for s in slopes)
             return nothing(
                 UNDECIDED,
@@ -172,7 +172,7 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
         except NotDefinite as error:
             return nothing(UNDECIDED, str(error))
         least = float(drop.lower()) * (1 - 1e-9)
-    if not least > 0:
+    if not 0 < least < float("inf"):
         return nothing(
             UNDECIDED, f"the risk falls by {drop.str(5)}, which is not proved to be above 0"
         )

@@ -52,14 +52,13 @@ class FloatContraction:
 
     def __init__(self, net: Network, start: Start) -> None:
         self.net, self.start = net, start
-        self.spread = upper(np.abs(start.Q).sum(1), 2 * len(start.Q) + 4)
+        self.spread = start.spread()
         moved = float(np.abs(start.Q.T @ start.gradient.mid).max(initial=0.0))
         self.least = 1e-6 * moved
 
     def at(self, radius: float) -> Found:
         start, free = self.start, self.start.free
-        reach = np.abs(start.away)
-        reach[free] = upper(reach[free] + radius * self.spread, 4)
+        reach = upper(np.abs(start.away) + radius * self.spread, 4)
         H = hessian_over(self.net, start.parts, start.theta, reach)
         H = Bounded(H.mid[np.ix_(free, free)], H.rad[np.ix_(free, free)])
         Q = Bounded.exact(start.Q)
@@ -85,8 +84,7 @@ class FloatContraction:
 
     def loss(self, found: Found, near: float) -> arb:
         """A ball around the risk at the critical point, and at c."""
-        reach = np.abs(self.start.away)
-        reach[self.start.free] += near * self.spread
+        reach = np.abs(self.start.away) + near * self.spread
         squares = float(upper(np.square(reach).sum(keepdims=True), len(reach) + 8)[0])
         # R(θ₀) − R(θ*) = ½ ΔᵀHΔ, as the gradient is 0 at θ*; once more for c.
         return self.start.risk + arb(0, 1.01 * found.largest * squares)
@@ -105,12 +103,8 @@ class BallContraction:
     def at(self, radius: float) -> Found:
         ctx.prec = self.bits
         start, free = self.start, self.start.free
-        spread = np.zeros(self.net.size)
-        spread[free] = upper(np.abs(start.Q).sum(1), 2 * len(free) + 4)
-        pairs = zip(start.centre(), spread.tolist(), strict=True)
-        box = [c + arb(0, (arb(radius) * s).abs_upper()) for c, s in pairs]
         try:
-            H = part(hessian(self.net, box), free)
+            H = part(hessian(self.net, start.box(radius)), free)
         except NotDefinite as error:
             raise TooRough(str(error)) from error
         size = len(free)

@@ -106,8 +106,10 @@ def as_bounded(values: list[arb]) -> Bounded:
     rad = 2 * UNIT * np.abs(mid)
     if min(map(arb.rel_accuracy_bits, values), default=60) < 60:  # a few balls around 0, say
         rad = rad + np.array([float(v.rad()) for v in values]) * (1 + 1e-9) + TINY
-    # Below the normal numbers the conversion's error is no longer relative.
-    return Bounded(mid, rad + np.where((mid != 0) & (np.abs(mid) < 1e-290), 1e-290, 0.0))
+    # Below the normal numbers the conversion's error is no longer relative, and 0 may be what is left.
+    for i in np.flatnonzero(np.abs(mid) < 1e-290):
+        rad[i] += 0.0 if values[i].is_zero() else 1e-290
+    return Bounded(mid, rad)
 
 
 def samples_at_once(net: Network) -> int:
@@ -150,7 +152,7 @@ def _moved_away(net: Network, c: Centre, weights: list[Bounded]) -> Centre:
         terms = 2 * wide.shape[1] + 8
         # |ΔW| |h| + |W| |Δh|; the bias's 1 does not move.
         z = wide.rad @ c.fed[layer].magnitude() + wide[:, :own].magnitude() @ moves
-        z = upper(z, terms)
+        z = upper(z, terms) + TINY
         if layer == net.depth - 1:
             break
         name = net.activations[layer]
@@ -158,7 +160,7 @@ def _moved_away(net: Network, c: Centre, weights: list[Bounded]) -> Centre:
         least = c.pre[layer]
         if least is not None and not bool((least > z).all()):
             raise TooRough("the sign of a pre-activation may change in the box, where σ has a kink")
-        moves = upper(s1.magnitude() * z + sup.second / 2 * z * z, 8)
+        moves = upper(s1.magnitude() * z + sup.second / 2 * z * z, 8) + TINY
         bend = upper(s2.magnitude() * z + sup.third / 2 * z * z, 8)
         first.append(Bounded(s1.mid, upper(s1.rad + bend, 2)))
         second.append(Bounded(s2.mid, upper(s2.rad + sup.third * z, 4)))

@@ -16,6 +16,7 @@ import numpy as np
 from semiflat.certificates.bounded import Array, upper
 from semiflat.certificates.checker.arithmetic import arb, ctx
 from semiflat.certificates.checker.balls import Network, NotDefinite
+from semiflat.certificates.checker.gauge import need_dead
 from semiflat.certificates.contraction import (
     MOST_CLAIMED,
     SLACK,
@@ -74,7 +75,8 @@ def prove_narrow(point: Point, net: Network) -> Narrow:
     """
     before, ctx.prec = ctx.prec, PRECISION
     try:
-        return _prove(point, net)
+        with np.errstate(all="ignore"):  # what overflows is looked for where it matters
+            return _prove(point, net)
     except NotDefinite as error:
         raise Undecided(str(error)) from error
     finally:
@@ -94,6 +96,8 @@ def _prove(point: Point, net: Network) -> Narrow:
         except TooRough as error:
             why = str(error)
             continue
+        # Newton's steps may have woken a unit.
+        need_dead(net, start.box(radius), frozen)
         method = f"balls of {bits} bits" if bits else "float64 bounds"
         return _claims(contraction, frozen, radius, found, method)
     raise Undecided(f"{why}; {conditioned(start.condition)}")
@@ -115,7 +119,7 @@ def _claims(
             f"existence: ‖Qᵀ∇R‖∞ + ερ = {found.slope:.3g} + {epsilon:.3g} ρ is not below ρ = {radius:.3g}"
         )
     near = found.slope / (1 - epsilon) * (1 + 1e-9)
-    spread = upper(np.abs(start.Q).sum(1), 2 * size + 4)
+    spread = start.spread()[start.free]
     loss = contraction.loss(found, near)
     low, high = float_below(loss), float_above(loss)
     squares = float(upper(np.square(start.Q).sum(keepdims=True), 2 * size * size).sum())
@@ -134,10 +138,6 @@ def _claims(
         "exact": True,
         "kind": kind,
     }
-    box = start.centre()
-    for i, reach in zip(start.free, spread.tolist(), strict=True):
-        box[i] += arb(0, (arb(near) * reach).abs_upper())
     margins = {"contraction": found.contraction, "slope": found.slope, "condition": start.condition}
-    return Narrow(
-        net, [start.theta, start.away], start.Q, radius, frozen, proved, box, method, margins
-    )
+    centre = [start.theta, start.away]
+    return Narrow(net, centre, start.Q, radius, frozen, proved, start.box(near), method, margins)

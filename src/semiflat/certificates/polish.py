@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semiflat.certificates.bounded import Array, Bounded
+from semiflat.certificates.bounded import Array, Bounded, upper
 from semiflat.certificates.checker.arithmetic import arb, arb_mat
 from semiflat.certificates.checker.balls import Network, risk_gradient
 from semiflat.certificates.checker.gauge import frozen_places
@@ -22,6 +22,7 @@ SINGULAR = 1e13
 HOPELESS = 1e15
 """Condition numbers, parameters brought to one size, from which a Hessian counts as singular for float64,
 and from which no Q in float64 can tell otherwise."""
+EVENINGS = 5
 STEPS = 12
 """Newton steps that the centre may take."""
 
@@ -58,6 +59,17 @@ class Start:
         """Balls around c."""
         pairs = zip(self.theta.tolist(), self.away.tolist(), strict=True)
         return [arb(a) + arb(b) for a, b in pairs]
+
+    def spread(self) -> Array:
+        """``Σ_j |Q_ij|``, how far a parameter moves for u in the unit cube, 0 if it is held."""
+        spread = np.zeros(len(self.theta))
+        spread[self.free] = upper(np.abs(self.Q).sum(1), 2 * len(self.free) + 4)
+        return spread
+
+    def box(self, radius: float) -> list[arb]:
+        """Balls that hold all c + Qu with ‖u‖∞ ≤ radius."""
+        pairs = zip(self.centre(), self.spread().tolist(), strict=True)
+        return [c + arb(0, (arb(radius) * s).abs_upper()) for c, s in pairs]
 
 
 def polished(point: Point, net: Network, frozen: list[dict[str, Any]]) -> Start:
@@ -130,14 +142,23 @@ def _congruence(H: Array) -> tuple[Array, Array, float]:
     """Q with QᵀHQ ≈ diag(±1), the signs, and the condition number of H."""
     if not len(H):
         return np.zeros((0, 0)), np.zeros(0), 1.0
-    size = np.abs(np.diagonal(H))
-    floor = max(float(size.max()), 1e-300) * 1e-30
-    scale = 1 / np.sqrt(np.maximum(size, floor))  # evened: parameters may differ in size by much
+    if not np.isfinite(H).all():
+        raise Undecided("the Hessian overflows float64: bring data and parameters to ordinary size")
+    scale = _evening(H)
     values, vectors = np.linalg.eigh(H * scale[:, None] * scale)
     sizes = np.maximum(np.abs(values), 1e-300)
     condition = float(sizes.max() / sizes.min())
     Q: Array = scale[:, None] * vectors / np.sqrt(sizes)
     return Q, np.where(values > 0, 1.0, -1.0), condition
+
+
+def _evening(H: Array) -> Array:
+    """Scales e for which the rows of e H e are about 1 at most: parameters may differ in size by much."""
+    scale = np.ones(len(H))
+    for _ in range(EVENINGS):
+        rows = (np.abs(H) * scale[:, None] * scale).max(1)
+        scale = scale / np.sqrt(np.where((rows > 1e-200) & np.isfinite(rows), rows, 1.0))
+    return scale
 
 
 def conditioned(condition: float) -> str:
