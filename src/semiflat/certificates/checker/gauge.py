@@ -31,7 +31,7 @@ def frozen_places(net: Network, families: list[dict[str, Any]], centre: list[arb
     if families and net.decay:
         raise NotDefinite("symmetries: weight decay breaks them")
     found: set[int] = set()
-    dead: set[tuple[int, int]] = set()
+    scaled: set[tuple[int, int]] = set()
     for each in families:
         match each["family"]:
             case "softmax shift":
@@ -49,7 +49,6 @@ def frozen_places(net: Network, families: list[dict[str, Any]], centre: list[arb
             case "dead unit":
                 layer, unit = _unit(net, each)
                 _need(net.activations[layer] == "relu", "only a relu unit can be dead")
-                dead.add((layer, unit))
                 found |= _row(net, layer, unit)
                 found |= {net.place(layer + 1, i, unit) for i in range(net.widths[layer + 2])}
             case other if other != "scaling":
@@ -60,9 +59,10 @@ def frozen_places(net: Network, families: list[dict[str, Any]], centre: list[arb
             place = net.place(layer, unit, _index(each["input"], net.widths[layer]))
             _need(net.activations[layer] in HOMOGENEOUS, "the activation is not homogeneous")
             _need(place not in found, "a scaled unit must have a weight of its own to hold")
-            _need(not _row(net, layer, unit) <= found, "a unit is held already")
+            _need((layer, unit) not in scaled, "one scaling a unit, and no more, is a symmetry")
             _need(centre[place] != 0, "a weight held against scaling must not be 0")
             found.add(place)
+            scaled.add((layer, unit))
     return sorted(found)
 
 
