@@ -99,6 +99,10 @@ class Certificate:
             stored = document["problem"]["data"]
             values = {key: stored[key] for key in ("X", "y")}
             beside = path.parent / Path(data).name
+            if beside == path:
+                raise InputError(
+                    f"certificate and data cannot both go to {str(path)!r}; give the data another name"
+                )
             _write_shared(beside, (json.dumps(values) + "\n").encode())
             named = {"sha256": stored["sha256"], "file": beside.name}
             document = {**document, "problem": {**document["problem"], "data": named}}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import torch
 
 from semiflat._version import __version__
 from semiflat.certificates.bounded import Array
@@ -45,6 +47,7 @@ def _flint() -> dict[str, str]:
         return {}
 
 
+LARGEST = sys.float_info.max
 _FLINT = _flint()  # reading a package's metadata takes as long as a small proof
 
 
@@ -83,6 +86,8 @@ def certify_all(points: list[Point]) -> list[Certificate]:
 
     Args and errors: as for :func:`certify`.
     """
+    if isinstance(points, Point):
+        raise InputError("certify_all takes a list of points; use certify(point) for one")
     known: dict[int, Narrow | Certificate] = {}
     found = []
     for point in points:
@@ -116,8 +121,8 @@ def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
     >>> sf.certify_not_critical(point, radius=0.01).kind
     'NOT_CRITICAL'
     """
-    if not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
-        raise InputError(f"radius must be a finite number from 0 up, not {radius!r}")
+    if not isinstance(radius, int | float) or not 0 <= radius <= LARGEST:
+        raise InputError(f"radius must be a finite number from 0 up, not {radius!r:.40}")
     net = _network(_single(point).problem)
     if isinstance(net, Certificate):
         return net
@@ -158,12 +163,12 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
     >>> sf.certify_descent(point, down, step=0.1).status
     'certified'
     """
-    if not isinstance(step, int | float) or not abs(step) < float("inf"):
-        raise InputError(f"step must be a finite number, not {step!r}")
+    if not isinstance(step, int | float) or not abs(step) <= LARGEST:
+        raise InputError(f"step must be a finite number, not {step!r:.40}")
     net = _network(_single(point).problem)
     if isinstance(net, Certificate):
         return net
-    theta, along = in_rows(point), in_rows(Point(point.problem, direction))
+    theta, along = in_rows(point), in_rows(_single(Point(point.problem, direction)))
     with _Precision():
         start = [arb(v) for v in theta.tolist()]
         end = [a + arb(float(step)) * arb(d) for a, d in zip(start, along.tolist(), strict=True)]
@@ -233,9 +238,21 @@ def _narrow(root: Point) -> Narrow | Certificate:
     if isinstance(net, Certificate):
         return net
     try:
-        return prove_narrow(root, net)
+        return prove_narrow(_in_double(root), net)
     except Undecided as error:
         return nothing(UNDECIDED, str(error))
+
+
+def _in_double(point: Point) -> Point:
+    """The point, and its problem, in float64."""
+    problem = point.problem
+    if problem.dtype is torch.float64:
+        return point
+    y = problem.y.double() if problem.y.is_floating_point() else problem.y
+    exact = Problem(
+        problem.net, problem.X.double(), y, problem.loss, weight_decay=problem.weight_decay
+    )
+    return Point(exact, point.params)
 
 
 def _plain(narrow: Narrow) -> Certificate:

@@ -131,7 +131,7 @@ def _claims(
         "location": (near * float(spread.max(initial=0.0)) * (1 + 1e-9)).hex(),
         "unique": (radius * (float(spread.min()) if size else 0.0) * (1 - 1e-9)).hex(),
         "eigenvalue_sizes": [
-            ((1 - epsilon) / max(squares, 1e-300) * (1 - 1e-9)).hex(),
+            ((1 - epsilon) / squares * (1 - 1e-9) if size else 0.0).hex(),
             (found.largest * 1.1).hex(),
         ],
         "inertia": [size - negative, net.size - size, negative],

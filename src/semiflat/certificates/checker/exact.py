@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from fractions import Fraction
 
 from semiflat.certificates.checker.arithmetic import arb, arb_mat
 
@@ -17,6 +19,13 @@ def exact(text: str) -> float:
     if not math.isfinite(value):
         raise Invalid(f"{text!r} is not finite")
     return value
+
+
+def rational(text: str) -> Fraction:
+    """The number that a quotient of whole numbers stands for."""
+    if not re.fullmatch(r"-?[0-9]{1,4000}(/[0-9]{1,4000})?", text):
+        raise Invalid(f"{text[:40]!r} is no quotient of whole numbers")
+    return Fraction(text)
 
 
 def number(text: str) -> arb:

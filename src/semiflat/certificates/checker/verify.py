@@ -200,7 +200,10 @@ def critical_point(document: dict[str, Any], net: Network) -> Proof:
     need(largest([near * r for r in reach]) <= number(claimed["location"]), "location: too tight")
     need(all(rho * r >= number(claimed["unique"]) for r in reach), "uniqueness: the box is smaller")
     least, most = map(number, claimed["eigenvalue_sizes"])
-    need((1 - epsilon) / squares >= least, "eigenvalues: one may be smaller than the file says")
+    need(
+        not free or (1 - epsilon) / squares >= least,
+        "eigenvalues: one may be smaller than the file says",
+    )
     need(all(row <= most for row in rows), "eigenvalues: one may be larger than the file says")
     inertia = [signs.count(1), len(frozen), signs.count(-1)]
     theta = list(centre)
@@ -270,6 +273,7 @@ def network_of(document: dict[str, Any], folder: Path, data: str | Path | None =
     widths, activations, biases = problem["widths"], problem["activations"], problem["biases"]
     decay, loss = exact(problem["weight_decay"]), problem["loss"]
     whole = all(isinstance(w, int) and w > 0 for w in widths) and len(widths) >= 2
+    whole = whole and all(isinstance(b, bool) for b in biases)
     fits = len(activations) == len(widths) - 2 and len(biases) == len(widths) - 1
     classes = loss == "cross_entropy"
     of_size = X and all(len(row) == widths[0] for row in X) and len(y) == len(X)
@@ -282,7 +286,7 @@ def network_of(document: dict[str, Any], folder: Path, data: str | Path | None =
         raise Invalid("a target is no class")
     if hash_of(X, y, classes) != stored["sha256"]:
         raise Invalid("the data are not those of the certificate: their SHA-256 differs")
-    return Network(widths, activations, [bool(b) for b in biases], loss, decay, X, y)
+    return Network(widths, activations, biases, loss, decay, X, y)
 
 
 def hash_of(X: list[list[float]], y: list[list[float]], classes: bool) -> str:

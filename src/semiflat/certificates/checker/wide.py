@@ -19,7 +19,7 @@ from typing import Any
 
 from semiflat.certificates.checker.arithmetic import arb, arb_mat, fmpq
 from semiflat.certificates.checker.balls import ACTIVATIONS, Network, NotDefinite, sweeps
-from semiflat.certificates.checker.exact import matrix
+from semiflat.certificates.checker.exact import matrix, rational
 from semiflat.certificates.checker.gauge import HOMOGENEOUS
 from semiflat.certificates.checker.inertia import congruent_signs, rank_at_least
 
@@ -192,9 +192,9 @@ def _runs(
         count = run["count"]
         _need(isinstance(count, int) and count > 0, "a run must count its units")
         if "null" in run:
-            nulls.append((Fraction(run["null"]), count))
+            nulls.append((rational(run["null"]), count))
             continue
-        share, scale = Fraction(run["share"]), Fraction(run["scale"])
+        share, scale = rational(run["share"]), rational(run["scale"])
         name = net.activations[layer]
         mirrored = scale == -1 and (name in ODD or (name == "sigmoid" and net.biases[layer + 1]))
         _need(
