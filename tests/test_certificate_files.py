@@ -22,7 +22,7 @@ from torch import Tensor
 
 import jets
 import semiflat as sf
-from reference import Reference
+from reference import Reference, random_reference
 from semiflat.certificates.checker.words import claim_in_words
 
 Document = dict[str, Any]
@@ -1383,6 +1383,46 @@ def test_a_null_unit_has_no_bias_where_its_layer_has_none(tmp_path: Path) -> Non
     assert check(tmp_path, document).status == "not certified"
 
 
+def test_null_units_do_not_stay_critical_with_weight_decay(tmp_path: Path) -> None:
+    """What the law says of another point of that inertia, put under a proof with weight decay."""
+    law = json.loads(json.dumps(sf.certify(sf.NullUnits(0, [0.5])(narrow())).document))
+    assert check(tmp_path, law).ok
+    document = good("decay")
+    assert document["proved"]["inertia"] == law["proved"]["narrow_inertia"]
+    document["statement"], document["embedding"] = law["statement"], law["embedding"]
+    said = "narrow_inertia", "kind", "inertia", "exact", "parameters", "theorem", "premises"
+    document["proved"] |= {key: law["proved"][key] for key in said}
+    document["claim"] = claim_in_words(document)
+    result = check(tmp_path, document)
+    assert result.status == "not certified"
+    assert "weight decay" in result.reason
+
+
+def test_a_basis_that_proves_nothing_makes_no_minimum(tmp_path: Path) -> None:
+    """A saddle by an indefinite G, with no basis to see it by, and the words of a minimum."""
+    point = found((1, 1, 1), "tanh", 2)[0]
+    values = torch.linalg.eigvalsh(sf.unit_blocks(point, 0, 0).G)
+    assert values[0] < -1e-6
+    assert values[1] > 1e-6
+    wide = sf.certify(sf.Replicate.uniform(0, 0, 3)(point))
+    assert (wide.kind, point.problem.net.parameter_count) == ("STRICT_SADDLE", 4)
+    for basis in ([["0x0p0"] * 2] * 2, None):
+        document = json.loads(json.dumps(wide.document))
+        proved = document["proved"]
+        flat = good("minimum")["proved"]["premises"][-1]
+        assert "Morse–Bott" in flat
+        proved["premises"] = [*(each for each in proved["premises"] if "K at" not in each), flat]
+        proved |= {"kind": "MINIMUM", "exact": False, "inertia": [4, 0, 0]}
+        if basis is None:
+            document["embedding"]["bases"] = []
+        else:
+            document["embedding"]["bases"][0]["Q"] = basis
+        document["claim"] = claim_in_words(document)
+        result = check(tmp_path, document)
+        assert result.status == "not certified"
+        assert result.reason.startswith("embedding:")
+
+
 def test_biases_are_true_or_false(tmp_path: Path) -> None:
     for value in ("false", "no", 3, [0], {"bias": False}):
         document = good("narrow")
@@ -1864,6 +1904,34 @@ def test_a_point_all_of_whose_parameters_symmetries_move_is_believed(tmp_path: P
     assert certificate.inertia == (0, 2, 0)
     certificate.save(tmp_path / "all.json")
     assert sf.verify(tmp_path / "all.json").ok
+
+
+def tiny_logistic() -> sf.Point:
+    """One parameter."""
+    problem = sf.Problem(sf.MLP([1, 1], bias=False), [[1.0], [-2.0]], [0.3, 0.6], "logistic")
+    return sf.find_critical_point(problem, starts=1, processes=1)
+
+
+def one_free_parameter() -> sf.Point:
+    """Softmax and a dead relu unit hold all parameters but one."""
+    return found((2, 1, 2), "relu", 2, loss="cross_entropy")[0]
+
+
+def sigmoid_saddle() -> sf.Point:
+    """Balls of a saddle's box are many times as wide as float64's bounds of it."""
+    given = random_reference([3, 2, 2], "sigmoid", "squared", True, 3, seed=692475)
+    problem = sf.Problem(sf.MLP([3, 2, 2], "sigmoid"), given.X, given.y, weight_decay=1e-4)
+    return sf.find_critical_points(
+        problem, starts=2, seed=475, kind="any", max_iterations=40, processes=1
+    )[0]
+
+
+@pytest.mark.parametrize("make", [tiny_logistic, one_free_parameter, sigmoid_saddle])
+def test_what_is_certified_is_believed(make: Callable[[], sf.Point], tmp_path: Path) -> None:
+    certificate = sf.certify(make())
+    assert certificate.certified
+    certificate.save(tmp_path / "certified.json")
+    assert sf.verify(tmp_path / "certified.json").ok
 
 
 def test_a_certificate_is_neither_true_nor_false() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -64,6 +64,9 @@ SEARCHES = [
     ((2, 2, 2), "gelu", 1, "cross_entropy", "any"),
     ((2, 2, 3), "gelu", 0, "cross_entropy", "minimum"),
     ((2, 2, 3), "relu", 0, "cross_entropy", "any"),
+    ((1, 1, 2, 2), "gelu", 2, "cross_entropy", "minimum"),
+    ((1, 1, 2, 2), "relu", 0, "cross_entropy", "minimum"),
+    ((2, 1, 2, 2), "sin", 0, "cross_entropy", "minimum"),
 ]
 
 MADE = [
@@ -516,49 +519,95 @@ def test_proofs_do_not_ask_how_many_copies_there_are() -> None:
 # -- what is not proved -----------------------------------------------------------------------------
 
 
-def not_proved() -> dict[str, sf.Point]:
-    point = next(p for label, p in narrow_points() if label.startswith("tanh (2, 2, 1)"))
-    net = point.problem.net
-    fit = critical_reference([2, 2, 1], "tanh", size=0.05, seed=0)
-    decayed = sf.Problem(net, point.problem.X, point.problem.y, weight_decay=0.05)
-    minimum = sf.find_critical_point(decayed, starts=4, processes=1)
-    twice = sf.Replicate(0, 0, ["1/2", "1/2"])
-    rows = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
-    exact = sf.Problem(
-        net,
-        fit.X,
-        Reference("tanh", fit.params, fit.X, fit.y, "squared").outputs(
-            Reference("tanh", fit.params, fit.X, fit.y, "squared").vector
-        ),
-    )
-    return {
-        "inactive units": sf.InactiveUnits(0, 2)(point),
-        "inactive propagation": sf.InactivePropagation(0, rows)(point),
-        "constant units": sf.ConstantUnits(0, torch.tensor([0.4]), torch.tensor([[0.7]]))(point),
-        "compatible": sf.Compatible.random(net, [2, 3, 1], seed=0)(point),
-        "offsets": sf.Replicate(0, 0, [0.5, 0.5], offsets=[[0.25], [-0.25]])(point),
-        "weight decay": twice(minimum),
-        "degenerate": twice(twice(point).materialize()),
-        "degenerate itself": twice(point).materialize(),
-        "dead weight": sf.InactivePropagation(0, rows)(sf.Point(exact, fit.params)),
-    }
+TWICE = sf.Replicate(0, 0, ["1/2", "1/2"])
+OWN = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", not_proved())
+@cache
+def tanh_minimum() -> sf.Point:
+    return next(p for label, p in narrow_points() if label.startswith("tanh (2, 2, 1)"))
+
+
+@cache
+def decayed_minimum() -> sf.Point:
+    problem = tanh_minimum().problem.with_weight_decay(0.05)
+    return sf.find_critical_point(problem, starts=4, processes=1)
+
+
+def exact_fit() -> sf.Point:
+    """The loss is 0."""
+    given = critical_reference([2, 2, 1], "tanh", size=0.05, seed=0)
+    net = sf.MLP([2, 2, 1], "tanh")
+    return sf.Point(sf.Problem(net, given.X, given.outputs(given.vector)), given.params)
+
+
+OPEN: dict[str, tuple[Callable[[], sf.Point], str]] = {
+    "inactive units": (lambda: sf.InactiveUnits(0, 2)(tanh_minimum()), "weights of their own"),
+    "inactive propagation": (
+        lambda: sf.InactivePropagation(0, OWN)(exact_fit()),
+        "weights of their own",
+    ),
+    "offsets": (
+        lambda: sf.Replicate(0, 0, [0.5, 0.5], offsets=[[0.25], [-0.25]])(tanh_minimum()),
+        "weights of their own",
+    ),
+    "compatible": (
+        lambda: sf.Compatible.random(tanh_minimum().problem.net, [2, 3, 1], seed=0)(tanh_minimum()),
+        "",
+    ),
+    "degenerate narrow point": (lambda: TWICE(TWICE(tanh_minimum()).materialize()), "singular"),
+    "degenerate point": (lambda: TWICE(tanh_minimum()).materialize(), "singular"),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
 def test_where_no_proof_is_known_the_verdict_is_measured_and_says_why(name: str) -> None:
-    point = not_proved()[name]
+    make, why = OPEN[name]
+    point = make()
     verdict, measured = sf.judge(point, proof=True), sf.judge(point)
-    assert verdict.certificate is not None
-    if measured.kind is sf.Kind.NOT_CRITICAL:
-        assert (verdict.kind, verdict.certainty) == (measured.kind, sf.Certainty.PROVED)
-        return
-    assert verdict.certainty is sf.Certainty.MEASURED
-    assert verdict.certificate.status == "undecided"
-    assert verdict.certificate.reason in verdict.reason
-    assert measured.reason in verdict.reason
-    assert "\n" not in verdict.reason
+    assert measured.kind is not sf.Kind.NOT_CRITICAL
     assert (verdict.kind, verdict.inertia) == (measured.kind, measured.inertia)
+    assert verdict.certainty is sf.Certainty.MEASURED
+    assert verdict.certificate is not None
+    assert verdict.certificate.status == "undecided"
+    assert why in verdict.certificate.reason
+    assert verdict.reason.startswith(measured.reason)
+    assert verdict.certificate.reason in verdict.reason
+    assert "\n" not in verdict.reason
     assert (measured.certificate, verdict.at_least) == (None, measured.at_least)
+
+
+def test_with_weight_decay_a_wide_point_is_proved_as_the_plain_point_it_is() -> None:
+    """Copies do not keep criticality then, an order of the units does; no theorem is used."""
+    wide = sf.judge(TWICE(decayed_minimum()), proof=True)
+    assert (wide.kind, wide.certainty) == (sf.Kind.NOT_CRITICAL, sf.Certainty.PROVED)
+    turned = sf.judge(sf.Permute(0, [1, 0])(decayed_minimum()), proof=True)
+    assert (turned.kind, turned.certainty) == (sf.Kind.STRICT_MINIMUM, sf.Certainty.PROVED)
+    assert turned.certificate is not None
+    assert turned.certificate.theorem is None
+    # y is centred, and mean xy = (1, 0): at θ = 0 the Hessian has the eigenvalues decay ± 1 and decay.
+    X, y = [[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], [1.0, -1.0, 1.0, -1.0]
+    net = sf.MLP([2, 2, 1], "tanh")
+    zero = net.unflatten(torch.zeros(net.parameter_count, dtype=torch.float64))
+    nothing = sf.judge(TWICE(sf.Point(sf.Problem(net, X, y, weight_decay=1.0), zero)), proof=True)
+    assert nothing.kind is not sf.Kind.NOT_CRITICAL
+    assert nothing.certainty is sf.Certainty.MEASURED
+    assert nothing.certificate is not None
+    assert nothing.certificate.status == "undecided"
+    assert nothing.certificate.reason in nothing.reason
+
+
+def test_other_embeddings_that_leave_a_critical_point_are_proved_to(tmp_path: Path) -> None:
+    moved = [
+        sf.InactivePropagation(0, OWN)(tanh_minimum()),
+        sf.ConstantUnits(0, torch.tensor([0.4]), torch.tensor([[0.7]]))(tanh_minimum()),
+    ]
+    for point in moved:
+        verdict = sf.judge(point, proof=True)
+        assert (verdict.kind, verdict.certainty) == (sf.Kind.NOT_CRITICAL, sf.Certainty.PROVED)
+        assert verdict.certificate is not None
+        verdict.certificate.save(tmp_path / "moved.json")
+        assert sf.verify(tmp_path / "moved.json").ok
 
 
 # -- not critical, and ways down --------------------------------------------------------------------

@@ -18,8 +18,8 @@ from semiflat.certificates.checker.arithmetic import arb, ctx
 from semiflat.certificates.checker.balls import Network, NotDefinite
 from semiflat.certificates.checker.gauge import need_dead
 from semiflat.certificates.contraction import (
+    CLAIMED,
     MOST_CLAIMED,
-    SLACK,
     BallContraction,
     FloatContraction,
     Found,
@@ -113,7 +113,7 @@ def _claims(
     """The numbers of the certificate, each with room for the checker's own rounding."""
     net, start = contraction.net, contraction.start
     size = len(start.free)
-    epsilon = min(MOST_CLAIMED, SLACK * found.contraction + 1e-12)
+    epsilon = CLAIMED if found.contraction < CLAIMED / 3 else MOST_CLAIMED
     if not found.slope + epsilon * radius < radius * (1 - 1e-9):
         raise Undecided(
             f"existence: ‖Qᵀ∇R‖∞ + ερ = {found.slope:.3g} + {epsilon:.3g} ρ is not below ρ = {radius:.3g}"
@@ -132,7 +132,7 @@ def _claims(
         "unique": (radius * (float(spread.min()) if size else 0.0) * (1 - 1e-9)).hex(),
         "eigenvalue_sizes": [
             ((1 - epsilon) / squares * (1 - 1e-9) if size else 0.0).hex(),
-            (found.largest * 1.1).hex(),
+            (found.largest * 1.5).hex(),
         ],
         "inertia": [size - negative, net.size - size, negative],
         "exact": True,
