@@ -86,7 +86,7 @@ def certify_all(points: list[Point]) -> list[Certificate]:
 
     Args and errors: as for :func:`certify`.
     """
-    if isinstance(points, Point):
+    if not isinstance(points, list | tuple):
         raise InputError("certify_all takes a list of points; use certify(point) for one")
     known: dict[int, Narrow | Certificate] = {}
     found = []
@@ -165,6 +165,10 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
     """
     if not isinstance(step, int | float) or not abs(step) <= LARGEST:
         raise InputError(f"step must be a finite number, not {step!r:.40}")
+    if not isinstance(direction, dict):
+        raise InputError(
+            f"direction must be a dict shaped like the parameters, not a {type(direction).__name__}"
+        )
     net = _network(_single(point).problem)
     if isinstance(net, Certificate):
         return net

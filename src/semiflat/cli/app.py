@@ -5,6 +5,7 @@ What computes is imported by the commands that compute, so that the others start
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -423,6 +424,9 @@ def _top(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the answer is "no", 2 unusable input, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every sign
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 

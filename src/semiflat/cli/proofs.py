@@ -179,7 +179,7 @@ def write_certificate(certificate: Certificate, out: Path, data_file: str | None
 def _content(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from semiflat.certificates.checker.arithmetic import arb, arb_mat
 
@@ -133,23 +135,25 @@ class Network:
 
     def place(self, layer: int, row: int = 0, column: int = 0) -> int:
         """Where ``[W_l, b_l][row, column]`` stands in θ."""
-        return self._before(layer) + row * self.fan_in(layer) + column
+        return self.starts[layer] + row * self.fan_in(layer) + column
 
-    def _before(self, layer: int) -> int:
-        return sum(self.widths[m + 1] * self.fan_in(m) for m in range(layer))
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each layer starts in θ, and how long θ is."""
+        sizes = (self.widths[m + 1] * self.fan_in(m) for m in range(self.depth))
+        return [0, *accumulate(sizes)]
 
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return self._before(self.depth)
+        return self.starts[-1]
 
     def layers(self, theta: list[arb]) -> Layers:
         """θ as matrices ``[W_l, b_l]``."""
         shapes = [(self.widths[m + 1], self.fan_in(m)) for m in range(self.depth)]
-        starts = [self.place(m) for m in range(self.depth)]
         return [
             arb_mat(out, fan, theta[at : at + out * fan])
-            for (out, fan), at in zip(shapes, starts, strict=True)
+            for (out, fan), at in zip(shapes, self.starts, strict=False)
         ]
 
 

@@ -49,6 +49,8 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
         InputError: if python-flint is not installed.
     """
     need_arithmetic()
+    if not isinstance(paths, list | tuple):
+        return Distinction(0, (), False, "certificates are given as a list of files")
     seen: list[tuple[arb, list[list[arb]]]] = []
     first: Network | None = None
     for path in paths:

@@ -32,6 +32,7 @@ from semiflat.certificates.checker.wide import embedded
 from semiflat.certificates.checker.words import FORMAT, claim_in_words
 
 PRECISIONS = 128, 256, 512
+TERMS = 10
 DAMAGED = (
     OSError,
     ValueError,
@@ -113,8 +114,11 @@ def load(path: str | Path, data: str | Path | None = None) -> tuple[dict[str, An
         Invalid: if it is no certificate.
     """
     document = read(path)
-    if document["status"] != "certified":
-        raise NotDefinite(f"the file itself says {document['status']}: {document['reason']}")
+    status, reason = document["status"], document.get("reason")
+    if status in ("undecided", "invalid_input") and isinstance(reason, str):
+        raise NotDefinite(f"the file itself says {status}: {reason[:1000]!r}")
+    if status != "certified":
+        raise Invalid(f"{str(path)!r} has no status that is known")
     return document, network_of(document, Path(path).parent, data)
 
 
@@ -124,7 +128,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise Invalid(f"there is no file {str(path)!r}")
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes().decode(), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"{str(path)!r} is not whole JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -150,13 +154,11 @@ def prove_again(document: dict[str, Any], network: Network) -> Proof:
                     raise
     finally:
         ctx.prec = before
-    if document["proved"] != proof.proved:
-        other = next(
-            key
-            for key in {**document["proved"], **proof.proved}
-            if document["proved"].get(key) != proof.proved.get(key)
-        )
-        raise NotDefinite(f"{other}: what is proved differs from what the file says")
+    said, found = document["proved"], proof.proved
+    # As they are written: 1, 1.0 and true are three things in a file.
+    other = [k for k in {**said, **found} if _written(said, k) != _written(found, k)]
+    if other:
+        raise NotDefinite(f"{other[0]}: what is proved differs from what the file says")
     if document["claim"] != claim_in_words(document):
         raise NotDefinite("the claim in words is not what the file proves")
     return proof
@@ -225,9 +227,10 @@ def embedded_critical_point(document: dict[str, Any], net: Network) -> Proof:
 
 def no_critical_point(document: dict[str, Any], net: Network) -> Proof:
     """A gradient entry that is not 0 anywhere within the radius."""
-    radius = number(document["radius"]).abs_upper()
-    box = [c + arb(0, radius) for c in centre_of(document, net)]
-    entry, claimed = document["entry"], document["proved"]
+    radius, entry, claimed = number(document["radius"]), document["entry"], document["proved"]
+    if not (radius >= 0 and type(entry) is int and 0 <= entry < net.size):
+        raise Invalid("radius or entry is out of range")
+    box = [c + arb(0, radius.abs_upper()) for c in centre_of(document, net)]
     slope = risk_gradient(net, box)[1][entry]
     bound = number(claimed["gradient_at_least"])
     need(
@@ -249,6 +252,17 @@ def descent(document: dict[str, Any], net: Network) -> Proof:
     return Proof(net, start, {"kind": "DESCENT", "drop_at_least": claimed["drop_at_least"]})
 
 
+def _written(record: dict[str, Any], key: str) -> str:
+    return json.dumps(record[key], sort_keys=True) if key in record else ""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("a key stands twice")
+    return record
+
+
 STATEMENTS = {
     "critical point": critical_point,
     "embedded critical point": embedded_critical_point,
@@ -267,12 +281,12 @@ def network_of(document: dict[str, Any], folder: Path, data: str | Path | None =
             raise Invalid(
                 f"the data are not in the certificate, and there is no file {str(beside)!r}"
             )
-        stored = {**json.loads(beside.read_bytes()), "sha256": stored["sha256"]}
+        stored = {**json.loads(beside.read_bytes().decode()), "sha256": stored["sha256"]}
     X = [[exact(v) for v in row] for row in stored["X"]]
     y = [[exact(v) for v in row] for row in stored["y"]]
     widths, activations, biases = problem["widths"], problem["activations"], problem["biases"]
     decay, loss = exact(problem["weight_decay"]), problem["loss"]
-    whole = all(isinstance(w, int) and w > 0 for w in widths) and len(widths) >= 2
+    whole = all(type(w) is int and w > 0 for w in widths) and len(widths) >= 2
     whole = whole and all(isinstance(b, bool) for b in biases)
     fits = len(activations) == len(widths) - 2 and len(biases) == len(widths) - 1
     classes = loss == "cross_entropy"
@@ -303,6 +317,8 @@ def hash_of(X: list[list[float]], y: list[list[float]], classes: bool) -> str:
 
 def centre_of(document: dict[str, Any], net: Network) -> list[arb]:
     """Balls around the exact sums of the centre's terms."""
+    if len(document["centre"]) > TERMS:
+        raise Invalid(f"the centre has more than {TERMS} terms")
     terms = [[number(v) for v in term] for term in document["centre"]]
     if any(len(term) != net.size for term in terms):
         raise Invalid(f"the centre must have {net.size} numbers")
@@ -327,6 +343,7 @@ def need(holds: bool, otherwise: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     results = [verify(path) for path in sys.argv[1:]]
     print("\n".join(map(str, results)))
     sys.exit(0 if results and all(result.ok for result in results) else 1)
