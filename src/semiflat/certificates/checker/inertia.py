@@ -17,7 +17,9 @@ def congruent_signs(A: arb_mat, Q: arb_mat) -> tuple[arb_mat, list[int], arb]:
     for i, sign in enumerate(signs):
         rows[i][i] -= sign
     sums = [sum((abs(entry) for entry in row), arb(0)).upper() for row in rows]
-    return B, signs, max(sums, default=arb(0))
+    # max() passes over a NaN that does not stand first.
+    finite = all(each.is_finite() for each in sums)
+    return B, signs, max(sums, default=arb(0)) if finite else arb("inf")
 
 
 def rank_at_least(A: arb_mat) -> int:

@@ -333,6 +333,8 @@ def part(H: arb_mat, kept: list[int]) -> arb_mat:
 
 def largest(values: list[arb]) -> arb:
     """The least upper bound of balls from 0 up that they show."""
+    if not all(v.is_finite() for v in values):
+        return arb("inf")
     return max((v.upper() for v in values), default=arb(0))
 
 
