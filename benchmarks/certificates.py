@@ -285,7 +285,7 @@ def page(results: Figures) -> str:
         "brackets the shortest and longest. *Peak* is the most memory of the whole process, in brackets what "
         "it held before: Python, torch, NumPy and the data for proving, Python and python-flint for checking. "
         "The *contraction* is the largest row sum of |QᵀH(X)Q − S| that was found; below 1 is what is needed, "
-        "and the box is widened until it is a few hundredths.",
+        "and the box is made about as wide as it is near a hundredth.",
         "",
     ]
     rows = [of for of in results["cases"].values() if "prove" in of]

@@ -33,7 +33,7 @@ def forged(document: dict[str, Any], **changes: Any) -> str:
     return json.dumps(changed | {"claim": claim_in_words(changed)})
 
 
-def test_two_weights_of_one_unit_are_not_held_against_one_scaling(document):
+def test_two_weights_of_one_unit_are_not_held_against_one_scaling():
     from semiflat.certificates.checker.arithmetic import arb
     from semiflat.certificates.checker.balls import Network
 

@@ -168,13 +168,13 @@ def test_what_is_not_proved_says_why_and_is_not_counted(diabetes, tmp_path, monk
 
 
 def test_a_study_interrupted_while_it_proves_leaves_whole_files(diabetes, tmp_path, monkeypatch):
-    def stop_at_the_third(self, certificate, path):
+    def stop_at_the_third(self, path, data):
         if sum(1 for _ in path.parent.glob("p*.json")) == 2:
             raise KeyboardInterrupt
-        save(self, certificate, path)
+        save(self, path, data)
 
-    save = proofs.Proofs._save
-    monkeypatch.setattr(proofs.Proofs, "_save", stop_at_the_third)
+    save = sf.Certificate.save
+    monkeypatch.setattr(sf.Certificate, "save", stop_at_the_third)
     job = Study(diabetes, Settings(hidden=(1,), starts=4, wider=1, points=1), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         job.run()

@@ -45,12 +45,12 @@ class Bounded:
 
     def __add__(self, other: Bounded) -> Bounded:
         mid = self.mid + other.mid
-        return Bounded(mid, _grown(self.rad + other.rad + UNIT * np.abs(mid), 4))
+        return Bounded(mid, upper(self.rad + other.rad + UNIT * np.abs(mid), 4))
 
     def __mul__(self, other: Bounded) -> Bounded:
         mid = self.mid * other.mid
         rad = np.abs(self.mid) * other.rad + self.rad * other.magnitude() + UNIT * np.abs(mid)
-        return Bounded(mid, _grown(rad, 8) + TINY)
+        return Bounded(mid, upper(rad, 8) + TINY)
 
     def __matmul__(self, other: Bounded) -> Bounded:
         terms = self.shape[-1]
@@ -59,7 +59,7 @@ class Bounded:
         rad = np.abs(self.mid) @ (other.rad + gamma * np.abs(other.mid))
         if self.rad.any():
             rad = rad + self.rad @ other.magnitude()
-        return Bounded(mid, _unbounded(mid, _grown(rad, 2 * terms + 8) + TINY))
+        return Bounded(mid, _unbounded(mid, upper(rad, 2 * terms + 8) + TINY))
 
     def __getitem__(self, index: Any) -> Bounded:
         return Bounded(self.mid[index], self.rad[index])
@@ -82,7 +82,7 @@ class Bounded:
         terms = self.shape[axis]
         rad = (self.rad + (terms + 2) * UNIT * np.abs(self.mid)).sum(axis)
         mid = self.mid.sum(axis)
-        return Bounded(mid, _unbounded(mid, _grown(rad, terms + 4)))
+        return Bounded(mid, _unbounded(mid, upper(rad, terms + 4)))
 
 
 def joined(parts: list[Bounded], axis: int) -> Bounded:
@@ -101,7 +101,7 @@ def outer(left: Bounded, right: Bounded) -> Bounded:
 
 def row_sums(matrix: Bounded) -> Array:
     """Upper bounds of the row sums of |a|."""
-    rows: Array = _grown(matrix.magnitude().sum(-1), 2 * matrix.shape[-1] + 4)
+    rows: Array = upper(matrix.magnitude().sum(-1), 2 * matrix.shape[-1] + 4)
     return rows
 
 
@@ -111,11 +111,7 @@ def _unbounded(mid: Array, rad: Array) -> Array:
     return bounds
 
 
-def _grown(radius: Array, operations: int) -> Array:
-    grown: Array = radius * (1 + 2 * operations * UNIT)
-    return grown
-
-
 def upper(values: Array, operations: int) -> Array:
     """Non-negative numbers after that many rounded operations, made upper bounds."""
-    return _grown(values, operations)
+    grown: Array = values * (1 + 2 * operations * UNIT)
+    return grown

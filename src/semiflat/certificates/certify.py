@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from semiflat.certificates.certificate import (
     Certificate,
     nothing,
 )
-from semiflat.certificates.checker.arithmetic import arb, ctx
+from semiflat.certificates.checker.arithmetic import arb, arb_mat, ctx
 from semiflat.certificates.checker.balls import (
     ACTIVATIONS,
     LOSSES,
@@ -39,16 +40,7 @@ from semiflat.networks import Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
 
-
-def _flint() -> dict[str, str]:
-    try:
-        return {"python-flint": version("python-flint")}
-    except PackageNotFoundError:
-        return {}
-
-
 LARGEST = sys.float_info.max
-_FLINT = _flint()  # reading a package's metadata takes as long as a small proof
 
 
 def certify(point: Point) -> Certificate:
@@ -127,7 +119,7 @@ def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
     if isinstance(net, Certificate):
         return net
     theta = in_rows(point)
-    with _Precision():
+    with ctx.workprec(PRECISION):
         box = [arb(v, float(radius)) for v in theta.tolist()]
         try:
             slopes = risk_gradient(net, box)[1]
@@ -173,7 +165,7 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
     if isinstance(net, Certificate):
         return net
     theta, along = in_rows(point), in_rows(_single(Point(point.problem, direction)))
-    with _Precision():
+    with ctx.workprec(PRECISION):
         start = [arb(v) for v in theta.tolist()]
         end = [a + arb(float(step)) * arb(d) for a, d in zip(start, along.tolist(), strict=True)]
         try:
@@ -191,14 +183,6 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
         "proved": {"kind": "DESCENT", "drop_at_least": least.hex()},
     }
     return _finished("descent", net, [theta], head)
-
-
-class _Precision:
-    def __enter__(self) -> None:
-        self.before, ctx.prec = ctx.prec, PRECISION
-
-    def __exit__(self, *error: object) -> None:
-        ctx.prec = self.before
 
 
 def _single(point: Point) -> Point:
@@ -292,8 +276,9 @@ def _wide(point: EmbeddedPoint, narrow: Narrow) -> Certificate:
         for unit in range(width)
         if sum(count for _, count in point.unit_map.shares(layer, unit)) > 1
     ]
-    with _Precision():
-        bases = [each for at in copied if (each := _basis(narrow, *at)) is not None]
+    with ctx.workprec(PRECISION):
+        spaces = bordered(narrow.net, narrow.box, copied).items()
+        bases = [each for at, K in spaces if (each := _basis(at, K)) is not None]
         embedding = {"layers": layers, "bases": bases}
         try:
             wide = embedded(narrow.net, narrow.box, narrow.proved["inertia"], embedding)
@@ -317,18 +302,15 @@ def _run(run: Any) -> dict[str, Any]:
     return {"null": str(run.bias), "count": run.count}
 
 
-def _basis(narrow: Narrow, layer: int, unit: int) -> dict[str, Any] | None:
+def _basis(at: tuple[int, int], K: arb_mat) -> dict[str, Any] | None:
     """Q that brings a unit's K, less the rows of F that depend on others, near diag(±1)."""
-    K = bordered(narrow.net, narrow.box, layer, unit)
-    if K is None or not K.nrows():
-        return None
     size = K.nrows()
     mid = np.array([float(entry) for entry in K.entries()]).reshape(size, size)
     values, vectors = np.linalg.eigh(mid)
     if not np.abs(values).min() > 0:
         return None
     Q = vectors / np.sqrt(np.abs(values))
-    return {"layer": layer, "unit": unit, "Q": _hex(Q.tolist())}
+    return {"layer": at[0], "unit": at[1], "Q": _hex(Q.tolist())}
 
 
 def _finished(
@@ -347,7 +329,6 @@ def _finished(
         "weight_decay": float(net.decay).hex(),
     }
     data = {"sha256": hash_of(net.X, net.y, net.loss == "cross_entropy")}
-    notes = {"semiflat": __version__, "python": platform.python_version(), **_FLINT}
     document = {
         "format": FORMAT,
         "status": CERTIFIED,
@@ -355,7 +336,7 @@ def _finished(
         "statement": statement,
         "problem": {**problem, "data": data},
         **head,
-        "notes": {**head.get("notes", {}), **notes, "precision": PRECISION},
+        "notes": {**head.get("notes", {}), **_versions(), "precision": PRECISION},
     }
     document["claim"] = claim_in_words(document)
 
@@ -365,6 +346,15 @@ def _finished(
         return {"problem": {**problem, "data": {**data, **values}}, "centre": terms, **body()}
 
     return Certificate(CERTIFIED, document["claim"], document, large)
+
+
+@cache  # reading a package's metadata takes as long as a small proof
+def _versions() -> dict[str, str]:
+    return {
+        "semiflat": __version__,
+        "python": platform.python_version(),
+        "python-flint": version("python-flint"),
+    }
 
 
 def _hex(matrix: Sequence[Sequence[float]]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semiflat.certificates.bounded import Bounded, row_sums, upper
-from semiflat.certificates.checker.arithmetic import arb, arb_mat, ctx
+from semiflat.certificates.checker.arithmetic import arb, ctx
 from semiflat.certificates.checker.balls import Network, NotDefinite, hessian
 from semiflat.certificates.checker.inertia import congruent_signs
 from semiflat.certificates.checker.verify import part
@@ -101,16 +101,16 @@ class BallContraction:
         self.least = 20 * self.slope
 
     def at(self, radius: float) -> Found:
-        ctx.prec = self.bits
-        start, free = self.start, self.start.free
+        with ctx.workprec(self.bits):
+            return self._at(radius)
+
+    def _at(self, radius: float) -> Found:
+        start = self.start
         try:
-            H = part(hessian(self.net, start.box(radius)), free)
+            H = part(hessian(self.net, start.box(radius)), start.free)
         except NotDefinite as error:
             raise TooRough(str(error)) from error
-        size = len(free)
-        B, signs, row_sum = congruent_signs(
-            H, arb_mat(size, size, [arb(q) for q in start.Q.ravel().tolist()])
-        )
+        B, signs, row_sum = congruent_signs(H, start.basis())
         total = sum((abs(entry) for entry in B.entries()), arb(0))
         rows = [sum((abs(entry) for entry in row), arb(0)).upper() for row in H.tolist()]
         start.signs[:] = signs

@@ -7,6 +7,7 @@ derivative. All sums are then those of :mod:`semiflat.curvature.hessian`, on mid
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from semiflat.certificates.bounded import TINY, UNIT, Array, Bounded, joined, outer, upper
 from semiflat.certificates.checker.arithmetic import arb
-from semiflat.certificates.checker.balls import Network, Sweep, sweeps
+from semiflat.certificates.checker.balls import Network, Sweep, risk_gradient, sweeps
 
 CHUNK = 6_000_000  # float64 numbers of the largest arrays held for some samples
 
@@ -37,7 +38,6 @@ SUP = {
     "relu": Sup(0.0, 0.0),
     "leaky_relu": Sup(0.0, 0.0),
 }
-
 
 KINKED = "relu", "leaky_relu"
 
@@ -317,11 +317,11 @@ def _place(net: Network, H: Bounded, block: Bounded, layer: int, below: int) -> 
 
 def centre_parts(net: Network, theta: list[arb]) -> tuple[list[Centre], arb, list[arb]]:
     """The centre on all samples in parts, and the risk and its gradient there (decay included)."""
-    risk = arb(net.decay) / 2 * sum((t * t for t in theta), arb(0))
-    gradient = [net.decay * t for t in theta]
-    parts = []
-    for sweep in sweeps(net, theta, samples_at_once(net)):
-        parts.append(centre_of(sweep))
-        risk += sweep.risk
-        gradient = [a + b for a, b in zip(gradient, sweep.gradient(), strict=True)]
-    return parts, risk, gradient
+    parts: list[Centre] = []
+
+    def passes() -> Iterator[Sweep]:
+        for sweep in sweeps(net, theta, samples_at_once(net)):
+            parts.append(centre_of(sweep))
+            yield sweep
+
+    return parts, *risk_gradient(net, theta, passes())

@@ -73,14 +73,12 @@ def prove_narrow(point: Point, net: Network) -> Narrow:
     Raises:
         Undecided: with the inequality that failed.
     """
-    before, ctx.prec = ctx.prec, PRECISION
-    try:
-        with np.errstate(all="ignore"):  # what overflows is looked for where it matters
+    # What overflows is looked for where it matters.
+    with ctx.workprec(PRECISION), np.errstate(all="ignore"):
+        try:
             return _prove(point, net)
-    except NotDefinite as error:
-        raise Undecided(str(error)) from error
-    finally:
-        ctx.prec = before
+        except NotDefinite as error:
+            raise Undecided(str(error)) from error
 
 
 def _prove(point: Point, net: Network) -> Narrow:

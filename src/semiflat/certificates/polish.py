@@ -60,6 +60,11 @@ class Start:
         pairs = zip(self.theta.tolist(), self.away.tolist(), strict=True)
         return [arb(a) + arb(b) for a, b in pairs]
 
+    def basis(self) -> arb_mat:
+        """Q as balls of radius 0."""
+        size = len(self.free)
+        return arb_mat(size, size, [arb(q) for q in self.Q.ravel().tolist()])
+
     def spread(self) -> Array:
         """``Σ_j |Q_ij|``, how far a parameter moves for u in the unit cube, 0 if it is held."""
         spread = np.zeros(len(self.theta))
@@ -108,9 +113,8 @@ def polished(point: Point, net: Network, frozen: list[dict[str, Any]]) -> Start:
 def slope_at_centre(net: Network, start: Start) -> tuple[arb, float]:
     """R(c) and an upper bound of ‖Qᵀ∇R(c)‖∞ in balls."""
     risk, gradient = risk_gradient(net, start.centre())
-    size = len(start.free)
-    Q = arb_mat(size, size, [arb(q) for q in start.Q.ravel().tolist()])
-    slopes = (Q.transpose() * arb_mat(size, 1, [gradient[i] for i in start.free])).entries()
+    column = arb_mat(len(start.free), 1, [gradient[i] for i in start.free])
+    slopes = (start.basis().transpose() * column).entries()
     return risk, max((float_above(abs(entry)) for entry in slopes), default=0.0)
 
 

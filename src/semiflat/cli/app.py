@@ -46,7 +46,6 @@ from semiflat.cli.proofs import (
     proving,
     study_line,
     verify,
-    write_certificate,
 )
 from semiflat.cli.steps import forms, parse_step
 from semiflat.errors import InputError, Unfinished
@@ -328,7 +327,7 @@ def judge(
     with proving(shown=proof):
         verdict = judge_point(loaded, tolerance, proof=proof)
     if certificate is not None and verdict.certificate is not None:
-        write_certificate(verdict.certificate, certificate)
+        verdict.certificate.save(certificate)
     lines = [str(verdict)]
     if verdict.inertia is not None:
         lines.append("inertia: {} positive, {} zero, {} negative".format(*verdict.inertia))

@@ -6,7 +6,6 @@ library and python-flint alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -73,7 +72,7 @@ def certify(
             certificate = sf.certify(loaded)
         else:
             certificate = sf.certify_not_critical(loaded, not_critical)
-    write_certificate(certificate, out, data_file)
+    certificate.save(out, data_file)
     if certificate.status == "invalid_input":
         raise InputError(certificate.reason)
     say(
@@ -107,9 +106,9 @@ def verify(
     Example: semiflat verify p0.json p1.json --distinct
     """
     import semiflat as sf
-    from semiflat.certificates.checker.arithmetic import ctx
+    from semiflat.certificates.checker.arithmetic import need_arithmetic
 
-    _ = ctx.prec  # says so here, once for all files, where python-flint is not installed
+    need_arithmetic()  # says so here, once for all files, where python-flint is not installed
     with stages() as progress:
         results = []
         for done, path in enumerate(files):
@@ -156,31 +155,6 @@ def check_files(point: Path, out: Path, data_file: str | None, option: str = "--
         )
     if (out.parent / data_file).resolve() in (out.resolve(), point.resolve()):
         raise InputError(f"--data-file {data_file!r} is the certificate or the point; name another")
-
-
-def write_certificate(certificate: Certificate, out: Path, data_file: str | None = None) -> None:
-    """Write a certificate, its data in a file beside it if one is named.
-
-    Raises:
-        InputError: if that file holds something else, on which other certificates may rest.
-    """
-    stored = certificate.document.get("problem", {}).get("data", {})
-    if data_file is not None and stored:
-        beside = out.parent / data_file
-        values = {key: stored[key] for key in ("X", "y")}
-        if beside.exists() and _content(beside) != values:
-            raise InputError(
-                f"{str(beside)!r} exists and holds other data; certificates that name it would no "
-                "longer hold: give another --data-file"
-            )
-    certificate.save(out, data_file)
-
-
-def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def certificate_record(certificate: Certificate) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from semiflat.certificates.certificate import Certificate
 from semiflat.certificates.certify import certify_all
-from semiflat.certificates.checker import arithmetic
+from semiflat.certificates.checker.arithmetic import need_arithmetic
 from semiflat.certificates.checker.distinct import verify_distinct
 from semiflat.errors import InputError
 from semiflat.points import Point
@@ -34,7 +34,6 @@ class Proofs:
     def __init__(self, out: Path | None, wanted: bool = True) -> None:
         self.folder = None if out is None else out / FOLDER
         self.refusal = _missing() if wanted else "switched off with --no-proofs"
-        self._data: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Whether proofs are attempted, and if not, why."""
@@ -91,24 +90,11 @@ class Proofs:
         file = None
         if self.folder is not None:
             file = f"{name}.json"
-            self._save(certificate, self.folder / file)
+            certificate.save(self.folder / file, DATA)
             file = f"{FOLDER}/{file}"
         row = _row(certificate.status, certificate.reason, file)
         proved = certificate.proved
         return row | {key: proved.get(key) for key in ("kind", "inertia", "exact")}
-
-    def _save(self, certificate: Certificate, path: Path) -> None:
-        """Write the file; the data, which all share, are written with the first of them."""
-        problem = certificate.document.get("problem")
-        if problem is None:
-            certificate.save(path)
-        elif self._data is None:
-            certificate.save(path, DATA)
-            self._data = {"sha256": problem["data"]["sha256"], "file": DATA}
-        else:
-            assert problem["data"]["sha256"] == self._data["sha256"]
-            document = {**certificate.document, "problem": {**problem, "data": self._data}}
-            Certificate(certificate.status, certificate.reason, document).save(path)
 
 
 def _row(status: str, reason: str, file: str | None = None) -> dict[str, Any]:
@@ -119,7 +105,7 @@ def _row(status: str, reason: str, file: str | None = None) -> dict[str, Any]:
 def _missing() -> str | None:
     """What is said where python-flint is not installed."""
     try:
-        _ = arithmetic.ctx.prec
+        need_arithmetic()
     except InputError as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ u over the hidden units, ``mixed[W_{l+1}[i,u], :] = Σ_ν δ_{l+1,i} σ'(z_u) �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -244,12 +244,15 @@ class Sweep:
         moved: list[list[list[list[arb]]]] = []
         for layer in range(self.net.depth):
             if layer:
-                columns = self.theta[layer].transpose().tolist()
-                through = self.theta[layer].transpose().tolist()[: self.net.widths[layer]]
-                first, weights = self.first[layer - 1], arb_mat(through)
+                columns = self.theta[layer].transpose().tolist()[: self.net.widths[layer]]
+                first, weights = self.first[layer - 1], arb_mat(columns)
                 moved = [[(_scaled(first, t) * weights).tolist() for t in each] for each in moved]
-                own = range(self.net.widths[layer])
-                moved.append([[[w * s[a] for w in columns[a]] for s in first] for a in own])
+                moved.append(
+                    [
+                        [[w * s[a] for w in column] for s in first]
+                        for a, column in enumerate(columns)
+                    ]
+                )
             yield moved
 
     def _slopes(
@@ -302,12 +305,13 @@ def sweeps(net: Network, theta: list[arb], at_most: int | None = None) -> Iterat
         yield Sweep(net, layers, range(start, min(start + step, len(net.X))))
 
 
-def risk_gradient(net: Network, theta: list[arb]) -> tuple[arb, list[arb]]:
-    """R and ∇R, weight decay included."""
-    half = arb(net.decay) / 2
-    risk = half * sum((t * t for t in theta), arb(0))
+def risk_gradient(
+    net: Network, theta: list[arb], passes: Iterable[Sweep] | None = None
+) -> tuple[arb, list[arb]]:
+    """R and ∇R, weight decay included; ``passes`` are the sweeps over all samples, if there are any yet."""
+    risk = arb(net.decay) / 2 * sum((t * t for t in theta), arb(0))
     gradient = [net.decay * t for t in theta]
-    for sweep in sweeps(net, theta):
+    for sweep in sweeps(net, theta) if passes is None else passes:
         risk += sweep.risk
         gradient = [a + b for a, b in zip(gradient, sweep.gradient(), strict=True)]
     return risk, gradient

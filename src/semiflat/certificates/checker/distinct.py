@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semiflat.certificates.checker.arithmetic import arb, ctx, need_arithmetic
-from semiflat.certificates.checker.balls import Network, NotDefinite, sweeps
+from semiflat.certificates.checker.balls import Network, NotDefinite, risk_gradient, sweeps
 from semiflat.certificates.checker.exact import Invalid
 from semiflat.certificates.checker.verify import DAMAGED, PRECISIONS, load, prove_again
 
@@ -80,16 +80,12 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
 
 def _seen(net: Network, theta: list[arb]) -> tuple[arb, list[list[arb]]]:
     """Loss, and outputs on each sample."""
-    before, ctx.prec = ctx.prec, PRECISIONS[0]
-    try:
-        decay = arb(net.decay) / 2 * sum((t * t for t in theta), arb(0))
+    with ctx.workprec(PRECISIONS[0]):
         passes = list(sweeps(net, theta))
         outputs = [row for sweep in passes for row in sweep.outputs]
         if net.loss == "cross_entropy":
             outputs = [[f - row[0] for f in row] for row in outputs]
-        return sum((sweep.risk for sweep in passes), decay), outputs
-    finally:
-        ctx.prec = before
+        return risk_gradient(net, theta, passes)[0], outputs
 
 
 def _differ(one: tuple[arb, list[list[arb]]], two: tuple[arb, list[list[arb]]]) -> bool:

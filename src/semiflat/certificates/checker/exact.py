@@ -21,16 +21,16 @@ def exact(text: str) -> float:
     return value
 
 
+def number(text: str) -> arb:
+    """The same as a ball of radius 0."""
+    return arb(exact(text))
+
+
 def rational(text: str) -> Fraction:
     """The number that a quotient of whole numbers stands for."""
     if not re.fullmatch(r"-?[0-9]{1,4000}(/[0-9]{1,4000})?", text):
         raise Invalid(f"{text[:40]!r} is no quotient of whole numbers")
     return Fraction(text)
-
-
-def number(text: str) -> arb:
-    """The same as a ball of radius 0."""
-    return arb(exact(text))
 
 
 def matrix(rows: list[list[str]], height: int, width: int) -> arb_mat:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Proof:
 
     net: Network
     theta: list[arb]
-    proved: dict[str, Any] = field(default_factory=dict)
+    proved: dict[str, Any]
 
 
 def verify(path: str | Path, data: str | Path | None = None) -> Verification:
@@ -142,18 +142,14 @@ def prove_again(document: dict[str, Any], network: Network) -> Proof:
     Raises:
         NotDefinite: naming the step that fails.
     """
-    before = ctx.prec
-    try:
-        for precision in PRECISIONS:
-            ctx.prec = precision
+    for precision in PRECISIONS:
+        with ctx.workprec(precision):
             try:
                 proof = STATEMENTS[document["statement"]](document, network)
                 break
             except NotDefinite:
                 if precision == PRECISIONS[-1]:
                     raise
-    finally:
-        ctx.prec = before
     said, found = document["proved"], proof.proved
     # As they are written: 1, 1.0 and true are three things in a file.
     other = [k for k in {**said, **found} if _written(said, k) != _written(found, k)]

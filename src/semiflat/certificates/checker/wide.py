@@ -48,11 +48,13 @@ def embedded(
         if sum(shares.values()) > 1
     }
     bases = {(each["layer"], each["unit"]): each["Q"] for each in embedding["bases"]}
+    nulls = {layer: added for layer, (_, added) in enumerate(layers) if added}
+    units, skips = blocks(net, theta, list(copied), list(nulls))
     for (layer, unit), shares in copied.items():
-        law.copy(layer, unit, shares, bases.get((layer, unit)), {at for at, _ in copied} == {layer})
-    for layer, (_, nulls) in enumerate(layers):
-        if nulls:
-            law.null(layer, nulls)
+        alone = {at for at, _ in copied} == {layer}
+        law.copy(layer, unit, shares, units[layer, unit], bases.get((layer, unit)), alone)
+    for layer, added in nulls.items():
+        law.null(layer, added, skips[layer])
     widths = [net.widths[0], *(_size(each) for each in layers), net.widths[-1]]
     return law.result(sum(widths[m + 1] * (widths[m] + net.biases[m]) for m in range(net.depth)))
 
@@ -62,21 +64,27 @@ class _Law:
 
     def __init__(self, net: Network, theta: list[arb], inertia: list[int]) -> None:
         self.net, self.theta = net, theta
-        self.positive, self.zero, self.negative = inertia
+        self.positive, _, self.negative = inertia
         self.exact = True  # the counts, not only lower bounds
         self.flat = not self.negative  # every added zero is a direction of constant loss
         self.added = 0
         self.premises = [f"the narrow point has inertia {tuple(inertia)}: proved above"]
 
     def copy(
-        self, layer: int, unit: int, shares: dict[Fraction, int], basis: Any, alone: bool
+        self,
+        layer: int,
+        unit: int,
+        shares: dict[Fraction, int],
+        own: tuple[arb_mat, arb_mat],
+        basis: Any,
+        alone: bool,
     ) -> None:
-        """Copies of one unit."""
+        """Copies of one unit, whose F and G are its ``own``; ``alone``: no other layer has copies."""
         p = sum(count for share, count in shares.items() if share > 0)
         q = sum(count for share, count in shares.items() if share < 0)
         z = shares.get(Fraction(0), 0)
         who = f"unit {unit} of hidden layer {layer}"
-        F, G = unit_blocks(self.net, self.theta, layer, unit)
+        F, G = own
         dropped = dependent_rows(self.net, self.theta, layer, unit)
         M, D = F.nrows(), G.nrows()
         up, down, rank, sure, loose = 0, 0, 0, False, D
@@ -112,8 +120,8 @@ class _Law:
         constant = dropped is not None and len(dropped) == M and (not loose or (linear and alone))
         self.flat &= constant and (not z or linear)
 
-    def null(self, layer: int, nulls: list[tuple[Fraction, int]]) -> None:
-        """Null units of one layer."""
+    def null(self, layer: int, nulls: list[tuple[Fraction, int]], skip: arb_mat) -> None:
+        """Null units of one layer, whose F∅ is ``skip``."""
         net, sigma = self.net, ACTIVATIONS[self.net.activations[layer]]
         _need(net.biases[layer + 1], "null units need a bias in the layer above")
         _need(
@@ -123,8 +131,7 @@ class _Law:
         slopes = [(sigma(_ball(alpha))[1], count) for alpha, count in nulls]
         heard = sum(count for slope, count in slopes if abs(slope) > 0)
         silent = sum(count for slope, count in slopes if slope == 0)
-        rows = _total([sweep.skip(layer) for sweep in sweeps(net, self.theta)]).tolist()
-        rows = [row[: net.widths[layer]] for row in rows]  # the bias's column is 0
+        rows = [row[: net.widths[layer]] for row in skip.tolist()]  # the bias's column is 0
         last = layer == net.depth - 2 and net.loss == "cross_entropy"
         rows = rows[: len(rows) - last]  # and so is the sum of the rows
         rank = rank_at_least(arb_mat(rows)) if rows else 0
@@ -217,19 +224,34 @@ def _size(layer: tuple[list[dict[Fraction, int]], list[tuple[Fraction, int]]]) -
     return sum(n for shares in copies for n in shares.values()) + sum(n for _, n in nulls)
 
 
-def bordered(net: Network, theta: list[arb], layer: int, unit: int) -> arb_mat | None:
-    """K of a unit without the rows of F that depend on others; None if these are not known."""
-    F, G = unit_blocks(net, theta, layer, unit)
-    dropped = dependent_rows(net, theta, layer, unit)
-    if dropped is None:
-        return None
-    return _bordered([row for i, row in enumerate(F.tolist()) if i not in dropped], G)
+Unit = tuple[int, int]
 
 
-def unit_blocks(net: Network, theta: list[arb], layer: int, unit: int) -> tuple[arb_mat, arb_mat]:
-    """F and G of a unit on all samples."""
-    parts = [sweep.unit(layer, unit) for sweep in sweeps(net, theta)]
-    return _total([F for F, _ in parts]), _total([G for _, G in parts])
+def blocks(
+    net: Network, theta: list[arb], units: list[Unit], layers: list[int]
+) -> tuple[dict[Unit, tuple[arb_mat, arb_mat]], dict[int, arb_mat]]:
+    """F and G of units (layer, unit) and F∅ of hidden layers, in one pass over the samples."""
+    found: dict[Unit, tuple[arb_mat, arb_mat]] = {}
+    skips: dict[int, arb_mat] = {}
+    for sweep in sweeps(net, theta) if units or layers else ():
+        for at in units:
+            F, G = sweep.unit(*at)
+            found[at] = (found[at][0] + F, found[at][1] + G) if at in found else (F, G)
+        for layer in layers:
+            skip = sweep.skip(layer)
+            skips[layer] = skips[layer] + skip if layer in skips else skip
+    return found, skips
+
+
+def bordered(net: Network, theta: list[arb], units: list[Unit]) -> dict[Unit, arb_mat]:
+    """K of units without the rows of F that depend on others, where these are known."""
+    found = {}
+    for at, (F, G) in blocks(net, theta, units, [])[0].items():
+        dropped = dependent_rows(net, theta, *at)
+        if dropped is not None:
+            kept = [row for i, row in enumerate(F.tolist()) if i not in dropped]
+            found[at] = _bordered(kept, G)
+    return found
 
 
 def dependent_rows(net: Network, theta: list[arb], layer: int, unit: int) -> tuple[int, ...] | None:
@@ -245,13 +267,6 @@ def _bordered(F: list[list[arb]], G: arb_mat) -> arb_mat:
     """``[[0, F], [Fᵀ, G]]``."""
     rows = [[arb(0)] * len(F) + row for row in F]
     return arb_mat(rows + [[f[i] for f in F] + row for i, row in enumerate(G.tolist())])
-
-
-def _total(parts: list[arb_mat]) -> arb_mat:
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
-    return total
 
 
 def _ball(value: Fraction) -> arb:
