@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
     {"search"},
     {"certificates"},
     {"verdicts"},
+    {"paths", "induced", "bounds"},
     {"study"},
     {"report"},
     {"__init__"},
