@@ -1,0 +1,231 @@
+"""A path of parameters in pieces, each with what is claimed of the loss along it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.sweep import chunks
+from semiflat.errors import InputError
+from semiflat.networks import Params
+from semiflat.problem import Problem
+
+Curve = Callable[[Tensor], Tensor]
+"""s (k,) in [0, 1] to flat parameters (k, P)."""
+
+
+class Claim(StrEnum):
+    """What the loss does along a piece: the theorem's word, which :meth:`Path.check` measures."""
+
+    CONSTANT = "constant"
+    DECREASING = "decreasing"
+    FREE = "free"
+
+
+def straight(start: Tensor, end: Tensor) -> Curve:
+    """The segment from ``start`` to ``end``, flat parameters (P,); both ends exactly."""
+    return lambda s: torch.lerp(start, end, s[:, None])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a path with one claim.
+
+    Attributes:
+        name: a few words.
+        claim: what the loss does along it.
+        reason: one sentence: why, with the source.
+        curves: run through one after the other, each in an equal part of the piece.
+    """
+
+    name: str
+    claim: Claim
+    reason: str
+    curves: Sequence[Curve]
+
+    def vectors(self, s: Tensor) -> Tensor:
+        """Flat parameters at s (k,) in [0, 1], (k, P)."""
+        place = s * len(self.curves)
+        which = place.floor().clamp(max=len(self.curves) - 1).long()
+        parts = []
+        for number in which.unique(sorted=True).tolist():
+            parts.append((which == number).nonzero()[:, 0])
+        found = torch.cat([self.curves[int(which[p[0]])](place[p] - which[p]) for p in parts])
+        return found[torch.cat(parts).argsort()]
+
+
+@dataclass(frozen=True)
+class PathCheck:
+    """What was measured along a path.
+
+    Attributes:
+        largest_increase: how far the loss ever rises above the lowest before it, relative to the
+            loss at the start of the path (or absolute, where that is 0); over all pieces but free ones.
+        at: t where it does.
+        largest_change: the same for pieces claimed constant: largest distance from the loss at
+            the piece's start.
+        evaluations: points at which the loss was taken.
+        start, end: loss at t = 0 and t = 1.
+    """
+
+    largest_increase: float
+    at: float
+    largest_change: float
+    evaluations: int
+    start: float
+    end: float
+
+
+class Path:
+    """A continuous path of parameters, t in [0, 1], made of pieces of equal length in t.
+
+    Attributes:
+        problem: network, data and loss.
+        pieces: in order; each ends where the next one starts.
+        breaks: t at the pieces' ends, 0 first.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> a, b = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> path = Path(problem, [Piece("line", Claim.DECREASING, "convex", [straight(a, b)])])
+    >>> path(1.0)["0.weight"].tolist(), path.losses([0.0, 1.0]).tolist()
+    ([[1.0]], [0.25, 0.0])
+    """
+
+    def __init__(self, problem: Problem, pieces: Sequence[Piece]) -> None:
+        self.problem = problem
+        self.pieces = tuple(pieces)
+        self.breaks: tuple[float, ...] = tuple(
+            k / len(self.pieces) for k in range(len(self.pieces) + 1)
+        )
+
+    def __call__(self, t: float) -> Params:
+        """The parameters at t.
+
+        Raises:
+            InputError: unless t is a number from 0 to 1.
+        """
+        return self.problem.net.unflatten(self.vectors(t)[0])
+
+    def vectors(self, ts: Any) -> Tensor:
+        """Flat parameters at each t, (k, P)."""
+        try:
+            t = torch.atleast_1d(torch.as_tensor(ts, dtype=torch.float64)).flatten()
+        except (TypeError, ValueError):
+            t = torch.full((1,), torch.nan)
+        if not ((t >= 0) & (t <= 1)).all():
+            raise InputError(f"t must be numbers from 0 to 1 along the path; given is {ts!r}")
+        place = t * len(self.pieces)
+        which = place.floor().clamp(max=len(self.pieces) - 1).long()
+        found = torch.empty((len(t), self.problem.net.parameter_count), dtype=torch.float64)
+        for number, piece in enumerate(self.pieces):
+            chosen = which == number
+            if chosen.any():
+                found[chosen] = piece.vectors(place[chosen] - number)
+        return found
+
+    def losses(self, ts: Any) -> Tensor:
+        """The loss at each t, (k,)."""
+        t = torch.atleast_1d(torch.as_tensor(ts, dtype=torch.float64)).flatten()
+        net = self.problem.net
+        size = net.parameter_count + self.problem.samples * max(net.widths)
+        parts = [
+            self.problem.risk(net.unflatten(self.vectors(t[part])))
+            for part in chunks(len(t), 2 * size)
+        ]
+        return torch.cat(parts) if parts else t
+
+    def piece_at(self, t: float) -> Piece:
+        """The piece that t lies in; at a break the later one."""
+        self.vectors(t)
+        return self.pieces[min(int(t * len(self.pieces)), len(self.pieces) - 1)]
+
+    @cached_property
+    def check(self) -> PathCheck:
+        """The loss along the whole path, taken more densely wherever it is not smooth enough to trust."""
+        return check(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Pieces, claims and what was measured, as plain data."""
+        found = self.check
+        return {
+            "pieces": [
+                {"name": p.name, "claim": str(p.claim), "reason": p.reason, "curves": len(p.curves)}
+                for p in self.pieces
+            ],
+            "breaks": list(self.breaks),
+            "losses": self.losses(list(self.breaks)).tolist(),
+            "largest_increase": found.largest_increase,
+            "largest_increase_at": found.at,
+            "largest_change_where_constant": found.largest_change,
+            "evaluations": found.evaluations,
+            "start": found.start,
+            "end": found.end,
+        }
+
+    def draw(self, file: Any = None) -> bytes:
+        """The loss along the path as a PNG; see :func:`semiflat.paths.draw.draw_path`."""
+        from semiflat.paths.draw import draw_path
+
+        return draw_path(self, file)
+
+
+FIRST, DEEPEST = 8, 7
+"""Intervals of a curve to begin with; times an interval may be halved."""
+STRAIGHT = 1e-3
+"""Part of the loss at the start by which an interval's middle may miss the line between its ends."""
+
+
+def check(path: Path) -> PathCheck:
+    """Measure the loss along a path.
+
+    Every curve is cut into intervals, and each is halved until the loss at its middle is that of the
+    line between its ends to a small part, so that a rise between two points taken would show.
+    """
+    start = float(path.losses([0.0])[0])
+    scale = start if start > 0 else 1.0
+    lowest, rise, where, change, evaluations = start, 0.0, 0.0, 0.0, 1
+    for number, piece in enumerate(path.pieces):
+        t, losses, count = _along(path, number, scale)
+        evaluations += count
+        if piece.claim is Claim.FREE:
+            lowest = float(losses[-1])
+            continue
+        before = torch.cummin(torch.cat([losses.new_tensor([lowest]), losses]), 0).values[:-1]
+        up = losses - before
+        most = int(up.argmax())
+        if float(up[most]) > rise * scale:
+            rise, where = float(up[most]) / scale, float(t[most])
+        lowest = min(lowest, float(losses.min()))
+        if piece.claim is Claim.CONSTANT:
+            change = max(change, float((losses - losses[0]).abs().max()) / scale)
+    return PathCheck(rise, where, change, evaluations, start, float(path.losses([1.0])[0]))
+
+
+def _along(path: Path, number: int, scale: float) -> tuple[Tensor, Tensor, int]:
+    """t and losses along a piece, dense enough; and how many losses were taken."""
+    curves, pieces = len(path.pieces[number].curves), len(path.pieces)
+    grid = torch.linspace(0, 1, curves * FIRST + 1, dtype=torch.float64)
+    t = (number + grid) / pieces
+    losses = path.losses(t)
+    open_ = torch.ones(len(t) - 1, dtype=torch.bool)
+    for _ in range(DEEPEST):
+        left = open_.nonzero()[:, 0]
+        if not len(left):
+            break
+        middle = (t[left] + t[left + 1]) / 2
+        found = path.losses(middle)
+        bent = (found - (losses[left] + losses[left + 1]) / 2).abs() > STRAIGHT * scale
+        order = torch.cat([t, middle]).argsort()
+        still = torch.zeros(len(t) + len(middle), dtype=torch.bool)
+        still[: len(t) - 1][left] = bent
+        still[len(t) :] = bent
+        t, losses = torch.cat([t, middle])[order], torch.cat([losses, found])[order]
+        open_ = still[order][:-1]
+    return t, losses, len(t)

@@ -1,0 +1,72 @@
+"""From states of the last hidden layer to parameters: P21 Lemmas 3 and 4, with the conditioning kept in sight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semiflat.networks import Params, bias_key, weight_key
+from semiflat.paths.image import Image, Levels
+from semiflat.paths.lemmas import Stage, State
+from semiflat.paths.path import Curve
+from semiflat.paths.wide_layer import WideLayer
+
+
+class Steering:
+    """The last hidden layer, steered through the well-conditioned layer below it.
+
+    Args:
+        wide: the wide layer, the second-last hidden one.
+        params: where to start; its wide layer's columns span R^N.
+        image: that of the last hidden layer's activation.
+    """
+
+    def __init__(self, wide: WideLayer, params: Params, image: Image) -> None:
+        self.wide, self.image, self.params = wide, image, params
+        self.columns = wide.columns(params)
+        self.inverse = torch.linalg.pinv(self.columns)
+
+    def state(self) -> State:
+        """The state at the parameters so far."""
+        net = self.wide.net
+        top = net.layer(self.params, net.depth - 1)[0]
+        width = net.widths[-2]
+        bias = top[width] if net.biases[-1] else top.new_zeros(())
+        return State(self.image.levels(self.wide.reached(self.params)), top[:width], bias)
+
+    def run(self, stage: Stage) -> Curve:
+        """The curve of parameters that makes a stage; the next one starts at its end."""
+        curve = self._curve(stage)
+        self.params = self.wide.net.unflatten(curve(torch.ones(1, dtype=torch.float64))[0])
+        return curve
+
+    def _curve(self, stage: Stage) -> Curve:
+        net, base = self.wide.net, self.params
+        start = self.image.inverse(self.image.levels(self.wide.reached(base)))
+        rows = net.layer(base, self.wide.layer + 1)
+        vector = net.flatten(base)
+        has_bias = net.biases[-1]
+
+        def curve(s: Tensor) -> Tensor:
+            state = stage.at(s)
+            change = self._rows(self.image.inverse(state.levels) - start)
+            params = {key: p.expand(len(s), *p.shape) for key, p in net.unflatten(vector).items()}
+            params = self.wide.with_outgoing(params, rows + change)
+            params[weight_key(net.depth - 1)] = state.weights[:, None, :]
+            if has_bias:
+                params[bias_key(net.depth - 1)] = state.bias[:, None]
+            return net.flatten(params)
+
+        return curve
+
+    def _rows(self, change: Tensor) -> Tensor:
+        """Rows (k, m, n + 1) that change the pre-activations by ``change`` (k, N, m)."""
+        found = self.inverse @ change
+        # Once more on what is left: then the error is that of the sums, whatever the conditioning.
+        found = found + self.inverse @ (change - self.columns @ found)
+        return found.mT
+
+
+def silenced(levels: Levels) -> bool:
+    """Whether a unit is so far out that its distance to an end of the image has underflowed."""
+    return bool((levels.lower <= 0).any() or (levels.upper <= 0).any())
