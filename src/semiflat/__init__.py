@@ -75,6 +75,18 @@ if TYPE_CHECKING:
         judge_all,
     )
     from semiflat.reduction import Reduction, reduce, widths_by_tolerance
+    from semiflat.paths import (
+        MinimumAtInfinity,
+        NonAttractingRegion,
+        Path,
+        PathCheck,
+        Replication,
+        ZeroLossPath,
+        minimum_at_infinity,
+        non_attracting_region,
+        path_to_zero_loss,
+        replications,
+    )
     from semiflat.symmetries.canonical import canonical_form
     from semiflat.checkpoints import load_point, save_point
 
@@ -139,6 +151,16 @@ __all__ = [
     "reduce",
     "Reduction",
     "widths_by_tolerance",
+    "path_to_zero_loss",
+    "non_attracting_region",
+    "replications",
+    "minimum_at_infinity",
+    "Path",
+    "PathCheck",
+    "ZeroLossPath",
+    "NonAttractingRegion",
+    "Replication",
+    "MinimumAtInfinity",
     "canonical_form",
     "save_point",
     "load_point",
@@ -164,6 +186,8 @@ _ROOMS = {
     "certificates.checker.verify": "Verification verify",
     "verdicts": "Certainty Escape Inertia Kind Verdict escape judge judge_all",
     "reduction": "Reduction reduce widths_by_tolerance",
+    "paths": "MinimumAtInfinity NonAttractingRegion Path PathCheck Replication ZeroLossPath "
+    "minimum_at_infinity non_attracting_region path_to_zero_loss replications",
     "symmetries.canonical": "canonical_form",
     "checkpoints": "load_point save_point",
 }

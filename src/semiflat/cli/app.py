@@ -36,6 +36,7 @@ from semiflat.cli.options import (
     WeightDecay,
     say,
 )
+from semiflat.cli.paths import path
 from semiflat.cli.points import limits, point_line, save_points
 from semiflat.cli.progress import stages
 from semiflat.cli.proofs import (
@@ -354,6 +355,7 @@ def judge(
 
 app.command()(certify)
 app.command()(verify)
+app.command()(path)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""From states of the last hidden layer to parameters: P21 Lemmas 3 and 4, with the conditioning kept in sight."""
+"""From states of the last hidden layer to parameters (P21 Lemmas 3 and 4)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Steering:
         found = self.inverse @ change
         # Once more on what is left: then the error is that of the sums, whatever the conditioning.
         found = found + self.inverse @ (change - self.columns @ found)
-        return found.mT
+        rows: Tensor = found.mT
+        return rows
 
 
 def silenced(levels: Levels) -> bool:

@@ -121,9 +121,7 @@ class WideLayer:
         curves = curves[:best_curves]
         if curves:
             # The weights picked up rounding on the way; these give back what there was at the start.
-            exact = torch.linalg.lstsq(
-                self.columns(best_params), goal, driver="gelsd"
-            ).solution.mT
+            exact = torch.linalg.lstsq(self.columns(best_params), goal, driver="gelsd").solution.mT
             settled = self.with_outgoing(best_params, exact)
             curves.append(self._line(best_params, settled))
             best_params = settled

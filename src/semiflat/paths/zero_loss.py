@@ -208,9 +208,7 @@ def _check(point: Point) -> None:
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"
         )
     if not net.hidden:
-        raise InputError(
-            f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none"
-        )
+        raise InputError(f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none")
 
 
 def _distinct(problem: Problem) -> Tensor:
@@ -259,6 +257,11 @@ def _apart(
         raise InputError(f"epsilon must be a number from 0 up to 1, not {epsilon!r}")
     if _told_apart(net.fed(params, inputs, layer)):
         return params, 0.0
+    if layer == 0:
+        raise InputError(
+            f"two of the samples are equal to {TOGETHER:.0e} of their spread, and no unit of ordinary size "
+            "tells them apart; merge them or drop one"
+        )
     generator = torch.Generator().manual_seed(seed)
     moved = dict(params)
     for key in list(net.shapes)[: sum(1 + net.biases[below] for below in range(layer))]:
