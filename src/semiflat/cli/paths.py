@@ -123,9 +123,10 @@ def _zero(
         if missing > 0:
             point = sf.Replicate.uniform(last, 0, missing + 1)(point)
     found = sf.path_to_zero_loss(point, seed, tolerance)
+    before = f"{found.condition_before:.1e}" if isfinite(found.condition_before) else "singular"
     lines = [
         f"widths {list(point.problem.net.widths)}, steered by hidden layer {found.layer}: condition number "
-        f"{found.condition:.1e} (at first {found.condition_before:.1e}), {found.exchanged} exchanges of units"
+        f"{found.condition:.1e} (at first {before}), units moved {found.exchanged} time(s)"
     ]
     if found.perturbation:
         lines.append(

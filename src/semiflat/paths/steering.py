@@ -42,7 +42,8 @@ class Steering:
 
     def _curve(self, stage: Stage) -> Curve:
         net, base = self.wide.net, self.params
-        start = self.image.inverse(self.image.levels(self.wide.reached(base)))
+        # As the stage itself has it, so that the curve starts at the base to the last bit.
+        start = self.image.inverse(stage.at(torch.zeros(1, dtype=torch.float64)).levels)
         rows = net.layer(base, self.wide.layer + 1)
         vector = net.flatten(base)
         has_bias = net.biases[-1]

@@ -73,7 +73,7 @@ class WideLayer:
         return self.net.fed(params, self.inputs, self.layer + 1)
 
     def condition(self, params: Params) -> float:
-        """σ₁/σ_N of :meth:`columns`; infinite if their rank is less than N."""
+        """σ₁/σ_N of :meth:`columns`; infinite if their rank is less than N to rounding."""
         return _condition(torch.linalg.svdvals(self.columns(params)), len(self.inputs))
 
     def reached(self, params: Params) -> Tensor:
@@ -186,6 +186,7 @@ class WideLayer:
 
 
 def _condition(sizes: Tensor, samples: int) -> float:
-    if len(sizes) < samples or float(sizes[samples - 1]) == 0:
+    eps = torch.finfo(sizes.dtype).eps
+    if len(sizes) < samples or float(sizes[samples - 1]) <= eps * float(sizes[0]):
         return float("inf")
     return float(sizes[0] / sizes[samples - 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ class ZeroLossPath(Path):
         return super().to_json() | {
             "layer": self.layer,
             "condition": self.condition,
-            "condition_before": self.condition_before,
+            # Singular: None, as JSON knows no infinity.
+            "condition_before": self.condition_before if isfinite(self.condition_before) else None,
             "exchanged": self.exchanged,
             "perturbation": self.perturbation,
         }
@@ -104,8 +106,8 @@ def path_to_zero_loss(
     >>> bool(path.losses([1.0]) < 1e-20)
     True
     """
-    problem = point.problem
     _check(point)
+    problem = point.problem
     first = _distinct(problem)
     inputs, targets = problem.X[first], problem.y[first, 0]
     layer = _wide_layer(problem.net, len(inputs))
