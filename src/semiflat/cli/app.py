@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from semiflat._version import __version__
+from semiflat.cli.bounds import bound
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -356,6 +357,7 @@ def judge(
 app.command()(certify)
 app.command()(verify)
 app.command()(path)
+app.command()(bound)
 
 
 @app.command()

@@ -67,5 +67,5 @@ def draw_on(axes: Any, path: Path, points: int = 60) -> None:
     margin = 0.06 * (highest - min(lowest, highest)) or 0.1 * (highest or 1.0)
     axes.set_xlim(0, 1)
     axes.set_ylim(lowest - margin, highest + margin)
-    axes.set_xlabel("t, along the path (shaded: constant loss; dashed: decreasing)")
+    axes.set_xlabel("t (shaded: constant loss; dashed: decreasing)")
     axes.set_ylabel("loss")

@@ -134,7 +134,7 @@ class MinimumAtInfinity:
         flat, end = net.flatten(start), net.flatten(turned)
         pieces = [
             Piece(
-                "weights trade signs at infinity",
+                "trade signs: output weights at infinity",
                 Claim.CONSTANT,
                 "fully active units only count by the sum of their output weights (P21 Thm 1)",
                 [straight(flat, end)],
@@ -147,7 +147,7 @@ class MinimumAtInfinity:
         if landing is not None:
             pieces.append(
                 Piece(
-                    "biases come back from infinity",
+                    "back: biases, from infinity",
                     Claim.DECREASING,
                     "the slope in p_i is negative for weights of this sign",
                     [straight(end, landing)],

@@ -199,7 +199,7 @@ def _way_out(
     assert direction is not None  # a strict saddle has one
     pieces = [
         Piece(
-            "along the shares",
+            "shares: along the replication",
             Claim.CONSTANT,
             "copies of one unit may share out its outgoing weights in any way (P21 Def. 1, Thm 6)",
             [straight(start, at)],
