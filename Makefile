@@ -43,12 +43,17 @@ bench: setup
 	$(BIN)/python benchmarks/reduce.py
 	$(BIN)/python benchmarks/study.py
 	$(BIN)/python benchmarks/certificates.py  # about six minutes
+	$(BIN)/python benchmarks/paths.py
+	$(BIN)/python benchmarks/induced.py --threads 2
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
 
 # The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_embeddings.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_certificates.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_paths.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_induced.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_bounds.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q docs README.md
 
 clean:
