@@ -1,0 +1,185 @@
+"""Losses in [0, 1], chosen in the open: PAC-Bayes bounds say nothing of any other."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semiflat.errors import InputError
+from semiflat.problem import Problem
+
+
+class BoundedLoss(ABC):
+    """A loss in [0, 1] of a problem's outputs and targets."""
+
+    @abstractmethod
+    def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        """The loss of some samples for outputs (*batch, n, M), shape ``(*batch, n)``.
+
+        Outputs that are not finite cost 1.
+        """
+
+    @abstractmethod
+    def check(self, problem: Problem) -> None:
+        """Raise :class:`InputError` unless the loss fits the problem's own loss and targets."""
+
+    @abstractmethod
+    def trivial(self, problem: Problem) -> tuple[float, str]:
+        """What is attained without learning from the inputs, and how: no bound above it says much."""
+
+
+@dataclass(frozen=True)
+class ZeroOne(BoundedLoss):
+    """1 for a wrong class, 0 for the right one; a tie is wrong.
+
+    ``"cross_entropy"``: the largest output must be the class's. ``"logistic"``: every logit must lie on
+    its target's side of 0, and targets must be 0 or 1. ``"squared"``: one output must have the sign of a
+    target −1 or 1; of several, the largest must be that of the one-hot target.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0]], [0, 1], loss="logistic")
+    >>> ZeroOne().value(problem, torch.tensor([[-2.0], [-0.1]]))
+    tensor([0., 1.], dtype=torch.float64)
+    """
+
+    def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        y = problem.targets(samples)
+        if problem.loss.name == "logistic":
+            right = ((2 * y - 1) * outputs > 0).all(-1)
+        elif outputs.shape[-1] == 1:
+            right = (y * outputs > 0).all(-1)
+        else:
+            classes = y if problem.loss.name == "cross_entropy" else y.argmax(-1)
+            chosen = torch.nn.functional.one_hot(classes, outputs.shape[-1]).bool()
+            others = outputs.masked_fill(chosen, -torch.inf).amax(-1)
+            right = (
+                outputs.gather(-1, classes.expand(outputs.shape[:-1])[..., None])[..., 0] > others
+            )
+        return (~(right & outputs.isfinite().all(-1))).double()
+
+    def check(self, problem: Problem) -> None:
+        name = problem.loss.name
+        if _hard(problem) or (name == "squared" and self._classes(problem.y)):
+            return
+        if name == "logistic":
+            raise InputError(
+                "ZeroOne needs classes, and y holds probabilities between 0 and 1; use Clipped(at)"
+            )
+        raise InputError(
+            f"ZeroOne needs classes, and loss {name!r} has targets that are none (a single −1 or 1, or "
+            "one-hot rows); use Clipped(at) with an at chosen before the data were seen"
+        )
+
+    @staticmethod
+    def _classes(y: Tensor) -> bool:
+        if y.ndim != 2 or y.shape[1] == 1:
+            return bool((y.abs() == 1).all())
+        return bool((((y == 0) | (y == 1)).all(-1) & (y.sum(-1) == 1)).all())
+
+    def trivial(self, problem: Problem) -> tuple[float, str]:
+        y = problem.y if problem.y.ndim == 2 else problem.y[:, None]
+        counts = torch.unique(y, dim=0, return_counts=True)[1]
+        frequent = 1 - float(counts.max()) / problem.samples
+        single = problem.loss.name != "logistic" and problem.net.outputs > 1
+        classes = problem.net.outputs if single else 2**problem.net.outputs
+        if frequent < 1 - 1 / classes:
+            return frequent, "always saying the most frequent class, on these data"
+        return 1 - 1 / classes, "guessing"
+
+    def __str__(self) -> str:
+        return "zero-one loss"
+
+
+@dataclass(frozen=True)
+class Clipped(BoundedLoss):
+    """``min(ℓ, at) / at`` of the problem's own loss ℓ, weight decay left out.
+
+    A bound on it times ``at`` bounds the mean of the clipped loss, not that of ℓ.
+
+    Args:
+        at: where ℓ is cut, above 0, in ℓ's own units. Chosen before the data were seen: a bound for
+            an ``at`` that was tuned on them is none. A callable's ℓ below 0 counts as 0.
+
+    Raises:
+        InputError: if ``at`` is no finite number above 0.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0]], [0.0, 0.0])
+    >>> Clipped(at=2.0).value(problem, torch.tensor([[1.0], [3.0]]).double())
+    tensor([0.2500, 1.0000], dtype=torch.float64)
+    """
+
+    at: float
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.at, int | float) and not isinstance(self.at, bool)
+        if not number or not 0 < self.at < math.inf:
+            raise InputError(
+                f"Clipped is given at={self.at!r}; expected a finite number above 0, in units of the loss"
+            )
+
+    def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        found = problem.loss.value(outputs, problem.targets(samples)).double() / self.at
+        # A loss that is not a number is as bad as can be, too.
+        return found.nan_to_num(nan=1.0).clamp(0.0, 1.0)
+
+    def check(self, problem: Problem) -> None:
+        """Any loss can be clipped."""
+
+    def trivial(self, problem: Problem) -> tuple[float, str]:
+        found = [(1.0, "any network")]
+        if _hard(problem):
+            # Said with all confidence, a class costs 0 or 1.
+            found.append(ZeroOne().trivial(problem))
+        constant = _best_constant(problem)
+        if constant is not None:
+            outputs = constant.expand(problem.samples, -1)
+            fitted = float(self.value(problem, outputs).mean())
+            found.append((fitted, "the constant output that fits best, on these data"))
+        return min(found, key=lambda each: each[0])
+
+    def __str__(self) -> str:
+        return f"loss clipped at {self.at:g}"
+
+
+def _hard(problem: Problem) -> bool:
+    """Whether the loss is one of classes, and the targets are classes."""
+    if problem.loss.name == "logistic":
+        return bool(((problem.y == 0) | (problem.y == 1)).all())
+    return problem.loss.name == "cross_entropy"
+
+
+def _best_constant(problem: Problem) -> Tensor | None:
+    """The output with the least mean loss, where it is known in closed form."""
+    y = problem.y
+    if problem.loss.name == "squared":
+        return y.mean(0)
+    if problem.loss.name == "logistic":
+        return torch.logit(y.mean(0), eps=1e-12)
+    if problem.loss.name == "cross_entropy":
+        counts = torch.bincount(y, minlength=problem.net.outputs).double()
+        return (counts / len(y)).clamp(min=1e-12).log()
+    return None
+
+
+def bounded_loss(problem: Problem, given: BoundedLoss | None) -> BoundedLoss:
+    """The loss that is bounded: the given one if it fits; zero-one for classes if none is given.
+
+    Raises:
+        InputError: if none is given and the problem has no classes, or if it does not fit.
+    """
+    if given is None:
+        if problem.loss.name not in ("cross_entropy", "logistic"):
+            raise InputError(
+                f"a PAC-Bayes bound needs a loss between 0 and 1, and loss {problem.loss.name!r} has no "
+                "upper end; give loss=Clipped(at) with an at chosen before the data were seen"
+            )
+        given = ZeroOne()
+    if not isinstance(given, BoundedLoss):
+        raise InputError(f"loss must be ZeroOne() or Clipped(at), not {given!r}")
+    given.check(problem)
+    return given

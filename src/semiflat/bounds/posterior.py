@@ -1,0 +1,155 @@
+"""Prior and posterior of all parameters: distributions that can be drawn from, with their exact KL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semiflat.bounds.blocks import GaussianBlock, PartKL, Scale
+from semiflat.bounds.box import BoxSurplus
+from semiflat.bounds.surplus import SmoothSurplus
+from semiflat.errors import InputError
+from semiflat.networks import MLP, Params, bias_key, weight_key
+
+Surplus = SmoothSurplus | BoxSurplus
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the posteriors at one point have in common: only σ and τ are still free.
+
+    Attributes:
+        net: the network that is bounded, surplus units included.
+        narrow: the network without them.
+        block: the Gaussian on the narrow network's parameters.
+        surplus: the distribution of the surplus units, or None.
+        layer: the hidden layer they are in.
+        silent: whether they are 0 on the data for every draw, so that the data need not see them.
+    """
+
+    net: MLP
+    narrow: MLP
+    block: GaussianBlock
+    surplus: Surplus | None = None
+    layer: int = 0
+    silent: bool = False
+
+    @property
+    def normals(self) -> int:
+        """Standard normal numbers that one draw is made of."""
+        return len(self.block.mean) + (0 if self.surplus is None else self.surplus.normals)
+
+    def kl(self, scale: Scale) -> list[PartKL]:
+        """Exact KL(Q‖P), block by block."""
+        return [self.block.kl(scale)] + ([] if self.surplus is None else self.surplus.kl(scale))
+
+    def place(self, normal: Tensor, scale: Scale) -> Params:
+        """Standard normal vectors (B, normals) as draws from Q."""
+        own = normal[:, : len(self.block.mean)]
+        return self._with_surplus(self.block.place(own, scale), normal, scale)
+
+    def _with_surplus(self, narrow: Tensor, normal: Tensor, scale: Scale) -> Params:
+        params = self.narrow.unflatten(narrow)
+        if self.surplus is None:
+            return params
+        rows, columns = self.surplus.place(normal[:, len(self.block.mean) :], scale)
+        return assemble(params, rows, columns, self.layer, self.net.biases[self.layer])
+
+    def on_data(self, normal: Tensor, scale: Scale) -> tuple[MLP, Params]:
+        """The same draws as far as the data see them: without surplus units that are 0 there."""
+        if not self.silent:
+            return self.net, self.place(normal, scale)
+        own = normal[:, : len(self.block.mean)]
+        return self.narrow, self.narrow.unflatten(self.block.place(own, scale))
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Q: the distribution of the stochastic network that a bound is about.
+
+    Attributes:
+        family: what is common to all σ and τ.
+        scale: σ and τ.
+    """
+
+    family: Family
+    scale: Scale
+
+    @property
+    def prior(self) -> Prior:
+        """P."""
+        return Prior(self.family, self.scale.sigma)
+
+    def parts(self) -> list[PartKL]:
+        """KL(Q‖P), block by block."""
+        return self.family.kl(self.scale)
+
+    def kl(self) -> float:
+        """KL(Q‖P) in nats, exact but for rounding."""
+        return sum(part.total for part in self.parts())
+
+    def sample(self, count: int, seed: int = 0) -> Params:
+        """``count`` networks drawn from Q; draw k depends on ``seed`` and k alone."""
+        return self.family.place(normals(count, self.family.normals, seed), self.scale)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """P: fixed before the data were seen.
+
+    Attributes:
+        family: that of the posterior; only μ₀ and, for ReLU surplus units, the box are taken from it.
+        sigma: σ.
+    """
+
+    family: Family
+    sigma: float
+
+    def sample(self, count: int, seed: int = 0) -> Params:
+        """``count`` networks drawn from P; draw k depends on ``seed`` and k alone."""
+        family, surplus = self.family, self.family.surplus
+        drawn = normals(count, family.normals, seed)
+        size = len(family.block.mean)
+        params = family.narrow.unflatten(family.block.prior_mean + self.sigma * drawn[:, :size])
+        if surplus is None:
+            return params
+        rest = drawn[:, size:]
+        if isinstance(surplus, BoxSurplus):
+            rows, columns = surplus.place(rest, Scale(self.sigma, 1.0))
+            columns = columns - surplus.outgoing
+        else:
+            outgoing, incoming = rest.split(
+                [surplus.outgoing.numel(), rest.shape[1] - surplus.outgoing.numel()], dim=1
+            )
+            columns = self.sigma * outgoing.reshape(count, *surplus.outgoing.shape)
+            rows = self.sigma * incoming.reshape(count, surplus.count, -1)
+        return assemble(params, rows, columns, family.layer, family.net.biases[family.layer])
+
+
+def assemble(narrow: Params, rows: Tensor, columns: Tensor, layer: int, bias: bool) -> Params:
+    """Parameters (B, …) of the wide networks: narrow ones with surplus units at the layer's end."""
+    wide = dict(narrow)
+    width = narrow[weight_key(layer)].shape[-1]
+    wide[weight_key(layer)] = torch.cat([narrow[weight_key(layer)], rows[..., :width]], dim=-2)
+    if bias:
+        wide[bias_key(layer)] = torch.cat([narrow[bias_key(layer)], rows[..., width]], dim=-1)
+    wide[weight_key(layer + 1)] = torch.cat([narrow[weight_key(layer + 1)], columns.mT], dim=-1)
+    return wide
+
+
+def normals(count: int, size: int, seed: int, stream: int = 0, first: int = 0) -> Tensor:
+    """Standard normal vectors (count, size); number ``first + k`` depends on its number alone.
+
+    Raises:
+        InputError: if count or seed is no whole number, or too small.
+    """
+    for name, value, least in (("count", count, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
+    drawn = np.empty((count, size))
+    for k in range(count):
+        drawn[k] = np.random.default_rng([seed, stream, first + k]).standard_normal(size)
+    return torch.from_numpy(drawn)
