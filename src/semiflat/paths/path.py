@@ -70,6 +70,7 @@ class PathCheck:
         at: t where it does.
         largest_change: the same for pieces claimed constant: largest distance from the loss at
             the piece's start.
+        noise: what rounding may add to either, from moving the parameters by a rounding unit.
         evaluations: points at which the loss was taken.
         start, end: loss at t = 0 and t = 1.
     """
@@ -77,6 +78,7 @@ class PathCheck:
     largest_increase: float
     at: float
     largest_change: float
+    noise: float
     evaluations: int
     start: float
     end: float
@@ -164,6 +166,7 @@ class Path:
             "largest_increase": found.largest_increase,
             "largest_increase_at": found.at,
             "largest_change_where_constant": found.largest_change,
+            "noise": found.noise,
             "evaluations": found.evaluations,
             "start": found.start,
             "end": found.end,
@@ -178,6 +181,9 @@ class Path:
 
 FIRST, DEEPEST = 8, 7
 """Intervals of a curve to begin with; times an interval may be halved."""
+EPS = torch.finfo(torch.float64).eps
+TRIES = 8
+"""Ways in which parameters are rounded to see what it does."""
 STRAIGHT = 1e-3
 """Part of the loss at the start by which an interval's middle may miss the line between its ends."""
 
@@ -205,7 +211,17 @@ def check(path: Path) -> PathCheck:
         lowest = min(lowest, float(losses.min()))
         if piece.claim is Claim.CONSTANT:
             change = max(change, float((losses - losses[0]).abs().max()) / scale)
-    return PathCheck(rise, where, change, evaluations, start, float(path.losses([1.0])[0]))
+    noise = float(rounding(path, torch.linspace(0, 1, 2 * len(path.pieces) + 1)).max()) / scale
+    return PathCheck(rise, where, change, noise, evaluations, start, float(path.losses([1.0])[0]))
+
+
+def rounding(path: Path, ts: Tensor) -> Tensor:
+    """What rounding does to the loss at each t: the change when parameters move by a rounding unit."""
+    net, generator = path.problem.net, torch.Generator().manual_seed(0)
+    at = path.vectors(ts)
+    signs = torch.randint(0, 2, (TRIES, *at.shape), generator=generator) * 2.0 - 1
+    losses = path.problem.risk(net.unflatten(at * (1 + EPS * signs)))
+    return losses.amax(0) - losses.amin(0)
 
 
 def _along(path: Path, number: int, scale: float) -> tuple[Tensor, Tensor, int]:

@@ -13,7 +13,7 @@ from semiflat.errors import InputError
 from semiflat.networks import MLP, Params
 from semiflat.paths.image import image_of
 from semiflat.paths.lemmas import Stage, alone, both_signs, lemma_6, listened_to
-from semiflat.paths.path import Claim, Curve, Path, PathCheck, Piece, straight
+from semiflat.paths.path import Claim, Curve, Path, PathCheck, Piece, rounding, straight
 from semiflat.paths.steering import Steering, silenced
 from semiflat.paths.wide_layer import WideLayer
 from semiflat.points import Point
@@ -21,8 +21,12 @@ from semiflat.problem import Problem
 
 WORST = 1e8
 """Condition number from which float64 leaves too few digits for the loss to keep still."""
+ARRIVED = 1e-12
+"""Part of the loss at the start that counts as 0 at the end."""
 TOGETHER = 1e-9
 """Distance of two samples, relative to their spread, below which a layer counts them as one."""
+SPREAD = 1e-5
+"""Spread of the samples, relative to their size, below which rounding hides where a step is."""
 
 
 class ZeroLossPath(Path):
@@ -111,6 +115,9 @@ def path_to_zero_loss(
     first = _distinct(problem)
     inputs, targets = problem.X[first], problem.y[first, 0]
     layer = _wide_layer(problem.net, len(inputs))
+    here = _nothing_left(point)
+    if here is not None:
+        return here
     params, perturbation = _apart(problem.net, point.params, inputs, layer, epsilon, seed)
     wide = WideLayer(problem.net, inputs, layer)
     good = wide.make_good(params, seed)
@@ -140,6 +147,14 @@ def path_to_zero_loss(
     )
     _measured(path.check, tolerance, good.after)
     return path
+
+
+def _nothing_left(point: Point) -> ZeroLossPath | None:
+    """The path that stays where it is, if the loss is zero up to rounding."""
+    at = point.problem.net.flatten(point.params)
+    stay = Piece("stay", Claim.CONSTANT, "the loss is zero up to rounding", [straight(at, at)])
+    path = ZeroLossPath(point.problem, [stay], 0, 1.0, 1.0, 0, 0.0)
+    return path if point.loss <= float(rounding(path, torch.zeros(1))[0]) else None
 
 
 def _straight_to_the_fit(wide: WideLayer, params: Params, targets: Tensor) -> Piece:
@@ -209,6 +224,11 @@ def _check(point: Point) -> None:
         raise InputError(
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"
         )
+    if problem.dtype != torch.float64:
+        raise InputError(
+            f"the problem computes in {problem.dtype}, and a path needs float64; make the Problem with "
+            "dtype=torch.float64"
+        )
     if not net.hidden:
         raise InputError(f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none")
 
@@ -261,8 +281,8 @@ def _apart(
         return params, 0.0
     if layer == 0:
         raise InputError(
-            f"two of the samples are equal to {TOGETHER:.0e} of their spread, and no unit of ordinary size "
-            "tells them apart; merge them or drop one"
+            f"two of the samples are equal to {TOGETHER:.0e} of their spread (or all are to {SPREAD:.0e} of "
+            "their size), and no unit of ordinary size tells them apart; merge or drop one, or standardise"
         )
     generator = torch.Generator().manual_seed(seed)
     moved = dict(params)
@@ -280,17 +300,26 @@ def _apart(
 def _told_apart(fed: Tensor) -> bool:
     if len(fed) == 1:
         return True
-    spread = (fed.amax(0) - fed.amin(0)).amax().clamp(min=1e-300)
-    apart = torch.cdist(fed, fed) + torch.eye(len(fed), dtype=fed.dtype) * spread
+    spread = (fed.amax(0) - fed.amin(0)).amax()
+    if not spread > SPREAD * fed.abs().max():
+        return False
+    apart = torch.pdist(fed)
     return bool(apart.min() > TOGETHER * spread)
 
 
 def _measured(found: PathCheck, tolerance: float, condition: float) -> None:
-    rise = max(found.largest_increase, found.largest_change)
+    rise = max(found.largest_increase, found.largest_change, found.noise)
+    what = "rises by" if found.noise < rise else "is rounded by up to"
     if not rise <= tolerance:
         raise InputError(
-            f"along the path the loss rises by {rise:.1e} of {found.start:.3g}, more than tolerance "
+            f"along the path the loss {what} {rise:.1e} of {found.start:.3g}, more than tolerance "
             f"{tolerance:.0e}: float64 does not carry it at condition number {condition:.1e}"
             + (" and a loss this near 0" if found.start < 1e-8 else "")
             + "; give a larger tolerance, or start elsewhere"
+        )
+    if not found.end <= max(tolerance, ARRIVED) * found.start:
+        raise InputError(
+            f"the path ends at {found.end / found.start:.1e} of the loss {found.start:.3g} instead of 0: "
+            f"float64 does not carry it at condition number {condition:.1e}; scale inputs and targets to "
+            "ordinary size"
         )
