@@ -75,6 +75,19 @@ if TYPE_CHECKING:
         judge_all,
     )
     from semiflat.reduction import Reduction, reduce, widths_by_tolerance
+    from semiflat.induced import (
+        GradientBasisModel,
+        LocallyLinearModel,
+        Refutation,
+        ResNetModel,
+        gradient_basis_gap,
+        gradient_basis_model,
+        locally_linear_model,
+        perturbable_basis_gap,
+        perturbable_basis_model,
+        refute_minimum,
+        resnet_model,
+    )
     from semiflat.paths import (
         MinimumAtInfinity,
         NonAttractingRegion,
@@ -87,6 +100,7 @@ if TYPE_CHECKING:
         path_to_zero_loss,
         replications,
     )
+    from semiflat.bounds import Clipped, PacBayesBound, ZeroOne, pac_bayes_bound
     from semiflat.symmetries.canonical import canonical_form
     from semiflat.checkpoints import load_point, save_point
 
@@ -151,6 +165,17 @@ __all__ = [
     "reduce",
     "Reduction",
     "widths_by_tolerance",
+    "gradient_basis_gap",
+    "gradient_basis_model",
+    "GradientBasisModel",
+    "perturbable_basis_gap",
+    "perturbable_basis_model",
+    "refute_minimum",
+    "Refutation",
+    "resnet_model",
+    "ResNetModel",
+    "locally_linear_model",
+    "LocallyLinearModel",
     "path_to_zero_loss",
     "non_attracting_region",
     "replications",
@@ -161,6 +186,10 @@ __all__ = [
     "NonAttractingRegion",
     "Replication",
     "MinimumAtInfinity",
+    "pac_bayes_bound",
+    "PacBayesBound",
+    "ZeroOne",
+    "Clipped",
     "canonical_form",
     "save_point",
     "load_point",
@@ -186,8 +215,12 @@ _ROOMS = {
     "certificates.checker.verify": "Verification verify",
     "verdicts": "Certainty Escape Inertia Kind Verdict escape judge judge_all",
     "reduction": "Reduction reduce widths_by_tolerance",
+    "induced": "GradientBasisModel LocallyLinearModel Refutation ResNetModel gradient_basis_gap "
+    "gradient_basis_model locally_linear_model perturbable_basis_gap perturbable_basis_model "
+    "refute_minimum resnet_model",
     "paths": "MinimumAtInfinity NonAttractingRegion Path PathCheck Replication ZeroLossPath "
     "minimum_at_infinity non_attracting_region path_to_zero_loss replications",
+    "bounds": "Clipped PacBayesBound ZeroOne pac_bayes_bound",
     "symmetries.canonical": "canonical_form",
     "checkpoints": "load_point save_point",
 }

@@ -6,7 +6,6 @@ Hessian is never built, so it serves where the closed form's P × P would not fi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
+from semiflat.curvature.modules import FrozenModule
 from semiflat.curvature.sweep import chunks
-from semiflat.errors import InputError
 from semiflat.losses import Loss, loss_named
 from semiflat.networks import Params
 from semiflat.problem import Problem, checked_weight_decay
@@ -116,58 +115,11 @@ def module_hessian_operator(
     ((7, 7), (7,))
     """
     decay = checked_weight_decay(weight_decay)
-    frozen = copy.deepcopy(module).to("cpu", torch.float64)
-    inputs = torch.as_tensor(X)
-    inputs = inputs.double() if inputs.is_floating_point() else inputs
-    trained = {k: p.detach() for k, p in frozen.named_parameters() if p.requires_grad}
-    if not trained:
-        raise InputError("the module has no parameter that requires a gradient")
-    fixed = {k: p.detach() for k, p in frozen.named_parameters() if not p.requires_grad}
-    sizes = [p.numel() for p in trained.values()]
-
-    def outputs(vector: Tensor, part: slice) -> Tensor:
-        parts = zip(trained.items(), vector.split(sizes), strict=True)
-        params = {key: piece.reshape(p.shape) for (key, p), piece in parts}
-        result: Tensor = torch.func.functional_call(frozen, params | fixed, (inputs[part],))
-        return result
-
-    at = torch.cat([p.reshape(-1) for p in trained.values()])
+    frozen = FrozenModule(module, X)
     chosen = loss_named(loss)
-    width = _probe(outputs, at, len(inputs))
-    given = torch.as_tensor(y)
-    targets = chosen.targets(
-        given.double() if given.is_floating_point() else given, len(inputs), width
-    )
-    targets = targets.double() if chosen.name == "squared" else targets
+    targets = frozen.targets(y, chosen)
 
     def partial_risk(vector: Tensor, part: slice) -> Tensor:
-        return chosen.value(outputs(vector, part), targets[part]).sum() / len(inputs)
+        return chosen.value(frozen.outputs(vector, part), targets[part]).sum() / frozen.samples
 
-    starts = range(0, len(inputs), batch_size)
-    slices = [slice(start, min(start + batch_size, len(inputs))) for start in starts]
-    return HessianOperator(partial_risk, at, slices, decay)
-
-
-def _probe(outputs: Callable[[Tensor, slice], Tensor], at: Tensor, samples: int) -> int:
-    few = min(4, samples)
-    with torch.no_grad():
-        try:
-            once, twice = outputs(at, slice(0, few)), outputs(at, slice(0, few))
-            one = outputs(at, slice(0, 1))
-        except Exception as error:
-            raise InputError(
-                f"the module failed on {few} inputs or on one ({error}); expected it to map (n, …) "
-                "to (n, M) for any n (batch normalisation in training mode? call module.eval() first)"
-            ) from error
-        if once.ndim != 2 or len(once) != few:
-            raise InputError(
-                f"the module maps {few} inputs to outputs of shape {tuple(once.shape)}; expected "
-                f"({few}, M)"
-            )
-    if not torch.equal(once, twice) or not torch.allclose(once[:1], one, rtol=1e-9, atol=1e-12):
-        raise InputError(
-            "the module gives different outputs for the same input, or an output that depends on "
-            "the rest of the batch (dropout or batch normalisation in training mode?); call "
-            "module.eval() first"
-        )
-    return once.shape[1]
+    return HessianOperator(partial_risk, frozen.at, frozen.slices(batch_size), decay)

@@ -1,0 +1,205 @@
+"""The infimum of a convex loss over outputs in a subspace, as a bracket: Newton's method and its dual.
+
+The Newton step d at outputs f gives a dual point for nothing: ``u = ℓ'(f) + ℓ''(f) U d`` has ``Uᵀu = 0``,
+and where it is the slope of some tangent of ℓ, the conjugate of ℓ at u bounds the infimum from below.
+For cross-entropy u is ``q − e_y`` with class probabilities q, and the bound is their mean entropy; for the
+logistic loss the same with two classes an output.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from semiflat.evidence import EPS
+from semiflat.induced.separation import SEPARATING, Separation, separated, separation
+from semiflat.induced.spans import Span
+from semiflat.losses import Loss
+
+STEPS = 200
+DENSE_DIMENSION = 1500
+"""Coefficients up to which the Hessian in them is built."""
+FAR = 1000.0
+"""A logistic output that is as good as infinite: its term and slope are exactly 0."""
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The infimum of a convex loss over a subspace.
+
+    Attributes:
+        value: the lowest loss found, an upper bound.
+        lower: a lower bound; where the loss has no known conjugate an estimate.
+        attained: whether some coefficients reach the infimum; None if that could not be told.
+        vanishing: (N, M), which terms of the loss vanish in the limit.
+        outputs: where ``value`` is taken, the vanishing terms left out; (N, M).
+        steps: Newton steps taken.
+    """
+
+    value: float
+    lower: float
+    attained: bool | None
+    vanishing: Tensor
+    outputs: Tensor
+    steps: int
+
+
+def minimise(start: Tensor, span: Span, loss: Loss, targets: Tensor) -> Minimum:
+    """The infimum over ``start + U c``, where ``start`` (N, M) lies in the span itself."""
+    none = torch.zeros(start.shape, dtype=torch.bool)
+    if separated(loss, start, targets):
+        return Minimum(0.0, 0.0, False, ~none, start, 0)
+    told = Separation(none, loss.name == "squared")
+    matrix = span.matrix()
+    if loss.name in SEPARATING and matrix is not None:
+        told = separation(loss, matrix, targets)
+    return _Descent(start, span, loss, targets, told).run()
+
+
+class _Descent:
+    """Damped Newton steps with their dual bounds."""
+
+    def __init__(
+        self, start: Tensor, span: Span, loss: Loss, targets: Tensor, told: Separation
+    ) -> None:
+        self.span, self.loss, self.targets, self.told = span, loss, targets, told
+        self.start, self.outputs = start, start
+        self.coefficients = torch.zeros(span.dimension, dtype=torch.float64)
+        self.samples = len(start)
+        matrix = span.matrix()
+        self.matrix = matrix if span.dimension <= DENSE_DIMENSION else None
+        self.known = loss.name in SEPARATING  # whose conjugate is known
+        self.lower = -math.inf if loss.lower_bound is None else loss.lower_bound
+
+    def run(self) -> Minimum:
+        told = self.told
+        value = self._value(self.outputs)
+        if bool(told.vanishing.any()) and value == 0.0:
+            return self._minimum(0.0, 0)
+        step = 0
+        for step in range(STEPS):
+            slope, curvature = self._derivatives(self.outputs)
+            gradient = self.span.adjoint(slope)
+            move = self._newton(curvature, gradient)
+            change = self.span.apply(move)
+            fall = -float(gradient @ move)
+            self._bound(value, slope, curvature, change, fall)
+            if value - self.lower <= 4 * EPS * abs(value) or fall <= EPS * EPS * abs(value):
+                break
+            taken = self._search(value, change, fall)
+            if taken is None:
+                break
+            self.outputs = self.outputs + taken * change
+            self.coefficients = self.coefficients + taken * move
+            lowered = self._value(self.outputs)
+            if separated(self.loss, self.outputs, self.targets):
+                return Minimum(
+                    0.0, 0.0, False, torch.ones_like(told.vanishing), self.outputs, step + 1
+                )
+            if value - lowered <= 0 and fall <= 16 * EPS * abs(value):
+                break
+            value = lowered
+        return self._minimum(value, step)
+
+    def _minimum(self, value: float, steps: int) -> Minimum:
+        attained = not bool(self.told.vanishing.any()) if self.told.known else None
+        lower = min(self.lower, value)
+        return Minimum(value, lower, attained, self.told.vanishing, self.outputs, steps)
+
+    def _seen(self, outputs: Tensor) -> Tensor:
+        """Outputs with the vanishing terms where they end: they then count nothing at all."""
+        if not self.told.vanishing.any():
+            return outputs
+        if self.loss.name == "cross_entropy":
+            return outputs.masked_fill(self.told.vanishing, -torch.inf)
+        return torch.where(self.told.vanishing, FAR * (2 * self.targets - 1), outputs)
+
+    def _value(self, outputs: Tensor) -> float:
+        return float(self.loss.value(self._seen(outputs), self.targets).mean())
+
+    def _derivatives(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        _, first, second = self.loss.derivatives(self._seen(outputs), self.targets)
+        return first / self.samples, second / self.samples
+
+    def _newton(self, curvature: Tensor, gradient: Tensor) -> Tensor:
+        """``−H⁺∇`` with H = Uᵀℓ''U, built where that is small and by conjugate gradients elsewhere."""
+        if self.matrix is None:
+            return self._conjugate_gradients(curvature, gradient)
+        columns = (curvature @ self.matrix).flatten(0, 1)
+        H = self.matrix.flatten(0, 1).mT @ columns
+        values, vectors = torch.linalg.eigh((H + H.mT) / 2)
+        kept = values > 64 * EPS * values[-1] if len(values) else values > 0
+        along = vectors[:, kept].mT @ gradient
+        step: Tensor = -(vectors[:, kept] @ (along / values[kept]))
+        return step
+
+    def _conjugate_gradients(self, curvature: Tensor, gradient: Tensor) -> Tensor:
+        def product(vector: Tensor) -> Tensor:
+            pushed = self.span.apply(vector)
+            return self.span.adjoint((curvature @ pushed[..., None])[..., 0])
+
+        found = torch.zeros_like(gradient)
+        rest = -gradient
+        direction, size = rest, float(rest @ rest)
+        goal = 1e-8**2 * size
+        for _ in range(300):
+            if size <= goal or size == 0:
+                break
+            image = product(direction)
+            bend = float(direction @ image)
+            if bend <= 0:
+                break
+            length = size / bend
+            found, rest = found + length * direction, rest - length * image
+            size, before = float(rest @ rest), size
+            direction = rest + (size / before) * direction
+        return found if bool(found.any()) else -gradient
+
+    def _search(self, value: float, change: Tensor, fall: float) -> float | None:
+        length = 1.0
+        for _ in range(50):
+            lowered = self._value(self.outputs + length * change)
+            if lowered <= value - 1e-4 * length * fall + 4 * EPS * abs(value):
+                return length
+            length /= 2
+        return None
+
+    def _bound(
+        self, value: float, slope: Tensor, curvature: Tensor, change: Tensor, fall: float
+    ) -> None:
+        """Raise the lower bound by the dual point of a Newton step, if it is one."""
+        if not self.known:
+            # What Newton's model still promises, twice over: an estimate.
+            self.lower = max(self.lower, value - 2 * fall - 8 * EPS * abs(value))
+            return
+        dual = slope + (curvature @ change[..., None])[..., 0]
+        scaled = dual * self.samples
+        if self.loss.name == "cross_entropy":
+            q = scaled + functional.one_hot(self.targets, scaled.shape[1])
+            q = torch.where(self.told.vanishing, 0.0, q)
+            entropy = _entropy(q)
+        else:
+            q = torch.where(self.told.vanishing, self.targets, scaled + self.targets)
+            entropy = _entropy(q) + _entropy(1 - q)
+        if bool((q < -4 * EPS).any()) or (
+            self.loss.name == "logistic" and bool((q > 1 + 4 * EPS).any())
+        ):
+            return
+        # f = start + U c: the bound holds up to Uᵀu, which is 0 but for rounding and unfinished solves.
+        left = torch.linalg.vector_norm(self.span.adjoint(dual))
+        reach = 10 * (1 + torch.linalg.vector_norm(self.coefficients))
+        reach = reach + 10 * torch.linalg.vector_norm(self.outputs)
+        bound = float(entropy.sum() / self.samples + (dual * self._plain_start()).sum())
+        self.lower = max(self.lower, bound - float(left * reach) - 8 * EPS * abs(value))
+
+    def _plain_start(self) -> Tensor:
+        return torch.where(self.told.vanishing, 0.0, self.start)
+
+
+def _entropy(q: Tensor) -> Tensor:
+    entropy: Tensor = -torch.special.xlogy(q.clamp(min=0), q.clamp(min=0))
+    return entropy

@@ -1,0 +1,341 @@
+"""Refuting "local minimum" where the Hessian cannot: by what moves that keep the outputs uncover.
+
+If θ is a local minimum, so is every θ + tv near it with the same loss, and its gradient vanishes (K19
+Lemma 3). Along a straight line of constant outputs with analytic activations the gradient is analytic in t:
+where it is not 0 at one t, it is not 0 at all but finitely many, hence arbitrarily near θ, and θ is no local
+minimum. Units with a kink must not cross it on the way. Beyond K19: negative curvature at θ + tv for t
+down to 0 refutes it too; there one t is not enough, so it is followed down to the noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.gradient import risk_gradient
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.errors import InputError
+from semiflat.evidence import ENOUGH, EPS, Evidence, OnData, symmetric_spectrum
+from semiflat.induced.basis import check_one, model_on
+from semiflat.induced.features import NetworkFeatures
+from semiflat.induced.moves import Move, draw_moves, families
+from semiflat.networks import Params
+from semiflat.points import Point
+
+DENSE_LIMIT = 2048
+"""Parameters up to which Hessians are taken."""
+SIZES = (1.0, 0.25)
+"""Parts of a drawn move at which the gradient is taken."""
+SHRINK = 4.0
+FEWEST = 4
+"""Sizes, each a quarter of the one before, at which a curvature must be seen."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What was seen at one distance along a move.
+
+    Attributes:
+        size: distance from θ.
+        value: largest entry of the gradient, or the lowest eigenvalue of the Hessian.
+        floor: what it is held against: rounding, and the distance to the exact critical point.
+    """
+
+    size: float
+    value: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """Whether a point was shown not to be a local minimum, and how. Not refuted never means it is one.
+
+    Attributes:
+        refuted: whether it was.
+        by: ``"gradient"``, ``"curvature"``, or ``"nothing"``.
+        family: the kind of move; ``""`` where it shows at the point itself.
+        direction: unit vector v, params-shaped, along which the outputs stay; None where none was needed.
+        size: ε of ``θ + εv``, 0 at the point itself.
+        seen: gradients, or curvatures, along the move, with their floors.
+        descent: the way down from ``θ + εv``, params-shaped, of unit length; None if not refuted.
+        fall: how far the loss was measured to fall below L(θ) on that way; 0 if less than rounding.
+        gap: gradient basis gap at ``θ + εv``, if the loss is convex and the point small enough.
+        point: ``θ + εv`` itself.
+        tried: how many moves of each family were tried.
+        reason: one sentence.
+    """
+
+    refuted: bool
+    by: str
+    reason: str
+    family: str = ""
+    direction: Params | None = field(default=None, repr=False)
+    size: float = 0.0
+    seen: tuple[Sighting, ...] = ()
+    descent: Params | None = field(default=None, repr=False)
+    fall: float = 0.0
+    gap: float | None = None
+    point: Point | None = field(default=None, repr=False)
+    tried: dict[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a Refutation is not true or false by itself: ask .refuted, and mind that a point which is "
+            "not refuted need not be a minimum"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but points and directions, as plain data."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("direction", "descent", "point")}
+        return plain | {"seen": [vars(sighting) for sighting in self.seen]}
+
+
+def refute_minimum(
+    point: Point, seed: int = 0, draws: int = 4, tolerance: float = 1e-10
+) -> Refutation:
+    """Look for a proof by measurement that a critical point is no local minimum (K19 Thm 2, Lemma 3).
+
+    Straight moves that keep the outputs on the data are drawn at random from every family that is known
+    (:mod:`semiflat.induced.moves`); a gradient that is clearly not 0 after one of them refutes, and so does
+    negative curvature that goes on down to the point. It decides points that :func:`semiflat.judge` leaves
+    undecided, where the Hessian is positive semidefinite and singular.
+
+    Args:
+        point: one point, plain or embedded, without weight decay.
+        seed: of the draws.
+        draws: moves of each family, each in both directions.
+        tolerance: as for :func:`semiflat.judge`.
+
+    Raises:
+        InputError: for a batch of points, or a problem with weight decay, which no such move keeps.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])
+    >>> bias_only = torch.tensor([0, 0, 0, 0, 0, 0, 2 / 3], dtype=torch.float64)
+    >>> flat = sf.Point(problem, problem.net.unflatten(bias_only))
+    >>> sf.judge(flat).kind
+    <Kind.UNDECIDED: 'UNDECIDED'>
+    >>> found = sf.refute_minimum(flat)
+    >>> found.refuted, found.by, found.family, found.fall > 0
+    (True, 'gradient', 'units of hidden layer 0 that nothing hears', True)
+    """
+    check_one(point)
+    if point.problem.weight_decay:
+        raise InputError(
+            f"weight decay {point.problem.weight_decay:g} changes along every move that keeps the outputs, so "
+            "K19 Lemma 3 says nothing; judge(point) takes the sum as it is"
+        )
+    if not isinstance(draws, int) or draws < 1:
+        raise InputError(f"draws must be a whole number from 1 up, not {draws!r}")
+    site = _Site(Point(point.problem, point.params), tolerance)
+    kink = site.data.at_kink()
+    if kink is not None:
+        layer, unit, sample = kink
+        return Refutation(
+            False,
+            "nothing",
+            f"unit {unit} of hidden layer {layer} is at its kink on sample {sample}: K19 Thm 2 speaks of "
+            "points that are differentiable nearby",
+        )
+    here = site.at_the_point()
+    if here is not None:
+        return here
+    tried: dict[str, int] = {}
+    moves = list(draw_moves(site.data, seed, draws, tried))
+    for move in moves:
+        found = site.by_gradient(move, tried)
+        if found is not None:
+            return found
+    for move in moves if site.dense else []:
+        found = site.by_curvature(move, tried)
+        if found is not None:
+            return found
+    return Refutation(False, "nothing", _unrefuted(site, len(moves)), tried=tried)
+
+
+def _unrefuted(site: _Site, moves: int) -> str:
+    if not families(site.data):
+        return (
+            "not refuted, because no straight move is known that keeps the outputs: every layer is fed "
+            "with independent columns and every unit is heard. That does not make it a minimum"
+        )
+    seen = "gradient and curvature" if site.dense else "gradient (too many parameters for Hessians)"
+    return (
+        f"not refuted: {seen} stay within noise along {moves} moves that keep the outputs. That does not "
+        "make it a minimum"
+    )
+
+
+class _Site:
+    """A point, and the two neighbours that tell what its derivatives are worth."""
+
+    def __init__(self, point: Point, tolerance: float) -> None:
+        self.point, self.problem, self.net = point, point.problem, point.problem.net
+        self.data = OnData(point.problem, point.params)
+        self.dense = self.net.parameter_count <= DENSE_LIMIT
+        self.at = self.net.flatten(point.params)
+        signs = torch.randint(0, 2, self.at.shape, generator=torch.Generator().manual_seed(0))
+        self.rounded = self.at * (1 + 2 * EPS * (2 * signs.double() - 1))
+        self.shifted: Tensor | None = None
+        self.lowest: tuple[float, float] | None = None
+        if self.dense:
+            evidence = Evidence(point, tolerance)
+            self.shifted = evidence.shifted
+            self.lowest = evidence.spectrum.clearest(-1)
+            self.tolerance = evidence.tolerance
+        else:
+            self.tolerance = tolerance * max(1.0, abs(point.loss)) ** 0.5
+        self.gradient_norm = float(point.gradient_norm)
+
+    def sites(self, step: Tensor) -> Tensor:
+        """θ, a unit of rounding away and a Newton step on, each moved by ``step``."""
+        known = [self.at, self.rounded]
+        known += [] if self.shifted is None else [self.shifted]
+        return torch.stack(known) + step
+
+    def at_the_point(self) -> Refutation | None:
+        """A gradient or a negative eigenvalue at θ itself."""
+        noise = max(self.tolerance, ENOUGH * self.data.gradient_noise)
+        still = torch.zeros_like(self.at)
+        if self.gradient_norm > noise:
+            seen = Sighting(0.0, self.gradient_norm, noise)
+            reason = (
+                f"not a critical point: the gradient's largest entry is {self.gradient_norm:.2g}, the "
+                f"tolerance {noise:.2g}"
+            )
+            return self._found("gradient", Move("", still), [seen], {}, reason)
+        if self.lowest is not None:
+            seen = Sighting(0.0, *self.lowest)
+            reason = (
+                f"a strict saddle: the Hessian has the eigenvalue {seen.value:.2g}, its floor is "
+                f"{seen.floor:.2g}"
+            )
+            return self._found("curvature", Move("", still), [seen], {}, reason)
+        return None
+
+    def by_gradient(self, move: Move, tried: dict[str, int]) -> Refutation | None:
+        """K19 Lemma 3: a gradient along the move."""
+        seen = [self._gradient(part * move.step) for part in SIZES]
+        if not any(sighting.value > ENOUGH * sighting.floor for sighting in seen):
+            return None
+        clearest = max(range(len(seen)), key=lambda k: seen[k].value / max(seen[k].floor, 1e-300))
+        moved = Move(move.family, SIZES[clearest] * move.step)
+        best = seen[clearest]
+        reason = (
+            f"no local minimum: moving along {move.family} by {best.size:.2g} keeps the outputs, and the "
+            f"gradient's largest entry there is {best.value:.2g} (floor {best.floor:.2g}), so it is not 0 "
+            "arbitrarily near the point (K19 Lemma 3)"
+        )
+        return self._found("gradient", moved, seen, tried, reason)
+
+    def _gradient(self, step: Tensor) -> Sighting:
+        here, *others = risk_gradient(self.problem, self.net.unflatten(self.sites(step)))[1]
+        floor = 4 * float((here - others[0]).abs().max()) + ENOUGH * self.gradient_norm
+        floor += sum(2 * float((here - other).abs().max()) for other in others[1:])
+        there = OnData(self.problem, self.net.unflatten(self.at + step))
+        floor += max(there.gradient_noise, self.data.gradient_noise)
+        if self.shifted is None:
+            floor *= ENOUGH  # how far the critical point is, is not known
+        length = float(torch.linalg.vector_norm(step))
+        return Sighting(length, float(here.abs().max()), floor)
+
+    def by_curvature(self, move: Move, tried: dict[str, int]) -> Refutation | None:
+        """Negative curvature along the move, from a distance down to the noise."""
+        seen: list[Sighting] = []
+        step = move.step
+        while True:
+            found = self._curvature(step)
+            if found is None:
+                break
+            seen.append(found)
+            step = step / SHRINK
+        # A branch that ends above 0 would leave its power of t before it drowns: then it is no proof.
+        if len(seen) < FEWEST or not _one_power(seen) or self._positive(step):
+            return None
+        reason = (
+            f"no local minimum: moving along {move.family} keeps the outputs, and the Hessian there has a "
+            f"negative eigenvalue, {seen[0].value:.2g} at distance {seen[0].size:.2g} and down to "
+            f"{seen[-1].value:.2g} (floor {seen[-1].floor:.2g}) at {seen[-1].size:.2g}"
+        )
+        return self._found("curvature", move, seen, tried, reason)
+
+    def _curvature(self, step: Tensor) -> Sighting | None:
+        matrices = risk_gradient_hessian(self.problem, self.net.unflatten(self.sites(step)))[2]
+        lowest = symmetric_spectrum(list(matrices)).clearest(-1)
+        if lowest is None:
+            return None
+        return Sighting(float(torch.linalg.vector_norm(step)), *lowest)
+
+    def _positive(self, step: Tensor) -> bool:
+        """Whether the curvature had changed its sign when it was no longer seen to be negative."""
+        before = risk_gradient_hessian(self.problem, self.net.unflatten(self.at + SHRINK * step))[2]
+        vector = torch.linalg.eigh((before + before.mT) / 2)[1][:, 0]
+        for nearer in (step, step / SHRINK, 0 * step):
+            matrices = risk_gradient_hessian(self.problem, self.net.unflatten(self.sites(nearer)))
+            here, *others = (float(vector @ matrix @ vector) for matrix in matrices[2])
+            floor = EPS * float(matrices[2][0].abs().max()) * len(vector)
+            floor += sum(abs(here - other) for other in others)
+            if here > ENOUGH * floor:
+                return True
+        return False
+
+    def _found(
+        self,
+        by: str,
+        move: Move,
+        seen: list[Sighting],
+        tried: dict[str, int],
+        reason: str,
+    ) -> Refutation:
+        there = self.at + move.step
+        descent = self._descent(there, by)
+        length = float(torch.linalg.vector_norm(move.step))
+        params = self.net.unflatten(there)
+        return Refutation(
+            True,
+            by,
+            reason,
+            move.family,
+            self.net.unflatten(move.step / length) if length else None,
+            length,
+            tuple(seen),
+            self.net.unflatten(descent),
+            self._fall(there, descent),
+            self._gap(params),
+            Point(self.problem, params),
+            tried,
+        )
+
+    def _descent(self, there: Tensor, by: str) -> Tensor:
+        _, gradient = risk_gradient(self.problem, self.net.unflatten(there))
+        down = -gradient
+        if by == "curvature":
+            hessian = risk_gradient_hessian(self.problem, self.net.unflatten(there))[2]
+            down = torch.linalg.eigh((hessian + hessian.mT) / 2)[1][:, 0]
+            down = down if float(down @ gradient) <= 0 else -down
+        unit: Tensor = down / torch.linalg.vector_norm(down)
+        return unit
+
+    def _fall(self, there: Tensor, descent: Tensor) -> float:
+        lengths = torch.logspace(-7, 1, 60, dtype=torch.float64)
+        risks = self.problem.risk(self.net.unflatten(there + lengths[:, None] * descent))
+        loss = float(self.point.loss)
+        fall = loss - float(risks[torch.isfinite(risks)].min())
+        return fall if fall > 64 * EPS * abs(loss) else 0.0
+
+    def _gap(self, params: Params) -> float | None:
+        entries = self.problem.samples * self.net.outputs * self.net.parameter_count
+        if not self.problem.loss.convex or entries > 2**22:
+            return None
+        return model_on(NetworkFeatures(self.problem, params)).gap
+
+
+def _one_power(seen: list[Sighting]) -> bool:
+    """Whether the eigenvalues go to 0 as one power of the distance."""
+    values = torch.tensor([-sighting.value for sighting in seen[-FEWEST:]], dtype=torch.float64)
+    ratios = values[:-1] / values[1:]
+    return bool((ratios > SHRINK**0.5).all()) and float(ratios.max() / ratios.min()) < 1.25

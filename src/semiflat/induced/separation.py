@@ -1,0 +1,108 @@
+"""Directions in which a loss of classes falls for ever: whether an infimum is attained.
+
+Along outputs v the terms of cross-entropy and of the logistic loss never rise if no margin shrinks:
+``v_y − v_k ≥ 0`` for every sample and other class, ``(2y − 1) v ≥ 0`` for a logistic output with a target
+of 0 or 1, ``v = 0`` for one with a target between. Terms whose margin can grow so vanish in the limit, and
+the infimum is that of the others alone, which is attained (theory §6 with K19's "if it exists").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.optimize import linprog
+from torch import Tensor
+from torch.nn import functional
+
+from semiflat.losses import Loss
+
+PROGRAM_ENTRIES = 400_000
+"""Entries of a linear program that is solved to tell separable data."""
+SEPARATING = ("cross_entropy", "logistic")
+"""Losses whose infimum may not be attained."""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Which terms of the loss vanish in the limit.
+
+    Attributes:
+        vanishing: (N, M), which terms; none where ``known`` is False.
+        known: whether it could be told.
+        direction: coefficients along which they vanish, (k,).
+    """
+
+    vanishing: Tensor
+    known: bool
+    direction: Tensor | None = None
+
+
+def terms(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Which of the entries (N, M) are terms with a margin: not the class itself, nor a soft target."""
+    if loss.name == "cross_entropy":
+        return ~functional.one_hot(targets, outputs.shape[1]).bool()
+    return (targets == 0) | (targets == 1)
+
+
+def margins(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The margin of each term, (N, M, …) for outputs (N, M, …); 0 at a class itself."""
+    if loss.name == "cross_entropy":
+        own = outputs[torch.arange(len(outputs)), targets]
+        return own[:, None] - outputs
+    sign = 2 * targets - 1
+    return outputs * sign.reshape(*sign.shape, *[1] * (outputs.ndim - 2))
+
+
+def separated(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
+    """Whether every term's margin is positive: scaling these outputs up then drives the loss to 0."""
+    if loss.name not in SEPARATING:
+        return False
+    counted = terms(loss, outputs, targets)
+    if loss.name == "logistic" and not counted.all():
+        return False
+    return bool((margins(loss, outputs, targets)[counted] > 0).all())
+
+
+def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
+    """The terms that vanish along some direction of ``basis`` (N, M, k), by one linear program.
+
+    Directions add up, so ``max Σ s`` with margins ≥ s and 0 ≤ s ≤ 1 has s = 1 for every term whose margin
+    can grow. The answer is checked: with the other margins made 0 by a projection, these must be positive.
+    """
+    shape = basis.shape[:2]
+    counted = terms(loss, basis[..., 0] if basis.shape[2] else basis.new_zeros(shape), targets)
+    unknown = Separation(torch.zeros(shape, dtype=torch.bool), False)
+    growing = margins(loss, basis, targets)[counted]
+    count, k = growing.shape
+    if count * k > PROGRAM_ENTRIES or count == 0 or k == 0:
+        return Separation(unknown.vanishing, count == 0 or k == 0)
+    rows = sparse.hstack([sparse.csr_matrix(-growing.numpy()), sparse.eye(count)])
+    soft = basis[~counted] if loss.name == "logistic" else basis.new_zeros((0, k))
+    still = sparse.hstack([sparse.csr_matrix(soft.numpy()), sparse.csr_matrix((len(soft), count))])
+    found = linprog(
+        np.concatenate([np.zeros(k), -np.ones(count)]),
+        A_ub=rows,
+        b_ub=np.zeros(count),
+        A_eq=still if len(soft) else None,
+        b_eq=np.zeros(len(soft)) if len(soft) else None,
+        bounds=[(None, None)] * k + [(0, 1)] * count,
+        method="highs",
+    )
+    if found.x is None:
+        return unknown
+    chosen = torch.from_numpy(found.x[k:] > 0.5)
+    direction = torch.from_numpy(found.x[:k])
+    if not chosen.any():
+        return Separation(unknown.vanishing, bool((found.x[k:] < 1e-6).all()))
+    fixed = torch.cat([growing[~chosen], soft])
+    if len(fixed):
+        direction = direction - torch.linalg.pinv(fixed) @ (fixed @ direction)
+    reached = growing @ direction
+    if float(reached[chosen].min()) <= 1e-9 * float(reached.abs().max()):
+        return unknown
+    vanishing = unknown.vanishing.clone()
+    vanishing[counted] = chosen
+    return Separation(vanishing, True, direction)
