@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -20,6 +21,7 @@ from semiflat.paths.lemmas import State, alone, both_signs, lemma_5, lemma_6, li
 from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.paths.steering import Steering
 from semiflat.paths.wide_layer import GOOD, WideLayer
+from semiflat.paths.zero_loss import _measured
 
 MODULES = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 ENDS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
@@ -51,6 +53,11 @@ def data(samples: int, inputs: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def problem(widths, activation, samples, seed) -> sf.Problem:
     return sf.Problem(sf.MLP(widths, activation), *data(samples, widths[0], seed))
+
+
+def single_precision() -> sf.Problem:
+    X, y = data(3, 1, 0)
+    return sf.Problem(sf.MLP([1, 3, 1]), X, y, dtype=torch.float32)
 
 
 def levels(values: Tensor, activation: str) -> Levels:
@@ -454,6 +461,11 @@ def test_a_layer_below_that_mixes_up_samples_is_moved_and_it_is_said_how_far():
             lambda: sf.Problem(sf.MLP([1, 4, 1]), [[0.0], [1.0], [1e-12]], [0.0, 1.0, 2.0]),
             "two of the samples are equal to 1e-09 of their spread",
         ),
+        (
+            lambda: sf.Problem(sf.MLP([1, 3, 1]), [[1e7], [1e7 + 1], [1e7 + 2]], [0.0, 1.0, 0.0]),
+            "(or all are to 1e-05 of their size)",
+        ),
+        (single_precision, "computes in torch.float32, and a path needs float64"),
     ],
 )
 def test_bad_input_for_theorem_3_is_one_clear_line(make, message):
@@ -469,6 +481,35 @@ def test_what_float64_cannot_carry_is_refused_with_the_condition_number():
     p = sf.Problem(sf.MLP([1, 40, 3, 1], "tanh", bias=False), X, torch.sin(5 * X))
     with pytest.raises(sf.InputError, match=r"condition number (inf|\d\.\d+e\+\d+)"):
         sf.path_to_zero_loss(sf.Point(p, p.net.random_params(0)))
+
+
+@pytest.mark.parametrize("activation", CLASS_A)
+def test_where_the_loss_is_zero_up_to_rounding_the_path_stays(activation):
+    p = problem([2, 6, 1], activation, 6, 0)
+    end = sf.path_to_zero_loss(sf.Point(p, p.net.random_params(0)))(1.0)
+    fitted = sf.Problem(p.net, p.X, p.net.forward(end, p.X))
+    path = sf.path_to_zero_loss(sf.Point(fitted, end))
+    assert [piece.name for piece in path.pieces] == ["stay"]
+    for t in (0.0, 0.4, 1.0):
+        for key, tensor in path(t).items():
+            assert torch.equal(tensor, end[key])
+    assert path.check.end == path.check.start
+
+
+def test_a_loss_that_rounding_hides_is_refused_and_so_is_an_end_above_zero():
+    p = problem([2, 6, 1], "tanh", 6, 0)
+    params = p.net.random_params(0)
+    almost = p.net.forward(params, p.X)
+    almost[0] += 1e-13
+    close = sf.Point(sf.Problem(p.net, p.X, almost), params)
+    assert 0 < float(close.loss) < 1e-25
+    with pytest.raises(sf.InputError, match="a loss this near 0"):
+        sf.path_to_zero_loss(close)
+    path = sf.path_to_zero_loss(sf.Point(p, params))
+    assert path.check.noise < 1e-9
+    short = replace(path.check, end=1e-3 * path.check.start)
+    with pytest.raises(sf.InputError, match=r"ends at 1\.0e-03 of the loss .* instead of 0"):
+        _measured(short, 1e-9, path.condition)
 
 
 def test_one_sigmoid_unit_on_top_without_an_output_bias_is_refused():
@@ -764,6 +805,7 @@ def test_theorem_1_a_different_non_increasing_path_leads_down_from_there(activat
             lambda: sf.Problem(sf.MLP([1, 2, 1], "sigmoid"), [[0.0]], [1.0], "logistic"),
             "about the squared loss without weight decay",
         ),
+        (single_precision, "computes in torch.float32, and a path needs float64"),
     ],
 )
 def test_bad_input_for_theorem_1_is_one_clear_line(make, message):

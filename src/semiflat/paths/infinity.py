@@ -12,7 +12,7 @@ from semiflat.errors import InputError
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.paths.descent import along, check_dense, down
 from semiflat.paths.image import Image, image_of
-from semiflat.paths.path import Claim, Path, Piece, straight
+from semiflat.paths.path import Claim, Path, Piece, check_double, straight
 from semiflat.points import Point
 from semiflat.problem import Problem
 
@@ -257,6 +257,7 @@ def _slopes(problem: Problem, params: Params, constant: float, image: Image) -> 
 
 def _check(problem: Problem) -> Image:
     net = problem.net
+    check_double(problem)
     if problem.loss.name != "squared" or problem.weight_decay:
         raise InputError(
             f"P21 Thm 1 is about the squared loss without weight decay, and this problem has "

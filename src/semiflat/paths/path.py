@@ -188,6 +188,15 @@ STRAIGHT = 1e-3
 """Part of the loss at the start by which an interval's middle may miss the line between its ends."""
 
 
+def check_double(problem: Problem) -> None:
+    """Raise :class:`InputError` unless the problem computes in float64."""
+    if problem.dtype != torch.float64:
+        raise InputError(
+            f"the problem computes in {problem.dtype}, and a path needs float64; make the Problem with "
+            "dtype=torch.float64"
+        )
+
+
 def check(path: Path) -> PathCheck:
     """Measure the loss along a path.
 
@@ -211,7 +220,14 @@ def check(path: Path) -> PathCheck:
         lowest = min(lowest, float(losses.min()))
         if piece.claim is Claim.CONSTANT:
             change = max(change, float((losses - losses[0]).abs().max()) / scale)
-    noise = float(rounding(path, torch.linspace(0, 1, 2 * len(path.pieces) + 1)).max()) / scale
+    noise = (
+        float(
+            rounding(
+                path, torch.linspace(0, 1, 2 * len(path.pieces) + 1, dtype=torch.float64)
+            ).max()
+        )
+        / scale
+    )
     return PathCheck(rise, where, change, noise, evaluations, start, float(path.losses([1.0])[0]))
 
 

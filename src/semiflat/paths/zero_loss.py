@@ -13,7 +13,16 @@ from semiflat.errors import InputError
 from semiflat.networks import MLP, Params
 from semiflat.paths.image import image_of
 from semiflat.paths.lemmas import Stage, alone, both_signs, lemma_6, listened_to
-from semiflat.paths.path import Claim, Curve, Path, PathCheck, Piece, rounding, straight
+from semiflat.paths.path import (
+    Claim,
+    Curve,
+    Path,
+    PathCheck,
+    Piece,
+    check_double,
+    rounding,
+    straight,
+)
 from semiflat.paths.steering import Steering, silenced
 from semiflat.paths.wide_layer import WideLayer
 from semiflat.points import Point
@@ -154,7 +163,11 @@ def _nothing_left(point: Point) -> ZeroLossPath | None:
     at = point.problem.net.flatten(point.params)
     stay = Piece("stay", Claim.CONSTANT, "the loss is zero up to rounding", [straight(at, at)])
     path = ZeroLossPath(point.problem, [stay], 0, 1.0, 1.0, 0, 0.0)
-    return path if point.loss <= float(rounding(path, torch.zeros(1))[0]) else None
+    return (
+        path
+        if point.loss <= float(rounding(path, torch.zeros(1, dtype=torch.float64))[0])
+        else None
+    )
 
 
 def _straight_to_the_fit(wide: WideLayer, params: Params, targets: Tensor) -> Piece:
@@ -224,11 +237,7 @@ def _check(point: Point) -> None:
         raise InputError(
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"
         )
-    if problem.dtype != torch.float64:
-        raise InputError(
-            f"the problem computes in {problem.dtype}, and a path needs float64; make the Problem with "
-            "dtype=torch.float64"
-        )
+    check_double(problem)
     if not net.hidden:
         raise InputError(f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none")
 
@@ -317,7 +326,7 @@ def _measured(found: PathCheck, tolerance: float, condition: float) -> None:
             + (" and a loss this near 0" if found.start < 1e-8 else "")
             + "; give a larger tolerance, or start elsewhere"
         )
-    if not found.end <= max(tolerance, ARRIVED) * found.start:
+    if not found.end <= ARRIVED * found.start:
         raise InputError(
             f"the path ends at {found.end / found.start:.1e} of the loss {found.start:.3g} instead of 0: "
             f"float64 does not carry it at condition number {condition:.1e}; scale inputs and targets to "
