@@ -506,7 +506,7 @@ def test_a_loss_that_rounding_hides_is_refused_and_so_is_an_end_above_zero():
     with pytest.raises(sf.InputError, match="a loss this near 0"):
         sf.path_to_zero_loss(close)
     path = sf.path_to_zero_loss(sf.Point(p, params))
-    assert path.check.noise < 1e-9
+    assert 0 < path.check.noise < 1e-9
     short = replace(path.check, end=1e-3 * path.check.start)
     with pytest.raises(sf.InputError, match=r"ends at 1\.0e-03 of the loss .* instead of 0"):
         _measured(short, 1e-9, path.condition)
@@ -549,6 +549,15 @@ def test_the_check_sees_a_rise(width):
     assert found.largest_increase == pytest.approx((2.0 - start) / start, rel=1e-3)
     assert found.largest_change == pytest.approx((2.0 - start) / start, rel=1e-3)
     assert found.at == pytest.approx(0.43, abs=0.01)
+
+
+def test_the_check_says_what_rounding_may_add():
+    p = sf.Problem(sf.MLP([1, 1]), [[1.0]], [1.0])
+    flat = torch.tensor([1e8, 1 - 1e8 + 1e-5], dtype=torch.float64)  # w + b = 1 + 1e-5
+    stay = Path(p, [Piece("stay", Claim.CONSTANT, "", [straight(flat, flat)])])
+    assert stay.check.largest_change == 0
+    # w + b moves by 2 * 1e8 rounding units, 4e-8, and so does the loss ½·1e-10 by one part in a hundred.
+    assert 1e-3 < stay.check.noise < 1e-1
 
 
 def test_times_outside_the_path_are_refused_and_both_ends_are_exact():

@@ -235,7 +235,7 @@ def rounding(path: Path, ts: Tensor) -> Tensor:
     """What rounding does to the loss at each t: the change when parameters move by a rounding unit."""
     net, generator = path.problem.net, torch.Generator().manual_seed(0)
     at = path.vectors(ts)
-    signs = torch.randint(0, 2, (TRIES, *at.shape), generator=generator) * 2.0 - 1
+    signs = torch.randint(0, 2, (TRIES, *at.shape), generator=generator).double() * 2 - 1
     losses = path.problem.risk(net.unflatten(at * (1 + EPS * signs)))
     return losses.amax(0) - losses.amin(0)
 

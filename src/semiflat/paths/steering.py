@@ -43,7 +43,8 @@ class Steering:
     def _curve(self, stage: Stage) -> Curve:
         net, base = self.wide.net, self.params
         # As the stage itself has it, so that the curve starts at the base to the last bit.
-        start = self.image.inverse(stage.at(torch.zeros(1, dtype=torch.float64)).levels)
+        first = stage.at(torch.zeros(1, dtype=torch.float64))
+        start = self.image.inverse(first.levels)
         rows = net.layer(base, self.wide.layer + 1)
         vector = net.flatten(base)
         has_bias = net.biases[-1]
@@ -53,9 +54,11 @@ class Steering:
             change = self._rows(self.image.inverse(state.levels) - start)
             params = {key: p.expand(len(s), *p.shape) for key, p in net.unflatten(vector).items()}
             params = self.wide.with_outgoing(params, rows + change)
-            params[weight_key(net.depth - 1)] = state.weights[:, None, :]
+            top = state.weights - first.weights + base[weight_key(net.depth - 1)][0]
+            params[weight_key(net.depth - 1)] = top[:, None, :]
             if has_bias:
-                params[bias_key(net.depth - 1)] = state.bias[:, None]
+                bias = state.bias - first.bias + base[bias_key(net.depth - 1)]
+                params[bias_key(net.depth - 1)] = bias[:, None]
             return net.flatten(params)
 
         return curve
