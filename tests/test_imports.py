@@ -33,6 +33,7 @@ FLOORS: list[set[str]] = [
     {"study"},
     {"report"},
     {"__init__"},
+    {"papers"},
     {"cli"},
     {"__main__"},
 ]

@@ -49,6 +49,7 @@ from semiflat.cli.proofs import (
     study_line,
     verify,
 )
+from semiflat.cli.reproduce import reproduce
 from semiflat.cli.steps import forms, parse_step
 from semiflat.errors import InputError, Unfinished
 from semiflat.threads import threads
@@ -358,6 +359,7 @@ app.command()(certify)
 app.command()(verify)
 app.command()(path)
 app.command()(bound)
+app.command()(reproduce)
 
 
 @app.command()

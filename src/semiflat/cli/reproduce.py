@@ -1,0 +1,61 @@
+"""`reproduce`: the published experiments, ours beside theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semiflat.cli.options import NO, Json, say
+from semiflat.cli.progress import stages
+
+
+def reproduce(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME|all]", help="An experiment; an unknown name lists them.")
+    ] = "all",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small settings: minutes for all together.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for records, figures and the page.")
+    ] = Path("reproduction"),
+    processes: Annotated[
+        int | None, typer.Option("--processes", help="Of this machine; all cores by default.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results that were made with other settings.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Rerun published experiments and put our figures beside theirs. Exit code 1: a check does not hold.
+
+    Stopped or killed, the same command goes on from where it was.
+
+    Example: semiflat reproduce k19-gap --quick --out reproduction
+    """
+    from semiflat.papers import NAMES, experiment
+    from semiflat.papers.page import lines, write_page
+    from semiflat.papers.reproduce import reproduce as run
+
+    chosen = NAMES if name == "all" else (experiment(name).name,)
+    found = []
+    with stages() as report:
+        for each in chosen:
+            found.append(
+                run(
+                    each,
+                    out,
+                    quick,
+                    processes,
+                    force,
+                    lambda stage, done, total: report(stage, done, total, ""),
+                )
+            )
+            page = write_page(out)
+    records = [result.to_json() for result in found]
+    words = [*lines(records), "", f"page: {page}"]
+    say(as_json, {"page": str(page), "experiments": records}, words)
+    if not all(result.outcome.holds for result in found):
+        raise typer.Exit(NO)

@@ -1,0 +1,43 @@
+"""The published experiments of the four papers, one a file, ours beside theirs.
+
+Written over the public names alone, as any user would write them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from semiflat.errors import unknown_name
+from semiflat.papers.experiment import Check, Experiment, Outcome, Row
+
+__all__ = ["NAMES", "Check", "Experiment", "Outcome", "Row", "experiment"]
+
+_FILES: dict[str, str] = {
+    "f19-generalisation": "f19_generalisation",
+    "f19-census": "f19_census",
+    "p21-region": "p21_region",
+    "p21-definite": "p21_definite",
+    "p21-narrow": "p21_narrow",
+    "z22-stages": "z22_stages",
+    "z22-dimensions": "z22_dimensions",
+    "k19-gap": "k19_gap",
+    "k19-refutation": "k19_refutation",
+}
+"""Names on the command line, in the order they are run, and the files they are in."""
+
+NAMES = tuple(_FILES)
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        InputError: for an unknown one, naming the known.
+
+    >>> experiment("k19-gap").source
+    'K19 Theorem 1'
+    """
+    if name not in _FILES:
+        raise unknown_name("experiment", name, NAMES)
+    found: Experiment = import_module(f"semiflat.papers.{_FILES[name]}").EXPERIMENT
+    return found

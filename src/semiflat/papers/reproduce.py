@@ -1,0 +1,185 @@
+"""Running an experiment: its tasks over processes, its records kept, its outcome written."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from semiflat._version import __version__
+from semiflat.errors import Unfinished
+from semiflat.files import write_json, write_whole
+from semiflat.papers import experiment
+from semiflat.papers.experiment import Experiment, Outcome, Record, Settings, Task
+from semiflat.papers.figure import render
+from semiflat.papers.records import Records
+from semiflat.search.spread import process_count
+from semiflat.threads import threads
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with an experiment's name, the tasks done and all of them."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """An experiment that was run.
+
+    Attributes:
+        experiment: which.
+        settings: what it was run with.
+        quick: whether these are the quick ones.
+        outcome: published beside measured, and the checks.
+        png: the figure.
+        seconds: of computing, all tasks together.
+        wall: seconds since this command began, tasks kept from before not counted.
+        machine: what it ran on.
+    """
+
+    experiment: Experiment
+    settings: dict[str, Any]
+    quick: bool
+    outcome: Outcome
+    png: bytes
+    seconds: float
+    wall: float
+    machine: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the picture, as plain data."""
+        return {
+            "name": self.experiment.name,
+            "source": self.experiment.source,
+            "title": self.experiment.title,
+            "describes": self.experiment.describes,
+            "quick": self.quick,
+            "settings": self.settings,
+            "rows": [asdict(row) for row in self.outcome.rows],
+            "checks": [asdict(check) for check in self.outcome.checks],
+            "caption": self.outcome.caption,
+            "data": self.outcome.data,
+            "seconds": round(self.seconds, 1),
+            "wall": round(self.wall, 1),
+            "machine": self.machine,
+        }
+
+
+def reproduce(
+    name: str,
+    out: Path,
+    quick: bool = False,
+    processes: int | None = None,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Reproduction:
+    """Run an experiment, or what of it is missing, and write its records, figure and outcome.
+
+    Args:
+        name: of the experiment.
+        out: folder for ``NAME.json``, ``NAME.png`` and ``records/NAME.jsonl``.
+        quick: small settings, minutes for all experiments together.
+        processes: of this machine, with one thread each; all cores by default.
+        force: replace the results of a run with other settings.
+
+    Raises:
+        InputError: for an unknown name, or a folder with another run's results.
+        Unfinished: if a task fails, naming its seed; records that are there stay.
+    """
+    begun = time.perf_counter()
+    chosen = experiment(name)
+    settings = chosen.settings(quick)
+    records = Records(out / "records" / f"{name}.jsonl", settings, force)
+    tasks = list(chosen.tasks(settings))
+    missing = records.missing(tasks)
+    done = len(tasks) - len(missing)
+    for task, record, seconds in _run_all(chosen, settings, missing, process_count(processes)):
+        records.add(task, record, seconds)
+        done += 1
+        if on_progress is not None:
+            on_progress(name, done, len(tasks))
+    found = records.of(tasks)
+    outcome = chosen.outcome(settings, found)
+    result = Reproduction(
+        chosen,
+        settings,
+        quick,
+        outcome,
+        render(chosen, settings, found),
+        records.seconds,
+        time.perf_counter() - begun,
+        _machine(process_count(processes)),
+    )
+    write_json(out / f"{name}.json", result.to_json())
+    write_whole(out / f"{name}.png", result.png)
+    return result
+
+
+def _run_all(
+    chosen: Experiment, settings: Settings, tasks: Sequence[Task], processes: int
+) -> Iterator[tuple[Task, Record, float]]:
+    if processes == 1 or len(tasks) < 2:
+        for task in tasks:
+            yield _told(chosen, task, _run(chosen.name, settings, task))
+        return
+    from joblib import Parallel, delayed
+
+    run = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1)
+    for number, ended in run(
+        delayed(_numbered)(chosen.name, settings, t, k) for k, t in enumerate(tasks)
+    ):
+        yield _told(chosen, tasks[number], ended)
+
+
+Ended = tuple[Record | None, float, str]
+
+
+def _numbered(name: str, settings: Settings, task: Task, number: int) -> tuple[int, Ended]:
+    return number, _run(name, settings, task)
+
+
+def _run(name: str, settings: Settings, task: Task) -> Ended:
+    begun = time.perf_counter()
+    with threads(1):
+        try:
+            return experiment(name).run(settings, task), time.perf_counter() - begun, ""
+        except Exception as error:
+            return None, 0.0, f"{type(error).__name__}: {error}"
+
+
+def _told(chosen: Experiment, task: Task, ended: Ended) -> tuple[Task, Record, float]:
+    record, seconds, error = ended
+    if record is None:
+        rest = ", ".join(f"{key} {value}" for key, value in task.items() if key != "seed")
+        raise Unfinished(
+            f"{chosen.name} failed at seed {task['seed']}{f' ({rest})' if rest else ''}: {error}; what "
+            "was done before is kept, and the same command goes on from there"
+        )
+    return task, record, seconds
+
+
+def _machine(processes: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "processes": processes,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "semiflat": __version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next(
+        (l.split(":")[1].strip() for l in lines if l.startswith("model name")), platform.machine()
+    )

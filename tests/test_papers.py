@@ -1,0 +1,154 @@
+"""Running published experiments: records that resume, seeds that are named, folders that are not overwritten.
+
+The experiments themselves are in ``test_papers_*.py``, one file a paper.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import semiflat as sf
+from semiflat import papers
+from semiflat.errors import Unfinished
+from semiflat.papers.experiment import Check, Experiment, Outcome, Row, counted, qualified, seeds
+from semiflat.papers.page import lines, write_page
+from semiflat.papers.records import Records
+from semiflat.papers.reproduce import reproduce
+
+RUN: list[int] = []
+
+
+def run(settings, task):
+    RUN.append(task["seed"])
+    if task["seed"] in settings.get("broken", []):
+        raise ValueError("no luck")
+    if task["seed"] % 4 == 3:
+        return {"dropped": "seed is 3 modulo 4"}
+    return {"square": task["seed"] ** 2}
+
+
+def outcome(settings, records):
+    kept = qualified(records)
+    total = sum(record["square"] for record in kept)
+    return Outcome(
+        [Row("sum of squares", "14", f"{total}"), counted(records)],
+        [Check("the sum grows", total >= settings.get("least", 0), f"{total}")],
+        "Squares against seeds.",
+        {"total": total},
+    )
+
+
+def draw(figure, settings, records):
+    axes = figure.add_subplot()
+    axes.plot([record.get("square", 0) for record in records])
+
+
+TOY = Experiment(
+    "toy", "T00 Fig. 1", "squares", "Squares are added.", {"seed": 0, "runs": 8}, {"runs": 4},
+    seeds, run, outcome, draw,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    """An experiment called toy, of this module."""
+    RUN.clear()
+    known = papers.experiment
+    for module in ("semiflat.papers", "semiflat.papers.reproduce"):
+        monkeypatch.setattr(f"{module}.experiment", lambda n: TOY if n == "toy" else known(n))
+    monkeypatch.setattr("semiflat.papers.page.NAMES", ("toy",))
+
+
+def test_an_experiment_is_run_and_written(tmp_path):
+    told = []
+    found = reproduce("toy", tmp_path, True, 1, on_progress=lambda *what: told.append(what))
+    assert RUN == [0, 1, 2, 3]
+    assert told == [("toy", k, 4) for k in (1, 2, 3, 4)]
+    assert found.outcome.data == {"total": 0 + 1 + 4}
+    assert found.outcome.rows[1] == Row(
+        "runs that qualified", "—", "3 of 4", "1: seed is 3 modulo 4"
+    )
+    stored = json.loads((tmp_path / "toy.json").read_text())
+    assert (stored["settings"], stored["quick"]) == ({"seed": 0, "runs": 4}, True)
+    assert stored["machine"]["cores"] >= 1
+    assert (tmp_path / "toy.png").read_bytes() == found.png
+    page = write_page(tmp_path).read_text()
+    assert "T00 Fig. 1: squares" in page
+    assert "1: seed is 3 modulo 4" in page
+    assert any("sum of squares" in line and "14" in line for line in lines([stored]))
+
+
+def test_an_interrupted_run_goes_on_and_a_line_cut_off_is_run_again(tmp_path):
+    def stop(name, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("toy", tmp_path, True, 1, on_progress=stop)
+    file = tmp_path / "records" / "toy.jsonl"
+    file.write_text(file.read_text()[:-9])
+    RUN.clear()
+    found = reproduce("toy", tmp_path, True, 1)
+    assert RUN == [1, 2, 3]
+    RUN.clear()
+    again = reproduce("toy", tmp_path, True, 1)
+    assert RUN == []
+    assert again.outcome == found.outcome
+    assert again.png == found.png
+
+
+def test_a_task_that_fails_names_its_seed_and_the_others_are_kept(tmp_path, monkeypatch):
+    broken = {"seed": 0, "runs": 4, "broken": [2]}
+    monkeypatch.setattr(Experiment, "settings", lambda self, quick: broken)
+    with pytest.raises(Unfinished, match=r"toy failed at seed 2: ValueError: no luck; .* is kept"):
+        reproduce("toy", tmp_path, True, 1)
+    assert len(Records(tmp_path / "records" / "toy.jsonl", broken).missing(seeds(broken))) == 2
+
+
+def test_a_folder_with_another_runs_results_is_kept_without_force(tmp_path):
+    reproduce("toy", tmp_path, True, 1)
+    with pytest.raises(sf.InputError, match=r"another run's results \(runs 4 there, 8 now\)"):
+        reproduce("toy", tmp_path, False, 1)
+    assert json.loads((tmp_path / "toy.json").read_text())["quick"]
+    found = reproduce("toy", tmp_path, False, 1, force=True)
+    assert found.outcome.data == {"total": 0 + 1 + 4 + 16 + 25 + 36}
+    (tmp_path / "records" / "toy.jsonl").write_text("something else\n")
+    with pytest.raises(sf.InputError, match="not a file of records"):
+        reproduce("toy", tmp_path, False, 1)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(sf.InputError, match=f"Known: {sorted(papers.NAMES)[0]}"):
+        papers.experiment("f20")
+    ended = subprocess.run(
+        [sys.executable, "-m", "semiflat", "reproduce", "k19-gab", "--quick"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "did you mean 'k19-gap'?" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_processes_and_one_process_make_the_same_records(tmp_path):
+    name = papers.NAMES[-1]
+    one = reproduce(name, tmp_path / "one", True, 1)
+    two = reproduce(name, tmp_path / "two", True, 2)
+    assert one.outcome == two.outcome
+    assert one.png == two.png
+
+
+@pytest.mark.parametrize("name", papers.NAMES)
+def test_every_experiment_says_what_it_is(name):
+    found = papers.experiment(name)
+    assert found.name == name
+    assert found.source.split()[0] in ("F19", "P21", "K19", "Z22")
+    full, quick = found.settings(False), found.settings(True)
+    assert set(quick) == set(full)
+    assert len(found.tasks(quick)) <= len(found.tasks(full))
+    tasks = [json.dumps(task, sort_keys=True) for task in found.tasks(full)]
+    assert len(set(tasks)) == len(tasks)
+    assert all("seed" in task for task in found.tasks(full))
