@@ -10,7 +10,6 @@ With ρ = Σ/σ², ``KL = ½ Σ_i (ρ_i − 1 − ln ρ_i) + ‖μ − μ₀‖�
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -107,5 +106,6 @@ class GaussianBlock:
 
 
 def mean_kl(difference: Tensor, sigma: float) -> float:
-    """``‖μ − μ₀‖² / 2σ²``."""
-    return math.pow(float(torch.linalg.vector_norm(difference)) / sigma, 2) / 2
+    """``‖μ − μ₀‖² / 2σ²``, ∞ where that is too large a number."""
+    length = float(torch.linalg.vector_norm(difference)) / sigma
+    return length * length / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from semiflat.bounds.assumptions import assumptions
 from semiflat.bounds.blocks import Covariance, Scale
 from semiflat.bounds.bounded import BoundedLoss, bounded_loss
 from semiflat.bounds.family import family_at
@@ -26,11 +27,9 @@ TAUS: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(-24, 5))
 MONTE_CARLO_SHARE = 0.1
 """Part of δ that is spent on the draws."""
 
-_PILOT, _SEARCHED, _FRESH = (
-    1,
-    2,
-    3,
-)  # streams of random numbers that have nothing to do with each other
+# Streams of random numbers that have nothing to do with each other.
+_PILOT, _SEARCHED, _FRESH = 1, 2, 3
+_LEAST = 1e-50  # of σ and τ: their squares and ratios stay numbers
 _FINALISTS = 4
 _ROUGHLY = 512  # samples that the first look is taken on
 
@@ -58,20 +57,21 @@ def pac_bayes_bound(
     Only narrow matrices are built. Any other embedded point is taken as the wide point that it is.
 
     The bound is on E_Q of the true bounded loss, with probability at least 1 − δ over an i.i.d. sample,
-    and not on the loss of the network at the point. The data must be those that the point was trained
-    on; that they are i.i.d., and were not scaled by their own moments, is the user's to say. E_Q L̂ is
-    estimated by fresh draws and its confidence is paid for, as is the choice of σ; τ costs nothing.
-    Computed in floating point: an error of rounding, near 1e-12, is not covered.
+    and not on the loss of the network at the point. The point may have been trained on these data, on
+    others, or not at all; the prior must not have been chosen by them, which is the user's to say: the
+    record's ``assumes`` lists it. E_Q L̂ is estimated by fresh draws and its confidence is paid for, as is
+    the choice of σ; τ costs nothing. Computed in floating point: an error of rounding, near 1e-12, is not
+    covered.
 
     Args:
         point: a plain point, or one embedded by ``InactiveUnits``; critical or not, but no saddle.
         loss: ``ZeroOne()`` or ``Clipped(at)``; None for zero-one where the problem has classes.
         delta: the probability with which the bound may fail.
         covariance: ``"stationary"`` or ``"inverse_hessian"``.
-        prior_mean: μ₀ on the narrow network's parameters, fixed before the data were seen, such as the
-            initialisation; None for 0.
-        sigmas: values of σ to choose from, fixed before the data were seen.
-        taus: values of τ to choose from.
+        prior_mean: μ₀ on the narrow network's parameters, fixed before the data were seen: the
+            initialisation of one run, or a network trained on other data; None for 0.
+        sigmas: values of σ to choose from, from 1e-50 to 1e50, fixed before the data were seen.
+        taus: values of τ to choose from, in the same range.
         box: K of the box of surplus relu units, fixed before the data were seen.
         draws: networks drawn from Q for the estimate of E_Q L̂.
         seed: of the draws.
@@ -135,6 +135,7 @@ def pac_bayes_bound(
         covariance=covariance,
         loss=str(bounded),
         remark=shape.remark,
+        assumes=assumptions(shape.family, bounded, prior_mean is not None),
         posterior=posterior,
     )
 
@@ -186,6 +187,9 @@ def _grid(name: str, given: Sequence[float]) -> tuple[float, ...]:
         values = tuple(float(value) for value in given)
     except (TypeError, ValueError):
         values = ()
-    if not values or any(not 0 < value < math.inf for value in values):
-        raise InputError(f"{name} must be one or more finite numbers above 0, not {given!r}")
+    if not values or any(not _LEAST <= value <= 1 / _LEAST for value in values):
+        raise InputError(
+            f"{name} must be one or more finite numbers above 0, from {_LEAST:g} to {1 / _LEAST:g}, not "
+            f"{given!r}"
+        )
     return tuple(sorted(set(values)))

@@ -28,10 +28,12 @@ def printed_smooth_kl(posterior: Posterior) -> float:
     if (
         not isinstance(surplus, SmoothSurplus)
         or surplus.covariance != "inverse_hessian"
+        or surplus.decay
         or block.prior_mean.any()
     ):
         raise InputError(
-            "F19 prints the KL of smooth surplus units with covariance='inverse_hessian' and prior mean 0"
+            "F19 prints the KL of smooth surplus units with covariance='inverse_hessian', prior mean 0 and "
+            "no weight decay"
         )
     H, S = block.values, surplus.spectra(sigma)[0][0]
     d0, d1 = len(block.mean), surplus.outgoing.numel()

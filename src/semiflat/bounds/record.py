@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ class PacBayesBound:
         covariance: ``"stationary"`` or ``"inverse_hessian"``.
         loss: the bounded loss, in words.
         remark: what was done to the Hessian, or ``""``.
+        assumes: what the bound rests on and the data do not show, a sentence each.
         posterior: Q, with ``sample``, ``kl`` and ``prior``.
     """
 
@@ -56,6 +58,7 @@ class PacBayesBound:
     covariance: str
     loss: str
     remark: str
+    assumes: tuple[str, ...]
     posterior: Posterior
 
     @property
@@ -88,25 +91,25 @@ class PacBayesBound:
         raise TypeError("a bound is neither true nor false; ask for its value, or whether vacuous")
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the posterior itself, as plain data."""
+        """Everything but the posterior itself, as plain data; None for what is infinite."""
         return {
             "value": self.value,
             "best": self.best,
             "vacuous": self.vacuous,
             "reason": self.reason,
-            "bounds": dict(self.bounds),
+            "bounds": {name: _finite(value) for name, value in self.bounds.items()},
             "empirical": {
                 "mean": self.empirical.mean,
                 "upper": self.empirical.upper,
                 "draws": self.empirical.draws,
             },
-            "kl": self.kl,
+            "kl": _finite(self.kl),
             "parts": [
                 {
                     "name": part.name,
                     "dimension": part.dimension,
-                    "spread": part.spread,
-                    "mean": part.mean,
+                    "spread": _finite(part.spread),
+                    "mean": _finite(part.mean),
                 }
                 for part in self.parts
             ],
@@ -121,7 +124,13 @@ class PacBayesBound:
             "covariance": self.covariance,
             "loss": self.loss,
             "remark": self.remark,
+            "assumes": list(self.assumes),
         }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no number for ∞: McAllester's bound from one sample, or a KL beyond 1e308."""
+    return value if math.isfinite(value) else None
 
 
 def _up(value: float) -> str:

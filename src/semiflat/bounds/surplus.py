@@ -6,7 +6,7 @@ part), the block of the wide Hessian that belongs to the incoming rows is
 
     S = (V ⊗ I) C (V ⊗ I)ᵀ                                                      (F19 eq. 42, at risk 0)
 
-of rank at most rank V · D, so τ²S⁻¹ exists for E ≤ rank V ≤ M alone. The stationary covariance takes the
+of rank at most rank V · D, so τ²S⁻¹ exists for E = rank V ≤ M alone. The stationary covariance takes the
 mean of S over the posterior v ~ N(V, σ²I) of the outgoing weights instead,
 
     S̄ = S + σ² I_E ⊗ A,      A = Σ_m C_mm   (D × D),
@@ -23,19 +23,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from semiflat.bounds.blocks import (
-    Covariance,
-    PartKL,
-    Scale,
-    log_ratios,
-    mean_kl,
-    spread_kl,
-)
+from semiflat.bounds.blocks import Covariance, PartKL, Scale, log_ratios, mean_kl, spread_kl
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.evidence import ENOUGH, EPS
 from semiflat.networks import bias_key, weight_key
 from semiflat.points import Point
+
+Spectra = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -99,20 +94,23 @@ class SmoothSurplus:
         values = torch.linalg.eigvalsh(self._core)
         return int((values > ENOUGH * len(values) * EPS * values[-1]).sum())
 
-    def spectra(self, sigma: float) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    @cached_property
+    def _known(self) -> dict[float, Spectra]:
+        # A grid asks for few σ, and for each of them with every τ.
+        return {}
+
+    def spectra(self, sigma: float) -> Spectra:
         """Eigenvalues and eigenvectors on the range of V, and of each unit beyond it."""
-        fan, rank = len(self.incoming), self._basis[0].shape[1]
-        own = self.average * (sigma**2 if self.covariance == "stationary" else 0.0)
-        core = self._core + torch.block_diag(*[own] * rank) if rank else self._core
-        found = []
-        for matrix in (core, own) if len(core) else (own.new_zeros(0, 0), own):
-            if not len(matrix):
-                found.append((matrix.new_zeros(0), matrix))
-                continue
-            values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-            found.append((values.clamp(min=0) + self.decay, vectors))
-        assert len(found[1][0]) == fan
-        return found[0], found[1]
+        if sigma not in self._known:
+            own = self.average * (sigma**2 if self.covariance == "stationary" else 0.0)
+            rank = self._basis[0].shape[1]
+            core = self._core + torch.block_diag(*[own] * rank) if rank else self._core
+            self._known[sigma] = self._spectrum(core), self._spectrum(own)
+        return self._known[sigma]
+
+    def _spectrum(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        return values.clamp(min=0) + self.decay, vectors
 
     def kl(self, scale: Scale) -> list[PartKL]:
         """Exact KL(Q‖P) of v and of w; P is N(0, σ²I) on both."""
