@@ -68,7 +68,7 @@ def bounds(activation: str) -> list[sf.PacBayesBound]:
 
 
 def draw() -> Figure:
-    """Two panels over the number of surplus units: the bound, and KL(Q‖P)."""
+    """Two panels over the number of surplus units: the bound and what it bounds, and KL(Q‖P)."""
     figure = Figure(figsize=(7.2, 3.4), facecolor="white")
     FigureCanvasAgg(figure)
     left = figure.add_axes((0.085, 0.15, 0.385, 0.76))
@@ -85,13 +85,13 @@ def draw() -> Figure:
         _end(right, found[-1].kl, activation)
     trivial = found[-1].trivial
     left.axhline(trivial, color=INK, lw=0.8, ls=":")
-    _note(left, (0.1, trivial - 0.013), "most frequent class", "top")
-    _note(left, (0.1, 0.145), "bound", "bottom")
-    _note(left, (0.1, 0.012), "on the data", "bottom")
+    _note(left, (0.1, trivial - 0.013), "always the most frequent class", "top")
+    _note(left, (0.1, 0.172), "the bound (filled)", "bottom")
+    _note(left, (0.1, 0.053), "on the data (hollow)", "bottom")
     left.set_ylim(0, 0.52)
     left.set_ylabel("zero-one loss", fontsize=9, color=INK)
-    left.set_title("true loss, at most (δ = 0.05)", fontsize=9.5, color=INK)
-    right.set_ylim(0, None)
+    left.set_title("the true loss is at most (δ = 0.05)", fontsize=9.5, color=INK)
+    right.set_ylim(0, 380)
     right.set_ylabel("KL(Q‖P) (nats)", fontsize=9, color=INK)
     right.set_title("what the posterior costs", fontsize=9.5, color=INK)
     for axes in (left, right):

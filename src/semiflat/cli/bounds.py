@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from semiflat.bounds import BoundedLoss, PacBayesBound
     from semiflat.points import Point
 
+STANDARDISED = (
+    "the data's means and deviations, by which they were standardised, are taken as fixed beforehand, and "
+    "they were not: for a bound without this, scale by known constants and give --raw to find"
+)
+
 
 @threads(1)
 def bound(
@@ -52,14 +57,20 @@ def bound(
 ) -> None:
     """Bound the true loss of random networks around a saved point. Exit code 1: the bound is vacuous.
 
-    Example: semiflat bound points/p0.safetensors --loss clipped --clip 1
+    Example: semiflat find --data breast_cancer --hidden 1 --activation tanh --weight-decay 0.01 --out points;
+    semiflat bound points/p0.safetensors
     """
     import semiflat as sf
 
     chosen = _loss(loss, clip)
-    loaded, _ = stored_point(point, data, target, raw)
     if surplus < 0:
         raise InputError(f"--surplus {surplus} must be a whole number from 0 up")
+    loaded, source = stored_point(point, data, target, raw)
+    if chosen is None and loaded.problem.loss.name not in ("cross_entropy", "logistic"):
+        raise InputError(
+            f"a bound needs a loss between 0 and 1, and {loaded.problem.loss.name!r} has no upper end; give "
+            "--loss clipped --clip C, with a C chosen before the data were seen"
+        )
     wide = _with_surplus(loaded, surplus) if surplus else loaded
     found = sf.pac_bayes_bound(
         wide,
@@ -69,8 +80,9 @@ def bound(
         draws=draws,
         seed=seed,
     )
+    assumes = [*found.assumes, *([STANDARDISED] if source["standardise"] else [])]
     record = {"file": str(point), "widths": list(wide.problem.net.widths), **found.to_json()}
-    say(as_json, record, _lines(found))
+    say(as_json, {**record, "assumes": assumes}, _lines(found, assumes))
     if found.vacuous:
         raise typer.Exit(NO)
 
@@ -99,8 +111,8 @@ def _with_surplus(point: Point, count: int) -> Point:
     return sf.InactiveUnits.in_box(0, count, net.inputs)(point)
 
 
-def _lines(found: PacBayesBound) -> list[str]:
-    """The bound in words, and what it is made of."""
+def _lines(found: PacBayesBound, assumes: list[str]) -> list[str]:
+    """The bound in words, what it is made of, and what it rests on."""
     lines = [str(found)]
     lines += [f"{name}: {value:.6g}" for name, value in found.bounds.items()]
     lines.append(
@@ -115,4 +127,4 @@ def _lines(found: PacBayesBound) -> list[str]:
     lines.append(
         f"sigma {found.sigma:.4g} (of {found.sigmas}), tau {found.tau:.4g}; delta spent: {shares}"
     )
-    return lines
+    return lines + [f"assumes: {each}" for each in assumes]
