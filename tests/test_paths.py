@@ -553,11 +553,22 @@ def test_the_check_sees_a_rise(width):
 
 def test_the_check_says_what_rounding_may_add():
     p = sf.Problem(sf.MLP([1, 1]), [[1.0]], [1.0])
-    flat = torch.tensor([1e8, 1 - 1e8 + 1e-5], dtype=torch.float64)  # w + b = 1 + 1e-5
-    stay = Path(p, [Piece("stay", Claim.CONSTANT, "", [straight(flat, flat)])])
-    assert stay.check.largest_change == 0
-    # w + b moves by 2 * 1e8 rounding units, 4e-8, and so does the loss ½·1e-10 by one part in a hundred.
-    assert 1e-3 < stay.check.noise < 1e-1
+    start = torch.tensor([1e8, 1 - 1e8 + 1e-5], dtype=torch.float64)  # w + b = 1 + 1e-5
+    trade = start + torch.tensor([1e8, -1e8], dtype=torch.float64)
+    path = Path(p, [Piece("trade", Claim.CONSTANT, "w + b stays", [straight(start, trade)])])
+    # w + b moves by 4e8 rounding units, 9e-8, and so does the loss ½·1e-10 by one part in fifty.
+    assert 1e-3 < path.check.noise < 1e-1
+    stay = Path(p, [Piece("stay", Claim.CONSTANT, "nothing moves", [straight(start, start)])])
+    assert stay.check.noise == 0
+
+
+def test_of_two_wide_layers_the_one_whose_samples_differ_is_steered():
+    p = problem([1, 3, 4, 1], "tanh", 3, 0)
+    params = p.net.random_params(0)
+    assert sf.path_to_zero_loss(sf.Point(p, params)).layer == 1
+    params["0.weight"] *= 0
+    path = sf.path_to_zero_loss(sf.Point(p, params))
+    assert (path.layer, path.perturbation) == (0, 0)
 
 
 def test_times_outside_the_path_are_refused_and_both_ends_are_exact():
@@ -760,7 +771,8 @@ def test_theorem_1_the_loss_near_infinity_is_larger_than_at_infinity(
             h = MODULES[activation]()(
                 h @ found.params[f"{2 * k}.weight"].T + found.params[f"{2 * k}.bias"]
             )
-        e = p * torch.exp(-rate * (h @ found.params[f"{2 * layer}.weight"].T))
+        z = h @ found.params[f"{2 * layer}.weight"].T + found.params[f"{2 * layer}.bias"]
+        e = p * torch.exp(-rate * z)
         a = (1 - e) / (1 + e) if activation == "tanh" else 1 / (1 + e)
         top = found.params[f"{2 * layer + 2}.weight"], found.params[f"{2 * layer + 2}.bias"]
         return (a @ top[0].T + top[1] - y).square().mean() / 2

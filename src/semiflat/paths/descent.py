@@ -19,6 +19,8 @@ SMALLEST = 1e-12
 """Damping step, relative to the parameters, below which there is no way on in float64."""
 STILL = 1e-9
 """Part of the loss that a step has to gain."""
+SEEN = 1e-15
+"""Part of the loss that rounding may change."""
 SHORT = 0.9
 """Part of a damped Newton step that is taken: at its whole length the loss no longer falls."""
 
@@ -44,7 +46,8 @@ def along(problem: Problem, start: Tensor, direction: Tensor) -> Tensor | None:
     for sign in (1.0, -1.0):
         at = start + sign * lengths[:, None] * direction
         losses = problem.risk(problem.net.unflatten(at)).nan_to_num(nan=torch.inf)
-        falling = int((losses.diff() < 0).long().cumprod(0).sum())
+        # The first steps may be too short for the loss to tell.
+        falling = int((losses.diff() <= SEEN * abs(lowest)).long().cumprod(0).sum())
         for last in range(falling, 0, -4):
             if float(losses[last]) < lowest and _falls(problem, start, at[last]):
                 best, lowest = at[last], float(losses[last])

@@ -18,6 +18,8 @@ from semiflat.problem import Problem
 
 FAR = 40.0
 """A bias at which a sigmoid is 1 to the last bit of float64."""
+RISES = 1e-12
+"""Part of the loss that is taken for a rise and not for rounding."""
 RADII = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 """Neighbourhoods of infinity, from large to small, that are tried."""
 
@@ -81,10 +83,10 @@ class MinimumAtInfinity:
 
     Attributes:
         problem: network, data and loss.
-        params: all parameters but the last hidden biases, which are the ray's.
+        params: where the ray starts: there, the last hidden pre-activations have mean 0.
         constant: c, the mean of the targets: the function in the limit.
         loss: the risk in the limit, ``½ mean (c − y)²``.
-        slopes: (m,) ∂R/∂p_i at p = 0, with ``p_i = exp(−rate·b_i)``: all above 0.
+        slopes: (m,) ∂R/∂p_i at p = 0, with ``p_i = exp(−rate·s)`` at s along the ray: all above 0.
     """
 
     problem: Problem
@@ -93,11 +95,10 @@ class MinimumAtInfinity:
     loss: float
     slopes: Tensor
 
-    def ray(self, bias: float) -> Point:
-        """The finite network with all last hidden biases at ``bias``; ``bias → ∞`` is the minimum."""
-        layer = len(self.problem.net.hidden) - 1
-        full = torch.full_like(self.params[bias_key(layer)], float(bias))
-        return Point(self.problem, self.params | {bias_key(layer): full})
+    def ray(self, s: float) -> Point:
+        """The finite network with all last hidden biases larger by ``s``; ``s → ∞`` is the minimum."""
+        key = bias_key(len(self.problem.net.hidden) - 1)
+        return Point(self.problem, self.params | {key: self.params[key] + float(s)})
 
     def check(self, tries: int = 2000, seed: int = 0) -> NearInfinity:
         """Compare the loss at random networks near infinity with the limit's."""
@@ -111,7 +112,7 @@ class MinimumAtInfinity:
             p = radius * torch.rand(
                 (tries, net.hidden[layer]), generator=generator, dtype=torch.float64
             ).clamp(min=1e-3)
-            params[bias_key(layer)] = -torch.log(p) / rate
+            params[bias_key(layer)] = self.params[bias_key(layer)] - torch.log(p) / rate
             higher = (self.problem.risk(params) - self.loss) / p.sum(1)
             if bool((higher > 0).all()):
                 return NearInfinity(radius, tries, float(higher.min()))
@@ -171,9 +172,12 @@ class MinimumAtInfinity:
         """Where the first valley along ``start + s back`` is, falling all the way from rounding on."""
         s = torch.linspace(0, 2 * FAR, 801, dtype=torch.float64)
         losses = self.problem.risk(self.problem.net.unflatten(start + s[:, None] * back))
-        rising = (losses.diff() > 1e-15 * self.loss).long()
-        # One short of the lowest, so that the valley's floor is not stepped over.
-        last = max(int(rising.argmax()) - 1, 0) if bool(rising.any()) else len(s) - 1
+        # Where the biases set out from, 40 to 36 away, nothing but rounding tells losses apart.
+        rounding = float(losses[:41].max() - losses[:41].min())
+        rises = losses - torch.cummin(losses, 0).values
+        rising = (rises > max(RISES * self.loss, 4 * rounding)).long()
+        # Two short of a rise, so that the valley's floor is not stepped over.
+        last = max(int(rising.argmax()) - 2, 0) if bool(rising.any()) else len(s) - 1
         lower = bool(losses[last] < self.loss * (1 - 1e-12))
         return start + s[last] * back if lower else along(self.problem, start, back)
 
@@ -183,9 +187,10 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
 
     Layers below the last hidden one are random. With d = c − y and h what the last hidden layer is fed
     with, the units' incoming weights are u^< or u^> of Lemma 7, so that ``S_i = Σ d exp(−rate u_i·h)`` has
-    both signs among them, and each output weight has the sign against its S_i, together c less the output
-    bias. Then the risk rises from its limit in every ``p_i = exp(−rate b_i)``, by ``slopes``. The minimum is
-    suboptimal whenever a constant is not the best the network can do.
+    both signs among them, and each output weight has the sign against its S_i, together 0 where the output
+    has a bias, which then is c, and c where it has none. Then the risk rises from its limit in every
+    ``p_i = exp(−rate b_i)``, by ``slopes``, b_i counted from where the unit's pre-activations have mean 0. The
+    minimum is suboptimal whenever a constant is not the best the network can do.
 
     Args:
         problem: squared loss, one output, no weight decay; sigmoid or tanh in the last hidden layer, with
@@ -200,8 +205,8 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
     >>> found = minimum_at_infinity(sf.Problem(sf.MLP([1, 3, 1], "sigmoid"), X, X + X**2))
     >>> bool((found.slopes > 0).all()), found.check().radius > 0
     (True, True)
-    >>> [f"{found.ray(b).loss - found.loss:.0e}" for b in (5, 10, 15)]
-    ['1e-02', '9e-05', '6e-07']
+    >>> [f"{found.ray(s).loss - found.loss:.0e}" for s in (5, 10, 15)]
+    ['2e-02', '1e-04', '9e-07']
     >>> found.path.check.end < 0.1 * found.loss
     True
     """
@@ -215,17 +220,19 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
     low, high = lemma_7(away, image.rate * fed)
     rows = torch.stack([low if unit % 2 else high for unit in range(net.hidden[layer])])
     params[weight_key(layer)] = rows
-    params[bias_key(layer)] = torch.zeros(len(rows), dtype=torch.float64)
+    params[bias_key(layer)] = -(fed @ rows.mT).mean(0)
+    goal = constant / image.high
     if net.biases[-1]:
-        params[bias_key(layer + 1)] = torch.zeros(1, dtype=torch.float64)
+        params[bias_key(layer + 1)] = torch.full((1,), constant, dtype=torch.float64)
+        goal = 0.0
     sums = _sums(problem, params, constant, image)
     up, down_ = sums < 0, sums > 0
-    goal = constant / image.high
-    weights = torch.where(up, 1.0, -1.0).double()
+    size = float(away.abs().max())
+    weights = size * torch.where(up, 1.0, -1.0).double()
     if goal >= 0:
-        weights[up] = (goal + int(down_.sum())) / int(up.sum())
+        weights[up] = (goal + size * int(down_.sum())) / int(up.sum())
     else:
-        weights[down_] = (goal - int(up.sum())) / int(down_.sum())
+        weights[down_] = (goal - size * int(up.sum())) / int(down_.sum())
     params[weight_key(layer + 1)] = weights[None]
     loss = float(away.square().mean() / 2)
     return MinimumAtInfinity(
@@ -234,17 +241,14 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
 
 
 def _sums(problem: Problem, params: Params, constant: float, image: Image) -> Tensor:
-    """``S_i = Σ_ν (c − y_ν) exp(−rate u_i·h_ν)``, (m,)."""
+    """``S_i = Σ_ν (c − y_ν) exp(−rate z_νi)``, (m,), with z the pre-activations less their mean."""
     net = problem.net
     layer = len(net.hidden) - 1
     fed = net.fed(params, problem.X, layer)[:, : net.widths[layer]]
     z = fed @ params[weight_key(layer)].mT
-    # Σ (c − y) = 0: relative to the mean the sum keeps its digits.
-    centre = z.mean(0)
-    relative = torch.expm1(-image.rate * (z - centre))
-    found: Tensor = torch.exp(-image.rate * centre) * (
-        (constant - problem.y[:, 0])[:, None] * relative
-    ).sum(0)
+    # Σ (c − y) = 0: less the sum over the mean, which is 0, the rest keeps its digits.
+    relative = torch.expm1(-image.rate * (z - z.mean(0)))
+    found: Tensor = ((constant - problem.y[:, 0])[:, None] * relative).sum(0)
     return found
 
 

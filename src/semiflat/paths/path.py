@@ -70,7 +70,8 @@ class PathCheck:
         at: t where it does.
         largest_change: the same for pieces claimed constant: largest distance from the loss at
             the piece's start.
-        noise: what rounding may add to either, from moving the parameters by a rounding unit.
+        noise: what rounding may add to either: the change when the parameters that move are moved by a
+            rounding unit.
         evaluations: points at which the loss was taken.
         start, end: loss at t = 0 and t = 1.
     """
@@ -220,23 +221,22 @@ def check(path: Path) -> PathCheck:
         lowest = min(lowest, float(losses.min()))
         if piece.claim is Claim.CONSTANT:
             change = max(change, float((losses - losses[0]).abs().max()) / scale)
-    noise = (
-        float(
-            rounding(
-                path, torch.linspace(0, 1, 2 * len(path.pieces) + 1, dtype=torch.float64)
-            ).max()
-        )
-        / scale
-    )
+    noise = max(_noise(path, piece) for piece in path.pieces) / scale
     return PathCheck(rise, where, change, noise, evaluations, start, float(path.losses([1.0])[0]))
 
 
-def rounding(path: Path, ts: Tensor) -> Tensor:
-    """What rounding does to the loss at each t: the change when parameters move by a rounding unit."""
-    net, generator = path.problem.net, torch.Generator().manual_seed(0)
-    at = path.vectors(ts)
+def _noise(path: Path, piece: Piece) -> float:
+    """What rounding the parameters that a piece moves does to the loss, at its ends and in the middle."""
+    at = piece.vectors(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    moving = at.amax(0) != at.amin(0)
+    return float(rounding(path.problem, at, moving).max())
+
+
+def rounding(problem: Problem, at: Tensor, moving: Tensor) -> Tensor:
+    """What the loss changes by when the parameters ``moving`` (P,) of each ``at`` (k, P) are rounded."""
+    generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (TRIES, *at.shape), generator=generator).double() * 2 - 1
-    losses = path.problem.risk(net.unflatten(at * (1 + EPS * signs)))
+    losses = problem.risk(problem.net.unflatten(at * (1 + EPS * signs * moving)))
     return losses.amax(0) - losses.amin(0)
 
 

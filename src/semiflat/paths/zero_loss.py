@@ -123,11 +123,11 @@ def path_to_zero_loss(
     problem = point.problem
     first = _distinct(problem)
     inputs, targets = problem.X[first], problem.y[first, 0]
-    layer = _wide_layer(problem.net, len(inputs))
+    able = _wide_layers(problem.net, len(inputs))
     here = _nothing_left(point)
     if here is not None:
         return here
-    params, perturbation = _apart(problem.net, point.params, inputs, layer, epsilon, seed)
+    layer, params, perturbation = _apart(problem.net, point.params, inputs, able, epsilon, seed)
     wide = WideLayer(problem.net, inputs, layer)
     good = wide.make_good(params, seed)
     if not good.after <= WORST:
@@ -161,13 +161,11 @@ def path_to_zero_loss(
 def _nothing_left(point: Point) -> ZeroLossPath | None:
     """The path that stays where it is, if the loss is zero up to rounding."""
     at = point.problem.net.flatten(point.params)
+    all_of_them = torch.ones_like(at, dtype=torch.bool)
+    if point.loss > float(rounding(point.problem, at[None], all_of_them)[0]):
+        return None
     stay = Piece("stay", Claim.CONSTANT, "the loss is zero up to rounding", [straight(at, at)])
-    path = ZeroLossPath(point.problem, [stay], 0, 1.0, 1.0, 0, 0.0)
-    return (
-        path
-        if point.loss <= float(rounding(path, torch.zeros(1, dtype=torch.float64))[0])
-        else None
-    )
+    return ZeroLossPath(point.problem, [stay], 0, 1.0, 1.0, 0, 0.0)
 
 
 def _straight_to_the_fit(wide: WideLayer, params: Params, targets: Tensor) -> Piece:
@@ -261,14 +259,14 @@ def _distinct(problem: Problem) -> Tensor:
     return first.sort().values
 
 
-def _wide_layer(net: MLP, samples: int) -> int:
-    """The hidden layer to steer with: the last if it is wide enough, else the second-last."""
+def _wide_layers(net: MLP, samples: int) -> list[int]:
+    """The hidden layers that can be steered with, of the last and the second-last."""
     last = len(net.hidden) - 1
-    for layer in (last, last - 1):
-        if layer >= 0 and net.hidden[layer] >= samples:
-            for above in range(layer, last + 1):
-                image_of(net.activations[above])
-            return layer
+    wide = [k for k in (last, last - 1) if k >= 0 and net.hidden[k] >= samples]
+    if wide:
+        for layer in range(wide[-1], last + 1):
+            image_of(net.activations[layer])
+        return wide
     widths = ", ".join(
         f"hidden layer {layer} has {net.hidden[layer]} unit(s), {samples - net.hidden[layer]} too few"
         for layer in (last - 1, last)
@@ -281,13 +279,19 @@ def _wide_layer(net: MLP, samples: int) -> int:
 
 
 def _apart(
-    net: MLP, params: Params, inputs: Tensor, layer: int, epsilon: float, seed: int
-) -> tuple[Params, float]:
-    """Parameters whose layers below the wide one tell all samples apart, and how far they moved."""
+    net: MLP, params: Params, inputs: Tensor, wide: list[int], epsilon: float, seed: int
+) -> tuple[int, Params, float]:
+    """The wide layer to steer with, parameters that tell its samples apart, and how far they moved.
+
+    The last is simpler, but of two wide layers the one serves whose samples differ as they are; where
+    neither's do, the one with fewer layers below, that a small move tells apart.
+    """
     if not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
         raise InputError(f"epsilon must be a number from 0 up to 1, not {epsilon!r}")
-    if _told_apart(net.fed(params, inputs, layer)):
-        return params, 0.0
+    for layer in wide:
+        if _told_apart(net.fed(params, inputs, layer)):
+            return layer, params, 0.0
+    layer = wide[-1]
     if layer == 0:
         raise InputError(
             f"two of the samples are equal to {TOGETHER:.0e} of their spread (or all are to {SPREAD:.0e} of "
@@ -303,7 +307,7 @@ def _apart(
             f"hidden layer {layer} is fed with the same values for different samples (also with the layers "
             f"below moved by epsilon = {epsilon:g}); give a larger epsilon, or scale the inputs"
         )
-    return moved, float(torch.linalg.vector_norm(net.flatten(moved) - net.flatten(params)))
+    return layer, moved, float(torch.linalg.vector_norm(net.flatten(moved) - net.flatten(params)))
 
 
 def _told_apart(fed: Tensor) -> bool:
