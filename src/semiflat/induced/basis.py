@@ -210,13 +210,14 @@ def over_span(features: GradientFeatures, span: Span, value: float) -> GradientB
         largest = float(span.singular[0]) if len(span.singular) else 0.0
     cut = max(features.samples * features.width, features.count)
     infimum = min(value, found.value)
+    noise = 16 * EPS * abs(value) + found.noise
     every = found.attained is False and found.value == 0.0
     return GradientBasisModel(
         value,
         infimum,
         value - infimum,
-        16 * EPS * abs(value),
-        max(0.0, infimum - found.lower),
+        noise,
+        0.0 if every else max(0.0, infimum - found.lower) + noise,
         found.attained,
         None if largest is None else span.dimension,
         features.count,

@@ -23,6 +23,8 @@ from semiflat.losses import Loss
 STEPS = 200
 DENSE_DIMENSION = 1500
 """Coefficients up to which the Hessian in them is built."""
+ROUNDING = 4 * EPS
+"""How far rounding moves the features, as a part of their largest singular value."""
 FAR = 1000.0
 """A logistic output that is as good as infinite: its term and slope are exactly 0."""
 
@@ -38,6 +40,8 @@ class Minimum:
         vanishing: (N, M), which terms of the loss vanish in the limit.
         outputs: where ``value`` is taken, the vanishing terms left out; (N, M).
         steps: Newton steps taken.
+        noise: what rounding of the span may change of ``value``: to first order ``uᵀEα`` for the slope u
+            and the coefficients α at ``outputs``, which is large where nearly dependent features are used.
     """
 
     value: float
@@ -46,6 +50,7 @@ class Minimum:
     vanishing: Tensor
     outputs: Tensor
     steps: int
+    noise: float = 0.0
 
 
 def minimise(start: Tensor, span: Span, loss: Loss, targets: Tensor) -> Minimum:
@@ -108,7 +113,10 @@ class _Descent:
     def _minimum(self, value: float, steps: int) -> Minimum:
         attained = not bool(self.told.vanishing.any()) if self.told.known else None
         lower = min(self.lower, value)
-        return Minimum(value, lower, attained, self.told.vanishing, self.outputs, steps)
+        slope = self._derivatives(self.outputs)[0]
+        moved = ROUNDING * self.span.leverage(self.outputs, self.coefficients)
+        noise = float(torch.linalg.vector_norm(slope)) * moved
+        return Minimum(value, lower, attained, self.told.vanishing, self.outputs, steps, noise)
 
     def _seen(self, outputs: Tensor) -> Tensor:
         """Outputs with the vanishing terms where they end: they then count nothing at all."""

@@ -59,9 +59,9 @@ def linear_minimum(outputs: Tensor, columns: Tensor, loss: Loss, targets: Tensor
         return LinearMinimum(value - gap, gap, noise, noise, True)
     found = minimise(outputs, span, loss, targets)
     infimum = min(value, found.value)
-    return LinearMinimum(
-        infimum, value - infimum, noise, max(0.0, infimum - found.lower), found.attained
-    )
+    noise += found.noise
+    error = max(0.0, infimum - found.lower) + (noise if infimum else 0.0)
+    return LinearMinimum(infimum, value - infimum, noise, error, found.attained)
 
 
 def spans(features: Tensor, columns: Tensor, width: int) -> float:

@@ -90,18 +90,21 @@ def families(data: OnData) -> list[Family]:
 def unheard_changes(data: OnData) -> list[Tensor]:
     """``Z_l`` of each hidden layer: pre-activation changes nothing above hears, (q, width), orthonormal.
 
-    From the top: a change a of the activations is unheard if ``W_{l+1} a`` is 0 or lies in Z_{l+1}.
+    From the top: a change a of the activations is unheard if ``W_{l+1} a`` is 0 or lies in Z_{l+1}. Of one
+    unit, that is not linear, exactly 0: with a share of 1e-16 a minimum is still one, and moves of any size
+    may not be heard at all.
     """
     net = data.net
     found: list[Tensor] = []
+    deaf = torch.zeros(net.outputs, dtype=torch.bool)
     for layer in range(len(net.hidden) - 1, -1, -1):
         heard = data.params[weight_key(layer + 1)]
         if found:
             heard = heard - found[-1].mT @ (found[-1] @ heard)
         size = float(torch.linalg.matrix_norm(data.params[weight_key(layer + 1)]))
         limit = 8 * max(heard.shape) * EPS * size
-        alone = torch.linalg.vector_norm(heard, dim=0) <= limit  # units whatever they do
-        alone |= data.dead[layer]
+        # Units whatever they do.
+        alone = (data.params[weight_key(layer + 1)][~deaf] == 0).all(0) | data.dead[layer]
         linear = _linear_units(data, layer) & ~alone
         eye = torch.eye(net.hidden[layer], dtype=heard.dtype)
         rows = [eye[alone]]
@@ -113,6 +116,7 @@ def unheard_changes(data: OnData) -> list[Tensor]:
             changes[:, linear] = null / slopes
             rows.append(torch.linalg.qr(changes.mT).Q.mT)
         found.append(torch.cat(rows))
+        deaf = alone
     return found[::-1]
 
 

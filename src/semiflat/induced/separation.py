@@ -17,6 +17,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 from torch.nn import functional
 
+from semiflat.evidence import EPS
 from semiflat.losses import Loss
 
 PROGRAM_ENTRIES = 400_000
@@ -67,7 +68,7 @@ def separated(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
 
 
 def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
-    """The terms that vanish along some direction of ``basis`` (N, M, k), by one linear program.
+    """The terms that vanish along some direction of an orthonormal ``basis`` (N, M, k), by one linear program.
 
     Directions add up, so ``max Σ s`` with margins ≥ s and 0 ≤ s ≤ 1 has s = 1 for every term whose margin
     can grow. The answer is checked: with the other margins made 0 by a projection, these must be positive.
@@ -79,8 +80,15 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
     count, k = growing.shape
     if count * k > PROGRAM_ENTRIES or count == 0 or k == 0:
         return Separation(unknown.vanishing, count == 0 or k == 0)
-    rows = sparse.hstack([sparse.csr_matrix(-growing.numpy()), sparse.eye(count)])
     soft = basis[~counted] if loss.name == "logistic" else basis.new_zeros((0, k))
+    # Outputs that move together, as a softmax ignores, leave margins of any size: made orthonormal again.
+    left, sizes, right = torch.linalg.svd(torch.cat([growing, soft]), full_matrices=False)
+    kept = sizes > max(count, k) * EPS
+    back, k = right[kept].mT / sizes[kept], int(kept.sum())
+    if k == 0:
+        return Separation(unknown.vanishing, True)
+    growing, soft = left[:count, kept], left[count:, kept]
+    rows = sparse.hstack([sparse.csr_matrix(-growing.numpy()), sparse.eye(count)])
     still = sparse.hstack([sparse.csr_matrix(soft.numpy()), sparse.csr_matrix((len(soft), count))])
     found = linprog(
         np.concatenate([np.zeros(k), -np.ones(count)]),
@@ -105,4 +113,4 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
         return unknown
     vanishing = unknown.vanishing.clone()
     vanishing[counted] = chosen
-    return Separation(vanishing, True, direction)
+    return Separation(vanishing, True, back @ direction)

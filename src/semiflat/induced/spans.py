@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -31,6 +32,10 @@ class Span(ABC):
     def adjoint(self, cotangent: Tensor) -> Tensor:
         """``Uᵀ g``, (k,)."""
 
+    @abstractmethod
+    def leverage(self, outputs: Tensor, coefficients: Tensor) -> float:
+        """``‖Φ‖ ‖α‖`` for the features Φ, columns of length 1, that give ``outputs`` = Φα."""
+
     def matrix(self) -> Tensor | None:
         """U with orthonormal columns, (N, M, k), if it is small enough to be held."""
         return None
@@ -50,6 +55,9 @@ class DenseSpan(Span):
     def adjoint(self, cotangent: Tensor) -> Tensor:
         return self._basis.mT @ cotangent.reshape(-1)
 
+    def leverage(self, outputs: Tensor, coefficients: Tensor) -> float:
+        return _leverage(self._basis, self.singular, outputs.reshape(-1, 1))
+
     def matrix(self) -> Tensor:
         return self._basis.reshape(-1, self._width, self.dimension)
 
@@ -67,6 +75,9 @@ class SharedSpan(Span):
 
     def adjoint(self, cotangent: Tensor) -> Tensor:
         return (self.basis.mT @ cotangent).reshape(-1)
+
+    def leverage(self, outputs: Tensor, coefficients: Tensor) -> float:
+        return _leverage(self.basis, self.singular, outputs)
 
     def matrix(self) -> Tensor | None:
         samples, rank = self.basis.shape
@@ -89,6 +100,18 @@ class FeatureSpan(Span):
 
     def adjoint(self, cotangent: Tensor) -> Tensor:
         return self._scale * self._features.adjoint(cotangent)
+
+    def leverage(self, outputs: Tensor, coefficients: Tensor) -> float:
+        # The start is the last layer's own share; ‖Φ‖ is at most the root of the number of columns.
+        moved = math.sqrt(self.dimension) * float(torch.linalg.vector_norm(coefficients))
+        return moved + float(torch.linalg.vector_norm(outputs))
+
+
+def _leverage(basis: Tensor, singular: Tensor, outputs: Tensor) -> float:
+    if not basis.shape[1]:
+        return 0.0
+    along = (basis.mT @ outputs) / singular[: basis.shape[1], None]
+    return float(singular[0]) * float(torch.linalg.vector_norm(along))
 
 
 def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:
