@@ -125,11 +125,11 @@ def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(sf.InputError, match=f"Known: {sorted(papers.NAMES)[0]}"):
         papers.experiment("f20")
     ended = subprocess.run(
-        [sys.executable, "-m", "semiflat", "reproduce", "k19-gab", "--quick"],
+        [sys.executable, "-m", "semiflat", "reproduce", "f19-generalization", "--quick"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 2
-    assert "did you mean 'k19-gap'?" in ended.stderr
+    assert "did you mean 'f19-generalisation'?" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

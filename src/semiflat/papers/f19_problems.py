@@ -1,0 +1,70 @@
+"""Random problems of every kind that F19's and P21's theorems on replicated minima are about."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import torch
+
+import semiflat as sf
+
+SAMPLES = 30
+_APART = 10**8
+"""Between the seeds of teachers and of data, so that these do not come from the same numbers."""
+
+
+class Family(NamedTuple):
+    """A network and a loss; ``bias`` says whether the hidden layers have biases."""
+
+    widths: tuple[int, ...]
+    activation: str
+    loss: str
+    bias: bool
+
+    @property
+    def shape(self) -> str:
+        """``2-2-1``."""
+        return "-".join(map(str, self.widths))
+
+    def __str__(self) -> str:
+        bias = "with" if self.bias else "without"
+        return f"{self.activation} {self.shape} {self.loss} {bias} hidden biases"
+
+
+def _families() -> list[Family]:
+    one = product([(1, 2, 1)], ["tanh", "sigmoid", "softplus", "gelu", "silu", "sin"], ["squared"])
+    classes = product([(2, 2, 1)], ["tanh", "gelu"], ["logistic"])
+    many = product([(2, 2, 2)], ["tanh", "softplus", "gelu", "sin"], ["squared"])
+    more = product([(2, 2, 3)], ["tanh", "gelu", "relu"], ["cross_entropy"])
+    relu = product([(2, 2, 2), (2, 3, 1)], ["relu"], ["squared"])
+    deep = product([(2, 2, 2, 1)], ["tanh", "sigmoid", "softplus", "gelu"], ["squared"])
+    kinds = [*one, *classes, *many, *more, *relu, *deep]
+    return [Family(*kind, bias) for kind in kinds for bias in (True, False)]
+
+
+FAMILIES = {str(family): family for family in _families()}
+
+
+def drawn(family: Family, seed: int) -> sf.Problem:
+    """Thirty Gaussian inputs of deviation 2; targets of a tanh network of five units, with noise 0.3.
+
+    Classes are drawn with the probabilities that the outputs stand for, so that none can be told
+    from the others without error and minima are finite.
+
+    >>> problem = drawn(FAMILIES["tanh 1-2-1 squared with hidden biases"], seed=0)
+    >>> problem.samples, problem.net.widths
+    (30, (1, 2, 1))
+    """
+    inputs, outputs = family.widths[0], family.widths[-1]
+    generator = torch.Generator().manual_seed(_APART + seed)
+    X = 2 * torch.randn(SAMPLES, inputs, generator=generator, dtype=torch.float64)
+    teacher = sf.MLP([inputs, 5, outputs], "tanh")
+    f = 2 * teacher.forward(teacher.random_params(seed), X)
+    y = f + 0.3 * torch.randn(f.shape, generator=generator, dtype=torch.float64)
+    if family.loss == "cross_entropy":
+        y = torch.multinomial(f.softmax(1), 1, generator=generator)[:, 0]
+    elif family.loss == "logistic":
+        y = torch.sigmoid(y)
+    biases = [family.bias] * (len(family.widths) - 2) + [True]
+    return sf.Problem(sf.MLP(family.widths, family.activation, biases), X, y, family.loss)
