@@ -29,10 +29,11 @@ class GradientBasisModel:
 
     Attributes:
         loss: L(θ), of the data; a penalty of weight decay is not in it.
-        infimum: ``inf_α L_θ(α)`` as found, never more than ``loss``.
+        infimum: ``inf_α L_θ(α)`` as found, never more than ``loss``. A direction of the features that
+            rounding does not tell from zero counts for none, so that a saturated unit may leave it too high.
         gap: ``loss − infimum``.
         noise: what rounding may have changed of the gap.
-        error: how far below ``infimum`` the true one may lie: by duality, or by rounding.
+        error: how far below ``infimum`` that of the directions that count may lie: by duality, or rounding.
         attained: whether some α reaches the infimum; None where that could not be told.
         rank: independent features on the data; None where it was not needed.
         features: number of features P.

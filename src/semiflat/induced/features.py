@@ -54,10 +54,6 @@ class GradientFeatures(ABC):
     def adjoint(self, cotangent: Tensor) -> Tensor:
         """``Φᵀg`` for g of shape (N, M), (P,)."""
 
-    def last_layer(self) -> tuple[Tensor, int] | None:
-        """(h̃, how many) if the last features are those of a linear layer fed with h̃ (N, D)."""
-        return None
-
     @property
     def samples(self) -> int:
         """Number of samples N."""
@@ -137,11 +133,6 @@ class NetworkFeatures(GradientFeatures):
                     delta = (s.weights[layer].mT @ delta) * s.first[layer - 1]
             total += torch.cat(found[::-1])
         return total
-
-    def last_layer(self) -> tuple[Tensor, int]:
-        last = self._net.depth - 1
-        fed = self._net.fed(self.params, self.problem.X, last)
-        return fed, self._net.outputs * self._net.fan_in(last)
 
 
 class ModuleFeatures(GradientFeatures):

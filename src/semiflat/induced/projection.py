@@ -9,13 +9,12 @@ feature which is merely small, such as that of a rescaled unit, is not taken for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
-from semiflat.evidence import EPS
 from semiflat.induced.features import GradientFeatures
 from semiflat.induced.rank import Projection, split
 
@@ -62,62 +61,26 @@ def _column_blocks(features: GradientFeatures, rows: int) -> Iterator[Tensor]:
 
 
 def _by_samples(features: GradientFeatures, residual: Tensor) -> Projection:
-    """Fold the samples, the residual as one more column; a linear last layer is taken out first."""
-    last = features.last_layer()
+    """Fold the samples, the residual as one more column.
+
+    Columns of a QR decomposition keep their own digits, so their sizes can be divided out at the end.
+    """
     scales = features.scales()
-    if last is None:
-        used = scales.nonzero().flatten()
-        remove, known = None, None
-    else:
-        fed, taken = last
-        used = scales[: features.count - taken].nonzero().flatten()
-        basis, singular = _basis(fed)
-        along = basis.mT @ residual  # (r, M)
-        residual = residual - basis @ along
-        remove = _remover(features, basis, used)
-        # Orthogonal to the rest, so that its singular values and directions are some of the whole's.
-        known = singular.repeat_interleave(features.width), along.reshape(-1)
+    used = scales.nonzero().flatten()
     count = len(used)
     triangle = torch.zeros((0, count + 1), dtype=torch.float64)
     held: list[Tensor] = []
     waiting = 0
     for part in features.parts():
-        rows = features.rows(part)[..., used]
-        if remove is not None:
-            rows = remove(part, rows)
-        rows = torch.cat([rows, residual[part][..., None]], dim=-1).flatten(0, 1)
-        held.append(rows)
-        waiting += len(rows)
+        rows = torch.cat([features.rows(part)[..., used], residual[part][..., None]], dim=-1)
+        held.append(rows.flatten(0, 1))
+        waiting += len(held[-1])
         if waiting >= 2 * count:
             triangle, held, waiting = _fold(triangle, held), [], 0
     triangle = _fold(triangle, held) if held else triangle
     R, c = triangle[:count, :count] * scales[used], triangle[:count, count]
     outside = float(triangle[count:, count].square().sum())
-    return split(R, c, outside, features.samples * features.width, features.count, known)
-
-
-def _basis(fed: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal basis (N, r) of what a layer is fed with, and the scaled singular values."""
-    sizes = torch.linalg.vector_norm(fed, dim=0)
-    left, singular, _ = torch.linalg.svd(
-        fed / torch.where(sizes > 0, sizes, 1.0), full_matrices=False
-    )
-    kept = singular > max(fed.shape) * EPS * singular[0]
-    return left[:, kept], singular[kept]
-
-
-def _remover(
-    features: GradientFeatures, basis: Tensor, used: Tensor
-) -> Callable[[slice, Tensor], Tensor]:
-    """What takes the span of ``I_M ⊗ basis`` out of the features ``used``."""
-    along = torch.zeros((basis.shape[1], features.width * len(used)), dtype=torch.float64)
-    for part in features.parts():
-        along += basis[part].mT @ features.rows(part)[..., used].flatten(1)
-
-    def remove(part: slice, rows: Tensor) -> Tensor:
-        return rows - (basis[part] @ along).reshape(rows.shape)
-
-    return remove
+    return split(R, c, outside, features.samples * features.width, features.count)
 
 
 def _fold(triangle: Tensor, rows: list[Tensor]) -> Tensor:

@@ -47,27 +47,17 @@ class Projection:
     cut: float
 
 
-def split(
-    matrix: Tensor,
-    vector: Tensor,
-    outside: float,
-    rows: int,
-    count: int,
-    known: tuple[Tensor, Tensor] | None = None,
-) -> Projection:
-    """A vector against the columns of ``matrix`` (k, n) and of what was taken out before.
+def split(matrix: Tensor, vector: Tensor, outside: float, rows: int, count: int) -> Projection:
+    """A vector against the columns of ``matrix`` (k, n).
 
     Args:
         outside: ``‖r‖²`` that is in no column for certain.
         rows, count: the shape of Φ, which rounding grows with.
-        known: singular values and components of directions orthogonal to the columns.
     """
-    if known is None:
-        known = vector.new_zeros(0), vector.new_zeros(0)
     found = None
     if min(matrix.shape) > SMALL:
-        found = _by_pivots(matrix, vector, outside, rows, count, known)
-    return found or _by_svd(matrix, vector, outside, rows, count, known)
+        found = _by_pivots(matrix, vector, outside, rows, count)
+    return found or _by_svd(matrix, vector, outside, rows, count)
 
 
 def _limits(largest: float, rows: int, count: int) -> tuple[float, float]:
@@ -88,18 +78,10 @@ def _noise(largest: float, inside: float, rest: float, leverage: float, near: fl
     )
 
 
-def _by_svd(
-    matrix: Tensor,
-    vector: Tensor,
-    outside: float,
-    rows: int,
-    count: int,
-    known: tuple[Tensor, Tensor],
-) -> Projection:
+def _by_svd(matrix: Tensor, vector: Tensor, outside: float, rows: int, count: int) -> Projection:
     left, singular, _ = torch.linalg.svd(matrix, full_matrices=False)
     components = left.mT @ vector
     outside += float((vector - left @ components).square().sum())
-    singular, components = torch.cat([singular, known[0]]), torch.cat([components, known[1]])
     largest = float(singular.max()) if len(singular) else 0.0
     cut, floor = _limits(largest, rows, count)
     squares, kept = components.square(), singular > cut
@@ -112,16 +94,10 @@ def _by_svd(
 
 
 def _by_pivots(
-    matrix: Tensor,
-    vector: Tensor,
-    outside: float,
-    rows: int,
-    count: int,
-    known: tuple[Tensor, Tensor],
+    matrix: Tensor, vector: Tensor, outside: float, rows: int, count: int
 ) -> Projection | None:
     """The same where no singular value lies between rounding of zeros and far above the cut; else None."""
-    least = float(known[0].min()) if len(known[0]) else torch.inf
-    largest = max(_norm(matrix), float(known[0].max()) if len(known[0]) else 0.0)
+    largest = _norm(matrix)
     cut, floor = _limits(largest, rows, count)
     turned, triangle, _ = linalg.qr_multiply(
         matrix.numpy(), vector.numpy(), mode="right", pivoting=True, overwrite_a=False
@@ -130,8 +106,7 @@ def _by_pivots(
     rank = int((R.diagonal().abs() > cut).sum())
     left, kept = R[rank:, rank:], R[:rank, :rank]
     beyond = float(torch.linalg.matrix_norm(left, 2)) if left.numel() else 0.0
-    if rank:
-        least = min(least, _least(kept))
+    least = _least(kept) if rank else math.inf
     if beyond > floor or least <= 10 * NEAR_CUT * cut:
         return None
     squares = c.square()
@@ -139,10 +114,8 @@ def _by_pivots(
     outside += max(0.0, float(vector.square().sum() - squares.sum()))
     inside, rest = float(squares[:rank].sum()), outside + float(squares[rank:].sum())
     solved = torch.linalg.solve_triangular(kept, c[:rank, None], upper=True)
-    leverage = float(solved.square().sum() + (known[1] / known[0]).square().sum()) ** 0.5
-    inside += float(known[1].square().sum())
-    noise = _noise(largest, inside, rest, leverage)
-    return Projection(rank + len(known[0]), inside, rest, 0.0, noise, cut)
+    noise = _noise(largest, inside, rest, float(torch.linalg.vector_norm(solved)))
+    return Projection(rank, inside, rest, 0.0, noise, cut)
 
 
 def _norm(matrix: Tensor) -> float:
