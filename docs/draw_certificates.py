@@ -6,21 +6,19 @@ that is drawn is computed: the box, the image and the row sums by the checker's 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from draw_embeddings import BLUE, INK, ORANGE, svg
+from draw_embeddings import BLUE, INK, ORANGE
 from flint import arb, arb_mat
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
+from pictures import write
 
 from semiflat.certificates.checker.balls import Network, hessian, risk_gradient
 from semiflat.certificates.checker.inertia import congruent_signs
@@ -244,16 +242,5 @@ def _corners(sides: Array) -> Array:
     return np.array([[low1, low2], [high1, low2], [high1, high2], [low1, high2]])
 
 
-def main(folder: Path) -> None:
-    """Draw it into a folder, as SVG."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {"svg.fonttype": "path", "svg.hashsalt": "semiflat", "text.parse_math": False}
-        )
-        (folder / "krawczyk.svg").write_text(svg(draw()), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures")
+    write({"krawczyk": draw})

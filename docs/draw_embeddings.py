@@ -15,20 +15,17 @@ unit 1, v₂: its own).
 
 from __future__ import annotations
 
-import io
-import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
+from pictures import write
 from torch import Tensor
 
 import semiflat as sf
@@ -107,6 +104,8 @@ class Drawing:
 def pictures() -> list[Picture]:
     """All pictures, in the order of the page.
 
+    >>> import re
+    >>> from pathlib import Path
     >>> page = (Path(__file__).parent / "embeddings.md").read_text(encoding="utf-8")
     >>> re.findall(r"figures/(.*)\\.svg", page) == [picture.name for picture in pictures()]
     True
@@ -428,28 +427,5 @@ def _legend(axes: Axes) -> None:
         x += 1.3
 
 
-def main(folder: Path) -> None:
-    """Draw all pictures into a folder, as SVG."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {"svg.fonttype": "path", "svg.hashsalt": "semiflat", "text.parse_math": False}
-        )
-        for picture in pictures():
-            (folder / f"{picture.name}.svg").write_text(svg(draw(picture)), encoding="utf-8")
-
-
-def svg(figure: Figure) -> str:
-    """The figure as SVG, paths to a hundredth of a point."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r' d="[^"]*"', lambda path: _rounded(path[0]), stream.getvalue())
-
-
-def _rounded(path: str) -> str:
-    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures")
+    write({picture.name: partial(draw, picture) for picture in pictures()})

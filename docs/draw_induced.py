@@ -6,16 +6,14 @@ Run ``python docs/draw_induced.py`` (or ``make docs``); it writes ``docs/figures
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
-from draw_embeddings import BLUE, INK, ORANGE, svg
+from draw_embeddings import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pictures import write
 
 import semiflat as sf
 
@@ -124,22 +122,5 @@ def draw() -> Figure:
     return figure
 
 
-def main(folder: Path) -> None:
-    """Draw it into a folder, as SVG."""
-    torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "path",
-                "svg.hashsalt": "semiflat",
-                "text.parse_math": False,
-                "axes.labelsize": 9,
-            }
-        )
-        (folder / "induced.svg").write_text(svg(draw()), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures")
+    write({"induced": draw})

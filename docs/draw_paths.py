@@ -6,15 +6,13 @@ Run ``python docs/draw_paths.py`` (or ``make docs``); it writes ``docs/figures/p
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
-import matplotlib
 import torch
-from draw_embeddings import BLUE, INK, ORANGE, svg
+from draw_embeddings import BLUE, INK, ORANGE
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pictures import write
 
 import semiflat as sf
 from semiflat.paths.draw import draw_on
@@ -123,28 +121,7 @@ def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def main(folder: Path) -> None:
-    """Draw them into a folder, as SVG."""
-    torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "path",
-                "svg.hashsalt": "semiflat",
-                "text.parse_math": False,
-                "axes.labelsize": 9,
-                "axes.formatter.use_mathtext": False,
-            }
-        )
-        for name, draw in (
-            ("path-to-zero", draw_to_zero),
-            ("path-region", draw_region),
-            ("path-infinity", draw_infinity),
-        ):
-            (folder / f"{name}.svg").write_text(svg(draw()), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures")
+    write(
+        {"path-to-zero": draw_to_zero, "path-region": draw_region, "path-infinity": draw_infinity}
+    )
