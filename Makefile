@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lint format types bench docs clean
+.PHONY: help setup study test lint format types bench docs gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
 	@echo "make test    run the tests (doctests and the README included)"
-	@echo "make lint types bench docs format clean"
+	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
+	@echo "make lint types bench docs gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
 .venv/.installed: pyproject.toml constraints.txt
@@ -54,7 +55,15 @@ docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_paths.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_induced.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_bounds.py
+	$(MAKE) gallery
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q docs README.md
+
+reproduce: setup
+	OMP_NUM_THREADS=1 $(BIN)/semiflat reproduce all --out docs/results
+	$(MAKE) gallery
+
+gallery: setup
+	$(BIN)/python docs/make_gallery.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study
