@@ -591,7 +591,27 @@ def test_trivial_values():
     assert sf.ZeroOne().trivial(even) == (0.5, "guessing")
     real = sf.Problem(sf.MLP([1, 1]), [[0.0]] * 2, [0.0, 2.0])
     assert sf.Clipped(1.0).trivial(real)[0] == 0.5  # the mean, 1, has loss ½ on both
-    assert sf.Clipped(0.25).trivial(real) == (1.0, "any network")
+    assert sf.Clipped(0.25).trivial(real)[0] == 0.5  # 0, which is right on one of the two
+    few = torch.zeros(400)
+    few[::20] = 100
+    mostly = sf.Problem(sf.MLP([1, 1]), torch.zeros((400, 1)), few)
+    assert sf.Clipped(1.0).trivial(mostly)[0] == pytest.approx(0.05)
+    own = sf.Problem(sf.MLP([1, 1]), torch.zeros((400, 1)), few, lambda f, y: (f - y).abs().sum())
+    assert sf.Clipped(1.0).trivial(own)[0] == pytest.approx(0.05)
+
+
+@given(st.integers(0, 999), st.floats(0.05, 5), st.integers(1, 2))
+@settings(max_examples=30, deadline=None)
+def test_no_constant_of_a_fine_grid_is_better_than_the_trivial_one(seed, at, outputs):
+    y = torch.randn((30, outputs), generator=torch.Generator().manual_seed(seed)).double() ** 3
+    problem = sf.Problem(sf.MLP([1, outputs]), torch.zeros((30, 1)), y)
+    grid = [
+        torch.linspace(float(column.min()), float(column.max()), 200 // outputs**2)
+        for column in y.T
+    ]
+    constants = torch.cartesian_prod(*grid).reshape(-1, outputs).double()
+    losses = sf.Clipped(at).value(problem, constants[:, None].expand(-1, 30, -1)).mean(1)
+    assert sf.Clipped(at).trivial(problem)[0] <= float(losses.min()) + 1e-3
 
 
 # -- the whole ----------------------------------------------------------------------------------------
@@ -838,9 +858,9 @@ def test_off_critical_points_negative_curvature_is_taken_by_its_size_and_said():
         ({"sigmas": []}, r"sigmas must be one or more finite numbers above 0, from .*, not \[\]"),
         ({"sigmas": [1e-60]}, r"sigmas must be .* from 1e-50 to 1e\+50, not \[1e-60\]"),
         ({"taus": [0.1, -1]}, "taus must be one or more finite numbers above 0"),
-        ({"draws": 0}, "draws must be a whole number from 1 up, not 0"),
-        ({"seed": -1}, "seed must be a whole number from 0 up, not -1"),
-        ({"prior_mean": 0.0}, "prior_mean must be a dict of parameters, not float"),
+        ({"draws": 0}, "draws must be a whole number of at least 1, not 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"prior_mean": 0.0}, "prior_mean must be a dict of parameters, each a tensor, not 0.0"),
         ({"prior_mean": {}}, "parameters do not fit widths"),
     ],
 )  # fmt: skip

@@ -6,6 +6,9 @@ models are fitted by ``torch.linalg.lstsq`` or SciPy's L-BFGS from the definitio
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -489,6 +492,102 @@ def test_a_loss_the_user_vouches_for_is_minimised():
     assert model.infimum == pytest.approx(lowest, abs=1e-9)
 
 
+def far_out(weight: float) -> sf.Point:
+    X = [[-2.0], [-1.0], [1.0], [2.0], [0.5]]
+    problem = sf.Problem(sf.MLP([1, 1]), X, [0.0, 1, 0, 1, 1], "logistic")
+    return sf.Point(
+        problem, {"0.weight": torch.tensor([[weight]]).double(), "0.bias": torch.zeros(1).double()}
+    )
+
+
+@pytest.mark.parametrize("weight", [-30.0, -40.0, -1000.0, 1000.0])
+def test_a_loss_that_is_straight_to_the_last_digit_is_still_minimised(weight):
+    model = sf.gradient_basis_model(far_out(weight))
+    near = sf.gradient_basis_model(far_out(0.0))
+    assert model.infimum == pytest.approx(near.infimum, abs=1e-12)
+    assert model.error < 1e-10
+    assert model.gap > 1
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn((40, 3), generator=generator).double()
+    y = torch.randint(0, 3, (40,), generator=generator)
+    module = torch.nn.Linear(3, 3).double()
+    small = sf.gradient_basis_model(module, X, y, "cross_entropy")
+    with torch.no_grad():
+        module.weight *= weight
+    large = sf.gradient_basis_model(module, X, y, "cross_entropy")
+    assert large.infimum == pytest.approx(small.infimum, abs=1e-11)
+    assert max(large.error, small.error) < 1e-10
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_noise_covers_outputs_that_are_rounded(offset):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.linspace(-1, 1, 50).double()[:, None]
+    y = offset + x + torch.randn((50, 1), generator=generator).double()
+    point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1]), x, y), starts=1, seed=0)
+    model = sf.gradient_basis_model(point)
+    w, b = (Fraction(float(tensor)) for tensor in point.params.values())
+    xs, ys = ([Fraction(value) for value in column[:, 0].tolist()] for column in (x, y))
+    rest = [w * each + b - target for each, target in zip(xs, ys, strict=True)]
+    middle = sum(xs) / 50
+    along = sum((each - middle) * r for each, r in zip(xs, rest, strict=True))
+    spread = sum((each - middle) ** 2 for each in xs)
+    exact = float((sum(rest) ** 2 / 50 + along**2 / spread) / 100)
+    assert abs(model.gap - exact) <= model.noise
+    assert model.critical is None
+    assert sf.judge(point).kind is sf.Kind.STRICT_MINIMUM
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "leaky_relu"])
+def test_exact_fits_are_refuted_by_nothing(activation):
+    net = sf.MLP([1, 3, 1], activation)
+    params = net.random_params(1)
+    X = torch.linspace(-1, 1, 20).double()[:, None]
+    noise = 1e-16 * torch.randn((20, 1), generator=torch.Generator().manual_seed(0)).double()
+    fit = sf.Point(sf.Problem(net, X, net.forward(params, X) + noise), params)
+    assert 0 < fit.loss < 1e-30
+    assert sf.gradient_basis_model(fit).critical is None
+    assert not sf.locally_linear_model(fit).refuted
+    assert not sf.refute_minimum(fit).refuted
+    W, R, x, z, _ = residual(0, 2, 3, 2, 2)
+    found = sf.resnet_model(W, R, x, z, x @ W.T + z @ (W @ R).T)
+    assert 0 < found.loss < 1e-28
+    assert not found.refuted
+    assert found.to_json()["minimum"]["gap"] == found.gap
+
+
+@pytest.mark.parametrize("power", [-20, -12, 0, 12, 20])
+def test_a_rescaled_minimum_is_not_refuted(power):
+    X = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    y = torch.tanh(2 * X + 1) - 0.8 * torch.tanh(1.5 * X - 1) + 0.3 * X**2
+    point = sf.find_critical_point(sf.Problem(sf.MLP([1, 2, 1], "relu"), X, y), starts=8, seed=0)
+    scale = 2.0**power
+    params = {
+        "0.weight": point.params["0.weight"] * scale,
+        "0.bias": point.params["0.bias"] * scale,
+        "2.weight": point.params["2.weight"] / scale,
+        "2.bias": point.params["2.bias"],
+    }
+    found = sf.refute_minimum(sf.Point(point.problem, params))
+    assert not found.refuted
+    model = sf.gradient_basis_model(sf.Point(point.problem, params))
+    assert model.gap == pytest.approx(sf.gradient_basis_gap(point), rel=1e-6)
+    assert model.critical is None
+
+
+@pytest.mark.parametrize("function", [torch.relu, torch.nn.functional.elu, torch.abs])
+def test_nothing_follows_from_moves_with_a_function_that_may_not_be_analytic(function):
+    X = (torch.arange(-8, 9).double() / 8)[:, None]
+    problem = sf.Problem(sf.MLP([1, 1, 1], function), X, 3 * X**2)
+    flat = torch.tensor([0.5, 3, 0, float(problem.y.mean())]).double()
+    point = sf.Point(problem, problem.net.unflatten(flat))
+    found = sf.refute_minimum(point)
+    assert not found.refuted
+    assert "not known to be analytic" in found.reason
+    with pytest.raises(sf.InputError, match="not known to be analytic"):
+        sf.perturbable_basis_gap(point)
+
+
 # -- Theorem 2 and Lemma 3 ----------------------------------------------------------------------------
 
 
@@ -672,12 +771,77 @@ def test_thm2_inequalities_between_loss_gradient_basis_and_perturbable_basis(see
     assert many.features > one.features
 
 
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attend = torch.nn.MultiheadAttention(4, 2, batch_first=True)
+        self.last = torch.nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.last(self.attend(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_attention_has_a_gap():
+    torch.manual_seed(0)
+    module, X = Attention().double(), torch.randn(120, 3, 4).double()
+    y = torch.randn(120, 1).double()
+    gap = sf.gradient_basis_gap(module, X, y)
+    parameters = dict(module.named_parameters())
+    rows = torch.func.jacrev(lambda p: torch.func.functional_call(module, p, (X,)))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        found = rows(parameters)
+    features = torch.cat([found[key].reshape(120, -1) for key in parameters], 1).detach()
+    assert best_linear(features, y, "squared") == pytest.approx(
+        float((module(X) - y).detach().square().mean()) / 2 - gap, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, m: sf.gradient_basis_gap(m, torch.zeros(0, 2), []), "at least one sample"),
+        (lambda p, m: sf.gradient_basis_gap(m, "abc", [1.0]), "X is not an array of numbers"),
+        (lambda p, m: sf.gradient_basis_gap(m, torch.ones(2, 2), [1, math.nan]), "y holds nan at row 1"),
+        (lambda p, m: sf.gradient_basis_gap(m, torch.ones(2, 2), [1, 2], batch_size=0), "batch_size must be"),
+        (lambda p, m: sf.gradient_basis_gap(torch.nn.Sequential(m, Single()), torch.ones(2, 2), [1, 2]),
+         "outputs are float32 though its parameters are float64"),
+        (lambda p, m: sf.refute_minimum(p, seed="a"), "seed must be a whole number of at least 0, not 'a'"),
+        (lambda p, m: sf.refute_minimum(p, seed=2**70), "seed must be at most"),
+        (lambda p, m: sf.refute_minimum(p, tolerance=-1), "tolerance must be positive and finite"),
+        (lambda p, m: sf.refute_minimum(single_precision(p)), "a gradient basis needs float64"),
+        (lambda p, m: sf.perturbable_basis_gap(p, 3), "directions must be a list of them, not 3"),
+        (lambda p, m: sf.perturbable_basis_gap(p, [None]), "a direction is not an array of numbers"),
+        (lambda p, m: sf.perturbable_basis_gap(p, size=math.nan), "size must be positive and finite"),
+        (lambda p, m: sf.perturbable_basis_gap(p, draws=-1), "draws must be a whole number"),
+        (lambda p, m: sf.resnet_model(None, [[1.0]], [[1.0]], [[1.0]], [1.0]), "W is not an array"),
+        (lambda p, m: sf.resnet_model([[1.0]], [[1.0]], [[1.0]], [[1.0]], [math.nan]), "y holds nan"),
+        (lambda p, m: sf.locally_linear_model(p, depth=True), "depth True is out of range"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_get_one_line(call, message):
+    point, module = a_point(0, [2, 3, 1]), torch.nn.Linear(2, 1)
+    with pytest.raises(sf.InputError, match=message) as caught:
+        call(point, module)
+    assert "\n" not in str(caught.value)
+
+
+class Single(torch.nn.Module):
+    def forward(self, x):
+        return x.float()
+
+
+def single_precision(point):
+    problem = point.problem
+    other = sf.Problem(problem.net, problem.X, problem.y, dtype=torch.float32)
+    return sf.Point(other, {key: tensor.float() for key, tensor in point.params.items()})
+
+
 def test_bad_input_of_refutations():
     point = a_point(0, [2, 3, 1])
     decayed = sf.Point(point.problem.with_weight_decay(0.1), point.params)
     with pytest.raises(sf.InputError, match=r"weight decay 0\.1 changes along every move"):
         sf.refute_minimum(decayed)
-    with pytest.raises(sf.InputError, match="draws must be a whole number from 1 up, not 0"):
+    with pytest.raises(sf.InputError, match="draws must be a whole number of at least 1, not 0"):
         sf.refute_minimum(point, draws=0)
     with pytest.raises(sf.InputError, match="changes the outputs on the data"):
         sf.perturbable_basis_gap(point, [torch.ones(13)])

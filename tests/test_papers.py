@@ -13,6 +13,7 @@ import pytest
 
 import semiflat as sf
 from semiflat import papers
+from semiflat.cli.app import _run
 from semiflat.errors import Unfinished
 from semiflat.papers.experiment import Check, Experiment, Outcome, Row, counted, qualified, seeds
 from semiflat.papers.page import lines, write_page
@@ -131,6 +132,26 @@ def test_an_unknown_name_lists_the_known_ones():
     assert ended.returncode == 2
     assert "did you mean 'f19-generalisation'?" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_the_command_prints_and_writes_and_fails_where_a_check_does(tmp_path, monkeypatch, capsys):
+    def run(*arguments):
+        code = _run(["reproduce", "toy", "--out", str(tmp_path), "--processes", "1", *arguments])
+        return code, capsys.readouterr().out
+
+    code, out = run("--quick")
+    assert code == 0
+    assert "sum of squares" in out
+    assert f"page: {tmp_path / 'reproduction.html'}" in out
+    assert "T00 Fig. 1: squares" in (tmp_path / "reproduction.html").read_text()
+    code, out = run("--quick", "--json")
+    assert code == 0
+    assert json.loads(out)["experiments"][0]["data"] == {"total": 5}
+    more = {"seed": 0, "runs": 4, "least": 99}
+    monkeypatch.setattr(Experiment, "settings", lambda self, quick: more)
+    code, out = run("--force")
+    assert code == 1
+    assert "DOES NOT HOLD: the sum grows (5)" in out
 
 
 def test_processes_and_one_process_make_the_same_records(tmp_path):

@@ -77,6 +77,8 @@ class Activation:
         odd: σ(−z) = −σ(z).
         reflection: c with σ(−z) = c − σ(z), or None (sigmoid: 1; an odd function: 0).
         third_derivative: σ''' where it is known in closed form.
+        analytic: whether σ is known to be analytic, on either side of its kink if it has one; of a user's
+            function nothing is known.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Activation:
     slopes: tuple[float, float] | None = None
     reflection: float | None = None
     third_derivative: Callable[[Tensor], Tensor] | None = None
+    analytic: bool = True
 
     @property
     def odd(self) -> bool:
@@ -271,7 +274,9 @@ def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
                 (second,) = torch.autograd.grad(first.sum(), at)
         return h.detach(), first.detach(), second
 
-    return Activation(name, function, derivatives, lambda: Elementwise(function, name))
+    return Activation(
+        name, function, derivatives, lambda: Elementwise(function, name), analytic=False
+    )
 
 
 def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activation:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Any
+
+LARGEST_SEED = 2**63 - 1
+"""That torch's and NumPy's generators both take."""
 
 
 class InputError(ValueError):
@@ -19,6 +24,40 @@ class Unfinished(RuntimeError):
 
     Known here, so that the command line can catch it without the room that raises it.
     """
+
+
+def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int:
+    """``given`` as an int.
+
+    Raises:
+        InputError: if it is not a whole number (a bool or 1.0 is none), below ``least`` or above ``most``.
+    """
+    if isinstance(given, bool) or not hasattr(given, "__index__") or int(given) < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {given!r}")
+    if most is not None and int(given) > most:
+        raise InputError(f"{name} must be at most {most}, not {given!r}")
+    return int(given)
+
+
+def whole_seed(given: Any) -> int:
+    """``given`` as a seed.
+
+    Raises:
+        InputError: if it is not a whole number from 0 to ``LARGEST_SEED``.
+    """
+    return whole("seed", given, 0, LARGEST_SEED)
+
+
+def positive(name: str, given: Any) -> float:
+    """``given`` as a float.
+
+    Raises:
+        InputError: if it is not a number above 0, or not finite.
+    """
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not 0 < given < math.inf:
+        raise InputError(f"{name} must be positive and finite, not {given!r}")
+    return float(given)
 
 
 def unknown_name(what: str, given: str, known: Iterable[str]) -> InputError:

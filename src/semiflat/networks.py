@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.activations import Activation, Cross, activation, activation_of_module
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole_seed
 
 Params = dict[str, Tensor]
 """Parameters by ``state_dict`` key; weights ``(*batch, out, in)``, biases ``(*batch, out)``."""
@@ -212,7 +212,11 @@ class MLP:
                 for shape in self.shapes.values()
             ]
         )
-        entropy = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        entropy = (
+            whole_seed(seed)
+            if seed is not None
+            else int(np.random.SeedSequence().generate_state(1)[0])
+        )
         draws = np.empty((math.prod(batch), self.parameter_count))
         for k in range(len(draws)):
             draws[k] = np.random.default_rng([entropy, k]).standard_normal(self.parameter_count)

@@ -66,13 +66,13 @@ class Problem:
         self.dtype = dtype
         self.weight_decay = checked_weight_decay(weight_decay)
         self.loss = loss_named(loss)
-        self.X = _finite("X", X, dtype)
+        self.X = finite("X", X, dtype)
         if self.X.ndim != 2 or self.X.shape[1] != net.inputs or self.X.shape[0] == 0:
             raise InputError(
                 f"X has shape {tuple(self.X.shape)}; a network with {net.inputs} input(s) needs "
                 f"(N, {net.inputs}) with at least one sample"
             )
-        targets = _finite("y", y, dtype)
+        targets = finite("y", y, dtype)
         if isinstance(self.loss, PerSample) and not _is_real(y):
             targets = targets.to(torch.int64)  # a user's loss may index with its classes
         if targets.ndim == 0 or targets.shape[0] != len(self.X):
@@ -109,6 +109,14 @@ class Problem:
     def samples(self) -> int:
         """Number of samples N."""
         return self.X.shape[-2]
+
+    def check_double(self, what: str) -> None:
+        """Raise :class:`InputError`, naming what needs it, unless the problem computes in float64."""
+        if self.dtype != torch.float64:
+            raise InputError(
+                f"the problem computes in {self.dtype}, and {what} needs float64; make the Problem with "
+                "dtype=torch.float64"
+            )
 
     def targets(self, samples: slice) -> Tensor:
         """The targets of some samples."""
@@ -240,7 +248,12 @@ def _is_real(given: Any) -> bool:
     return torch.as_tensor(given).is_floating_point()
 
 
-def _finite(name: str, given: Any, dtype: torch.dtype) -> Tensor:
+def finite(name: str, given: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+    """``given`` as a tensor of its own, of real numbers that are all finite.
+
+    Raises:
+        InputError: if it is none.
+    """
     try:
         tensor = torch.as_tensor(
             given if isinstance(given, Tensor) else np.asarray(given), device="cpu"

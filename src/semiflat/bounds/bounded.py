@@ -12,6 +12,11 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.problem import Problem
 
+CONSTANTS = 64
+"""Targets that a constant output is tried at."""
+SHIFTS = 20
+"""Times it is moved to the mean of the targets near it."""
+
 
 class BoundedLoss(ABC):
     """A loss in [0, 1] of a problem's outputs and targets."""
@@ -135,11 +140,19 @@ class Clipped(BoundedLoss):
         if _hard(problem):
             # Said with all confidence, a class costs 0 or 1.
             found.append(ZeroOne().trivial(problem))
-        constant = _best_constant(problem)
-        if constant is not None:
-            outputs = constant.expand(problem.samples, -1)
-            fitted = float(self.value(problem, outputs).mean())
+        constants = _constants(problem)
+        for _ in range(SHIFTS if _real(problem) else 1):
+            outputs = constants[:, None].expand(-1, problem.samples, -1)
+            losses = self.value(problem, outputs)
+            fitted = float(losses.mean(1).min()) if len(losses) else 1.0
             found.append((fitted, "the constant output that fits best, on these data"))
+            if _real(problem):
+                # To the mean of the targets that are not cut off: downhill for the squared loss.
+                near = (losses < 1).double()
+                some = near.sum(1, keepdim=True).clamp(min=1)
+                constants = torch.where(
+                    near.any(1)[:, None], near @ problem.y.double() / some, constants
+                )
         return min(found, key=lambda each: each[0])
 
     def __str__(self) -> str:
@@ -153,17 +166,25 @@ def _hard(problem: Problem) -> bool:
     return problem.loss.name == "cross_entropy"
 
 
-def _best_constant(problem: Problem) -> Tensor | None:
-    """The output with the least mean loss, where it is known in closed form."""
+def _real(problem: Problem) -> bool:
+    """Whether the targets are outputs that a network may have."""
+    named = problem.loss.name in ("logistic", "cross_entropy")
+    return not named and tuple(problem.y.shape) == (problem.samples, problem.net.outputs)
+
+
+def _constants(problem: Problem) -> Tensor:
+    """Constant outputs (K, M) to compare with: the best where a formula has it, else some targets."""
     y = problem.y
-    if problem.loss.name == "squared":
-        return y.mean(0)
     if problem.loss.name == "logistic":
-        return torch.logit(y.mean(0), eps=1e-12)
+        return torch.logit(y.mean(0, keepdim=True), eps=1e-12)
     if problem.loss.name == "cross_entropy":
         counts = torch.bincount(y, minlength=problem.net.outputs).double()
-        return (counts / len(y)).clamp(min=1e-12).log()
-    return None
+        return (counts / len(y)).clamp(min=1e-12).log()[None]
+    if not _real(problem):
+        return torch.zeros((1, problem.net.outputs), dtype=torch.float64)
+    y = y.double()
+    chosen = torch.linspace(0, len(y) - 1, min(len(y), CONSTANTS)).long()
+    return torch.cat([y.mean(0, keepdim=True), y[y[:, 0].argsort()][chosen]])
 
 
 def bounded_loss(problem: Problem, given: BoundedLoss | None) -> BoundedLoss:

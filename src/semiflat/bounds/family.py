@@ -124,9 +124,11 @@ def _usable(evidence: Evidence, covariance: Covariance) -> tuple[Tensor, str]:
 
 def _centre(point: Point, prior_mean: Params) -> Tensor:
     net = point.problem.net
-    if not isinstance(prior_mean, dict):
+    if not isinstance(prior_mean, dict) or not all(
+        isinstance(each, Tensor) for each in prior_mean.values()
+    ):
         raise InputError(
-            f"prior_mean must be a dict of parameters, not {type(prior_mean).__name__}; None is 0"
+            f"prior_mean must be a dict of parameters, each a tensor, not {prior_mean!r:.60}; None is 0"
         )
     if net.check_params(prior_mean) != ():
         raise InputError("prior_mean holds a batch of networks; give the parameters of one")
@@ -142,11 +144,7 @@ def _check_point(point: Point) -> None:
     root = point.source if isinstance(point, EmbeddedPoint) else point
     if root.problem.net.check_params(root.params) != ():
         raise InputError("pac_bayes_bound takes one point, and this Point holds a batch of them")
-    if root.problem.dtype != torch.float64:
-        raise InputError(
-            f"the problem computes in {root.problem.dtype}; a bound needs float64: make the Problem with "
-            "dtype=torch.float64"
-        )
+    root.problem.check_double("a bound")
 
 
 def _inactive(point: Point) -> InactiveUnits | None:

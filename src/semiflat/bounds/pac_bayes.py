@@ -13,7 +13,7 @@ from semiflat.bounds.inequalities import catoni, check_delta, maurer, mcallester
 from semiflat.bounds.monte_carlo import Estimate, bounded_risks, draw_risks, estimate
 from semiflat.bounds.posterior import Family, Posterior
 from semiflat.bounds.record import PacBayesBound
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole, whole_seed
 from semiflat.networks import Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
@@ -92,9 +92,7 @@ def pac_bayes_bound(
     """
     check_delta(delta)
     sigmas, taus = _grid("sigmas", sigmas), _grid("taus", taus)
-    for name, number, least in (("draws", draws, 1), ("seed", seed, 0)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InputError(f"{name} must be a whole number from {least} up, not {number!r}")
+    draws, seed = whole("draws", draws, 1), whole_seed(seed)
     shape = family_at(point, covariance, prior_mean, box)
     root = point.source if isinstance(point, EmbeddedPoint) else point
     bounded = bounded_loss(root.problem, loss)

@@ -11,7 +11,7 @@ from torch import Tensor
 from semiflat.bounds.blocks import GaussianBlock, PartKL, Scale
 from semiflat.bounds.box import BoxSurplus
 from semiflat.bounds.surplus import SmoothSurplus
-from semiflat.errors import InputError
+from semiflat.errors import whole, whole_seed
 from semiflat.networks import MLP, Params, bias_key, weight_key
 
 Surplus = SmoothSurplus | BoxSurplus
@@ -146,9 +146,7 @@ def normals(count: int, size: int, seed: int, stream: int = 0, first: int = 0) -
     Raises:
         InputError: if count or seed is no whole number, or too small.
     """
-    for name, value, least in (("count", count, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name} must be a whole number from {least} up, not {value!r}")
+    count, seed = whole("count", count, 1), whole_seed(seed)
     drawn = np.empty((count, size))
     for k in range(count):
         drawn[k] = np.random.default_rng([seed, stream, first + k]).standard_normal(size)

@@ -6,11 +6,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semiflat.errors import InputError
 from semiflat.losses import Loss
+from semiflat.problem import finite
 
 
 class FrozenModule:
@@ -31,8 +34,12 @@ class FrozenModule:
 
     def __init__(self, module: nn.Module, X: Any) -> None:
         self.module = copy.deepcopy(module).to("cpu", torch.float64)
-        inputs = torch.as_tensor(X)
-        self.inputs = inputs.double() if inputs.is_floating_point() else inputs
+        inputs = finite("X", X)
+        if not inputs.ndim or not len(inputs):
+            raise InputError(f"X has shape {tuple(inputs.shape)}; expected at least one sample")
+        given = torch.as_tensor(X) if isinstance(X, Tensor | np.ndarray) else inputs
+        # Whole numbers that were given as such stay so: an embedding takes no others.
+        self.inputs = inputs if given.is_floating_point() else given.detach().cpu()
         named = dict(self.module.named_parameters())
         self._trained = {k: p.detach() for k, p in named.items() if p.requires_grad}
         self._fixed = {k: p.detach() for k, p in named.items() if not p.requires_grad}
@@ -60,15 +67,15 @@ class FrozenModule:
         """Outputs (n, M) for other inputs."""
         parts = zip(self._trained.items(), vector.split(self._sizes), strict=True)
         params = {key: piece.reshape(p.shape) for (key, p), piece in parts}
-        result: Tensor = torch.func.functional_call(self.module, params | self._fixed, (inputs,))
+        with sdpa_kernel(SDPBackend.MATH):  # the other kinds of attention have no second derivative
+            result: Tensor = torch.func.functional_call(
+                self.module, params | self._fixed, (inputs,)
+            )
         return result
 
     def targets(self, y: Any, loss: Loss) -> Tensor:
         """``y`` as the loss takes it."""
-        given = torch.as_tensor(y)
-        given = given.double() if given.is_floating_point() else given
-        targets = loss.targets(given, self.samples, self.width)
-        return targets.double() if loss.name == "squared" else targets
+        return loss.targets(finite("y", y), self.samples, self.width)
 
     def slices(self, batch_size: int) -> list[slice]:
         """Slices that cover the samples, ``batch_size`` at a time."""

@@ -35,9 +35,9 @@ from semiflat.embeddings.compatible_tangents import tangents
 from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.unit_runs import Copies, Nulls
-from semiflat.embeddings.vectors import number, whole
+from semiflat.embeddings.vectors import number
 from semiflat.embeddings.widening import Widening
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole_seed
 from semiflat.networks import MLP, bias_key, weight_key
 
 
@@ -124,7 +124,7 @@ class Compatible(Embedding):
         """
         if not isinstance(net, MLP):
             raise InputError(f"net must be an MLP, not {type(net).__name__}")
-        generator = np.random.default_rng(None if seed is None else whole("seed", seed))
+        generator = np.random.default_rng(None if seed is None else whole_seed(seed))
         scale = number("scale", scale)
         wide = MLP(widths).widths
         check_fits(net, wide)

@@ -21,9 +21,9 @@ from semiflat.embeddings.added import (
 )
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
-from semiflat.embeddings.vectors import index, number, numbers, whole
+from semiflat.embeddings.vectors import index, number, numbers
 from semiflat.embeddings.widening import Widening
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole, whole_seed
 from semiflat.networks import MLP
 
 
@@ -104,7 +104,7 @@ class InactiveUnits(Embedding):
         rows = torch.zeros((count, inputs + 1), dtype=torch.float64)
         rows[:, -1] = -2 * size * radius
         if seed is not None:
-            generator = torch.Generator().manual_seed(whole("seed", seed))
+            generator = torch.Generator().manual_seed(whole_seed(seed))
             drawn = torch.randn((count, inputs), generator=generator, dtype=torch.float64)
             spread = torch.rand((count, 2), generator=generator, dtype=torch.float64)
             lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True)

@@ -11,9 +11,9 @@ import torch
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import index, listed, numbers, whole
+from semiflat.embeddings.vectors import index, listed, numbers
 from semiflat.embeddings.widening import Widening, with_offsets
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
 from semiflat.networks import MLP, bias_key, weight_key
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import index, listed, whole
+from semiflat.embeddings.vectors import index, listed
 from semiflat.embeddings.widening import Widening
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
 
 
 class Permute(Embedding):

@@ -29,17 +29,6 @@ def rows_of(net: MLP, count: int) -> tuple[Tensor, Params]:
     return flat, net.unflatten(flat)
 
 
-def whole(name: str, given: Any, least: int = 0) -> int:
-    """``given`` as an int.
-
-    Raises:
-        InputError: if it is not a whole number (a bool or 1.0 is none), or below ``least``.
-    """
-    if isinstance(given, bool) or not hasattr(given, "__index__") or int(given) < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {given!r}")
-    return int(given)
-
-
 def index(given: Any) -> int:
     """NumPy's whole numbers as ints; what is none stays, and is refused where it is applied."""
     whole_number = hasattr(given, "__index__") and not isinstance(given, bool)

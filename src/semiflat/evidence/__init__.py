@@ -1,6 +1,6 @@
 """What is measured at a point, and how far the measurement can be trusted."""
 
-from semiflat.evidence.derivatives import LOUD, Evidence, critical_spectra
+from semiflat.evidence.derivatives import LOUD, Evidence, critical_spectra, rounded_vectors
 from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
@@ -18,6 +18,7 @@ __all__ = [
     "OnData",
     "Spectrum",
     "critical_spectra",
+    "rounded_vectors",
     "singular_spectrum",
     "symmetric_spectrum",
 ]

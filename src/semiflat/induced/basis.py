@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from semiflat.curvature.modules import FrozenModule
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
 from semiflat.evidence import EPS
-from semiflat.induced.convex import minimise
+from semiflat.induced.convex import minimise, slope_noise
 from semiflat.induced.features import GradientFeatures, ModuleFeatures, NetworkFeatures
 from semiflat.induced.projection import project
 from semiflat.induced.spans import DENSE_ENTRIES, DenseSpan, FeatureSpan, Span
@@ -59,9 +59,10 @@ class GradientBasisModel:
     def critical(self) -> bool | None:
         """False where the gap is clearly positive, so that θ is not critical (K19 Thm 1); else None.
 
-        A gap of 0 up to noise does not show that θ is critical to the last digit.
+        Clearly: ten times its noise, and more than the loss itself is rounded by, as stored parameters are
+        never critical to the last digit. A smaller gap does not show that θ is critical.
         """
-        return False if self.gap > 10 * self.noise else None
+        return False if self.gap > 10 * (self.noise + EPS * abs(self.loss)) else None
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as plain data."""
@@ -149,6 +150,7 @@ def features_of(
         raise InputError("a module comes without data; give X and y: gap(module, X, y, loss)")
     chosen = loss_named("squared" if loss is None else loss)
     check_convex(chosen, convex)
+    batch_size = whole("batch_size", batch_size, 1)
     frozen = FrozenModule(model, X)
     return ModuleFeatures(frozen, frozen.targets(y, chosen), chosen, batch_size)
 
@@ -160,6 +162,7 @@ def check_one(point: Point) -> None:
     batch = point.problem.net.check_params(point.params)
     if batch:
         raise InputError(f"expected one point, not a batch of shape {batch}; take them one by one")
+    point.problem.check_double("a gradient basis")
 
 
 def check_convex(loss: Loss, vouched: bool = False) -> None:
@@ -179,8 +182,10 @@ def model_on(features: GradientFeatures) -> GradientBasisModel:
         found = project(features, outputs - targets)
         share = 0.5 / features.samples
         gap = min(value, share * found.inside)
-        noise = share * found.noise + 8 * EPS * gap
-        error = share * (found.doubtful + found.noise) + 8 * EPS * value
+        # ‖P(r + δ)‖² differs from ‖Pr‖² by at most 2‖Pr‖‖δ‖ + ‖δ‖².
+        moved = share * features.moved * (2 * found.inside**0.5 + features.moved)
+        noise = share * found.noise + moved + 8 * EPS * gap
+        error = share * (found.doubtful + found.noise) + moved + 8 * EPS * value
         return GradientBasisModel(
             value,
             value - gap,
@@ -211,7 +216,8 @@ def over_span(features: GradientFeatures, span: Span, value: float) -> GradientB
         largest = float(span.singular[0]) if len(span.singular) else 0.0
     cut = max(features.samples * features.width, features.count)
     infimum = min(value, found.value)
-    noise = 16 * EPS * abs(value) + found.noise
+    moved = slope_noise(features.loss, features.outputs, features.targets, features.moved)
+    noise = 16 * EPS * abs(value) + found.noise + moved
     every = found.attained is False and found.value == 0.0
     return GradientBasisModel(
         value,

@@ -9,7 +9,7 @@ logistic loss the same with two classes an output.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ DENSE_DIMENSION = 1500
 """Coefficients up to which the Hessian in them is built."""
 ROUNDING = 4 * EPS
 """How far rounding moves the features, as a part of their largest singular value."""
+BRACKETED = 1e-9
+"""Part of the infimum that may be left open before another start is tried."""
 FAR = 1000.0
 """A logistic output that is as good as infinite: its term and slope are exactly 0."""
 
@@ -62,7 +64,21 @@ def minimise(start: Tensor, span: Span, loss: Loss, targets: Tensor) -> Minimum:
     matrix = span.matrix()
     if loss.name in SEPARATING and matrix is not None:
         told = separation(loss, matrix, targets)
-    return _Descent(start, span, loss, targets, told).run()
+    found = _Descent(start, span, loss, targets, told).run()
+    if found.value - found.lower <= BRACKETED * abs(found.value):
+        return found
+    # Far out the loss may be straight to the last digit, and Newton's steps of no use; at 0 it bends.
+    again = _Descent(torch.zeros_like(start), span, loss, targets, told).run()
+    best, other = sorted((found, again), key=lambda each: each.value)
+    return replace(best, lower=min(best.value, max(best.lower, other.lower)))
+
+
+def slope_noise(loss: Loss, outputs: Tensor, targets: Tensor, moved: float) -> float:
+    """What outputs (N, M) moved by δ, ``‖δ‖ = moved``, change of the mean loss."""
+    _, slope, curvature = loss.derivatives(outputs, targets)
+    size = float(torch.linalg.vector_norm(slope))
+    bend = float(torch.linalg.vector_norm(curvature, dim=(-2, -1)).max())
+    return moved * (size + bend * moved) / len(outputs)
 
 
 class _Descent:

@@ -16,7 +16,7 @@ from semiflat.curvature.gradient import flat_rows, jacobian_of
 from semiflat.curvature.modules import FrozenModule
 from semiflat.curvature.sweep import Sweep, chunks, contract, sweep
 from semiflat.errors import InputError
-from semiflat.evidence import EPS
+from semiflat.evidence import EPS, rounded_vectors
 from semiflat.losses import Loss
 from semiflat.networks import Params
 from semiflat.problem import Problem
@@ -35,12 +35,14 @@ class GradientFeatures(ABC):
         targets: N targets, as the loss takes them.
         loss: ℓ.
         count: number of features P.
+        moved: how far rounding may have moved outputs and targets, ``‖δ‖`` over all N·M.
     """
 
     outputs: Tensor
     targets: Tensor
     loss: Loss
     count: int
+    moved: float
 
     @abstractmethod
     def rows(self, part: slice) -> Tensor:
@@ -87,6 +89,14 @@ def column_scales(sizes: Tensor) -> Tensor:
     return torch.where(sizes > EPS * longest, 1 / sizes, 0.0)
 
 
+def moved_by_rounding(outputs: Tensor, again: Tensor, targets: Tensor) -> float:
+    """``‖δ‖`` from the outputs, those at rounded parameters, and the last places of both and of targets."""
+    size = float(torch.linalg.vector_norm(outputs))
+    if targets.is_floating_point():
+        size += float(torch.linalg.vector_norm(targets))
+    return 2 * float(torch.linalg.vector_norm(again - outputs)) + 4 * EPS * size
+
+
 class NetworkFeatures(GradientFeatures):
     """The features of a problem's network, in closed form."""
 
@@ -95,6 +105,9 @@ class NetworkFeatures(GradientFeatures):
         self.targets, self.loss = problem.y, problem.loss
         self.count = problem.net.parameter_count
         self.outputs = problem.net.forward(params, problem.X)
+        nearby = problem.net.unflatten(rounded_vectors(problem.net.flatten(params)))
+        again = problem.net.forward(nearby, problem.X)
+        self.moved = moved_by_rounding(self.outputs, again, self.targets)
         floats = 12 * sum(problem.net.widths)
         self._parts = list(chunks(problem.samples, floats))
         self._kept: list[Sweep] | None = None
@@ -148,12 +161,22 @@ class ModuleFeatures(GradientFeatures):
         self.count = len(frozen.at)
         self._slices = frozen.slices(batch_size)
         with torch.no_grad():
-            self.outputs = torch.cat([frozen.outputs(frozen.at, part) for part in self._slices])
+            self.outputs = self._at(frozen.at)
+            again = self._at(rounded_vectors(frozen.at))
+        if self.outputs.dtype != torch.float64:
+            raise InputError(
+                f"the module's outputs are {str(self.outputs.dtype).removeprefix('torch.')} though its "
+                "parameters are float64; let it keep the type it is given"
+            )
         if not torch.isfinite(self.outputs).all():
             raise InputError(
                 "the module gives outputs that are not finite; check X and its parameters"
             )
+        self.moved = moved_by_rounding(self.outputs, again, targets)
         self.linear_in = _linear_layer(self, frozen)
+
+    def _at(self, vector: Tensor) -> Tensor:
+        return torch.cat([self._frozen.outputs(vector, part) for part in self._slices])
 
     def rows(self, part: slice) -> Tensor:
         frozen = self._frozen

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import EPS
-from semiflat.induced.convex import minimise
+from semiflat.induced.convex import minimise, slope_noise
 from semiflat.induced.spans import SharedSpan, orthonormal
 from semiflat.losses import Loss
 
@@ -42,8 +42,13 @@ class LinearMinimum:
         return self.gap > REFUTES * self.noise
 
 
-def linear_minimum(outputs: Tensor, columns: Tensor, loss: Loss, targets: Tensor) -> LinearMinimum:
-    """The infimum over ``α ↦ columns αᵀ``, at outputs (N, M) which are one of these already."""
+def linear_minimum(
+    outputs: Tensor, columns: Tensor, loss: Loss, targets: Tensor, moved: float
+) -> LinearMinimum:
+    """The infimum over ``α ↦ columns αᵀ``, at outputs (N, M) which are one of these already.
+
+    ``moved`` is how far rounding may have moved outputs and targets, ‖δ‖ over all N·M.
+    """
     value = float(loss.value(outputs, targets).mean())
     span = SharedSpan(columns, outputs.shape[1])
     noise = 16 * EPS * abs(value)
@@ -56,10 +61,12 @@ def linear_minimum(outputs: Tensor, columns: Tensor, loss: Loss, targets: Tensor
         # To first order, with the worst angle that rounding may turn the columns by.
         turn = EPS * max(columns.shape) / max(least, EPS)
         noise += turn * (gap * value) ** 0.5 + turn**2 * value
+        inside = float(torch.linalg.vector_norm(along))
+        noise += 0.5 / len(outputs) * moved * (2 * inside + moved)
         return LinearMinimum(value - gap, gap, noise, noise, True)
     found = minimise(outputs, span, loss, targets)
     infimum = min(value, found.value)
-    noise += found.noise
+    noise += found.noise + slope_noise(loss, outputs, targets, moved)
     error = max(0.0, infimum - found.lower) + (noise if infimum else 0.0)
     return LinearMinimum(infimum, value - infimum, noise, error, found.attained)
 

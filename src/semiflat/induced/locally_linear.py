@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,11 @@ class LocallyLinearModel:
     refuted: bool
     reason: str
     directions: tuple[Params, ...] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the directions, as plain data."""
+        plain = {k: v for k, v in vars(self).items() if k != "directions"}
+        return plain | {"minimum": vars(self.minimum)}
 
     @property
     def gap(self) -> float:
@@ -101,13 +107,14 @@ def locally_linear_model(
     while smallest > 0 and len(linear[smallest - 1]) >= net.outputs:
         smallest -= 1
     chosen = smallest if depth is None else depth
-    if not isinstance(chosen, int) or not smallest <= chosen <= hidden:
+    if type(chosen) is not int or not smallest <= chosen <= hidden:
         raise InputError(
             f"depth {depth!r} is out of range: with {[len(units) for units in linear]} linear units and "
             f"{net.outputs} output(s), K19 Thm 4 holds from depth {smallest} to {hidden}"
         )
     columns = _columns(data, chosen)
-    minimum = linear_minimum(data.outputs, columns, problem.loss, problem.y)
+    here = NetworkFeatures(problem, point.params)
+    minimum = linear_minimum(data.outputs, columns, problem.loss, problem.y, here.moved)
     kink = data.at_kink()
     steps = _perturbations(data, linear, chosen)
     rows = problem.samples * net.outputs

@@ -87,6 +87,17 @@ def families(data: OnData) -> list[Family]:
     return found
 
 
+def not_analytic(net: MLP) -> str | None:
+    """Why a gradient along a move says nothing of θ itself; None where it does (K19 Lemma 3)."""
+    for layer, each in enumerate(net.activations):
+        if not each.analytic:
+            return (
+                f"activation {each.name} of hidden layer {layer} is not known to be analytic, so a gradient "
+                "that is not 0 after a move may be 0 near the point; name the activation if it has a name"
+            )
+    return None
+
+
 def unheard_changes(data: OnData) -> list[Tensor]:
     """``Z_l`` of each hidden layer: pre-activation changes nothing above hears, (q, width), orthonormal.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, positive, whole, whole_seed
 from semiflat.evidence import OnData
 from semiflat.induced.basis import (
     GradientBasisModel,
@@ -16,9 +16,10 @@ from semiflat.induced.basis import (
     model_on,
 )
 from semiflat.induced.features import GradientFeatures, NetworkFeatures
-from semiflat.induced.moves import draw_moves, kept_step
+from semiflat.induced.moves import draw_moves, kept_step, not_analytic
 from semiflat.networks import Params
 from semiflat.points import Point
+from semiflat.problem import finite
 
 UNION_ENTRIES = 2**26
 """Entries N·M × P·(1 + |S|) of features that are held: half a GiB."""
@@ -32,6 +33,7 @@ class UnionFeatures(GradientFeatures):
 
     def __init__(self, base: NetworkFeatures, moved: Sequence[NetworkFeatures]) -> None:
         self.outputs, self.targets, self.loss = base.outputs, base.targets, base.loss
+        self.moved = base.moved
         here = base.matrix()
         columns = [here, *(each.matrix() - here for each in moved)]
         # Differences that are rounding are no features: the size of what they differ from tells.
@@ -82,7 +84,7 @@ def perturbable_basis_model(
 
     Raises:
         InputError: for a direction that changes the outputs, or crosses a kink; a loss not known to be
-            convex; features too many to hold.
+            convex; an activation not known to be analytic; features too many to hold.
 
     >>> import torch
     >>> import semiflat as sf
@@ -93,11 +95,17 @@ def perturbable_basis_model(
     """
     check_one(point)
     check_convex(point.problem.loss, convex)
+    unknown = not_analytic(point.problem.net)
+    if unknown is not None:
+        raise InputError(f"K19 Thm 2 speaks of moves as small as one likes, and {unknown}")
+    size, seed, draws = positive("size", size), whole_seed(seed), whole("draws", draws, 1)
     net = point.problem.net
     data = OnData(point.problem, point.params)
     at = net.flatten(point.params)
     if directions is None:
         steps = [move.step * size for move in draw_moves(data, seed, draws)]
+    elif isinstance(directions, str) or not isinstance(directions, Sequence | Tensor):
+        raise InputError(f"directions must be a list of them, not {directions!r}")
     else:
         steps = [_checked(data, direction, size) for direction in directions]
     rows = point.problem.samples * net.outputs
@@ -135,12 +143,14 @@ def perturbable_basis_gap(
 
 def _checked(data: OnData, direction: Params | Tensor, size: float) -> Tensor:
     net = data.net
-    flat = net.flatten(direction) if isinstance(direction, dict) else torch.as_tensor(direction)
-    flat = flat.double()
-    if flat.shape != (net.parameter_count,) or not torch.isfinite(flat).all():
+    if isinstance(direction, dict):
+        net.check_params(direction)
+        direction = net.flatten(direction)
+    flat = finite("a direction", direction)
+    if flat.shape != (net.parameter_count,):
         raise InputError(
-            f"a direction has shape {tuple(flat.shape)} or values that are not finite; expected "
-            f"({net.parameter_count},) finite numbers, or a dict of the parameters' shapes"
+            f"a direction has shape {tuple(flat.shape)}; expected ({net.parameter_count},), or a dict of "
+            "the parameters' shapes"
         )
     kept = kept_step(data, size * flat) if flat.any() else size * flat
     if kept is None or not torch.equal(kept, size * flat):

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.errors import InputError
-from semiflat.evidence import ENOUGH, EPS, Evidence, OnData
+from semiflat.errors import InputError, positive, whole, whole_seed
+from semiflat.evidence import ENOUGH, EPS, Evidence, OnData, rounded_vectors
 from semiflat.induced.basis import check_one, model_on
 from semiflat.induced.features import NetworkFeatures
-from semiflat.induced.moves import Move, draw_moves, families
+from semiflat.induced.moves import Move, draw_moves, families, not_analytic
 from semiflat.networks import Params
 from semiflat.points import Point
 
@@ -128,8 +128,11 @@ def refute_minimum(
             f"weight decay {point.problem.weight_decay:g} changes along every move that keeps the outputs, so "
             "K19 Lemma 3 says nothing; judge(point) takes the sum as it is"
         )
-    if not isinstance(draws, int) or draws < 1:
-        raise InputError(f"draws must be a whole number from 1 up, not {draws!r}")
+    draws, seed, tolerance = (
+        whole("draws", draws, 1),
+        whole_seed(seed),
+        positive("tolerance", tolerance),
+    )
     site = _Site(Point(point.problem, point.params), tolerance)
     kink = site.data.at_kink()
     if kink is not None:
@@ -143,6 +146,9 @@ def refute_minimum(
     here = site.at_the_point()
     if here is not None:
         return here
+    unknown = not_analytic(point.problem.net)
+    if unknown is not None:
+        return Refutation(False, "nothing", f"not refuted: {unknown}")
     tried: dict[str, int] = {}
     moves = 0
     for move in draw_moves(site.data, seed, draws, tried):
@@ -173,8 +179,7 @@ class _Site:
         self.data = OnData(point.problem, point.params)
         self.dense = self.net.parameter_count <= DENSE_LIMIT
         self.at = self.net.flatten(point.params)
-        signs = torch.randint(0, 2, self.at.shape, generator=torch.Generator().manual_seed(0))
-        self.rounded = self.at * (1 + 2 * EPS * (2 * signs.double() - 1))
+        self.rounded = rounded_vectors(self.at)
         self.shifted: Tensor | None = None
         self.lowest: tuple[float, float] | None = None
         if self.dense:
@@ -202,7 +207,16 @@ class _Site:
                 f"not a critical point: the gradient's largest entry is {self.gradient_norm:.2g}, the "
                 f"tolerance {noise:.2g}"
             )
-            return self._found("gradient", Move("", still), [seen], {}, reason)
+            found = self._found("gradient", Move("", still), [seen], {}, reason)
+            if found.fall > 0:
+                return found
+            return Refutation(
+                False,
+                "nothing",
+                f"not refuted: the gradient's largest entry is {self.gradient_norm:.2g}, above the tolerance "
+                f"{noise:.2g}, but the loss was not seen to fall: a critical point may be next to it. Polish "
+                "it, by find_critical_point(problem, start=point.params), and ask again",
+            )
         if self.lowest is not None:
             seen = Sighting(0.0, *self.lowest)
             reason = (

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
+from semiflat.evidence import rounded_vectors
 from semiflat.induced.basis import LossLike, check_convex
+from semiflat.induced.features import moved_by_rounding
 from semiflat.induced.linear_model import SPANNED, LinearMinimum, linear_minimum, spans
 from semiflat.losses import loss_named
+from semiflat.problem import finite
 
 SPAN_ENTRIES = 2**25
 """Entries of the features at θ + εS′ up to which it is checked that they span the linear model."""
@@ -40,6 +43,11 @@ class ResNetModel:
     refuted: bool
     reason: str
     directions: Tensor = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the directions, as plain data."""
+        plain = {k: v for k, v in vars(self).items() if k != "directions"}
+        return plain | {"minimum": vars(self.minimum)}
 
     @property
     def gap(self) -> float:
@@ -97,12 +105,12 @@ def resnet_model(
         )
     chosen = loss_named(loss)
     check_convex(chosen, convex)
-    given = torch.as_tensor(y)
-    given = given.double() if given.is_floating_point() or chosen.name == "squared" else given
-    targets = chosen.targets(given, len(x), d_y)
+    targets = chosen.targets(finite("y", y), len(x), d_y)
     outputs = (x + z @ R.mT) @ W.mT
     columns = torch.cat([x, z], dim=1)
-    minimum = linear_minimum(outputs, columns, chosen, targets)
+    nearby = (rounded_vectors(x) + rounded_vectors(z) @ R.mT) @ W.mT
+    moved = moved_by_rounding(outputs, nearby, targets)
+    minimum = linear_minimum(outputs, columns, chosen, targets, moved)
     _, sizes, right = torch.linalg.svd(W, full_matrices=True)
     rank = int((sizes > max(W.shape) * 2.0**-52 * sizes[0]).sum())
     directions = W.new_zeros((0, d_x, d_z))
@@ -132,9 +140,9 @@ def _features(W: Tensor, R: Tensor, x: Tensor, z: Tensor, directions: Tensor) ->
 
 
 def _matrix(name: str, given: Any) -> Tensor:
-    tensor = torch.as_tensor(given).detach().double()
-    if tensor.ndim != 2 or not tensor.numel() or not torch.isfinite(tensor).all():
+    tensor = finite(name, given)
+    if tensor.ndim != 2 or not tensor.numel():
         raise InputError(
-            f"{name} must be a matrix of finite numbers; given is one of shape {tuple(tensor.shape)}"
+            f"{name} must be a matrix; given is an array of shape {tuple(tensor.shape)}"
         )
     return tensor

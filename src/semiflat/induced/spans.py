@@ -118,6 +118,9 @@ def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of a column span, rank by SVD of columns of one size, and all singular values."""
     scales = column_scales(torch.linalg.vector_norm(columns, dim=0))
     scaled = columns[:, scales > 0] * scales[scales > 0]
-    left, singular, _ = torch.linalg.svd(scaled, full_matrices=False)
+    # Of a tall matrix the triangle has the same singular values, and is small.
+    turned, triangle = torch.linalg.qr(scaled)
+    left, singular, _ = torch.linalg.svd(triangle, full_matrices=False)
+    left = turned @ left
     largest = float(singular[0]) if len(singular) else 0.0
     return left[:, singular > max(columns.shape) * EPS * largest], singular

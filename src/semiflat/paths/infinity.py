@@ -8,11 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole, whole_seed
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.paths.descent import along, check_dense, down
 from semiflat.paths.image import Image, image_of
-from semiflat.paths.path import Claim, Path, Piece, check_double, straight
+from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import Point
 from semiflat.problem import Problem
 
@@ -102,6 +102,7 @@ class MinimumAtInfinity:
 
     def check(self, tries: int = 2000, seed: int = 0) -> NearInfinity:
         """Compare the loss at random networks near infinity with the limit's."""
+        tries, seed = whole("tries", tries, 1), whole_seed(seed)
         net, rate = self.problem.net, self._image.rate
         layer = len(net.hidden) - 1
         generator = torch.Generator().manual_seed(seed)
@@ -211,6 +212,7 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
     True
     """
     image = _check(problem)
+    seed = whole_seed(seed)
     net = problem.net
     layer = len(net.hidden) - 1
     params = net.random_params(seed)
@@ -261,7 +263,7 @@ def _slopes(problem: Problem, params: Params, constant: float, image: Image) -> 
 
 def _check(problem: Problem) -> Image:
     net = problem.net
-    check_double(problem)
+    problem.check_double("a path")
     if problem.loss.name != "squared" or problem.weight_decay:
         raise InputError(
             f"P21 Thm 1 is about the squared loss without weight decay, and this problem has "

@@ -9,7 +9,7 @@ from fractions import Fraction
 from semiflat.embeddings import Replicate
 from semiflat.errors import InputError
 from semiflat.paths.descent import along, check_dense, down
-from semiflat.paths.path import Claim, Path, Piece, check_double, straight
+from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts import Kind, Verdict, judge, judge_all
 
@@ -146,7 +146,7 @@ def non_attracting_region(
     """
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 2:
         raise InputError(f"copies must be a whole number of at least 2, not {copies!r}")
-    check_double(point.problem)
+    point.problem.check_double("a path")
     if (layer is None) != (unit is None):
         raise InputError("give both layer and unit, or neither to take the first that has a region")
     if layer is not None and unit is not None:

@@ -189,15 +189,6 @@ STRAIGHT = 1e-3
 """Part of the loss at the start by which an interval's middle may miss the line between its ends."""
 
 
-def check_double(problem: Problem) -> None:
-    """Raise :class:`InputError` unless the problem computes in float64."""
-    if problem.dtype != torch.float64:
-        raise InputError(
-            f"the problem computes in {problem.dtype}, and a path needs float64; make the Problem with "
-            "dtype=torch.float64"
-        )
-
-
 def check(path: Path) -> PathCheck:
     """Measure the loss along a path.
 

@@ -9,7 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, positive, whole_seed
 from semiflat.networks import MLP, Params
 from semiflat.paths.image import image_of
 from semiflat.paths.lemmas import Stage, alone, both_signs, lemma_6, listened_to
@@ -19,7 +19,6 @@ from semiflat.paths.path import (
     Path,
     PathCheck,
     Piece,
-    check_double,
     rounding,
     straight,
 )
@@ -120,6 +119,7 @@ def path_to_zero_loss(
     True
     """
     _check(point)
+    seed, tolerance = whole_seed(seed), positive("tolerance", tolerance)
     problem = point.problem
     first = _distinct(problem)
     inputs, targets = problem.X[first], problem.y[first, 0]
@@ -235,7 +235,7 @@ def _check(point: Point) -> None:
         raise InputError(
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"
         )
-    check_double(problem)
+    problem.check_double("a path")
     if not net.hidden:
         raise InputError(f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from semiflat.errors import InputError, unknown_name
+from semiflat.errors import InputError, positive, unknown_name, whole, whole_seed
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.block import STAGES, Settings
@@ -78,13 +77,11 @@ def run_search(
         raise unknown_name("kind", kind, STAGES)
     counts = {"starts": starts, "max_iterations": max_iterations, "thread_count": thread_count}
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
-    if seed is not None and (not isinstance(seed, int) or seed < 0):
-        raise InputError(f"seed must be a whole number of at least 0, or None, not {seed!r}")
+        whole(name, value, 1)
+    if seed is not None:
+        whole_seed(seed)
     for name, number in {"tolerance": tolerance, "start_scale": start_scale}.items():
-        if not isinstance(number, int | float) or not 0 < number < math.inf:
-            raise InputError(f"{name} must be positive and finite, not {number!r}")
+        positive(name, number)
     if out is not None and (seed is None or start is not None):
         raise InputError(
             "out keeps random starts, which their seed and number tell: give a seed and no start, "
