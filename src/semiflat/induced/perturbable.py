@@ -104,10 +104,12 @@ def perturbable_basis_model(
     at = net.flatten(point.params)
     if directions is None:
         steps = [move.step * size for move in draw_moves(data, seed, draws)]
-    elif isinstance(directions, str) or not isinstance(directions, Sequence | Tensor):
-        raise InputError(f"directions must be a list of them, not {directions!r}")
     else:
-        steps = [_checked(data, direction, size) for direction in directions]
+        try:
+            given = list(directions)
+        except TypeError:
+            raise InputError(f"directions must be a list of them, not {directions!r}") from None
+        steps = [_checked(data, direction, size) for direction in given]
     rows = point.problem.samples * net.outputs
     if rows * net.parameter_count * (1 + len(steps)) > UNION_ENTRIES:
         raise InputError(
