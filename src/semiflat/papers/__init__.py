@@ -14,6 +14,15 @@ __all__ = ["NAMES", "Check", "Experiment", "Outcome", "Row", "experiment"]
 
 _FILES: dict[str, str] = {
     "f19-generalisation": "f19_generalisation",
+    "f19-census": "f19_census",
+    "f19-relu-fits": "f19_relu_rates",
+    "p21-definite": "p21_definite",
+    "p21-region": "p21_region",
+    "p21-narrow": "p21_narrow",
+    "z22-stages": "z22_stages",
+    "z22-dimensions": "z22_dimensions",
+    "k19-gap": "k19_gap",
+    "k19-refutation": "k19_refutation",
 }
 """Names on the command line, in the order they are run, and the files they are in."""
 

@@ -9,7 +9,7 @@ import torch
 
 import semiflat as sf
 
-SAMPLES = 30
+SAMPLES = {"squared": 40, "logistic": 40, "cross_entropy": 150}
 _APART = 10**8
 """Between the seeds of teachers and of data, so that these do not come from the same numbers."""
 
@@ -37,33 +37,50 @@ def _families() -> list[Family]:
     classes = product([(2, 2, 1)], ["tanh", "gelu"], ["logistic"])
     many = product([(2, 2, 2)], ["tanh", "softplus", "gelu", "sin"], ["squared"])
     more = product([(2, 2, 3)], ["tanh", "gelu", "relu"], ["cross_entropy"])
-    relu = product([(2, 2, 2), (2, 3, 1)], ["relu"], ["squared"])
-    deep = product([(2, 2, 2, 1)], ["tanh", "sigmoid", "softplus", "gelu"], ["squared"])
+    relu = product([(2, 2, 2), (2, 3, 1), (2, 2, 2, 1)], ["relu"], ["squared"])
+    deep = product(
+        [(2, 2, 2, 1), (2, 2, 1, 1)], ["tanh", "sigmoid", "softplus", "gelu"], ["squared"]
+    )
     kinds = [*one, *classes, *many, *more, *relu, *deep]
     return [Family(*kind, bias) for kind in kinds for bias in (True, False)]
 
 
 FAMILIES = {str(family): family for family in _families()}
 
+FEW = (
+    "tanh 1-2-1 squared without hidden biases",
+    "gelu 1-2-1 squared with hidden biases",
+    "gelu 2-2-1 logistic without hidden biases",
+    "tanh 2-2-2 squared without hidden biases",
+    "gelu 2-2-2 squared with hidden biases",
+    "relu 2-2-2 squared with hidden biases",
+    "relu 2-3-1 squared with hidden biases",
+    "sigmoid 2-2-1-1 squared without hidden biases",
+    "gelu 2-2-2-1 squared without hidden biases",
+)
+"""Families in which every theorem speaks."""
+
 
 def drawn(family: Family, seed: int) -> sf.Problem:
-    """Thirty Gaussian inputs of deviation 2; targets of a tanh network of five units, with noise 0.3.
+    """Gaussian inputs of deviation 2; targets of a network with one hidden layer, wider by a unit, with noise.
 
-    Classes are drawn with the probabilities that the outputs stand for, so that none can be told
-    from the others without error and minima are finite.
+    Half of the classes are drawn without regard to the inputs, so that none can be told from the others
+    without error and minima are finite.
 
     >>> problem = drawn(FAMILIES["tanh 1-2-1 squared with hidden biases"], seed=0)
     >>> problem.samples, problem.net.widths
-    (30, (1, 2, 1))
+    (40, (1, 2, 1))
     """
-    inputs, outputs = family.widths[0], family.widths[-1]
+    inputs, units, outputs = family.widths[0], family.widths[1] + 1, family.widths[-1]
     generator = torch.Generator().manual_seed(_APART + seed)
-    X = 2 * torch.randn(SAMPLES, inputs, generator=generator, dtype=torch.float64)
-    teacher = sf.MLP([inputs, 5, outputs], "tanh")
-    f = 2 * teacher.forward(teacher.random_params(seed), X)
+    normal = torch.randn(SAMPLES[family.loss], inputs, generator=generator, dtype=torch.float64)
+    X = 2 * normal
+    teacher = sf.MLP([inputs, units, outputs], family.activation)
+    f = 3 * teacher.forward(teacher.random_params(seed), X)
     y = f + 0.3 * torch.randn(f.shape, generator=generator, dtype=torch.float64)
     if family.loss == "cross_entropy":
-        y = torch.multinomial(f.softmax(1), 1, generator=generator)[:, 0]
+        probabilities = (f.softmax(1) + 1 / outputs) / 2
+        y = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     elif family.loss == "logistic":
         y = torch.sigmoid(y)
     biases = [family.bias] * (len(family.widths) - 2) + [True]
