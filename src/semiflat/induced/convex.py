@@ -25,6 +25,8 @@ DENSE_DIMENSION = 1500
 """Coefficients up to which the Hessian in them is built."""
 ROUNDING = 4 * EPS
 """How far rounding moves the features, as a part of their largest singular value."""
+DAMPINGS = range(-10, 3)
+"""Powers of ten of damping, in parts of the largest curvature, tried where Newton's step is too long."""
 BRACKETED = 1e-9
 """Part of the infimum that may be left open before another start is tried."""
 FAR = 1000.0
@@ -105,16 +107,20 @@ class _Descent:
         for step in range(STEPS):
             slope, curvature = self._derivatives(self.outputs)
             gradient = self.span.adjoint(slope)
-            move = self._newton(curvature, gradient)
-            change = self.span.apply(move)
+            moves = self._newton(curvature, gradient)
+            move, change = moves[0], self.span.apply(moves[0])
             fall = -float(gradient @ move)
             self._bound(value, slope, curvature, change, fall)
             if value - self.lower <= 4 * EPS * abs(value) or fall <= EPS * EPS * abs(value):
                 break
             taken = self._search(value, change, fall)
+            if taken is None or taken < 1:
+                damped = self._damped(value, moves[1:])
+                if damped is not None:
+                    move, taken = damped, 1.0
             if taken is None:
                 break
-            self.outputs = self.outputs + taken * change
+            self.outputs = self.outputs + taken * self.span.apply(move)
             self.coefficients = self.coefficients + taken * move
             lowered = self._value(self.outputs)
             if separated(self.loss, self.outputs, self.targets):
@@ -149,17 +155,27 @@ class _Descent:
         _, first, second = self.loss.derivatives(self._seen(outputs), self.targets)
         return first / self.samples, second / self.samples
 
-    def _newton(self, curvature: Tensor, gradient: Tensor) -> Tensor:
-        """``−H⁺∇`` with H = Uᵀℓ''U, built where that is small and by conjugate gradients elsewhere."""
+    def _newton(self, curvature: Tensor, gradient: Tensor) -> list[Tensor]:
+        """``−H⁺∇`` with H = Uᵀℓ''U, and damped steps −(H + μ)⁻¹∇ for growing μ where H is built.
+
+        It is where that is small; elsewhere Newton's step alone, by conjugate gradients.
+        """
         if self.matrix is None:
-            return self._conjugate_gradients(curvature, gradient)
+            return [self._conjugate_gradients(curvature, gradient)]
         columns = (curvature @ self.matrix).flatten(0, 1)
         H = self.matrix.flatten(0, 1).mT @ columns
         values, vectors = torch.linalg.eigh((H + H.mT) / 2)
         kept = values > 64 * EPS * values[-1] if len(values) else values > 0
-        along = vectors[:, kept].mT @ gradient
-        step: Tensor = -(vectors[:, kept] @ (along / values[kept]))
-        return step
+        values, vectors = values[kept], vectors[:, kept]
+        along = vectors.mT @ gradient
+        dampings = [0.0, *(10.0**k * float(values.max()) for k in DAMPINGS if len(values))]
+        return [-(vectors @ (along / (values + damping))) for damping in dampings]
+
+    def _damped(self, value: float, moves: list[Tensor]) -> Tensor | None:
+        """The damped step that leads lowest, if one leads down."""
+        reached = [self._value(self.outputs + self.span.apply(move)) for move in moves]
+        best = min(range(len(moves)), key=reached.__getitem__, default=None)
+        return moves[best] if best is not None and reached[best] < value else None
 
     def _conjugate_gradients(self, curvature: Tensor, gradient: Tensor) -> Tensor:
         def product(vector: Tensor) -> Tensor:
