@@ -117,6 +117,15 @@ def test_a_folder_with_another_runs_results_is_kept_without_force(tmp_path):
     assert json.loads((tmp_path / "toy.json").read_text())["quick"]
     found = reproduce("toy", tmp_path, False, 1, force=True)
     assert found.outcome.data == {"total": 0 + 1 + 4 + 16 + 25 + 36}
+    RUN.clear()
+    assert reproduce("toy", tmp_path, False, 1, force=True).outcome == found.outcome
+    assert list(range(8)) == RUN, "--force starts afresh"
+    (tmp_path / "records" / "toy.jsonl").unlink()
+    with pytest.raises(
+        sf.InputError, match=r"toy.json' holds another run's results \(runs 8 there, 4 now\)"
+    ):
+        reproduce("toy", tmp_path, True, 1)
+    assert list(range(8)) == RUN, "before anything is run"
     (tmp_path / "records" / "toy.jsonl").write_text("something else\n")
     with pytest.raises(sf.InputError, match="not a file of records"):
         reproduce("toy", tmp_path, False, 1)

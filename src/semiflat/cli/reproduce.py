@@ -25,7 +25,7 @@ def reproduce(
         int | None, typer.Option("--processes", help="Of this machine; all cores by default.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace results that were made with other settings.")
+        bool, typer.Option("--force", help="Start afresh, whatever the folder holds.")
     ] = False,
     as_json: Json = False,
 ) -> None:

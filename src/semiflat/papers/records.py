@@ -18,7 +18,7 @@ class Records:
     Args:
         path: of the file; made when the first record comes.
         settings: of the run.
-        force: whether to begin anew where the file holds another run's.
+        force: whether to begin anew, whatever the file holds.
 
     Raises:
         InputError: if it does hold another run's, or is no such file.
@@ -28,19 +28,13 @@ class Records:
         self.path = path
         self.settings = json.loads(json.dumps(dict(settings)))
         self._lines: list[dict[str, Any]] = []
-        if not path.exists():
-            return
-        head, lines = _read(path)
-        if head == self.settings:
+        if force:
+            path.unlink(missing_ok=True)
+        elif path.exists():
+            head, lines = _read(path)
+            check_same(path, head, self.settings)
             self._lines = lines
             self._write()  # without a line that was cut off
-        elif not force:
-            raise InputError(
-                f"{str(path)!r} holds another run's results ({_difference(head, self.settings)}); "
-                "choose another --out, or give --force to replace them"
-            )
-        else:
-            path.unlink()
 
     def add(self, task: Task, record: Record, seconds: float) -> None:
         """Put a record down at once."""
@@ -69,6 +63,15 @@ class Records:
     def _write(self) -> None:
         lines = [{"settings": self.settings}, *self._lines]
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def check_same(path: Path, there: Any, now: Any) -> None:
+    """Raise :class:`InputError` if a file's settings are those of another run."""
+    if there != now:
+        raise InputError(
+            f"{str(path)!r} holds another run's results ({_difference(there, now)}); choose another --out, "
+            "or give --force to replace them"
+        )
 
 
 def _key(task: Task) -> str:

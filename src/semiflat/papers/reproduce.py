@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -17,7 +18,7 @@ from semiflat.files import write_json, write_whole
 from semiflat.papers import experiment
 from semiflat.papers.experiment import Experiment, Outcome, Record, Settings, Task
 from semiflat.papers.figure import render
-from semiflat.papers.records import Records
+from semiflat.papers.records import Records, check_same
 from semiflat.search.spread import process_count
 from semiflat.threads import threads
 
@@ -83,7 +84,7 @@ def reproduce(
         out: folder for ``NAME.json``, ``NAME.png`` and ``records/NAME.jsonl``.
         quick: small settings, minutes for all experiments together.
         processes: of this machine, with one thread each; all cores by default.
-        force: replace the results of a run with other settings.
+        force: start afresh, whatever the folder holds.
 
     Raises:
         InputError: for an unknown name, or a folder with another run's results.
@@ -93,6 +94,9 @@ def reproduce(
     chosen = experiment(name)
     settings = chosen.settings(quick)
     records = Records(out / "records" / f"{name}.jsonl", settings, force)
+    ended = out / f"{name}.json"
+    if ended.exists() and not force:  # its records may be gone, as they are from a repository
+        check_same(ended, _settings_in(ended), records.settings)
     tasks = list(chosen.tasks(settings))
     missing = records.missing(tasks)
     done = len(tasks) - len(missing)
@@ -113,9 +117,16 @@ def reproduce(
         time.perf_counter() - begun,
         _machine(process_count(processes)),
     )
-    write_json(out / f"{name}.json", result.to_json())
+    write_json(ended, result.to_json())
     write_whole(out / f"{name}.png", result.png)
     return result
+
+
+def _settings_in(ended: Path) -> Any:
+    try:
+        return json.loads(ended.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError):
+        return None  # no result of any run
 
 
 def _run_all(
