@@ -153,6 +153,8 @@ def test_the_command_prints_and_writes_and_fails_where_a_check_does(tmp_path, mo
     assert "sum of squares" in out
     assert f"page: {tmp_path / 'reproduction.html'}" in out
     assert "T00 Fig. 1: squares" in (tmp_path / "reproduction.html").read_text()
+    code, out = run("toy", "--quick")
+    assert (code, RUN.count(0)) == (0, 1), "a name given twice is run once"
     code, out = run("--quick", "--json")
     assert code == 0
     assert json.loads(out)["experiments"][0]["data"] == {"total": 5}

@@ -12,9 +12,12 @@ from semiflat.cli.progress import stages
 
 
 def reproduce(
-    name: Annotated[
-        str, typer.Argument(metavar="[NAME|all]", help="An experiment; an unknown name lists them.")
-    ] = "all",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|all]...", help="Experiments, all by default; an unknown name lists them."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small settings: minutes for all together.")
     ] = False,
@@ -39,7 +42,9 @@ def reproduce(
     from semiflat.papers.page import lines, write_page
     from semiflat.papers.reproduce import reproduce as run
 
-    chosen = NAMES if name == "all" else (experiment(name).name,)
+    given = dict.fromkeys(names or ["all"])
+    named = [experiment(name).name for name in given if name != "all"]
+    chosen = NAMES if "all" in given else named
     found = []
     with stages() as report:
         for each in chosen:

@@ -207,7 +207,7 @@ def _row_of_layer(layer: int, mine: Sequence[Record]) -> Row:
 
 
 def _row_of_gradients(mine: Sequence[Record]) -> Row:
-    logs = np.log10([max(each["gradient"], 1e-300) for each in mine] or [0.0])
+    logs = np.log10([max(each["gradient"], 1e-300) for each in mine] or [1.0])
     low, middle, high = np.quantile(logs, [0.1, 0.5, 0.9])
     messages = Counter(each["message"] for each in mine)
     return Row(
