@@ -202,7 +202,7 @@ def model_on(features: GradientFeatures) -> GradientBasisModel:
     rows = features.samples * features.width
     span: Span
     if rows * features.count <= DENSE_ENTRIES and min(rows, features.count) <= DENSE_SIDE:
-        span = DenseSpan(features.matrix(), features.width)
+        span = DenseSpan(features)
     else:
         span = FeatureSpan(features)
     return over_span(features, span, value)

@@ -114,6 +114,12 @@ class NetworkFeatures(GradientFeatures):
         if 8 * floats * problem.samples <= KEPT_BYTES:
             self._kept = [sweep(problem, params, part) for part in self._parts]
 
+    def rounded(self) -> NetworkFeatures:
+        """The features a rounding away."""
+        net = self._net
+        nearby = net.unflatten(rounded_vectors(net.flatten(self.params)))
+        return NetworkFeatures(self.problem, nearby)
+
     def _sweeps(self) -> Iterator[tuple[slice, Sweep]]:
         for k, part in enumerate(self._parts):
             kept = self._kept

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError, positive, whole, whole_seed
-from semiflat.evidence import OnData
+from semiflat.evidence import EPS, OnData
 from semiflat.induced.basis import (
     GradientBasisModel,
     check_convex,
@@ -28,23 +28,30 @@ UNION_ENTRIES = 2**26
 class UnionFeatures(GradientFeatures):
     """The features at several points with the same outputs, side by side.
 
-    Those of a moved point are taken less those of θ, which spans the same and loses no digits.
+    Those of a moved point are taken less those of θ, which spans the same. They are brought to a size at
+    which all columns are rounded alike, so that a difference which is mostly rounding stays too small to count.
     """
 
     def __init__(self, base: NetworkFeatures, moved: Sequence[NetworkFeatures]) -> None:
         self.outputs, self.targets, self.loss = base.outputs, base.targets, base.loss
         self.moved = base.moved
         here = base.matrix()
-        columns = [here, *(each.matrix() - here for each in moved)]
-        # Differences that are rounding are no features: the size of what they differ from tells.
-        size = torch.linalg.vector_norm(here, dim=0)
-        for k, each in enumerate(moved):
-            limit = 64 * 2.0**-52 * (size + torch.linalg.vector_norm(each.matrix(), dim=0))
-            columns[k + 1] = columns[k + 1][
-                :, torch.linalg.vector_norm(columns[k + 1], dim=0) > limit
-            ]
-        self._columns = torch.cat(columns, dim=1)
+        columns, noises = [here], [EPS * _lengths(here)]
+        for each in moved:
+            there = each.matrix()
+            again = each.rounded().matrix()
+            columns.append(there - here)
+            noise = 4 * EPS * (_lengths(here) + _lengths(there)) + 2 * _lengths(again - there)
+            noises.append(torch.maximum(noise, EPS * _lengths(columns[-1])))
+        kept = torch.cat(
+            [_lengths(part) > noise for part, noise in zip(columns, noises, strict=True)]
+        )
+        self._columns = torch.cat(columns, dim=1)[:, kept]
+        self._scales = EPS / torch.cat(noises)[kept]
         self.count = self._columns.shape[1]
+
+    def scales(self) -> Tensor:
+        return self._scales
 
     def matrix(self) -> Tensor:
         return self._columns
@@ -57,6 +64,11 @@ class UnionFeatures(GradientFeatures):
 
     def adjoint(self, cotangent: Tensor) -> Tensor:
         return self._columns.mT @ cotangent.reshape(-1)
+
+
+def _lengths(columns: Tensor) -> Tensor:
+    found: Tensor = torch.linalg.vector_norm(columns, dim=0)
+    return found
 
 
 def perturbable_basis_model(

@@ -42,12 +42,12 @@ class Span(ABC):
 
 
 class DenseSpan(Span):
-    """The column span of a matrix (N·M, P), by an orthonormal basis."""
+    """The column span of features that are held, by an orthonormal basis."""
 
-    def __init__(self, columns: Tensor, width: int) -> None:
-        basis, self.singular = orthonormal(columns)
+    def __init__(self, features: GradientFeatures) -> None:
+        basis, self.singular = orthonormal(features.matrix(), features.scales())
         self.dimension = basis.shape[1]
-        self._basis, self._width = basis, width
+        self._basis, self._width = basis, features.width
 
     def apply(self, coefficients: Tensor) -> Tensor:
         return (self._basis @ coefficients).reshape(-1, self._width)
@@ -114,9 +114,13 @@ def _leverage(basis: Tensor, singular: Tensor, outputs: Tensor) -> float:
     return float(singular[0]) * float(torch.linalg.vector_norm(along))
 
 
-def orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """An orthonormal basis of a column span, rank by SVD of columns of one size, and all singular values."""
-    scales = column_scales(torch.linalg.vector_norm(columns, dim=0))
+def orthonormal(columns: Tensor, scales: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of a column span, rank by SVD of columns of one size, and all singular values.
+
+    ``scales`` brings columns to another size than 1, as :meth:`GradientFeatures.scales` has it.
+    """
+    if scales is None:
+        scales = column_scales(torch.linalg.vector_norm(columns, dim=0))
     scaled = columns[:, scales > 0] * scales[scales > 0]
     # Of a tall matrix the triangle has the same singular values, and is small.
     turned, triangle = torch.linalg.qr(scaled)
