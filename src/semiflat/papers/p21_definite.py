@@ -355,7 +355,7 @@ EXPERIMENT = Experiment(
             NOISY: 30,
             "gradient by differences": 4,
         },
-        "data_sets": 10,
+        "data_sets": 30,
         "starts": 4,
     },
     {

@@ -67,7 +67,7 @@ def draw_parts(axes: Axes, mine: Sequence[dict[str, Any]]) -> None:
     axes.set_xticks(layers)
     axes.set_xlabel("hidden layer, from the input")
     axes.set_ylabel("positive definite B (%)")
-    axes.legend(frameon=False, fontsize=7.5, loc="upper right")
+    axes.legend(frameon=False, fontsize=7.5, loc="lower right", bbox_to_anchor=(1, 0.02))
 
 
 def draw_D(axes: Axes, mine: Sequence[dict[str, Any]], reached: Sequence[dict[str, Any]]) -> None:
