@@ -16,14 +16,14 @@ import semiflat as sf
 from semiflat.activations import ACTIVATIONS
 from semiflat.papers.dense import dense_gradient, dense_hessian
 from semiflat.papers.experiment import qualified
-from semiflat.papers.f19_census import run as run_census
-from semiflat.papers.f19_claims import Blocks, Shares, claims
-from semiflat.papers.f19_embedded import consistent
-from semiflat.papers.f19_evidence import blocks_from_pair, evidence
-from semiflat.papers.f19_fits import noisy_points, tanh_fit
-from semiflat.papers.f19_problems import FAMILIES, FEW
-from semiflat.papers.f19_relu_fit import fits, smallest_fit
-from semiflat.papers.f19_relu_rates import DRAWS
+from semiflat.papers.f19.census import run as run_census
+from semiflat.papers.f19.claims import Blocks, Shares, claims
+from semiflat.papers.f19.embedded import consistent
+from semiflat.papers.f19.evidence import blocks_from_pair, evidence
+from semiflat.papers.f19.fits import noisy_points, tanh_fit
+from semiflat.papers.f19.problems import FAMILIES, FEW
+from semiflat.papers.f19.relu_fit import fits, smallest_fit
+from semiflat.papers.f19.relu_rates import DRAWS
 from semiflat.papers.records import Records
 from semiflat.papers.reproduce import reproduce
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import semiflat as sf
-from semiflat.papers import p21_definite, p21_narrow, p21_region
 from semiflat.papers.dense import dense_gradient, dense_hessian
 from semiflat.papers.experiment import qualified
-from semiflat.papers.p21_replicated import outcome_of, proved, replicated, sign
-from semiflat.papers.p21_training import PUBLISHED, VARIANTS, draw_data, loss_of, train
+from semiflat.papers.p21 import definite, narrow, region
+from semiflat.papers.p21.replicated import outcome_of, proved, replicated, sign
+from semiflat.papers.p21.training import PUBLISHED, VARIANTS, draw_data, loss_of, train
 from semiflat.papers.reproduce import reproduce
 
 
@@ -101,8 +101,8 @@ def test_a_run_that_is_not_finite_is_dropped_with_its_reason(monkeypatch):
     problem, _ = draw_data(PUBLISHED, 0)
     params = {key: torch.full_like(v, 1e200) for key, v in problem.net.random_params(0).items()}
     ended = sf.Point(problem, params)
-    monkeypatch.setattr(p21_definite, "train", lambda *_: (ended, 1, "lost"))
-    record = p21_definite.run({}, {"seed": 0, "arm": "BFGS", "variant": PUBLISHED})
+    monkeypatch.setattr(definite, "train", lambda *_: (ended, 1, "lost"))
+    record = definite.run({}, {"seed": 0, "arm": "BFGS", "variant": PUBLISHED})
     assert "not finite" in record["dropped"]
 
 
@@ -174,7 +174,7 @@ def test_doctored_records_are_seen_to_contradict_p21_V_D(ran):
 
 def test_the_eigenvalues_of_B_are_those_of_the_wide_hessian_along_unequal_copies():
     """P21 Lemma 1, the block αβB, with λ = β/(α + β): differentiated densely."""
-    problem = p21_region.problem_of(3, True)
+    problem = region.problem_of(3, True)
     point = sf.Point(problem, problem.net.random_params(seed=2))
     unit, (alpha, beta) = 1, (2.0, 3.0)
     wide = sf.Replicate(1, unit, [0.6, 0.4])(point)
@@ -245,7 +245,7 @@ def test_doctored_records_are_seen_to_contradict_theorem_6(ran):
 
 
 def test_measured_and_proved_replications_agree_and_a_missing_proof_is_undecided():
-    problem = p21_narrow.problem_of("2-3-1", False, 0)
+    problem = narrow.problem_of("2-3-1", False, 0)
     point = sf.find_critical_point(problem, starts=8, seed=0)
     measured, certain = replicated(point), proved(point)
     assert [unit.outcome for unit in measured] == [unit.outcome for unit in certain]
@@ -260,7 +260,7 @@ MIRRORED = [-3.6305, 7.7983, 0.8958, 1.9878, -31.5324, -2.3276, 31.5324, 2.3276,
 
 def test_D_is_0_before_the_last_hidden_layer_where_the_units_fed_are_mirror_images():
     """Prop. 1(ii) with derivatives that are proportional, not equal: σ'(z) = σ'(−z)."""
-    problem = p21_narrow.problem_of("2-2-2-1", False, 4)
+    problem = narrow.problem_of("2-2-2-1", False, 4)
     near = problem.net.unflatten(torch.tensor(MIRRORED, dtype=torch.float64))
     F = sf.unit_blocks(sf.Point(problem, near), 0, 1).F
     v = near["4.weight"][0]
@@ -343,24 +343,24 @@ def test_theorem_3_needs_no_epsilon_where_all_units_are_equal():
 
 def test_lemma_1_is_right_of_directions_and_wrong_of_the_coordinates_it_names():
     """One output: D is a row, and v and w̄ are left to the last block of the printed matrix."""
-    problem = p21_region.problem_of(1, False)
-    narrow = sf.Point(problem, problem.net.random_params(seed=1))
+    problem = region.problem_of(1, False)
+    point = sf.Point(problem, problem.net.random_params(seed=1))
     unit, (alpha, beta) = 0, (2.0, 3.0)
-    wide = sf.Replicate(1, unit, [beta / 5, alpha / 5])(narrow)
+    wide = sf.Replicate(1, unit, [beta / 5, alpha / 5])(point)
     hessian, net = dense_hessian(wide), wide.problem.net
     flat = net.unflatten(torch.arange(net.parameter_count, dtype=torch.float64))
     rows = flat["2.weight"].long()
     columns = flat["4.weight"].long()[0]
     copies = [k for k in range(3) if torch.equal(wide.params["2.weight"][k],
-                                                 narrow.params["2.weight"][unit])]  # fmt: skip
+                                                 point.params["2.weight"][unit])]  # fmt: skip
     assert len(copies) == 2
     identity = torch.eye(net.parameter_count, dtype=torch.float64)
     (u1, u2), (v1, v2) = identity[rows[copies]], identity[columns[copies]]
     used = {*rows[copies].flatten().tolist(), *columns[copies].tolist()}
     rest = identity[[k for k in range(net.parameter_count) if k not in used]]
     basis = torch.cat([u1 + u2, (v1 + v2)[None], rest, alpha * u1 - beta * u2, (v1 - v2)[None]])
-    blocks = sf.unit_blocks(narrow, 1, unit)
-    small = dense_hessian(narrow)
+    blocks = sf.unit_blocks(point, 1, unit)
+    small = dense_hessian(point)
     at = problem.net.unflatten(torch.arange(problem.net.parameter_count, dtype=torch.float64))
     u, v = at["2.weight"].long()[unit], at["4.weight"].long()[0, unit]
     as_directions = basis @ hessian @ basis.T

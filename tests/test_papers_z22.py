@@ -11,11 +11,11 @@ import semiflat as sf
 from semiflat.papers.dense import dense_gradient, dense_hessian
 from semiflat.papers.records import Records
 from semiflat.papers.reproduce import reproduce
-from semiflat.papers.z22_census import counts, planted
-from semiflat.papers.z22_second_part import as_written, below_output, second_part
-from semiflat.papers.z22_sets import WideSet
-from semiflat.papers.z22_stages_outcome import STAGNANT, at_width_1
-from semiflat.papers.z22_training import CHOSEN, curve, descend, drawn_units, plateau
+from semiflat.papers.z22.census import counts, planted
+from semiflat.papers.z22.second_part import as_written, below_output, second_part
+from semiflat.papers.z22.sets import WideSet
+from semiflat.papers.z22.stages_outcome import STAGNANT, at_width_1
+from semiflat.papers.z22.training import CHOSEN, curve, descend, drawn_units, plateau
 
 
 def ran(name, folder):

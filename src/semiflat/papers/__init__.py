@@ -13,14 +13,14 @@ from semiflat.papers.experiment import Check, Experiment, Outcome, Row
 __all__ = ["NAMES", "Check", "Experiment", "Outcome", "Row", "experiment"]
 
 _FILES: dict[str, str] = {
-    "f19-generalisation": "f19_generalisation",
-    "f19-census": "f19_census",
-    "f19-relu-fits": "f19_relu_rates",
-    "p21-definite": "p21_definite",
-    "p21-region": "p21_region",
-    "p21-narrow": "p21_narrow",
-    "z22-stages": "z22_stages",
-    "z22-dimensions": "z22_dimensions",
+    "f19-generalisation": "f19.generalisation",
+    "f19-census": "f19.census",
+    "f19-relu-fits": "f19.relu_rates",
+    "p21-definite": "p21.definite",
+    "p21-region": "p21.region",
+    "p21-narrow": "p21.narrow",
+    "z22-stages": "z22.stages",
+    "z22-dimensions": "z22.dimensions",
     "k19-gap": "k19_gap",
     "k19-refutation": "k19_refutation",
 }

@@ -24,8 +24,8 @@ from semiflat.papers.experiment import (
     qualified,
 )
 from semiflat.papers.figure import say_so
-from semiflat.papers.p21_region_figure import draw_region
-from semiflat.papers.p21_replicated import (
+from semiflat.papers.p21.region_figure import draw_region
+from semiflat.papers.p21.replicated import (
     MINIMA,
     added,
     all_of,

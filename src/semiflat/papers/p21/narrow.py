@@ -12,7 +12,7 @@ import torch
 import semiflat as sf
 from semiflat.papers.experiment import Check, Experiment, Outcome, Record, Row, Settings, Task
 from semiflat.papers.figure import SHADES, say_so
-from semiflat.papers.p21_replicated import (
+from semiflat.papers.p21.replicated import (
     MINIMA,
     Unit,
     added,

@@ -9,9 +9,9 @@ from typing import Any
 
 import semiflat as sf
 from semiflat.papers.experiment import Record
-from semiflat.papers.f19_claims import SILENT
-from semiflat.papers.f19_embedded import MINIMA, SECTION_B
-from semiflat.papers.f19_problems import FAMILIES
+from semiflat.papers.f19.claims import SILENT
+from semiflat.papers.f19.embedded import MINIMA, SECTION_B
+from semiflat.papers.f19.problems import FAMILIES
 
 KINDS = {
     "minimum": [str(kind) for kind in MINIMA],

@@ -21,8 +21,8 @@ from semiflat.papers.experiment import (
     counted,
     qualified,
 )
-from semiflat.papers.f19_fits import EXACT, POINTS, UNITS, squared_error
-from semiflat.papers.f19_relu_fit import fits
+from semiflat.papers.f19.fits import EXACT, POINTS, UNITS, squared_error
+from semiflat.papers.f19.relu_fit import fits
 from semiflat.papers.figure import SHADES, say_so
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from semiflat.papers.experiment import (
     counted,
     qualified,
 )
-from semiflat.papers.f19_fits import (
+from semiflat.papers.f19.fits import (
     EXACT,
     GRID,
     NOISE,
@@ -29,7 +29,7 @@ from semiflat.papers.f19_fits import (
     squared_error,
     tanh_fit,
 )
-from semiflat.papers.f19_surplus import CHOICES, measured
+from semiflat.papers.f19.surplus import CHOICES, measured
 from semiflat.papers.figure import LINES, MARKERS, SHADES, say_so
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from semiflat.papers.experiment import Record, Settings, qualified
 from semiflat.papers.figure import LINES, MARKERS, SHADES, say_so
-from semiflat.papers.z22_tree import ROUNDING
+from semiflat.papers.z22.tree import ROUNDING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import semiflat as sf
 from semiflat.papers.experiment import Experiment, Record, Settings, Task
-from semiflat.papers.z22_census import (
+from semiflat.papers.z22.census import (
     SHAPES,
     as_printed,
     dimensions,
@@ -13,8 +13,8 @@ from semiflat.papers.z22_census import (
     signs,
     ways_down,
 )
-from semiflat.papers.z22_dimensions_figure import draw
-from semiflat.papers.z22_dimensions_outcome import outcome
+from semiflat.papers.z22.dimensions_figure import draw
+from semiflat.papers.z22.dimensions_outcome import outcome
 
 
 def tasks(settings: Settings) -> list[Task]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import semiflat as sf
-from semiflat.papers.z22_training import Units, curve
+from semiflat.papers.z22.training import Units, curve
 
 SAME = 1e-6
 """Outputs that differ by less than this part of their spread are one critical function."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import semiflat as sf
-from semiflat.papers.f19_fits import GRID, UNITS, norm
+from semiflat.papers.f19.fits import GRID, UNITS, norm
 
 RELATIVE = 0.01
 """Deviation of the perturbation over ‖θ*‖."""

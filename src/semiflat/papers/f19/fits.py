@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import semiflat as sf
-from semiflat.papers.f19_relu_fit import smallest_fit
+from semiflat.papers.f19.relu_fit import smallest_fit
 
 POINTS, UNITS = 10, 5
 NOISE = 1e-2

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import semiflat as sf
 from semiflat.papers.experiment import Experiment, Record, Settings, Task
-from semiflat.papers.z22_stages_figure import draw
-from semiflat.papers.z22_stages_outcome import NARROW, STAGNANT, outcome
-from semiflat.papers.z22_training import (
+from semiflat.papers.z22.stages_figure import draw
+from semiflat.papers.z22.stages_outcome import NARROW, STAGNANT, outcome
+from semiflat.papers.z22.training import (
     CHOSEN,
     Training,
     Units,
@@ -19,7 +19,7 @@ from semiflat.papers.z22_training import (
     drawn_units,
     plateau,
 )
-from semiflat.papers.z22_tree import (
+from semiflat.papers.z22.tree import (
     CriticalFunction,
     best,
     critical_functions,

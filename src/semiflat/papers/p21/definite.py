@@ -22,7 +22,7 @@ from semiflat.papers.experiment import (
     qualified,
 )
 from semiflat.papers.figure import say_so
-from semiflat.papers.p21_definite_figure import (
+from semiflat.papers.p21.definite_figure import (
     COUNTS,
     EDGES,
     LAYERS,
@@ -32,8 +32,8 @@ from semiflat.papers.p21_definite_figure import (
     positive,
     range_of,
 )
-from semiflat.papers.p21_replicated import MINIMA, ROUNDING, counted_signs, replicated, sign
-from semiflat.papers.p21_training import NOISY, PUBLISHED, STUDENT, VARIANTS, draw_data, train
+from semiflat.papers.p21.replicated import MINIMA, ROUNDING, counted_signs, replicated, sign
+from semiflat.papers.p21.training import NOISY, PUBLISHED, STUDENT, VARIANTS, draw_data, train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import semiflat as sf
 from semiflat.papers.dense import dense_gradient, dense_hessian
-from semiflat.papers.z22_second_part import as_written, below_output, second_part
-from semiflat.papers.z22_sets import WideSet, span
+from semiflat.papers.z22.second_part import as_written, below_output, second_part
+from semiflat.papers.z22.sets import WideSet, span
 
 SHAPES = {
     "1-2-1": ((1, 2, 1), (1, 4, 1), "squared"),

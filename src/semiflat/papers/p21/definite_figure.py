@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semiflat.papers.figure import LINES, MARKERS, SHADES
-from semiflat.papers.p21_training import STUDENT
+from semiflat.papers.p21.training import STUDENT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

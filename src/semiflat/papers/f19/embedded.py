@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 import semiflat as sf
-from semiflat.papers.f19_claims import (
+from semiflat.papers.f19.claims import (
     CRITICAL,
     MINIMUM,
     NOT_IN_GENERAL,
@@ -19,7 +19,7 @@ from semiflat.papers.f19_claims import (
     Shares,
     claims,
 )
-from semiflat.papers.f19_evidence import blocks_from_pair, evidence
+from semiflat.papers.f19.evidence import blocks_from_pair, evidence
 
 MINIMA = (sf.Kind.MINIMUM, sf.Kind.STRICT_MINIMUM)
 BY_THE_BOX = "F19 Thm 9"

@@ -18,8 +18,8 @@ from semiflat.papers.experiment import (
     Task,
     qualified,
 )
-from semiflat.papers.f19_claims import MINIMUM, SADDLE
-from semiflat.papers.f19_counts import (
+from semiflat.papers.f19.claims import MINIMUM, SADDLE
+from semiflat.papers.f19.counts import (
     KINDS,
     SIGNS,
     THEOREMS,
@@ -29,8 +29,8 @@ from semiflat.papers.f19_counts import (
     reasons,
     unit_signs,
 )
-from semiflat.papers.f19_embedded import MINIMA, SECTION_B, lemma_4, recorded
-from semiflat.papers.f19_problems import FAMILIES, FEW, drawn
+from semiflat.papers.f19.embedded import MINIMA, SECTION_B, lemma_4, recorded
+from semiflat.papers.f19.problems import FAMILIES, FEW, drawn
 from semiflat.papers.figure import SHADES, say_so
 
 if TYPE_CHECKING:

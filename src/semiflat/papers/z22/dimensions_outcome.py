@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from semiflat.papers.experiment import Check, Outcome, Record, Row, Settings, counted, qualified
-from semiflat.papers.z22_census import SHAPES
-from semiflat.papers.z22_dimensions_figure import all_of
+from semiflat.papers.z22.census import SHAPES
+from semiflat.papers.z22.dimensions_figure import all_of
 
 LEAST = 1e-7
 """Of the Hessian of the split network: above it H⁽²⁾ counts as not 0, and an eigenvalue as negative."""

@@ -1,0 +1,1 @@
+"""Petzka & Sminchisescu: non-attracting regions of local minima."""
