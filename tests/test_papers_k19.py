@@ -312,6 +312,17 @@ def test_saddles_and_minima_of_a_narrow_network_share_its_loss():
     assert all(point.gradient_norm < 1e-12 for point in minima(1))
 
 
+def test_no_gap_at_a_minimum_whose_hessian_spans_ten_digits_and_one_at_a_saddle_made_of_such():
+    narrow = minima(27)[0]
+    eigenvalues = torch.linalg.eigvalsh(sf.hessian(narrow))
+    assert 0 < eigenvalues[0] < 1e-10 * eigenvalues[-1]
+    found = sf.perturbable_basis_model(narrow, seed=27)
+    assert found.gap <= found.noise < 1e-20
+    for make in (share_of_zero, flat_null_unit):
+        found = sf.perturbable_basis_model(make(16), seed=16)
+        assert found.gap > 1e-3 > 1e4 * found.noise
+
+
 @pytest.mark.parametrize("seed", range(len(RESIDUAL)))
 def test_a_residual_network_and_its_linear_model(seed):
     problem = Residual(seed)

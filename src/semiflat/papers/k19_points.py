@@ -98,32 +98,16 @@ def narrow_minimum(seed: int, activation: str) -> sf.CriticalPoint | None:
     return point if sf.judge(point).kind is sf.Kind.STRICT_MINIMUM else None
 
 
-def moderate(eigenvalues: Tensor) -> bool:
-    """Whether those of a Hessian that are not 0 lie within six digits, and features keep the others.
-
-    >>> moderate(torch.tensor([0.0, 1e-3, 2.0])), moderate(torch.tensor([1e-8, 1.0]))
-    (True, False)
-    """
-    parts = eigenvalues.abs() / eigenvalues.abs().max()
-    return not bool(((parts > 1e-13) & (parts < 1e-6)).any())
-
-
-def _moderate_minimum(seed: int, activation: str) -> sf.CriticalPoint | None:
-    point = narrow_minimum(seed, activation)
-    kept = point is not None and moderate(torch.linalg.eigvalsh(sf.hessian(point)))
-    return point if kept else None
-
-
 def share_of_zero(seed: int) -> sf.Point | None:
     """A strict minimum with a copy of its unit that nothing hears."""
-    narrow = _moderate_minimum(seed, ("tanh", "gelu", "sin")[seed % 3])
+    narrow = narrow_minimum(seed, ("tanh", "gelu", "sin")[seed % 3])
     return None if narrow is None else sf.Replicate(0, 0, [0.0, 1.0])(narrow).materialize()
 
 
 def flat_null_unit(seed: int) -> sf.Point | None:
     """A strict minimum with a null unit where its activation has slope 0."""
     activation = list(FLAT)[seed % len(FLAT)]
-    narrow = _moderate_minimum(seed, activation)
+    narrow = narrow_minimum(seed, activation)
     return None if narrow is None else sf.NullUnits(0, [FLAT[activation]])(narrow).materialize()
 
 
