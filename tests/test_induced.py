@@ -276,7 +276,7 @@ def test_folding_in_small_chunks_changes_nothing(samples, limit, monkeypatch):
     module = point.problem.net.to_module(point.params)
     whole = sf.gradient_basis_model(point)
     monkeypatch.setattr(features_room, "ROWS_BYTES", limit)
-    monkeypatch.setattr(projection_room, "COLUMN_ENTRIES", 64)
+    monkeypatch.setattr(projection_room, "FOLDED_ENTRIES", 64)
     assert len(list(NetworkFeatures(point.problem, point.params).parts())) > 3
     for chunked in (
         sf.gradient_basis_model(point),

@@ -14,8 +14,8 @@ import semiflat as sf
 from semiflat.limits import Form, Limit, LimitMLP
 from semiflat.papers import experiment
 from semiflat.papers.experiment import qualified
-from semiflat.papers.k19_censuses import CRITICAL, RESIDUAL, Residual
-from semiflat.papers.k19_digits import (
+from semiflat.papers.k19.censuses import CRITICAL, RESIDUAL, Residual
+from semiflat.papers.k19.digits import (
     Limiting,
     knows,
     mean_loss,
@@ -25,8 +25,8 @@ from semiflat.papers.k19_digits import (
     train,
     whole,
 )
-from semiflat.papers.k19_gap import all_but_unheard, equal
-from semiflat.papers.k19_points import (
+from semiflat.papers.k19.gap import all_but_unheard, equal
+from semiflat.papers.k19.points import (
     EVEN,
     LINEAR,
     bias_only,
@@ -35,7 +35,7 @@ from semiflat.papers.k19_points import (
     minima,
     share_of_zero,
 )
-from semiflat.papers.k19_refutation import MINIMA, SADDLES, contradicts, degenerate, power_of_fall
+from semiflat.papers.k19.refutation import MINIMA, SADDLES, contradicts, degenerate, power_of_fall
 from semiflat.papers.reproduce import reproduce
 
 
@@ -285,7 +285,7 @@ def test_the_checks_of_refutation_can_fail(ran):
 
 @pytest.mark.parametrize("seed", range(0, len(EVEN), 5))
 def test_weights_of_zero_are_degenerate_and_fitted_ones_global(seed):
-    from semiflat.papers.k19_refutation import judged
+    from semiflat.papers.k19.refutation import judged
 
     found = judged(bias_only(seed), seed)
     assert degenerate(found)

@@ -20,8 +20,8 @@ from semiflat.induced.rank import Projection, split
 
 SMALLER_SIDE = 16384
 """Largest min(N·M, P) that is folded: R then holds 2 GiB."""
-COLUMN_ENTRIES = 2**27
-"""Entries of Φ, some columns of it, that are folded at a time: a GiB."""
+FOLDED_ENTRIES = 2**27
+"""Entries of Φ, some rows or columns of it, that are folded at a time: a GiB."""
 
 
 def project(features: GradientFeatures, residual: Tensor) -> Projection:
@@ -52,7 +52,7 @@ def _by_features(features: GradientFeatures, residual: Tensor) -> Projection:
 
 def _column_blocks(features: GradientFeatures, rows: int) -> Iterator[Tensor]:
     """Φ a few columns at a time; made again for each block, which costs little beside folding it."""
-    wide = max(1, COLUMN_ENTRIES // max(1, rows))
+    wide = max(1, FOLDED_ENTRIES // max(1, rows))
     scales = features.scales()
     for start in range(0, features.count, wide):
         columns = slice(start, min(start + wide, features.count))
@@ -75,7 +75,7 @@ def _by_samples(features: GradientFeatures, residual: Tensor) -> Projection:
         rows = torch.cat([features.rows(part)[..., used], residual[part][..., None]], dim=-1)
         held.append(rows.flatten(0, 1))
         waiting += len(held[-1])
-        if waiting >= 2 * count:
+        if waiting >= max(2 * count, FOLDED_ENTRIES // (count + 1)):
             triangle, held, waiting = _fold(triangle, held), [], 0
     triangle = _fold(triangle, held) if held else triangle
     R, c = triangle[:count, :count] * scales[used], triangle[:count, count]

@@ -21,8 +21,8 @@ _FILES: dict[str, str] = {
     "p21-narrow": "p21.narrow",
     "z22-stages": "z22.stages",
     "z22-dimensions": "z22.dimensions",
-    "k19-gap": "k19_gap",
-    "k19-refutation": "k19_refutation",
+    "k19-gap": "k19.gap",
+    "k19-refutation": "k19.refutation",
 }
 """Names on the command line, in the order they are run, and the files they are in."""
 

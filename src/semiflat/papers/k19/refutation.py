@@ -22,9 +22,9 @@ from semiflat.papers.experiment import (
     qualified,
 )
 from semiflat.papers.figure import LINES, MARKERS, SHADES, say_so
-from semiflat.papers.k19_censuses import CRITICAL, LOCALLY_LINEAR, Residual, locally_linear
-from semiflat.papers.k19_figure import logarithmic, power
-from semiflat.papers.k19_points import (
+from semiflat.papers.k19.censuses import CRITICAL, LOCALLY_LINEAR, Residual, locally_linear
+from semiflat.papers.k19.figure import logarithmic, power
+from semiflat.papers.k19.points import (
     bias_only,
     flat_null_unit,
     linear_at_zero,

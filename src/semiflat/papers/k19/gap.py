@@ -23,7 +23,7 @@ from semiflat.papers.experiment import (
     qualified,
 )
 from semiflat.papers.figure import LINES, MARKERS, SHADES, say_so
-from semiflat.papers.k19_digits import (
+from semiflat.papers.k19.digits import (
     Limiting,
     gradient_of,
     knows,
@@ -33,7 +33,7 @@ from semiflat.papers.k19_digits import (
     train,
     whole,
 )
-from semiflat.papers.k19_figure import logarithmic
+from semiflat.papers.k19.figure import logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

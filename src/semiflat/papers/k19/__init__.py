@@ -1,0 +1,1 @@
+"""Kawaguchi et al.: gradient basis models."""
