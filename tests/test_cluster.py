@@ -1,5 +1,6 @@
 """Starts over a real Dask cluster: the same results, also when a worker is killed on the way."""
 
+import gc
 import json
 import os
 import signal
@@ -125,6 +126,16 @@ def test_no_cluster_is_one_clear_line(monkeypatch):
             assert "\n" not in str(error.value)
     with pytest.raises(sf.InputError, match="give one"):
         sf.run_search(problem(), starts=2, dask=address, processes=2)
+
+
+def test_a_client_that_never_connected_does_not_outlive_its_error():
+    from distributed import Client
+
+    with pytest.raises(sf.InputError, match="there is no Dask scheduler at"):
+        sf.run_search(problem(), starts=2, dask="here://127.0.0.1:1")
+    assert not [each for each in gc.get_objects() if type(each) is Client and each.status != "closed"
+                and each.status != "running"]  # fmt: skip
+    assert gc.isenabled()
 
 
 def test_a_cluster_without_workers_is_one_clear_line(monkeypatch, tmp_path):

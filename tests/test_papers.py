@@ -15,6 +15,7 @@ import semiflat as sf
 from semiflat import papers
 from semiflat.cli.app import _run
 from semiflat.errors import Unfinished
+from semiflat.files import sole_writer
 from semiflat.papers.experiment import Check, Experiment, Outcome, Row, counted, qualified, seeds
 from semiflat.papers.page import lines, write_page
 from semiflat.papers.records import Records
@@ -100,6 +101,36 @@ def test_an_interrupted_run_goes_on_and_a_line_cut_off_is_run_again(tmp_path):
     assert RUN == []
     assert again.outcome == found.outcome
     assert again.png == found.png
+
+
+@pytest.mark.parametrize("damage", ['{"oops": 1}', "[]", "7", '{"task": {}, "record"'])
+def test_records_from_a_damaged_line_on_are_run_again(tmp_path, damage):
+    found = reproduce("toy", tmp_path, True, 1)
+    file = tmp_path / "records" / "toy.jsonl"
+    lines = file.read_text().split("\n")
+    lines[2] = damage
+    file.write_text("\n".join(lines))
+    RUN.clear()
+    assert reproduce("toy", tmp_path, True, 1).outcome == found.outcome
+    assert RUN == [1, 2, 3]
+
+
+def test_a_damaged_result_of_another_experiment_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("semiflat.papers.page.NAMES", ("toy", "broken", "bare"))
+    reproduce("toy", tmp_path, True, 1)
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "bare.json").write_text((tmp_path / "toy.json").read_text())
+    assert write_page(tmp_path).read_text().count("T00 Fig. 1: squares</h2>") == 1
+
+
+def test_a_folder_has_one_writer_and_packages_are_looked_for_first(tmp_path, monkeypatch):
+    other = sole_writer(tmp_path / "records" / "toy.lock")
+    with other, pytest.raises(sf.InputError, match="another process is writing to"):
+        reproduce("toy", tmp_path, True, 1)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(sf.InputError, match="drawing needs matplotlib"):
+        reproduce("toy", tmp_path, True, 1)
+    assert not RUN, "nothing was run"
 
 
 def test_a_task_that_fails_names_its_seed_and_the_others_are_kept(tmp_path, monkeypatch):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from semiflat.errors import InputError
 
@@ -40,6 +42,44 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write plain data as JSON, whole or not at all. Numbers that are not finite become null."""
     write_whole(path, (json.dumps(_finite(content), indent=1) + "\n").encode())
+
+
+def lock(file: IO[Any] | int, path: Path) -> None:
+    """Keep other processes from locking an open file; the system lets go of it however this one ends.
+
+    Raises:
+        InputError: if another process has it, naming ``path``.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where two processes are not kept apart
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(
+            f"another process is writing to {str(path)!r}; wait until it has ended, or "
+            "give another folder"
+        ) from error
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Be the one process that holds the lock file ``path`` inside.
+
+    Raises:
+        InputError: if another does, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
+    with file:
+        lock(file, path.parent)
+        yield
 
 
 def _finite(content: Any) -> Any:

@@ -39,9 +39,10 @@ def reproduce(
     Example: semiflat reproduce k19-gap --quick --out reproduction
     """
     from semiflat.papers import NAMES, experiment
-    from semiflat.papers.page import lines, write_page
+    from semiflat.papers.page import check_can_write, lines, write_page
     from semiflat.papers.reproduce import reproduce as run
 
+    check_can_write()
     given = dict.fromkeys(names or ["all"])
     named = [experiment(name).name for name in given if name != "all"]
     chosen = NAMES if "all" in given else named

@@ -18,19 +18,26 @@ SHADES = ("#0072B2", "#D55E00", "#222222", "#8C8C8C")
 """Told apart by the colour-blind, and in grey by their lightness together with line and marker."""
 
 
+def check_can_draw() -> None:
+    """Raise :class:`InputError` without matplotlib: better before the computing than after it."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
+
+
 def render(experiment: Experiment, settings: Settings, records: Sequence[Record]) -> bytes:
     """The experiment's figure as a PNG, 7.2 inches wide.
 
     Raises:
         InputError: without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+    check_can_draw()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-        from semiflat.report.drawing import style
-    except ImportError:
-        raise InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
+    from semiflat.report.drawing import style
+
     with style():
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         FigureCanvasAgg(figure)

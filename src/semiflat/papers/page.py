@@ -22,21 +22,32 @@ def write_page(out: Path) -> Path:
     Raises:
         InputError: without jinja2.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise InputError("a page needs jinja2: pip install 'semiflat[report]'") from None
+    check_can_write()
+    import jinja2
+
     template = files("semiflat.papers").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    runs = [_shown(out, name) for name in NAMES if (out / f"{name}.json").exists()]
+    runs = [run for name in NAMES if (run := _shown(out, name)) is not None]
     page = out / PAGE
     write_whole(page, environment.from_string(template).render(runs=runs).encode())
     return page
 
 
-def _shown(out: Path, name: str) -> dict[str, Any]:
-    run: dict[str, Any] = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-    picture = base64.b64encode((out / f"{name}.png").read_bytes()).decode()
+def check_can_write() -> None:
+    """Raise :class:`InputError` without jinja2: better before the computing than after it."""
+    try:
+        import jinja2  # noqa: F401
+    except ImportError:
+        raise InputError("a page needs jinja2: pip install 'semiflat[report]'") from None
+
+
+def _shown(out: Path, name: str) -> dict[str, Any] | None:
+    """An outcome with its picture; None where either is missing or damaged."""
+    try:
+        run: dict[str, Any] = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        picture = base64.b64encode((out / f"{name}.png").read_bytes()).decode()
+    except (OSError, ValueError):
+        return None
     failed = sum(not check["holds"] for check in run["checks"])
     return {**run, "png": picture, "failed": failed}
 

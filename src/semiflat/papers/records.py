@@ -89,8 +89,9 @@ def _read(path: Path) -> tuple[Any, list[dict[str, Any]]]:
     lines = []
     for line in rest:
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            found = json.loads(line)
+            lines.append({key: found[key] for key in ("task", "record", "seconds")})
+        except (ValueError, KeyError, TypeError):
             break  # cut off by whatever stopped the run; what follows is nothing
     return settings, lines
 

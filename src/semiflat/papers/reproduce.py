@@ -14,10 +14,10 @@ from typing import Any
 
 from semiflat._version import __version__
 from semiflat.errors import Unfinished
-from semiflat.files import write_json, write_whole
+from semiflat.files import sole_writer, write_json, write_whole
 from semiflat.papers import experiment
 from semiflat.papers.experiment import Experiment, Outcome, Record, Settings, Task
-from semiflat.papers.figure import render
+from semiflat.papers.figure import check_can_draw, render
 from semiflat.papers.records import Records, check_same
 from semiflat.search.spread import process_count
 from semiflat.threads import threads
@@ -87,9 +87,23 @@ def reproduce(
         force: start afresh, whatever the folder holds.
 
     Raises:
-        InputError: for an unknown name, or a folder with another run's results.
+        InputError: for an unknown name, a folder with another run's results or that another process
+            writes to, and without matplotlib.
         Unfinished: if a task fails, naming its seed; records that are there stay.
     """
+    check_can_draw()
+    with sole_writer(out / "records" / f"{name}.lock"):
+        return _reproduce(name, out, quick, processes, force, on_progress)
+
+
+def _reproduce(
+    name: str,
+    out: Path,
+    quick: bool,
+    processes: int | None,
+    force: bool,
+    on_progress: OnProgress | None,
+) -> Reproduction:
     begun = time.perf_counter()
     chosen = experiment(name)
     settings = chosen.settings(quick)
@@ -117,8 +131,8 @@ def reproduce(
         time.perf_counter() - begun,
         _machine(process_count(processes)),
     )
-    write_json(ended, result.to_json())
     write_whole(out / f"{name}.png", result.png)
+    write_json(ended, result.to_json())
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,17 +33,37 @@ def connected(address: str) -> Iterator[None]:
             f"a cluster at {address!r} needs Dask, which is not installed; "
             "pip install 'semiflat[distributed]'"
         ) from error
+    failure: str | None = None
     try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        with _no_collection():
+            client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
+        failure = " ".join(str(error).split())
+    if failure is not None:
+        gc.collect()  # the half-made client, now that no traceback holds it: see _no_collection
         raise InputError(
-            f"there is no Dask scheduler at {address!r} ({' '.join(str(error).split())}); start one "
+            f"there is no Dask scheduler at {address!r} ({failure}); start one "
             "with `dask scheduler` and give the address it prints, as tcp://host:8786"
-        ) from error
+        )
     with client:
         _check_workers(client, address)
         with parallel_config(backend=_backend()(client=client)):
             yield
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector away from a client that starts.
+
+    It would close clients that were dropped, and closing one waits for a lock that starting holds.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_workers(client: Any, address: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from semiflat._version import __version__
 from semiflat.errors import InputError
+from semiflat.files import lock
 from semiflat.problem import Problem
 from semiflat.search.block import Settings
 from semiflat.search.plain import from_plain, to_plain
@@ -93,7 +94,7 @@ class Store:
         except OSError as error:
             raise self._cannot_write(error) from error
         try:
-            self._lock()
+            lock(self._file, self.path)
             self._done: dict[tuple[int, int], dict[int, Finished]] = {}
             content = self.path.read_bytes()
             # A last line without its end was being written when the process was killed.
@@ -141,20 +142,6 @@ class Store:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _lock(self) -> None:
-        # The system lets go of it when the process ends, however it ends.
-        try:
-            import fcntl
-        except ImportError:  # not on Windows, where two processes are not kept apart
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"another process is writing to {str(self.path)!r}; wait until it has ended, or "
-                "give another folder"
-            ) from error
 
     def _head(self, line: bytes) -> dict[str, Any]:
         stored = self._line(1, line)

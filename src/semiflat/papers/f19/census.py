@@ -197,7 +197,7 @@ def _checks(
             f"{undecided} of {sum(kinds.total() for kinds in spoken.values())} points and claims",
         ),
         Check(
-            "the loss falls along the way down from nine saddles of ten or more, and curves down on all",
+            "the loss was seen to fall along the way down from nine saddles of ten or more",
             bool(saddles) and 10 * faint <= len(saddles),
             f"{len(saddles) - faint} of {len(saddles)}; the others' fall is below rounding",
         ),
