@@ -73,7 +73,7 @@ def certify(point: Point) -> Certificate:
     return certify_all([point])[0]
 
 
-def certify_all(points: list[Point]) -> list[Certificate]:
+def certify_all(points: Sequence[Point]) -> list[Certificate]:
     """The certificates of several points; what those embedded from one source share is proved once.
 
     Args and errors: as for :func:`certify`.
