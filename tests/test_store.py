@@ -288,6 +288,8 @@ def begun(out, *more, **how):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What is begun in the background may ignore SIGINT, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         end = time.monotonic() + 60
