@@ -313,20 +313,23 @@ def outcome(settings: Settings, records: Sequence[Record]) -> Outcome:
             f"{min((p['gap'] for p in unheard), default=0.0):.1e}",
         ),
         Check(
-            "with cross-entropy and more features than terms the gap is L itself",
-            all(
-                abs(seen["gap"] - seen["loss"]) <= 10 * seen["noise"]
-                for each in classes
-                for seen in each["way"]
-            ),
-            f"{len(classes)} trainings",
-        ),
-        Check(
             "half of the searches or more reached a critical point",
             2 * len(of["critical"]) >= sum(each["arm"] == "critical" for each in records),
             f"{len(of['critical'])} of {sum(each['arm'] == 'critical' for each in records)}",
         ),
     ]
+    if classes:
+        checks.append(
+            Check(
+                "with cross-entropy and more features than terms the gap is L itself",
+                all(
+                    abs(seen["gap"] - seen["loss"]) <= 10 * seen["noise"]
+                    for each in classes
+                    for seen in each["way"]
+                ),
+                f"{len(classes)} trainings",
+            )
+        )
     return Outcome(rows, checks, CAPTION, _data(points, off, unheard, limits, of, slopes))
 
 
