@@ -33,7 +33,9 @@ class GradientBasisModel:
             rounding does not tell from zero counts for none, so that a saturated unit may leave it too high.
         gap: ``loss − infimum``.
         noise: what rounding may have changed of the gap.
-        error: how far below ``infimum`` that of the directions that count may lie: by duality, or rounding.
+        error: how far below ``infimum`` that of the directions that count may lie: by rounding, or by
+            duality for outputs up to ten times as large as those found. What only outputs of 1e8 and more
+            reach, along directions in which classes are all but tied, counts for none.
         attained: whether some α reaches the infimum; None where that could not be told.
         rank: independent features on the data; None where it was not needed.
         features: number of features P.

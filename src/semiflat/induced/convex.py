@@ -39,7 +39,8 @@ class Minimum:
 
     Attributes:
         value: the lowest loss found, an upper bound.
-        lower: a lower bound; where the loss has no known conjugate an estimate.
+        lower: a lower bound for outputs up to ten times as large as those found; where the loss has no
+            known conjugate an estimate.
         attained: whether some coefficients reach the infimum; None if that could not be told.
         vanishing: (N, M), which terms of the loss vanish in the limit.
         outputs: where ``value`` is taken, the vanishing terms left out; (N, M).
