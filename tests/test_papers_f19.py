@@ -24,8 +24,6 @@ from semiflat.papers.f19.fits import noisy_points, tanh_fit
 from semiflat.papers.f19.problems import FAMILIES, FEW
 from semiflat.papers.f19.relu_fit import fits, smallest_fit
 from semiflat.papers.f19.relu_rates import DRAWS
-from semiflat.papers.records import Records
-from semiflat.papers.reproduce import reproduce
 
 # -- the dense reference ---------------------------------------------------------------------------
 
@@ -108,26 +106,9 @@ def test_the_dense_reference_says_what_it_does_not_know():
 # -- what the experiments came to --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """Each experiment's quick run with its records, made when it is first asked for."""
-    known = {}
-
-    def of(name):
-        if name not in known:
-            out = tmp_path_factory.mktemp(name)
-            found = reproduce(name, out, True, 1)
-            tasks = list(found.experiment.tasks(found.settings))
-            records = Records(out / "records" / f"{name}.jsonl", found.settings).of(tasks)
-            known[name] = found, records
-        return known[name]
-
-    return of
-
-
 @pytest.mark.parametrize("name", ["f19-generalisation", "f19-census", "f19-relu-fits"])
-def test_every_check_holds_and_every_task_has_its_record(quick, name):
-    found, records = quick(name)
+def test_every_check_holds_and_every_task_has_its_record(ran, name):
+    found, records = ran(name)
     assert [check.claim for check in found.outcome.checks if not check.holds] == []
     assert found.png.startswith(b"\x89PNG")
     tasks = found.experiment.tasks(found.settings)
@@ -153,8 +134,8 @@ def ratios(records, activation, choice):
     return [each["ratios"][choice][-1][0] / each["ratios"][choice][0][0] for each in mine]
 
 
-def test_surplus_tanh_units_cost_and_surplus_relu_units_do_not(quick):
-    found, records = quick("f19-generalisation")
+def test_surplus_tanh_units_cost_and_surplus_relu_units_do_not(ran):
+    found, records = ran("f19-generalisation")
     assert all(ratio > 1.2 for ratio in ratios(records, "tanh", "v from N(0, 1)"))
     assert all(abs(ratio - 1) < 1e-9 for ratio in ratios(records, "relu", "middle of B_K"))
     medians = {
@@ -165,8 +146,8 @@ def test_surplus_tanh_units_cost_and_surplus_relu_units_do_not(quick):
     assert all(record["squared_error"] < 1e-29 for record in records)
 
 
-def test_records_that_show_the_reverse_do_not_pass(quick):
-    found, records = quick("f19-generalisation")
+def test_records_that_show_the_reverse_do_not_pass(ran):
+    found, records = ran("f19-generalisation")
     reversed_ = copy.deepcopy(records)
     for each in reversed_:
         for choice, pairs in each["ratios"].items():
@@ -237,8 +218,8 @@ def test_whether_there_is_a_fit_is_what_linear_programs_say(bias):
     assert 2 <= sum(answers) <= 8
 
 
-def test_rates_of_fits_are_counts_of_data_sets(quick):
-    found, records = quick("f19-relu-fits")
+def test_rates_of_fits_are_counts_of_data_sets(ran):
+    found, records = ran("f19-relu-fits")
     assert [record["draw"] for record in records] == list(DRAWS)
     for record in records[:2]:
         points = [
@@ -250,8 +231,8 @@ def test_rates_of_fits_are_counts_of_data_sets(quick):
     assert sum(record["reached"] for record in records) == 0
 
 
-def test_other_rates_of_fits_do_not_pass(quick):
-    found, records = quick("f19-relu-fits")
+def test_other_rates_of_fits_do_not_pass(ran):
+    found, records = ran("f19-relu-fits")
     often = [{**record, "fitted": record["data_sets"]} for record in records]
     assert claims_that_fail(found, often) == [
         "whatever the draw, one data set in four at most, and one in forty at least, has a fit"
@@ -278,8 +259,8 @@ def embedded(records):
     return [each for record in records for each in record["embedded"]]
 
 
-def test_verdicts_are_what_the_theorems_say(quick):
-    _, records = quick("f19-census")
+def test_verdicts_are_what_the_theorems_say(ran):
+    _, records = ran("f19-census")
     kinds = {"minimum": {"MINIMUM", "STRICT_MINIMUM"}, "saddle": {"STRICT_SADDLE"}}
     spoken = [
         (theorem, case, says, each["kind"])
@@ -295,8 +276,8 @@ def test_verdicts_are_what_the_theorems_say(quick):
     assert all(each["kind"] != "NOT_CRITICAL" for each in replicated)  # F19 Thm 2
 
 
-def test_problems_and_points_of_the_census_add_up(quick):
-    found, records = quick("f19-census")
+def test_problems_and_points_of_the_census_add_up(ran):
+    found, records = ran("f19-census")
     points, searched = (
         embedded(records),
         [each for record in records for each in record["searched"]],
@@ -318,8 +299,8 @@ def test_problems_and_points_of_the_census_add_up(quick):
     )
 
 
-def test_the_census_can_fail(quick):
-    found, records = quick("f19-census")
+def test_the_census_can_fail(ran):
+    found, records = ran("f19-census")
 
     def fails(change):
         doctored = copy.deepcopy(records)

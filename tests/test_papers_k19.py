@@ -36,23 +36,6 @@ from semiflat.papers.k19.points import (
     share_of_zero,
 )
 from semiflat.papers.k19.refutation import MINIMA, SADDLES, contradicts, degenerate, power_of_fall
-from semiflat.papers.reproduce import reproduce
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The quick run of an experiment, and its records; each is run once."""
-    done = {}
-
-    def run(name):
-        if name not in done:
-            out = tmp_path_factory.mktemp(name)
-            found = reproduce(name, out, True, 1)
-            lines = (out / "records" / f"{name}.jsonl").read_text().splitlines()[1:]
-            done[name] = found, [json.loads(line)["record"] for line in lines]
-        return done[name]
-
-    return run
 
 
 def failed(name, settings, records):

@@ -15,23 +15,6 @@ from semiflat.papers.experiment import qualified
 from semiflat.papers.p21 import definite, narrow, region
 from semiflat.papers.p21.replicated import outcome_of, proved, replicated, sign
 from semiflat.papers.p21.training import PUBLISHED, VARIANTS, draw_data, loss_of, train
-from semiflat.papers.reproduce import reproduce
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The quick run of an experiment, and its records; each is run once."""
-    done = {}
-
-    def run(name):
-        if name not in done:
-            out = tmp_path_factory.mktemp(name)
-            found = reproduce(name, out, True, 1)
-            lines = (out / "records" / f"{name}.jsonl").read_text().splitlines()[1:]
-            done[name] = found, [json.loads(line)["record"] for line in lines]
-        return done[name]
-
-    return run
 
 
 def failed(experiment, settings, records):

@@ -140,13 +140,13 @@ class Clipped(BoundedLoss):
         if _hard(problem):
             # Said with all confidence, a class costs 0 or 1.
             found.append(ZeroOne().trivial(problem))
-        constants = _constants(problem)
-        for _ in range(SHIFTS if _real(problem) else 1):
+        constants, real = _constants(problem), _real(problem)
+        for _ in range(SHIFTS if real else 1):
             outputs = constants[:, None].expand(-1, problem.samples, -1)
             losses = self.value(problem, outputs)
-            fitted = float(losses.mean(1).min()) if len(losses) else 1.0
+            fitted = float(losses.mean(1).min())
             found.append((fitted, "the constant output that fits best, on these data"))
-            if _real(problem):
+            if real:
                 # To the mean of the targets that are not cut off: downhill for the squared loss.
                 near = (losses < 1).double()
                 some = near.sum(1, keepdim=True).clamp(min=1)

@@ -14,7 +14,7 @@ from semiflat.embeddings.conditions import Condition, PointLike
 from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
 from semiflat.embeddings.vectors import index, numbers, rows_of
 from semiflat.embeddings.widening import Widening, with_offsets
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
 from semiflat.networks import MLP, weight_key
 
 
@@ -72,8 +72,7 @@ class Replicate(Embedding):
         >>> Replicate.uniform(layer=0, unit=0, copies=10**6)
         Replicate(layer=0, unit=0, weights=[1e-06 × 1000000])
         """
-        if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
-            raise InputError(f"copies must be a whole number of at least 1, not {copies!r}")
+        copies = whole("copies", copies, 1)
         return cls._of_runs(layer, unit, [(Fraction(1, copies), copies)])
 
     @classmethod

@@ -118,10 +118,10 @@ class _Descent:
             if taken is None or taken < 1:
                 damped = self._damped(value, moves[1:])
                 if damped is not None:
-                    move, taken = damped, 1.0
+                    move, change, taken = *damped, 1.0
             if taken is None:
                 break
-            self.outputs = self.outputs + taken * self.span.apply(move)
+            self.outputs = self.outputs + taken * change
             self.coefficients = self.coefficients + taken * move
             lowered = self._value(self.outputs)
             if separated(self.loss, self.outputs, self.targets):
@@ -172,11 +172,15 @@ class _Descent:
         dampings = [0.0, *(10.0**k * float(values.max()) for k in DAMPINGS if len(values))]
         return [-(vectors @ (along / (values + damping))) for damping in dampings]
 
-    def _damped(self, value: float, moves: list[Tensor]) -> Tensor | None:
-        """The damped step that leads lowest, if one leads down."""
-        reached = [self._value(self.outputs + self.span.apply(move)) for move in moves]
-        best = min(range(len(moves)), key=reached.__getitem__, default=None)
-        return moves[best] if best is not None and reached[best] < value else None
+    def _damped(self, value: float, moves: list[Tensor]) -> tuple[Tensor, Tensor] | None:
+        """The damped step that leads lowest, and what it does to the outputs, if one leads down."""
+        best = None
+        for move in moves:
+            change = self.span.apply(move)
+            reached = self._value(self.outputs + change)
+            if reached < value:
+                value, best = reached, (move, change)
+        return best
 
     def _conjugate_gradients(self, curvature: Tensor, gradient: Tensor) -> Tensor:
         def product(vector: Tensor) -> Tensor:

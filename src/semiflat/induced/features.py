@@ -105,8 +105,7 @@ class NetworkFeatures(GradientFeatures):
         self.targets, self.loss = problem.y, problem.loss
         self.count = problem.net.parameter_count
         self.outputs = problem.net.forward(params, problem.X)
-        nearby = problem.net.unflatten(rounded_vectors(problem.net.flatten(params)))
-        again = problem.net.forward(nearby, problem.X)
+        again = problem.net.forward(self._nearby(), problem.X)
         self.moved = moved_by_rounding(self.outputs, again, self.targets)
         floats = 12 * sum(problem.net.widths)
         self._parts = list(chunks(problem.samples, floats))
@@ -116,9 +115,10 @@ class NetworkFeatures(GradientFeatures):
 
     def rounded(self) -> NetworkFeatures:
         """The features a rounding away."""
-        net = self._net
-        nearby = net.unflatten(rounded_vectors(net.flatten(self.params)))
-        return NetworkFeatures(self.problem, nearby)
+        return NetworkFeatures(self.problem, self._nearby())
+
+    def _nearby(self) -> Params:
+        return self._net.unflatten(rounded_vectors(self._net.flatten(self.params)))
 
     def _sweeps(self) -> Iterator[tuple[slice, Sweep]]:
         for k, part in enumerate(self._parts):

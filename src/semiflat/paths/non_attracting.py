@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from semiflat.embeddings import Replicate
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
 from semiflat.paths.descent import along, check_dense, down
 from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import EmbeddedPoint, Point
@@ -144,8 +144,7 @@ def non_attracting_region(
     >>> region.path.check.largest_increase < 1e-12, region.path.check.end < region.path.check.start
     (True, True)
     """
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 2:
-        raise InputError(f"copies must be a whole number of at least 2, not {copies!r}")
+    copies = whole("copies", copies, 2)
     point.problem.check_double("a path")
     if (layer is None) != (unit is None):
         raise InputError("give both layer and unit, or neither to take the first that has a region")
