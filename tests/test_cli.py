@@ -90,6 +90,8 @@ def test_find_says_no_when_nothing_is_found(capsys, tmp_path):
     assert code == 1
     assert "0 distinct critical points" in out
     assert "2 DIVERGED" in out
+    assert "separate the classes" in out
+    assert "--weight-decay" in out
 
 
 def test_find_tells_index_how_often_and_what_is_trivial(capsys, data_file, tmp_path):

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import safetensors.torch
 import torch
 
 import semiflat as sf
@@ -73,6 +74,67 @@ def test_separable_classes_have_no_finite_minimum():
     assert result.points == []
     assert result.counts[Status.DIVERGED] == 6
     assert all("separated" in run.record.evidence for run in result.runs)
+
+
+def test_a_search_that_finds_nothing_says_how_its_runs_ended_and_what_to_do():
+    X, y = [[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 1, 1]
+    separable = sf.Problem(sf.MLP([1, 1]), X, y, "logistic")
+    slow = curve("gelu")
+    for problem, arguments, counts, fix in (
+        (separable, {}, "3 DIVERGED", "separate the classes.*weight_decay=.*--weight-decay"),
+        (slow, {"max_iterations": 2}, "3 MAX_ITERATIONS", "allow more"),
+    ):
+        for find in (sf.find_critical_points, sf.find_critical_point):
+            with pytest.warns(UserWarning, match=f"no run of 3 .*{counts}.*{fix}") as caught:
+                find(problem, starts=3, processes=1, **arguments)
+            assert [warning.filename for warning in caught] == [__file__]
+            assert "\n" not in str(caught[0].message)
+    decayed = sf.Problem(separable.net, X, y, "logistic", weight_decay=1e-3)
+    assert sf.run_search(decayed, starts=3).why_none == ""
+    assert sf.find_critical_points(decayed, starts=3)
+
+
+def test_a_point_keeps_what_its_search_knows_of_it(tmp_path):
+    """In its note and repr, on one line; and in files, from which it is read as it was."""
+    separable = sf.Problem(sf.MLP([1, 1]), [[-1.0], [1.0]], [0, 1], "logistic")
+    running = sf.Problem(sf.MLP([1, 1, 1], "tanh"), [[-1.0], [0.5], [1.0]], [0.0, 0.0, 1.0])
+    cases = {
+        "DIVERGED: the data are separated": sf.run_search(separable, starts=1).runs,
+        "its limit there has loss ": sf.run_search(running, starts=1).runs,
+        "MAX_ITERATIONS: gradient": sf.run_search(curve("gelu"), starts=1, max_iterations=2).runs,
+    }
+    for known, (run,) in cases.items():
+        assert known in run.note
+        assert repr(run).count("\n") == run.note.count("\n") == 0
+        assert f"status={run.status}: " in repr(run)
+        sf.save_point(run, tmp_path / "p.safetensors")
+        stored = sf.load_point(tmp_path / "p.safetensors")
+        assert stored.point(run.problem.X, run.problem.y).note == run.note
+        if run.problem.net.hidden:
+            assert sf.Replicate(0, 0, [0.3, 0.7])(run).note == run.note
+    found = sf.find_critical_point(curve("gelu"), starts=4)
+    assert found.note == ""
+    assert repr(found).endswith("status=CONVERGED)")
+
+
+def test_a_note_is_a_line_of_text_whatever_a_file_says(tmp_path):
+    problem = curve("gelu")
+    params = problem.net.random_params(0)
+    assert sf.Point(problem, params).note == ""
+    hostile = sf.Point(problem, params, note="up\n\x1b[2J" + " and on" * 10**4)
+    assert hostile.note.isprintable()
+    assert len(hostile.note) <= 400
+    path = tmp_path / "p.safetensors"
+    sf.save_point(hostile, path)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    note = metadata.pop("note")
+    assert note == hostile.note
+    safetensors.torch.save_file(tensors, path, metadata)  # as earlier versions wrote it
+    assert sf.load_point(path).note == ""
+    safetensors.torch.save_file(tensors, path, metadata | {"note": "\n\x1b" * 10**5})
+    assert sf.load_point(path).note == ""
 
 
 def test_degenerate_points_with_small_parameters_do_not_run_to_infinity():
@@ -174,9 +236,9 @@ def test_a_run_out_of_iterations_says_so():
     result = sf.run_search(problem, starts=5, max_iterations=2)
     assert result.counts[Status.MAX_ITERATIONS] == 5
     assert result.points == []
-    assert sf.find_critical_point(problem, starts=5, max_iterations=2).status is (
-        Status.MAX_ITERATIONS
-    )
+    with pytest.warns(UserWarning, match="allow more"):
+        left = sf.find_critical_point(problem, starts=5, max_iterations=2)
+    assert left.status is Status.MAX_ITERATIONS
 
 
 def test_starts_that_are_not_finite_are_counted():

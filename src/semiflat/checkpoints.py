@@ -21,7 +21,7 @@ from semiflat.errors import InputError
 from semiflat.files import write_whole
 from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
-from semiflat.points import EmbeddedPoint, Point
+from semiflat.points import EmbeddedPoint, Point, one_line
 from semiflat.problem import Problem, checked_weight_decay
 
 FORMAT = "semiflat-point-1"
@@ -60,6 +60,7 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
         "weight_decay": repr(problem.weight_decay),
         "data_sha256": problem.data_hash,
         "data": json.dumps(data or {}),
+        "note": point.note,
     }
     if isinstance(point, EmbeddedPoint):
         metadata["embedding"] = json.dumps(point.embedding.to_json())
@@ -81,6 +82,7 @@ class StoredPoint:
         embedding: None for a plain point.
         wide: the stored wide parameters of an embedded point.
         weight_decay: of the problem; 0 in files that say nothing of it.
+        note: what was known of the point, ``""`` in files that say nothing; see :attr:`Point.note`.
     """
 
     path: str
@@ -92,6 +94,7 @@ class StoredPoint:
     embedding: Embedding | None
     wide: Params | None
     weight_decay: float = 0.0
+    note: str = ""
 
     def point(self, X: Any, y: Any) -> Point:
         """The point on these data.
@@ -107,7 +110,7 @@ class StoredPoint:
                 f"{self.path!r} was made on ({self.data_sha256[:12]}…); give the same data, "
                 "standardised in the same way"
             )
-        plain = Point(problem, self.params)
+        plain = Point(problem, self.params, self.note)
         if self.embedding is None or self.wide is None:
             return plain
         embedded = self.embedding(plain)
@@ -191,4 +194,5 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         embedding,
         wide,
         checked_weight_decay(float(metadata.get("weight_decay", "0"))),
+        one_line(metadata.get("note", "")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,19 @@ from semiflat.errors import InputError
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
+NOTE = 400
+"""Characters of the longest note."""
+
+
+def one_line(text: str, width: int = NOTE) -> str:
+    r"""Text for people that may come from a file: one line, no control characters, of bounded length.
+
+    >>> one_line("left\n  \x1b[31malone"), one_line("a b c d", 5)
+    ('left [31malone', 'a b…')
+    """
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return textwrap.shorten(plain, width, placeholder="…")
+
 
 class Point:
     """Parameters of a problem's network; any at all, critical or not.
@@ -27,6 +41,7 @@ class Point:
         problem: network, data and loss.
         params: ``dict`` with the keys and shapes of ``problem.net.to_module().state_dict()``; with
             leading batch axes it is a batch of points, for which the derivatives work too.
+        note: see :attr:`note`.
 
     Raises:
         InputError: if keys or shapes do not fit, or a value is not finite.
@@ -38,8 +53,9 @@ class Point:
     (torch.Size([7]), torch.Size([7, 7]), 0.144)
     """
 
-    def __init__(self, problem: Problem, params: Params) -> None:
+    def __init__(self, problem: Problem, params: Params, note: str = "") -> None:
         self.problem = problem
+        self._note = one_line(note)
         problem.net.check_params(params)
         self._params: Params = {}
         for key in problem.net.shapes:
@@ -54,6 +70,14 @@ class Point:
     def params(self) -> Params:
         """The parameters, in the problem's dtype."""
         return self._params
+
+    @property
+    def note(self) -> str:
+        """What is known of the point from where it came, for people: one line, or ``""``.
+
+        A search says here why it left a point that is not critical. It is kept in files.
+        """
+        return self._note
 
     @cached_property
     def loss(self) -> Any:
@@ -122,6 +146,11 @@ class EmbeddedPoint(Point):
                     f"wide parameter {key!r} overflows; use shares, scales and weights of ordinary size"
                 )
         return params
+
+    @property
+    def note(self) -> str:
+        """The source's."""
+        return self.source.note
 
     @cached_property
     def loss(self) -> Any:

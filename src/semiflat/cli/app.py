@@ -220,8 +220,7 @@ def find(
         f"{len(rows)} distinct critical points from {ended} starts ({count_line(result.counts)}){kept}"
     ]
     lines += [point_line(row) for row in rows]
-    if rows:
-        lines.append(str(result.unseen))
+    lines.append(str(result.unseen) if rows else result.why_none)
     beyond = limits(result)
     if beyond:
         lines.append(

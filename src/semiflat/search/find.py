@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -201,7 +202,7 @@ def find_critical_points(
 
     Only CONVERGED runs are in the list, modulo permutation of units, reflection of odd activations
     and of sigmoid, and positive scaling. :func:`run_search` tells how the others ended, and what
-    the arguments are.
+    the arguments are. Where there is none, a warning says how the runs ended and what to do.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
@@ -211,7 +212,7 @@ def find_critical_points(
     >>> points[0].status, points[0].gradient_norm < 1e-10
     (<Status.CONVERGED: 'CONVERGED'>, True)
     """
-    return run_search(
+    result = run_search(
         problem,
         starts,
         seed,
@@ -222,7 +223,10 @@ def find_critical_points(
         processes=processes,
         dask=dask,
         out=out,
-    ).points
+    )
+    if not result.points:
+        warnings.warn(result.why_none, stacklevel=2)
+    return result.points
 
 
 def find_critical_point(
@@ -239,7 +243,8 @@ def find_critical_point(
 ) -> CriticalPoint:
     """The critical point of lowest loss among those found.
 
-    If no run converged, where the lowest run ended: look at its ``status``.
+    If no run converged, where the lowest run ended: its ``status`` and ``note`` say why, and so does a
+    warning.
 
     Args:
         start: polish these parameters instead of starting at random.
@@ -266,4 +271,5 @@ def find_critical_point(
             f"the loss is not finite at any of {result.non_finite} starts; scale the data or the "
             "starting weights down"
         )
+    warnings.warn(result.why_none, stacklevel=2)
     return min(result.runs, key=lambda run: run.loss)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semiflat.limits import Form, Limit, LimitMLP
 from semiflat.networks import Params
-from semiflat.points import Point
+from semiflat.points import Point, one_line
 from semiflat.problem import Problem
 from semiflat.search.trivial import triviality
 from semiflat.search.unseen import Unseen
@@ -44,6 +44,7 @@ def count_line(counts: Mapping[Status, int]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in Status if counts.get(status))
 
 
+_DECAY = "a weight decay (weight_decay=1e-3; --weight-decay 1e-3 on the command line)"
 _MEANINGS = {
     Status.CONVERGED: "reached a finite critical point; its evidence says whether it is isolated, flat for "
     "known reasons, or degenerate",
@@ -52,7 +53,7 @@ _MEANINGS = {
     Status.SATURATED: "runs to infinity where units become steps, or constant but for their tails; its "
     "`limit` is the critical point there",
     Status.DIVERGED: "runs to infinity, by its evidence: the loss levels off while parameters grow; "
-    "try another activation, or fewer units",
+    f"try another activation, fewer units, or {_DECAY}",
     Status.STALLED: "stopped moving where no critical point is confirmed: rounding hides the way down, "
     "or the gradient is small only because the residuals are",
     Status.MAX_ITERATIONS: "still on its way when the iterations ran out; allow more",
@@ -163,15 +164,40 @@ class CriticalPoint(Point):
         """
         return triviality(self)
 
+    @property
+    def separated(self) -> bool:
+        """Whether the loss is so low that no finite parameters of that loss, or less, are critical."""
+        return bool(self.loss < self.problem.no_critical_point_below)
+
+    @property
+    def note(self) -> str:
+        """Why the search left it where it is no critical point, in one line; ``""`` if it converged."""
+        if self.status is Status.CONVERGED:
+            return ""
+        return one_line(f"a search left it as {self.status}: {self._why}")
+
+    @property
+    def _why(self) -> str:
+        if self.separated:
+            return (
+                "the data are separated: below loss "
+                f"{self.problem.no_critical_point_below:.2g} no finite parameters are critical, and the "
+                "infimum 0 lies at infinity"
+            )
+        if self.limit is not None:
+            return f"it runs to infinity, and its limit there has loss {self.limit.loss:.10g}"
+        return self.record.evidence
+
     @cached_property
     def limit(self) -> Limit | None:
         """The critical point of the limiting network, for a run to infinity that has one."""
         return None if self.record.limit is None else self.record.limit.at(self.problem)
 
     def __repr__(self) -> str:
+        why = "" if self.status is Status.CONVERGED else f": {one_line(self._why, 120)}"
         return (
             f"CriticalPoint(widths={list(self.problem.net.widths)}, loss={self.loss!r}, "
-            f"gradient_norm={self.gradient_norm:.1e}, status={self.status})"
+            f"gradient_norm={self.gradient_norm:.1e}, status={self.status}{why})"
         )
 
 
@@ -200,6 +226,30 @@ class SearchResult:
     def unseen(self) -> Unseen:
         """Estimates of how many critical points no run ended at; of all problems, if there are several."""
         return Unseen.of(self.frequencies)
+
+    @property
+    def why_none(self) -> str:
+        """Why there are no ``points``, and what to do, in one line; ``""`` if there are some.
+
+        >>> import semiflat as sf
+        >>> line = sf.Problem(sf.MLP([1, 1]), [[-1.0], [1.0]], [0.0, 1.0], loss="logistic")
+        >>> sf.run_search(line, starts=2).why_none  # doctest: +ELLIPSIS
+        'no run of 2 ended at a critical point (2 DIVERGED): they separate the classes, ...'
+        """
+        if self.points:
+            return ""
+        counts = self.counts
+        most = max(counts, key=counts.__getitem__)
+        separating = sum(run.separated for run in self.runs)
+        if 2 * separating >= sum(counts.values()) > 0:
+            why = (
+                "they separate the classes, and the loss falls towards infinity without end; give the "
+                f"problem {_DECAY}"
+            )
+        else:
+            why = f"{most} means: {most.meaning}"
+        runs = sum(counts.values())
+        return f"no run of {runs} ended at a critical point ({count_line(counts)}): {why}"
 
     @property
     def counts(self) -> dict[Status, int]:
