@@ -49,6 +49,10 @@ class Loss(ABC):
         value, first, _ = self.derivatives(f, y)
         return value, first
 
+    def target_spread(self, y: Tensor) -> Tensor | None:
+        """What each output is measured in, (*batch, M), if that is the targets' units, else None."""
+        return None
+
     def no_critical_point_below(self, y: Tensor) -> float:
         """A risk below which no finite parameters are critical, if the last layer is linear.
 
@@ -85,6 +89,12 @@ class Squared(Loss):
 
     def targets(self, y: Tensor, samples: int, outputs: int) -> Tensor:
         return _real_targets(self.name, y, samples, outputs)
+
+    def target_spread(self, y: Tensor) -> Tensor:
+        spread, size = y.std(-2, correction=0), y.abs().amax(-2)
+        # Targets that are all the same have the size they have, and those that are 0 none: then 1 is as good.
+        spread = torch.where(spread > 1e-9 * size, spread, size)
+        return torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def value(self, f: Tensor, y: Tensor) -> Tensor:
         return (f - y).square().sum(-1) / 2

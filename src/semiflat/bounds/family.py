@@ -80,13 +80,13 @@ def _network_block(
     values, remark = _usable(evidence, covariance)
     mean = evidence.vector
     centre = torch.zeros_like(mean) if prior_mean is None else _centre(point, prior_mean)
-    vectors = evidence.spectrum.vectors
+    vectors = evidence.plain_spectrum.vectors
     return GaussianBlock("network", mean, centre, values, vectors, covariance), remark
 
 
 def _usable(evidence: Evidence, covariance: Covariance) -> tuple[Tensor, str]:
     """Eigenvalues from 0 up, and what was changed to have them so; a saddle is refused."""
-    spectrum = evidence.spectrum
+    spectrum = evidence.plain_spectrum
     values, floor = spectrum.values, spectrum.floor
     place = int(values.argmin())
     smallest, its_floor = float(values[place]), float(floor[place])

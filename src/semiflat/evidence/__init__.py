@@ -1,6 +1,15 @@
 """What is measured at a point, and how far the measurement can be trusted."""
 
-from semiflat.evidence.derivatives import LOUD, Evidence, critical_spectra, rounded_vectors
+from semiflat.evidence.derivatives import (
+    LOUD,
+    Evidence,
+    allowed_gradient,
+    first_kink,
+    kinks,
+    rounded_vectors,
+    settles_penalty,
+)
+from semiflat.evidence.natural import Natural
 from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
@@ -15,10 +24,14 @@ __all__ = [
     "EPS",
     "LOUD",
     "Evidence",
+    "Natural",
     "OnData",
     "Spectrum",
-    "critical_spectra",
+    "allowed_gradient",
+    "first_kink",
+    "kinks",
     "rounded_vectors",
+    "settles_penalty",
     "singular_spectrum",
     "symmetric_spectrum",
 ]

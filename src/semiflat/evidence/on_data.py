@@ -8,12 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from semiflat.evidence.natural import Natural, sizes_at
+from semiflat.evidence.spectrum import EPS
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
-
-EPS = torch.finfo(torch.float64).eps
-SETTLED = 1e-3
-"""Part of the penalty's own gradient that the whole gradient may have where the two parts balance."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class OnData:
     Attributes:
         inputs: what each linear layer is fed with.
         pre: ``z_l`` of each hidden layer, (N, width).
-        slopes: ``σ'(z_l)`` of each hidden layer, (N, width).
+        slopes, bends: ``σ'(z_l)`` and ``σ''(z_l)`` of each hidden layer, (N, width).
         outputs: ``f(x_ν)``, (N, M).
     """
 
@@ -58,6 +56,7 @@ class OnData:
         self.inputs: list[Fed] = []
         self.pre: list[Tensor] = []
         self.slopes: list[Tensor] = []
+        self.bends: list[Tensor] = []
         h = problem.X
         for layer in range(self.net.depth):
             if self.net.biases[layer]:
@@ -66,8 +65,9 @@ class OnData:
             z = h @ self.net.layer(params, layer).mT
             if layer < len(self.net.activations):
                 self.pre.append(z)
-                h, slope, _ = self.net.activations[layer].derivatives(z)
+                h, slope, bend = self.net.activations[layer].derivatives(z)
                 self.slopes.append(slope)
+                self.bends.append(bend)
         self.outputs = z
 
     @cached_property
@@ -114,63 +114,60 @@ class OnData:
         return found[::-1]
 
     @cached_property
-    def fits_exactly(self) -> bool:
-        """Whether all residuals of a squared loss are no larger than rounding makes them.
+    def natural(self) -> Natural:
+        """What is large and what is small here, in whatever units the data are."""
+        return sizes_at(self)
 
-        Then the risk is as low as it can be. Not so with weight decay, where an exact fit is nothing
-        special, not even critical: False.
+    @cached_property
+    def _loss_derivatives(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.problem.loss.derivatives(self.outputs, self.problem.y)
+
+    @property
+    def loss_first(self) -> Tensor:
+        """``∂ℓ/∂f`` of each sample, (N, M)."""
+        return self._loss_derivatives[1]
+
+    @property
+    def loss_second(self) -> Tensor:
+        """``∂²ℓ/∂f²`` of each sample, (N, M, M)."""
+        return self._loss_derivatives[2]
+
+    @cached_property
+    def distinct(self) -> Tensor:
+        """Which of the distinct inputs each sample has, (N,)."""
+        index: Tensor = torch.unique(self.problem.X, dim=0, return_inverse=True)[1]
+        return index
+
+    def per_input(self, values: Tensor) -> Tensor:
+        """The mean of ``values`` (N, …) over the samples of each distinct input."""
+        shape = (int(self.distinct.max()) + 1, *values.shape[1:])
+        sums = torch.zeros(shape, dtype=values.dtype).index_add(0, self.distinct, values)
+        counts = torch.bincount(self.distinct).to(values.dtype)
+        return sums / counts.reshape(-1, *[1] * (values.ndim - 1))
+
+    @cached_property
+    def fits_best(self) -> bool:
+        """Whether no outputs at all would do better on these inputs, as far as rounding can tell.
+
+        The loss is convex and at its lowest on the targets of each distinct input: for the squared
+        loss at their mean, for cross-entropy at their frequencies. Then the risk cannot be lower. Not
+        so with weight decay, where such a fit is nothing special, not even critical: False.
 
         Two bounds, and both must hold. Outgoing weights that cancel make the terms of an output far
         larger than the output, and then residuals well above the target's rounding may be real.
         """
-        if self.problem.loss.name != "squared" or self.problem.weight_decay:
+        if not self.problem.loss.convex or self.problem.weight_decay:
             return False
-        targets = self.problem.y.abs().amax(0)  # each output has a size of its own
-        limits = torch.minimum(8 * torch.maximum(targets, self._output_terms), 256 * targets)
-        return bool(((self.outputs - self.problem.y).abs().amax(0) <= EPS * limits).all())
+        bend = self.loss_second.diagonal(dim1=-2, dim2=-1)
+        spread = self.loss_first.abs().amax(0) / bend.mean(0).clamp(min=1e-300)
+        size = self.outputs.abs().amax(0) + spread  # each output has a size of its own
+        limits = EPS * torch.minimum(8 * torch.maximum(size, self._output_terms), 256 * size)
+        return bool((self.per_input(self.loss_first).abs() <= self.per_input(bend) * limits).all())
 
     @cached_property
     def _output_terms(self) -> Tensor:
         last = self.net.layer(self.params, self.net.depth - 1)
         return (self.inputs[-1].values.abs() @ last.abs().mT).amax(0)
-
-    @cached_property
-    def loudness(self) -> float:
-        """``mean |∂ℓ/∂f|``, the largest of the outputs: what gradients are made of."""
-        _, first = self.problem.loss.first(self.outputs, self.problem.y)
-        return float(first.abs().mean(0).max())
-
-    @cached_property
-    def gradient_noise(self) -> float:
-        """What rounding of the outputs may do to an entry of the gradient."""
-        size = float(self._output_terms.max())
-        if self.problem.loss.name == "squared":
-            size = max(size, float(self.problem.y.abs().max()))
-        fed = max(float(each.values.abs().max()) for each in self.inputs)
-        return EPS * size * max(1.0, fed)
-
-    def settles_penalty(self, gradient_norm: float) -> bool:
-        """Whether a gradient this small tells, too, that the penalty of weight decay is balanced.
-
-        Where the penalty's own gradient is within a tolerance, so is that of points which it is still
-        to move a long way, such as copies of a unit. What rounding does to the gradient is let pass.
-        """
-        if not self.problem.weight_decay:
-            return True
-        largest = max(float(tensor.abs().max()) for tensor in self.params.values())
-        own = self.problem.weight_decay * largest
-        return gradient_norm <= max(SETTLED * own, 10 * self.gradient_noise)
-
-    def at_kink(self) -> tuple[int, int, int] | None:
-        """(layer, unit, sample) of a pre-activation that is 0 to rounding where σ has a kink."""
-        for layer, activation in enumerate(self.net.activations):
-            if activation.smooth:
-                continue
-            near = (self.pre[layer].abs() <= 4 * EPS * self.sizes[layer]).nonzero()
-            if len(near):
-                sample, unit = near[0].tolist()
-                return layer, unit, sample
-        return None
 
     def duplicate_directions(self, layer: int) -> Tensor:
         """Differences of units below linear layer ``layer`` that are fed with the same z, (q, D)."""

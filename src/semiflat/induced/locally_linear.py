@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
-from semiflat.evidence import OnData
+from semiflat.evidence import OnData, first_kink, kinks
 from semiflat.induced.basis import check_convex, check_one
 from semiflat.induced.features import NetworkFeatures
 from semiflat.induced.linear_model import SPANNED, LinearMinimum, linear_minimum, spans
@@ -115,7 +115,7 @@ def locally_linear_model(
     columns = _columns(data, chosen)
     here = NetworkFeatures(problem, point.params)
     minimum = linear_minimum(data.outputs, columns, problem.loss, problem.y, here.moved)
-    kink = data.at_kink()
+    kink = first_kink(kinks(data))
     steps = _perturbations(data, linear, chosen)
     rows = problem.samples * net.outputs
     outside = None
@@ -140,9 +140,9 @@ def _reason(minimum: LinearMinimum, depth: int, kink: tuple[int, int, int] | Non
     if not minimum.below:
         return "not refuted: L(θ) is as low as the linear model, up to noise"
     if kink is not None:
-        layer, unit, sample = kink
+        layer, unit, samples = kink
         return (
-            f"not refuted: unit {unit} of hidden layer {layer} is at its kink on sample {sample}, and K19 "
+            f"not refuted: unit {unit} of hidden layer {layer} is at its kink on {samples} sample(s), and K19 "
             "Thm 4 speaks of points that are differentiable nearby"
         )
     return (

@@ -20,12 +20,21 @@ from torch import Tensor
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.errors import InputError, positive, whole, whole_seed
-from semiflat.evidence import ENOUGH, EPS, Evidence, OnData, rounded_vectors
+from semiflat.evidence import (
+    ENOUGH,
+    EPS,
+    Evidence,
+    OnData,
+    allowed_gradient,
+    first_kink,
+    kinks,
+    rounded_vectors,
+)
 from semiflat.induced.basis import check_one, model_on
 from semiflat.induced.features import NetworkFeatures
 from semiflat.induced.moves import Move, draw_moves, families, not_analytic
 from semiflat.networks import Params
-from semiflat.points import Point
+from semiflat.points import Point, gradient
 
 DENSE_LIMIT = 2048
 """Parameters up to which Hessians are taken."""
@@ -134,13 +143,13 @@ def refute_minimum(
         positive("tolerance", tolerance),
     )
     site = _Site(Point(point.problem, point.params), tolerance)
-    kink = site.data.at_kink()
+    kink = first_kink(kinks(site.data, site.shifted))
     if kink is not None:
-        layer, unit, sample = kink
+        layer, unit, samples = kink
         return Refutation(
             False,
             "nothing",
-            f"unit {unit} of hidden layer {layer} is at its kink on sample {sample}: K19 Thm 2 speaks of "
+            f"unit {unit} of hidden layer {layer} is at its kink on {samples} sample(s): K19 Thm 2 speaks of "
             "points that are differentiable nearby",
         )
     here = site.at_the_point()
@@ -186,10 +195,9 @@ class _Site:
             evidence = Evidence(point, tolerance)
             self.shifted = evidence.shifted
             self.lowest = evidence.spectrum.clearest(-1)
-            self.tolerance = evidence.tolerance
-        else:
-            self.tolerance = tolerance * max(1.0, abs(point.loss)) ** 0.5
-        self.gradient_norm = float(point.gradient_norm)
+        self.gradient = gradient(point)
+        self.allowed = allowed_gradient(self.data, tolerance)
+        self.gradient_norm = float(self.gradient.abs().max())
 
     def sites(self, step: Tensor) -> Tensor:
         """θ, a unit of rounding away and a Newton step on, each moved by ``step``."""
@@ -199,13 +207,14 @@ class _Site:
 
     def at_the_point(self) -> Refutation | None:
         """A gradient or a negative eigenvalue at θ itself."""
-        noise = max(self.tolerance, ENOUGH * self.data.gradient_noise)
         still = torch.zeros_like(self.at)
-        if self.gradient_norm > noise:
-            seen = Sighting(0.0, self.gradient_norm, noise)
+        worst = int((self.gradient.abs() / self.allowed.clamp(min=1e-300)).argmax())
+        slope, noise = float(self.gradient[worst].abs()), float(self.allowed[worst])
+        if slope > noise:
+            seen = Sighting(0.0, slope, noise)
             reason = (
-                f"not a critical point: the gradient's largest entry is {self.gradient_norm:.2g}, the "
-                f"tolerance {noise:.2g}"
+                f"not a critical point: an entry of the gradient is {slope:.2g}, where tolerance and rounding "
+                f"allow {noise:.2g}"
             )
             found = self._found("gradient", Move("", still), [seen], {}, reason)
             if found.fall > 0:
@@ -213,7 +222,7 @@ class _Site:
             return Refutation(
                 False,
                 "nothing",
-                f"not refuted: the gradient's largest entry is {self.gradient_norm:.2g}, above the tolerance "
+                f"not refuted: an entry of the gradient is {slope:.2g}, where tolerance and rounding allow "
                 f"{noise:.2g}, but the loss was not seen to fall: a critical point may be next to it. Polish "
                 "it, by find_critical_point(problem, start=point.params), and ask again",
             )
@@ -246,7 +255,7 @@ class _Site:
         floor = 4 * float((here - others[0]).abs().max()) + ENOUGH * self.gradient_norm
         floor += sum(2 * float((here - other).abs().max()) for other in others[1:])
         there = OnData(self.problem, self.net.unflatten(self.at + step))
-        floor += max(there.gradient_noise, self.data.gradient_noise)
+        floor += float(torch.maximum(there.natural.noise, self.data.natural.noise).max())
         if self.shifted is None:
             floor *= ENOUGH  # how far the critical point is, is not known
         length = float(torch.linalg.vector_norm(step))

@@ -12,15 +12,14 @@ from torch import Tensor
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.sweep import sweep
 from semiflat.errors import InputError
-from semiflat.evidence.derivatives import newton_step_on, rounded_vectors
-from semiflat.evidence.spectrum import Spectrum, symmetric_spectrum
+from semiflat.evidence.derivatives import newton_step, rounded_vectors
+from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum
 from semiflat.limits.approach import approach
 from semiflat.limits.network import FAR, Form, LimitMLP, LimitProblem
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.problem import Problem
 
-EPS = torch.finfo(torch.float64).eps
 EDGE = 1e-9
 """Part of a step's largest pre-activation below which a sample is on its edge."""
 ZERO = 1e-12
@@ -94,10 +93,11 @@ class Limit:
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian in the parameters of the limiting network, with their noise."""
-        _, gradient, hessian = self._derivatives(rounded_vectors(self._vector))
+        _, _, hessian = self._derivatives(rounded_vectors(self._vector))
         sites = [self.hessian, hessian]
         near = symmetric_spectrum(sites)
-        there = newton_step_on(self._vector, self.loss, self.gradient, gradient, near)
+        noise = torch.full_like(self.gradient, EPS * max(1.0, abs(self.loss)))
+        there = self._vector + newton_step(near, self.gradient, noise)
         return symmetric_spectrum([*sites, self._derivatives(there)[2]])
 
     @property

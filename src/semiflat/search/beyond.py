@@ -29,6 +29,7 @@ class Reached:
     Attributes:
         guess: the limiting network, with the parameters reached.
         loss, gradient_norm: there.
+        converged: whether it is a critical point of the limiting network.
         found: what was recognised, line by line.
         iterations: steps tried there.
     """
@@ -36,12 +37,9 @@ class Reached:
     guess: Guess
     loss: float
     gradient_norm: float
+    converged: bool
     found: list[str]
     iterations: int
-
-    def converged(self, options: Options) -> bool:
-        """Whether it is a critical point of the limiting network."""
-        return self.gradient_norm <= options.allowed(self.loss)
 
 
 def go_beyond(
@@ -80,7 +78,7 @@ def go_beyond(
                 now.iterations += last.iterations
                 now.found[:0] = last.found
             reached[k] = now
-            if not now.converged(options):
+            if not now.converged:
                 open_runs.append(k)
     return reached
 
@@ -100,6 +98,7 @@ def _search(
     )
     starts = torch.stack([net.flatten(guess.params) for guess in guesses])
     runs, _ = drive(batch, starts, replace(options, largest=1e9), PHASES)
+    small = runs.small(torch.arange(len(members)), options.tolerance)
     return [
         (
             k,
@@ -107,6 +106,7 @@ def _search(
                 replace(guess, params=net.unflatten(runs.theta[row])),
                 float(runs.risk[row]),
                 float(runs.gradient[row].abs().max()),
+                bool(small[row]),
                 list(guess.found),
                 int(runs.iterations[row]),
             ),

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semiflat.evidence import Spectrum, critical_spectra
+from semiflat.evidence import Evidence
 from semiflat.memory import freed_memory_kept
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
@@ -179,26 +179,21 @@ class _Block:
                 self.driver.move(row, problem.net.flatten(back))
             elif result.limit is not None or last:
                 self._end(row, result)
-            elif there.loss <= end.loss and not there.converged(self.options):
+            elif there.loss <= end.loss and not there.converged:
                 self.there[row] = there  # it is lower there: go on there
 
     def _stopped(self, rows: list[int]) -> dict[int, Finished]:
         runs = self.driver.runs
-        stops = {row: Stop.of(runs, row) for row in rows}
-        small = [
-            row
-            for row, stop in stops.items()
-            if math.isfinite(stop.risk) and stop.gradient_norm <= self.options.allowed(stop.risk)
-        ]
-        spectra: dict[int, Spectrum] = {}
+        stops = {row: Stop.of(runs, row, self.options) for row in rows}
+        small = [row for row, stop in stops.items() if math.isfinite(stop.risk) and stop.small]
+        known: dict[int, Evidence] = {}
         if small:
-            index = torch.tensor(small)
-            found = critical_spectra(self.driver.problem.rows(index), runs.theta[index])
-            spectra = dict(zip(small, found, strict=True))
+            points = [stops[row].point(self.problems[row]) for row in small]
+            shared = self.driver.problem.rows(torch.tensor(small))
+            found = Evidence.of_batch(shared, points, self.options.judged)
+            known = dict(zip(small, found, strict=True))
         return {
-            row: outcome(
-                self.problems[row], self.numbers[row], stop, self.options, spectra.get(row)
-            )
+            row: outcome(self.problems[row], self.numbers[row], stop, self.options, known.get(row))
             for row, stop in stops.items()
         }
 

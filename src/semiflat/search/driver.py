@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from semiflat.curvature.gradient import risk_gradient
+from semiflat.curvature.gradient import flat_rows, risk_gradient
 from semiflat.problem import Problem
 from semiflat.search.methods import LEAST, Local, Method, Step
 
@@ -20,7 +19,7 @@ GROWTH, GAIN = 1.2, 1e-5
 """Between two looks a creeping run's largest parameter grows by this factor at least, and its loss
 falls by this part at most."""
 RELATIVE = 1e-6
-"""A gradient is small for good only if it is this small a part of √R."""
+"""A gradient is small for good only if it is this small a part of √R, both in the data's units."""
 POLISH = 12
 """Newton steps spent below the tolerance on going down to the rounding floor."""
 
@@ -30,7 +29,8 @@ class Options:
     """When to stop.
 
     Attributes:
-        tolerance: ``‖∇R‖∞`` of a critical point, relative to the root of the risk if that exceeds 1.
+        tolerance: the largest entry of a critical point's gradient, in the data's units, relative to the
+            root of the risk if that exceeds 1.
         max_iterations: steps tried by one run.
         largest: parameter size, for targets of size 1, beyond which a run has gone to infinity.
     """
@@ -39,17 +39,41 @@ class Options:
     max_iterations: int = 1000
     largest: float = 1e5
 
-    def allowed(self, risk: float) -> float:
-        """What ``‖∇R‖∞`` may be at a critical point of this risk."""
-        return self.tolerance * math.sqrt(max(1.0, abs(risk)))
+    @property
+    def judged(self) -> float:
+        """The tolerance of what is said of a run's end: no less than that of a judgement."""
+        return max(self.tolerance, 1e-10)
+
+
+def data_units(problem: Problem) -> tuple[Tensor, Tensor]:
+    """What gradients and risks are measured in, by the sizes of inputs and targets: (*batch, P), (*batch,).
+
+    For data and targets of size 1 all are 1. An entry that a feature of size s feeds is as large as s.
+    """
+    net, X = problem.net, problem.X
+    features = X.square().mean(-2).sqrt()
+    features = torch.where(features > 0, features, torch.ones_like(features))
+    spread = problem.loss.target_spread(problem.y)
+    if spread is None:
+        spread = X.new_ones(*X.shape[:-2], net.outputs)
+    scale = spread.square().amax(-1)
+    parts = []
+    for layer in range(net.depth):
+        last = layer == net.depth - 1
+        own = spread if last else scale[..., None].expand(*scale.shape, net.widths[layer + 1])
+        rows = own[..., :, None].repeat(*[1] * own.ndim, net.fan_in(layer))
+        if layer == 0:
+            rows[..., : net.inputs] *= features[..., None, :]
+        parts.append(flat_rows(net, layer, rows))
+    return torch.cat(parts, dim=-1), scale
 
 
 @dataclass
 class Runs:
     """A batch of runs: where they are and how they got there. All tensors have the runs first.
 
-    ``below`` counts steps taken below the tolerance; ``settled`` says that it is below and no step down
-    is left, ``stuck`` says that no step of more than rounding
+    ``units`` are what gradient and risk are measured in. ``below`` counts steps taken below the
+    tolerance; ``settled`` says that it is below and no step down is left, ``stuck`` says that no step of more than rounding
     size lowered the merit, and ``promised`` by how much the last step tried was to lower it;
     ``looked`` is the largest parameter and the risk at the last look, ``last`` those at the look
     before, and ``creeping`` what the two tell.
@@ -58,6 +82,7 @@ class Runs:
     theta: Tensor
     risk: Tensor
     gradient: Tensor
+    units: tuple[Tensor, Tensor]
     iterations: Tensor
     below: Tensor
     settled: Tensor
@@ -67,6 +92,18 @@ class Runs:
     looked: Tensor
     last: Tensor
 
+    def sizes(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """``‖∇R‖∞`` and √|R| of some runs, in the data's units (:func:`data_units`)."""
+        units, scale = (unit[index] for unit in self.units)
+        return (self.gradient[index].abs() / units).amax(-1), (
+            self.risk[index].abs() / scale
+        ).sqrt()
+
+    def small(self, index: Tensor, tolerance: float) -> Tensor:
+        """Which of some runs have a gradient as small as ``tolerance`` asks for."""
+        size, root = self.sizes(index)
+        return size <= tolerance * root.clamp(min=1.0)
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -75,7 +112,8 @@ class Phase:
     Attributes:
         method: whose steps are tried.
         steps: how many at most.
-        until: ‖∇R‖∞ over √R from which the run is near: gradients are as large as residuals.
+        until: ‖∇R‖∞ over √R, both in the data's units, from which the run is near: gradients are as large
+            as residuals.
     """
 
     method: Method
@@ -116,12 +154,14 @@ class Driver:
         self.hopeless = problem.no_critical_point_below
         count = len(starts)
         risk, gradient = risk_gradient(problem, problem.net.unflatten(starts))
+        units, scale = data_units(problem)
         zeros = torch.zeros(count, dtype=torch.int64)
         no = torch.zeros(count, dtype=torch.bool)
         self.runs = Runs(
             starts.clone(),
             risk,
             gradient,
+            (units.expand_as(gradient), scale.expand_as(risk)),
             zeros.clone(),
             zeros.clone(),
             no.clone(),
@@ -188,8 +228,7 @@ class Driver:
         self.scale = self.method.adapt(self.scale, ratio, step.length)
         runs.iterations[index] += 1
         self._accept(accepted, trial, new_risk, new_gradient, step.length)
-        allowed = self.options.tolerance * runs.risk[index].abs().clamp(min=1.0).sqrt()
-        small = runs.gradient[index].abs().amax(-1) <= allowed
+        small = runs.small(index, self.options.tolerance)
         runs.below[index] += small
         self._look(index)
         size, moved = (torch.linalg.vector_norm(each, dim=-1) for each in (trial, step.move))
@@ -261,14 +300,14 @@ class Driver:
         settled = (settled | (runs.below[index] >= POLISH)) & ~downhill
         # Without the exact Hessian a saddle would settle, too; and a gradient that is small because
         # the residuals are is worth another method's try.
-        risk, size = runs.risk[index].abs(), runs.gradient[index].abs().amax(-1)
-        runs.settled[index] = settled & self.method.exact & (size <= RELATIVE * risk.sqrt())
+        size, root = runs.sizes(index)
+        runs.settled[index] = settled & self.method.exact & (size <= RELATIVE * root)
         ended = (
             settled
             | runs.stuck[index]
             | runs.creeping[index]
             | (runs.iterations[index] >= self.limit[index])
-            | (runs.gradient[index].abs().amax(-1) <= self.until * runs.risk[index].abs().sqrt())
+            | (size <= self.until * root)
             | self._beyond()[index]
         )
         if ended.any():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.evidence import Evidence, OnData, Spectrum, critical_spectra
+from semiflat.evidence import Evidence
 from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -22,14 +22,8 @@ from semiflat.symmetries.flatness import flatness
 ALONG_KERNEL = 0.5
 # And it must have got somewhere: below this size a singular Hessian means a degenerate point.
 FAR = 20.0
-# A gradient must be this small a part of the residuals before a degenerate point counts as critical.
-SMALL = 1e-9
-# Residuals up to this part of the targets' size are an exact fit: the loss is as low as it can be.
-FITTED = 1e-13
 # At a limit the gradient must be this small a part of the residuals.
 SMALL_BEYOND = 1e-6
-# Part of a parameter by which a Newton step may still change it at a critical point.
-HELD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,7 @@ class Stop:
         vector: parameters, (P,).
         risk, gradient_norm: there.
         iterations: steps tried.
+        small: whether the gradient is as small as was asked for.
         stuck: whether no step of more than rounding size lowered the merit.
         promised: by how much the last step tried was to lower it.
         before: for a run that creeps to infinity, the largest parameter and the risk ``CHECK`` steps
@@ -50,12 +45,13 @@ class Stop:
     risk: float
     gradient_norm: float
     iterations: int
+    small: bool
     stuck: bool
     promised: float
     before: tuple[float, float] | None
 
     @classmethod
-    def of(cls, runs: Runs, row: int) -> Stop:
+    def of(cls, runs: Runs, row: int, options: Options) -> Stop:
         """Of one of the driver's runs."""
         size, risk = runs.last[row].tolist()
         return cls(
@@ -63,10 +59,15 @@ class Stop:
             float(runs.risk[row]),
             float(runs.gradient[row].abs().max()),
             int(runs.iterations[row]),
+            bool(runs.small(torch.tensor([row]), options.tolerance)),
             bool(runs.stuck[row]),
             float(runs.promised[row]),
             (size, risk) if bool(runs.creeping[row]) else None,
         )
+
+    def point(self, problem: Problem) -> Point:
+        """The point that it is."""
+        return Point(problem, problem.net.unflatten(self.vector))
 
 
 def outcome(
@@ -74,21 +75,21 @@ def outcome(
     number: int,
     stop: Stop,
     options: Options,
-    spectrum: Spectrum | None = None,
+    evidence: Evidence | None = None,
 ) -> Finished:
     """What a run is worth that the driver left at ``stop``: status, and the evidence in words.
 
     Args:
-        spectrum: of the Hessian, where the gradient is small and it is known already.
+        evidence: of the point, where the gradient is small and it is known already.
     """
 
     def finished(
-        status: Status, evidence: str, inertia: tuple[int, int, int] | None = None
+        status: Status, words: str, inertia: tuple[int, int, int] | None = None
     ) -> Finished:
         return Finished(
             number,
             status,
-            evidence,
+            words,
             stop.iterations,
             stop.vector,
             stop.risk,
@@ -107,9 +108,10 @@ def outcome(
             "correctly and scaling the last layer up lowers it further: the data are separated, and "
             "the infimum 0 lies at infinity",
         )
-    if stop.gradient_norm <= options.allowed(stop.risk):
-        known = spectrum or critical_spectra(problem, stop.vector[None])[0]
-        return finished(*_at_small_gradient(problem, stop, options, known))
+    if stop.small:
+        return finished(
+            *_at_small_gradient(evidence or Evidence(stop.point(problem), options.judged))
+        )
     if largest > options.largest * problem.target_size:
         return finished(
             Status.DIVERGED,
@@ -157,7 +159,7 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     numbers = f"{found}; the limiting network has gradient {reached.gradient_norm:.1e}"
     run = replace(run, iterations=run.iterations + reached.iterations)
     why_not = None
-    if not reached.converged(options):
+    if not reached.converged:
         why_not = "which is no critical point"
     elif problem.loss.name == "squared" and (
         reached.gradient_norm > SMALL_BEYOND * math.sqrt(max(reached.loss, 0.0))
@@ -178,49 +180,50 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     )
 
 
-def _at_small_gradient(
-    problem: Problem, stop: Stop, options: Options, spectrum: Spectrum
-) -> tuple[Status, str, tuple[int, int, int] | None]:
-    largest = float(stop.vector.abs().max())
-    inertia = spectrum.count()
+def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int, int] | None]:
+    problem, vector, spectrum = evidence.point.problem, evidence.vector, evidence.spectrum
+    largest = float(vector.abs().max())
+    numbers = f"gradient {evidence.gradient_norm:.1e}"
+    if evidence.at_kink is not None:
+        layer, unit, samples = evidence.at_kink
+        return (
+            Status.STALLED,
+            f"{numbers}, but unit {unit} of hidden layer {layer} is at its kink on {samples} sample(s), as far "
+            "as rounding and a Newton step can tell: the loss is not differentiable here, and a way down need "
+            "not show",
+            None,
+        )
+    why = _not_critical(evidence)
+    if why and largest > FAR and not problem.weight_decay:
+        return (
+            Status.DIVERGED,
+            f"{numbers}; {why}; the largest parameter is {largest:.3g}: a minimum at infinity, not a critical "
+            "point",
+            None,
+        )
+    if why:
+        return (
+            Status.STALLED,
+            f"{numbers}; {why}: no critical point is confirmed, and rounding hides the way on",
+            None,
+        )
     tightest = spectrum.tightest()
     least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
-    numbers = f"gradient {stop.gradient_norm:.1e} (allowed {options.allowed(stop.risk):.1e})"
-    certain = f"{numbers}; the least certain eigenvalue is {least}"
-    if not all(activation.smooth for activation in problem.net.activations):
-        kink = OnData(problem, problem.net.unflatten(stop.vector)).at_kink()
-        if kink is not None:
-            return (
-                Status.STALLED,
-                f"{numbers}, but unit {kink[1]} of hidden layer {kink[0]} is at its kink on sample "
-                f"{kink[2]}: the loss is not differentiable here, and a way down need not show",
-                None,
-            )
+    certain = f"{numbers}; the least certain eigenvalue, parameters in natural units, is {least}"
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
-        return Status.CONVERGED, f"{certain}; no flat direction", inertia
-    evidence = Evidence(Point(problem, problem.net.unflatten(stop.vector)), options.tolerance)
-    evened = critical_spectra(problem, stop.vector[None], evened=True)[0]
-    if not evened.doubtful and not bool(evened.hidden.any()) and _is_held(evidence):
-        least = "{:.2g} with noise floor {:.1g}".format(*(evened.tightest() or (0, 0)))
-        return (
-            Status.CONVERGED,
-            f"{numbers}; badly conditioned, but nonsingular: with its diagonal evened out, the Hessian's "
-            f"least certain eigenvalue is {least}; no flat direction",
-            evened.count(),
-        )
+        return Status.CONVERGED, f"{certain}; no flat direction", spectrum.count()
     flat = flatness(evidence)
     explained = flat.joint.shape[1]
     if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
         return (
             Status.CONVERGED,
             f"{certain}; {explained} flat direction(s), each explained",
-            inertia,
+            spectrum.count(),
         )
     unclear = spectrum.vectors[:, ~spectrum.decided]
     unclear = unclear - flat.joint @ (flat.joint.mT @ unclear)
     left, sizes, _ = torch.linalg.svd(unclear, full_matrices=False)
-    kernel = left[:, sizes > 0.5]
-    vector = evidence.vector
+    kernel = torch.linalg.qr(evidence.unit[:, None] * left[:, sizes > 0.5])[0]
     along = kernel.mT @ (vector / torch.linalg.vector_norm(vector).clamp(min=1e-300))
     biggest = kernel[int(vector.abs().argmax())]
     cosine = max(float(torch.linalg.vector_norm(part)) for part in (along, biggest))
@@ -236,28 +239,22 @@ def _at_small_gradient(
             "minimum at infinity, not a critical point",
             None,
         )
-    residuals = math.sqrt(stop.risk) if stop.risk > 0 else 0.0
-    fitted = residuals <= FITTED * problem.target_size
-    if problem.loss.name == "squared" and stop.gradient_norm > SMALL * residuals and not fitted:
-        return (
-            Status.STALLED,
-            f"{numbers}; the gradient is small because the residuals are, and it is "
-            f"{stop.gradient_norm / max(residuals, 1e-300):.1e} of their size: no critical point is "
-            "confirmed, and rounding hides the way on",
-            None,
-        )
     counted = spectrum.values[~spectrum.hidden]
     positive, negative = int((counted > 0).sum()), int((counted < 0).sum())
     inertia = positive, len(spectrum.values) - positive - negative, negative
     return Status.CONVERGED, f"{numbers}; cosine {cosine:.2f}", inertia
 
 
-def _is_held(evidence: Evidence) -> bool:
-    """Whether a Newton step would change no parameter by more than a small part.
-
-    On the way to infinity it does: along e^(−w) by 1, along 1/t² by t/3, however small they are.
-    """
-    hessian = evidence.hessian
-    scale = hessian.diagonal().abs().clamp(min=1e-300).rsqrt()
-    step = scale * torch.linalg.solve(scale[:, None] * hessian * scale, scale * evidence.gradient)
-    return bool((step.abs() <= HELD * evidence.vector.abs().clamp(min=1.0)).all())
+def _not_critical(evidence: Evidence) -> str:
+    """Why a small gradient is not that of a critical point; empty if it is."""
+    if not evidence.critical:
+        size = evidence.gradient.abs()[evidence.worst]
+        part = float(size / evidence.on_data.natural.largest[evidence.worst].clamp(min=1e-300))
+        return (
+            f"an entry of it is {part:.1e} of what it would be if its terms did not cancel: it is small only "
+            "because residuals, data or slopes are"
+        )
+    if evidence.changed_outputs is not None:
+        output, part = evidence.changed_outputs
+        return f"a Newton step still changes output {output} by {part:.1e} times what is left to fit of it"
+    return ""

@@ -14,8 +14,9 @@ from critical points to critical points.
   data as it is, in all layers at once; and a unit nobody listens to may change its incoming weights.
   These hold at this point only, so whether the points they lead to are critical is measured
   (:func:`semiflat.symmetries.flatness.steepest_on_moves`). They are marked ``affine``.
-- Where every sample is fitted exactly and the Jacobian has full row rank, the exact fits form a
-  manifold of minima whose tangent space is the Jacobian's kernel, and all else lies inside it.
+- Where the loss is convex and at its lowest on the targets of every distinct input, and the Jacobian has
+  full row rank on these, the networks with the same outputs form a manifold of global minima whose
+  tangent space is the Jacobian's kernel, and all else lies inside it.
 
 With weight decay λ none of them is flat. Along a straight line of constant outputs the risk curves by λ;
 a family survives only in so far as it keeps ‖θ‖ too, and those known to are rotations: units of one
@@ -38,6 +39,8 @@ from semiflat.networks import MLP, weight_key
 
 # Two tangents closer than this in angle are one: structural ones differ by rounding or by far more.
 SAME_DIRECTION = 1e-9
+# A smallest singular value above this part of the largest tells that a Jacobian's rows are independent.
+INDEPENDENT = 1e-8
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,15 @@ def flat_families(data: OnData) -> list[TangentFamily]:
     return [family for family in families if family is not None]
 
 
-def span(families: list[TangentFamily], size: int) -> Tensor:
-    """An orthonormal basis (P, k) of all directions of ``families``, overlaps counted once."""
-    basis = torch.zeros((size, 0), dtype=torch.float64)
+def span(families: list[TangentFamily], unit: Tensor) -> Tensor:
+    """An orthonormal basis (P, k) of all directions of ``families``, overlaps counted once.
+
+    Args:
+        unit: what each parameter is measured in, (P,).
+    """
+    basis = torch.zeros((len(unit), 0), dtype=torch.float64)
     for family in families:
-        basis = torch.cat([basis, _fresh(family.tangents, basis)], dim=1)
+        basis = torch.cat([basis, _fresh(family.tangents / unit, basis)], dim=1)
     return basis
 
 
@@ -382,16 +389,39 @@ def _softmax_shift(data: OnData) -> TangentFamily | None:
 
 
 def _exact_fits(data: OnData) -> TangentFamily | None:
+    """The manifold of networks whose outputs are the best there are on each distinct input."""
     problem, net = data.problem, data.net
-    rows = problem.samples * net.outputs
-    if problem.loss.name != "squared" or rows > net.parameter_count or not data.fits_exactly:
+    each = net.outputs - problem.loss.shift_invariant
+    rows = each * (int(data.distinct.max()) + 1)
+    if rows > net.parameter_count or not data.fits_best:
         return None
-    jacobian = output_jacobian(problem, data.params).reshape(rows, -1)
+    unit = data.natural.unit
+    jacobian = _of_distinct_inputs(data)
     _, sizes, right = torch.linalg.svd(jacobian)
-    if sizes[-1] <= 1e-8 * sizes[0]:
+    if sizes[-1] <= INDEPENDENT * sizes[0]:
+        return None
+    # Best outputs there are near if the Jacobian is the same as far as the nearest that rounding allows.
+    blur = (data.per_input(data.natural.output_noise) * data.natural.gain[-1])[:, :each].flatten()
+    step = right[:rows].mT @ (torch.linalg.vector_norm(blur) / sizes)
+    there = OnData(problem, net.unflatten(net.flatten(data.params) + unit * step))
+    change = torch.linalg.matrix_norm(_of_distinct_inputs(there, data) - jacobian, ord=2)
+    if not change <= sizes[-1] / 4:
         return None
     return _family(
         "exact fits",
-        "every sample is fitted exactly, and the networks that do so form a manifold",
-        right[rows:],
+        "the outputs are the best there are on every input, and the networks that do so form a manifold",
+        right[rows:] * unit,
     )
+
+
+def _of_distinct_inputs(data: OnData, measured: OnData | None = None) -> Tensor:
+    """``∂f/∂θ`` on each distinct input, (rows, P), parameters and outputs in natural units.
+
+    Where the loss ignores what is added to all outputs alike, of the outputs less the last one.
+    """
+    sizes = (measured or data).natural
+    full = output_jacobian(data.problem, data.params) * sizes.unit
+    jacobian = data.per_input(full * sizes.gain[-1][:, None])
+    if data.problem.loss.shift_invariant:
+        jacobian = jacobian[:, :-1] - jacobian[:, -1:]
+    return jacobian.flatten(0, 1)

@@ -22,7 +22,7 @@ class Flatness:
 
     Attributes:
         families: all of them.
-        joint: an orthonormal basis of the directions that hold together, (P, t).
+        joint: an orthonormal basis of the directions that hold together, (P, t), in natural units.
         dimension: dimension of all families together.
         explained: how many zero eigenvalues' directions lie in the families.
         unexplained: how many do not.
@@ -40,9 +40,10 @@ class Flatness:
 
 
 def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFamily]) -> float:
-    """The largest gradient entry found on random moves along the joint affine families, together.
+    """The largest gradient found on random moves along the joint affine families, together.
 
-    The loss is constant there; only if the gradient vanishes too is it a manifold of critical points.
+    Of all entries, each in parts of what it would be if its terms did not cancel. The loss is constant
+    there; only if the gradient vanishes too is it a manifold of critical points.
     The gradient is analytic in the move, so a few random moves of finite size tell. A move is as long
     as what it does to the pre-activations of its layer on the data, whatever the units of the inputs:
     moves that saturate a unit would see nothing.
@@ -57,7 +58,9 @@ def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFa
     mix = torch.randn((len(_SIZES), len(tangents)), generator=generator, dtype=torch.float64)
     sizes = torch.tensor(_SIZES, dtype=torch.float64)[:, None]
     reached = at + sizes * (mix @ tangents)
-    return float(risk_gradient(problem, net.unflatten(reached))[1].abs().max())
+    gradients = risk_gradient(problem, net.unflatten(reached))[1].abs()
+    largest = [OnData(problem, net.unflatten(one)).natural.largest for one in reached]
+    return float((gradients / torch.stack(largest).clamp(min=1e-300)).max())
 
 
 def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
@@ -87,10 +90,9 @@ def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
 
 def flatness(evidence: Evidence) -> Flatness:
     """Flat families of a point, and which of its zero eigenvalues they explain."""
-    size = len(evidence.vector)
     families = flat_families(evidence.on_data)
-    joint = span([family for family in families if family.joint], size)
-    everything = span(families, size)
+    joint = span([family for family in families if family.joint], evidence.unit)
+    everything = span(families, evidence.unit)
     spectrum = evidence.spectrum
     kernel = spectrum.vectors[:, spectrum.zero]
     # Cosines of the angles between kernel and families: 1 where a zero is explained. The kernel's

@@ -14,9 +14,9 @@ from semiflat.verdicts.embedded import judge_embedded
 from semiflat.verdicts.irreversible import judge_irreversibly
 from semiflat.verdicts.lanczos import judge_large
 from semiflat.verdicts.layout import Layout, layout
-from semiflat.verdicts.plain import judge_plain
+from semiflat.verdicts.plain import inertia_of, judge_plain
 from semiflat.verdicts.proved import with_proofs
-from semiflat.verdicts.verdict import Inertia, Verdict
+from semiflat.verdicts.verdict import Verdict
 
 DENSE_LIMIT = 4096
 """Parameters up to which a dense Hessian (128 MiB) and its eigenvectors are taken."""
@@ -41,8 +41,9 @@ def judge(
 
     Args:
         point: any point: plain, critical or embedded; not a batch of points.
-        tolerance: how large ``‖∇R‖∞`` may be at a critical point, relative to the root of the risk
-            where that exceeds 1.
+        tolerance: how large an entry of the gradient may be at a critical point, in parts of what it
+            would be if its terms did not cancel: so that the units of data, targets and weights do not
+            matter. What rounding may do to an entry is let pass in any case.
         dense_limit: number of parameters up to which the dense Hessian is built.
         proof: whether to prove the verdict in ball arithmetic (:func:`semiflat.certify`).
 
@@ -108,7 +109,7 @@ def _judge_with_core(
     dense_limit: int,
 ) -> Verdict:
     """A point with added units that are no copies: exact over its core if that is small enough."""
-    at_least = Inertia(*of(parts.source)[0].spectrum.count())
+    at_least = inertia_of(*of(parts.source))
     if parts.core.problem.net.parameter_count <= dense_limit:
         return replace(judge_embedded(parts, *of(parts.core)), at_least=at_least)
     found = judge_irreversibly(point, of(parts.source)[0])

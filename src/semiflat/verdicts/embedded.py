@@ -51,7 +51,9 @@ def judge_embedded(point: Layout, evidence: Evidence, flat: Flatness) -> Verdict
     return Verdict(
         kind=found.kind,
         certainty=Certainty.MEASURED,
-        inertia=Inertia(positive, zero, negative),
+        inertia=None
+        if evidence.at_kink is not None
+        else Inertia(positive, zero, negative, zeros_explained=explained),
         flat_directions=FlatDirections(
             (*flat.families, *(family for part in surplus for family in part.families)),
             flat.dimension + sum(f.dimension for part in surplus for f in part.families),
@@ -93,7 +95,7 @@ def _classify(point: Layout, evidence: Evidence, flat: Flatness, surplus: list[S
                     f"{part.what} has the deciding eigenvalue {way_down[0]:.3g}, against a noise floor "
                     f"of {way_down[1]:.2g}: the added units open a way down",
                 )
-    if flat.has("exact fits") or narrow.reason.startswith("the loss is zero"):
+    if flat.has("exact fits"):
         return Finding(Kind.MINIMUM, narrow.margin, f"as the {point.name} is: {narrow.reason}")
     if narrow.kind is Kind.UNDECIDED:
         return Finding(narrow.kind, narrow.margin, f"the {point.name} is: {narrow.reason}")
@@ -103,12 +105,12 @@ def _classify(point: Layout, evidence: Evidence, flat: Flatness, surplus: list[S
                 Kind.UNDECIDED, narrow.margin, f"{part.what.rstrip(',')}: {part.why_open}"
             )
     slope = _steepest_on_copies(point)
-    if slope > evidence.still:
+    if not evidence.still(slope):
         return Finding(
             Kind.UNDECIDED,
             narrow.margin,
             "second derivatives show no way down, but moves along the flat directions lead to points "
-            f"that are not critical (gradient {slope:.2g}): higher derivatives decide",
+            f"that are not critical (gradient {slope:.2g} of what it could be): higher derivatives decide",
         )
     margins = [m for m in [narrow.margin, *map(_margin, surplus)] if m is not None]
     tightest = min(margins, key=lambda m: m.ratio, default=None)
@@ -165,8 +167,8 @@ def _steepest(point: Layout, evidence: Evidence, surplus: list[Surplus]) -> Wide
     candidates = [part.steepest() for part in surplus]
     spectrum = evidence.spectrum
     if spectrum.clearest(-1) is not None:
-        lowest = float(spectrum.values[0])
-        candidates.append(lifted(point.units, net, spectrum.vectors[:, 0], lowest))
+        lowest, curvature = evidence.direction(spectrum.vectors[:, 0])
+        candidates.append(lifted(point.units, net, lowest, curvature))
     usable = [candidate for candidate in candidates if candidate is not None]
     return min(usable, key=lambda c: c.curvature, default=None)
 

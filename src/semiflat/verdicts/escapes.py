@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from semiflat.curvature.blocks import UnitBlocks
 from semiflat.curvature.parts import hessian_parts, second_difference
 from semiflat.embeddings import Compatible, Composition, Embedding, NullUnits, Replicate
 from semiflat.errors import InputError
@@ -26,7 +25,6 @@ from semiflat.evidence import (
     LOUD,
     Evidence,
     Spectrum,
-    singular_spectrum,
     symmetric_spectrum,
 )
 from semiflat.networks import MLP, Params
@@ -130,7 +128,7 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     if verdict.kind is Kind.STRICT_SADDLE:
         return _down("none needed", 0, None, point, verdict)
     evidence = Evidence(point, tolerance)
-    if evidence.on_data.at_kink() is not None:
+    if evidence.at_kink is not None:
         return Escape("undecided", 0, None, None, verdict, verdict.reason)
     found = _one_unit(point, evidence, tolerance)
     if found is None and point.problem.weight_decay:
@@ -162,10 +160,8 @@ def _one_unit(point: Point, evidence: Evidence, tolerance: float) -> Escape | No
     net = point.problem.net
     candidates: list[tuple[str, Embedding]] = []
     for layer, width in enumerate(net.hidden):
-        blocks = evidence.layer(layer)
         for unit in range(width):
-            K = [UnitBlocks(b.F[unit], b.G[unit]).K for b in blocks]
-            spectrum = symmetric_spectrum(K, evidence.spectrum.scale)
+            spectrum, _ = evidence.unit_spectra(layer, unit)
             for sign, shares in zip((-1, 1), SHARES, strict=True):
                 if spectrum.clearest(sign) is not None:
                     candidates.append(("replicated unit", Replicate(layer, unit, shares)))
@@ -191,7 +187,8 @@ def _copied_units(point: Point, evidence: Evidence, verdict: Verdict, tolerance:
         largest = float(spectrum.values.abs().max())
         floor = float(spectrum.floor.max())
         data = evidence.on_data
-        audible = data.fits_exactly or float(spectrum.noise.max()) <= LOUD * data.loudness
+        loud = float((data.natural.noise / data.natural.largest.clamp(min=1e-300)).max()) <= LOUD
+        audible = data.fits_best or loud
         if not audible or not all(map(_is_zero, [spectrum, *_skipping(evidence)])):
             reason = (
                 f"H⁽²⁾ (eigenvalues up to {largest:.2g}, floors up to {floor:.2g}) or some F∅ is not 0 to "
@@ -222,15 +219,18 @@ def _curved_spectrum(evidence: Evidence) -> Spectrum:
     sites = [evidence.vector, evidence.rounded]
     sites += [] if evidence.shifted is None else [evidence.shifted]
     parts = [hessian_parts(problem, net.unflatten(site)) for site in sites]
-    scale = max(float(torch.linalg.matrix_norm(first, ord=2)) for first, _ in parts)
-    return symmetric_spectrum([second for _, second in parts], max(scale, evidence.spectrum.scale))
+    scale = max(
+        float(torch.linalg.matrix_norm(evidence.in_units(first), ord=2)) for first, _ in parts
+    )
+    second = [evidence.in_units(second) for _, second in parts]
+    return symmetric_spectrum(second, max(scale, evidence.spectrum.scale))
 
 
 def _skipping(evidence: Evidence) -> list[Spectrum]:
     """The singular values of every F∅ that null units can act through."""
     net = evidence.point.problem.net
     return [
-        singular_spectrum([b.F_null for b in evidence.layer(layer)], evidence.spectrum.scale)
+        evidence.skipping_spectrum(layer)
         for layer in range(len(net.hidden))
         if net.biases[layer] and net.biases[layer + 1]
     ]

@@ -21,7 +21,8 @@ def judge_irreversibly(point: Point, evidence: Evidence) -> Verdict | None:
     if down is None or not_critical(evidence) or point.embedding.preserves_criticality is not True:
         return None
     net = evidence.point.problem.net
-    direction = point.widening.lift(net.unflatten(evidence.spectrum.vectors[:, 0]))
+    narrow, curvature = evidence.direction(evidence.spectrum.vectors[:, 0])
+    direction = point.widening.lift(net.unflatten(narrow))
     squares = torch.stack([tensor.square().sum() for tensor in direction.values()])
     length = float(squares.sum().sqrt())
     return Verdict(
@@ -29,7 +30,7 @@ def judge_irreversibly(point: Point, evidence: Evidence) -> Verdict | None:
         certainty=Certainty.MEASURED,
         inertia=None,
         flat_directions=None,
-        curvature=float(evidence.spectrum.values[0]) / length**2,
+        curvature=curvature / length**2,
         margin=Margin(*down),
         reason=f"the narrow Hessian has the eigenvalue {down[0]:.3g}, and no critical embedding loses it",
         method="irreversibility",

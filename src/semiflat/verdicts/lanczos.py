@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.operators import HessianOperator
-from semiflat.evidence import ENOUGH, EPS, OnData
+from semiflat.evidence import (
+    ENOUGH,
+    EPS,
+    OnData,
+    allowed_gradient,
+    first_kink,
+    kinks,
+    settles_penalty,
+)
 from semiflat.points import Point, hessian_operator
-from semiflat.verdicts.plain import unsettled
+from semiflat.verdicts.plain import kink_reason, steep_reason, unsettled
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
 
 
@@ -71,18 +79,24 @@ def judge_large(point: Point, relative_tolerance: float) -> Verdict:
     operator = hessian_operator(point)
     gradient = operator.gradient()
     gradient_norm = float(gradient.abs().max())
-    tolerance = relative_tolerance * max(1.0, abs(point.loss)) ** 0.5
+    data = OnData(point.problem, point.params)
+    allowed = allowed_gradient(data, relative_tolerance)
+    worst = int((gradient.abs() / allowed.clamp(min=1e-300)).argmax())
+    tolerance = float(allowed[worst])
+    kink = first_kink(kinks(data))
     size = net.parameter_count
     need = f"a dense Hessian of {size} parameters would need {8 * size**2 / 2**30:.1f} GiB"
     direction: Tensor | None = None
     curvature: float | None = None
     margin: Margin | None = None
-    if gradient_norm > tolerance:
+    if kink is not None:
+        kind, reason = Kind.UNDECIDED, kink_reason(kink)
+    elif bool((gradient.abs() > allowed).any()):
         kind = Kind.NOT_CRITICAL
-        reason = f"the gradient's largest entry is {gradient_norm:.2g}, above {tolerance:.2g}"
+        reason = steep_reason(point, worst, float(gradient[worst]), tolerance)
         direction = -gradient / torch.linalg.vector_norm(gradient)
         curvature = float(direction @ operator.product(direction))
-    elif not OnData(point.problem, point.params).settles_penalty(gradient_norm):
+    elif not settles_penalty(data, gradient):
         kind, reason = Kind.UNDECIDED, unsettled(point, gradient_norm)
     else:
         low = lowest_ritz(operator)

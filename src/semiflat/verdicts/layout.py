@@ -11,8 +11,7 @@ from semiflat.embeddings.directions import WideDirection
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.unit_runs import Copies
 from semiflat.embeddings.vectors import zeros
-from semiflat.evidence import OnData
-from semiflat.evidence.on_data import EPS
+from semiflat.evidence import EPS, OnData
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.points import EmbeddedPoint, Point
 

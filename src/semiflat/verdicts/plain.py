@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from semiflat.evidence import ENOUGH, Evidence
+from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
+from semiflat.evidence import ENOUGH, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
@@ -20,24 +22,23 @@ class Finding:
     kind: Kind
     margin: Margin | None
     reason: str
+    direction: Tensor | None = None
 
 
 def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     """The verdict on a plain point whose dense Hessian fits in memory."""
     found = classify(evidence, flat)
-    spectrum = evidence.spectrum
-    direction: Tensor | None = None
-    curvature: float | None = None
-    if found.kind is Kind.NOT_CRITICAL:
+    net = evidence.point.problem.net
+    direction, curvature = found.direction, None
+    if found.kind is Kind.NOT_CRITICAL and direction is None:
         direction = -evidence.gradient / torch.linalg.vector_norm(evidence.gradient)
         curvature = float(direction @ evidence.hessian @ direction)
-    elif found.kind is Kind.STRICT_SADDLE:
-        direction, curvature = spectrum.vectors[:, 0], float(spectrum.values[0])
-    net = evidence.point.problem.net
+    elif found.kind is Kind.STRICT_SADDLE and direction is None:
+        direction, curvature = evidence.direction(evidence.spectrum.vectors[:, 0])
     return Verdict(
         kind=found.kind,
         certainty=Certainty.MEASURED,
-        inertia=Inertia(*spectrum.count()),
+        inertia=inertia_of(evidence, flat),
         flat_directions=FlatDirections(
             tuple(flat.families), flat.dimension, flat.explained, flat.unexplained
         ),
@@ -51,30 +52,80 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     )
 
 
+def inertia_of(evidence: Evidence, flat: Flatness) -> Inertia | None:
+    """The signs of a point's Hessian; None at a kink, where it has none."""
+    if evidence.at_kink is not None:
+        return None
+    return Inertia(*evidence.spectrum.count(), zeros_explained=flat.explained)
+
+
 def not_critical(evidence: Evidence) -> Finding | None:
     """The finding on a point that is no critical point, or not differentiable, else None."""
+    if evidence.at_kink is not None:
+        return Finding(Kind.UNDECIDED, None, kink_reason(evidence.at_kink))
     if not evidence.critical:
-        why = ""
-        if _lost_by_embedding(evidence):
-            why = " (embeddings keep the outputs, but not the weight penalty)"
-        return Finding(
-            Kind.NOT_CRITICAL,
-            None,
-            f"the gradient's largest entry is {evidence.gradient_norm:.2g}, above the tolerance "
-            f"{evidence.tolerance:.2g}{why}; polish the point with find_critical_point(start=…) first",
+        entry = evidence.worst
+        why = " (embeddings keep the outputs, but not the weight penalty)"
+        reason = steep_reason(
+            evidence.point,
+            entry,
+            float(evidence.gradient[entry]),
+            evidence.tolerance,
+            why if _lost_by_embedding(evidence) else "",
         )
-    if not evidence.on_data.settles_penalty(evidence.gradient_norm):
+        return Finding(Kind.NOT_CRITICAL, None, reason)
+    if not evidence.settles_penalty:
         return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
-    kink = evidence.on_data.at_kink()
-    if kink is not None:
-        layer, unit, sample = kink
+    if evidence.changed_outputs is not None:
+        output, part = evidence.changed_outputs
         return Finding(
             Kind.UNDECIDED,
             None,
-            f"the loss is not differentiable here: unit {unit} of hidden layer {layer} has "
-            f"pre-activation 0 on sample {sample}, where its activation has a kink",
+            f"a Newton step, with what rounding may do to it, changes output {output} by {part:.2g} times what "
+            f"is left to fit of it: no critical point is known to be near; {what_next(evidence.point)}",
         )
     return None
+
+
+def steep_reason(point: Point, entry: int, slope: float, allowed: float, why: str = "") -> str:
+    """Why a point is not critical, by the entry of its gradient that is worst."""
+    return (
+        f"the gradient's entry for {name_of(point, entry)} is {slope:.2g}, where tolerance and rounding "
+        f"allow {allowed:.2g}{why}; {what_next(point)}"
+    )
+
+
+def what_next(point: Point) -> str:
+    """What to do with a point that is not critical; what its search knows, if it has been in one."""
+    return point.note or "polish the point with find_critical_point(start=…) first"
+
+
+def name_of(point: Point, entry: int) -> str:
+    """A parameter by its place in the flat order: ``"0.weight[2, 1]"``.
+
+    >>> from semiflat.networks import MLP
+    >>> from semiflat.problem import Problem
+    >>> problem = Problem(MLP([1, 2, 1]), [[0.0]], [0.0])
+    >>> name_of(Point(problem, problem.net.random_params(0)), 3)
+    '0.bias[1]'
+    """
+    for key, shape in point.problem.net.shapes.items():
+        size = math.prod(shape)
+        if entry < size:
+            place = (entry,) if len(shape) == 1 else divmod(entry, shape[1])
+            return f"{key}[{', '.join(map(str, place))}]"
+        entry -= size
+    raise IndexError(entry)
+
+
+def kink_reason(kink: tuple[int, int, int]) -> str:
+    """Why there is no Hessian, by a unit at its kink: (layer, unit, number of samples)."""
+    layer, unit, samples = kink
+    many = f"on {samples} samples" if samples > 1 else "on a sample"
+    return (
+        f"the loss is not differentiable here: as far as rounding and a Newton step can tell, unit {unit} of "
+        f"hidden layer {layer} has pre-activation 0 {many}, where its activation has a kink"
+    )
 
 
 def _lost_by_embedding(evidence: Evidence) -> bool:
@@ -83,7 +134,7 @@ def _lost_by_embedding(evidence: Evidence) -> bool:
     return (
         point.problem.weight_decay > 0
         and isinstance(point, EmbeddedPoint)
-        and bool(point.source.gradient_norm <= evidence.tolerance)
+        and Evidence(point.source, evidence.relative_tolerance).critical
     )
 
 
@@ -107,23 +158,25 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return Finding(
             Kind.STRICT_SADDLE,
             Margin(*down),
-            f"the Hessian has the eigenvalue {down[0]:.3g}, {_times(*down)} its noise floor below zero",
+            f"the Hessian, parameters in natural units, has the eigenvalue {down[0]:.3g}, {_times(*down)} its "
+            "noise floor below zero",
         )
     tightest = spectrum.tightest()
     margin = None if tightest is None else Margin(*tightest)
     hidden = int(spectrum.hidden.sum())
-    if _zero_loss(evidence):
+    best = (
+        "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
+    )
+    if flat.has("exact fits"):
         return Finding(
-            Kind.MINIMUM if hidden or spectrum.doubtful else Kind.STRICT_MINIMUM,
-            margin,
-            "the loss is zero up to rounding, and it cannot be lower",
+            Kind.MINIMUM, margin, f"{best}, and networks with such outputs form a manifold"
         )
     if spectrum.doubtful and tightest is not None:
         return Finding(
             Kind.UNDECIDED,
             margin,
             f"the eigenvalue {tightest[0]:.3g} is only {_times(*tightest)} its noise floor "
-            f"{tightest[1]:.2g} away from zero; {ENOUGH:g} times is asked for",
+            f"{tightest[1]:.2g} away from zero; {ENOUGH:g} times is asked for{_provable(evidence)}",
         )
     positive = len(spectrum.values) - hidden
     if hidden == 0 and tightest is not None:
@@ -131,7 +184,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
             Kind.STRICT_MINIMUM,
             margin,
             f"all {positive} eigenvalues of the Hessian are positive; the least certain is "
-            f"{tightest[0]:.3g}, {_times(*tightest)} its noise floor",
+            f"{tightest[0]:.3g}, parameters in natural units, {_times(*tightest)} its noise floor",
         )
     return _degenerate(evidence, flat, hidden, positive, margin)
 
@@ -140,18 +193,19 @@ def _degenerate(
     evidence: Evidence, flat: Flatness, hidden: int, positive: int, margin: Margin | None
 ) -> Finding:
     """A positive semidefinite Hessian with a kernel: is the kernel all flat directions?"""
-    floor = float(evidence.spectrum.floor.max())
+    spectrum = evidence.spectrum
+    floor = float(spectrum.floor.max())
     joint = flat.joint.shape[1]
-    residue = (
-        float(torch.linalg.matrix_norm(evidence.hessian @ flat.joint, ord=2)) if joint else 0.0
-    )
+    slopes = evidence.in_units(evidence.hessian) @ flat.joint
+    residue = float(torch.linalg.matrix_norm(slopes, ord=2)) if joint else 0.0
     slope = steepest_on_moves(evidence.point.problem, evidence.point.params, flat.families)
-    if joint == hidden and slope > evidence.still:
+    if joint == hidden and not evidence.still(slope):
         return Finding(
             Kind.UNDECIDED,
-            margin,
+            _least_known(spectrum, flat),
             f"no eigenvalue is negative and the {hidden} zero ones are flat directions, but moves along "
-            f"them lead to points that are not critical (gradient {slope:.2g}): higher derivatives decide",
+            f"them lead to points that are not critical (gradient {slope:.2g} of what it could be): higher "
+            "derivatives decide",
         )
     if joint == hidden and residue <= ENOUGH * floor:
         names = ", ".join(sorted({family.name for family in flat.families if family.joint}))
@@ -164,23 +218,36 @@ def _degenerate(
     if joint > hidden or residue > ENOUGH * floor:
         return Finding(
             Kind.UNDECIDED,
-            margin,
+            _least_known(spectrum, flat),
             f"{hidden} eigenvalues are zero within their noise floors (up to {floor:.2g}), but {joint} "
             f"flat directions were found, with curvature up to {residue:.2g}: the numbers contradict "
-            "each other, and the point is too badly conditioned to judge",
+            f"each other, and the point is too badly conditioned to judge{_provable(evidence)}",
         )
     return Finding(
         Kind.UNDECIDED,
-        margin,
+        _least_known(spectrum, flat),
         f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
         f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
-        "minimum lies at infinity",
+        f"minimum lies at infinity{_provable(evidence)}",
     )
 
 
-def _zero_loss(evidence: Evidence) -> bool:
-    problem = evidence.point.problem
-    return problem.loss.lower_bound == 0.0 and evidence.on_data.fits_exactly
+def _least_known(spectrum: Spectrum, flat: Flatness) -> Margin:
+    """The eigenvalue that is hidden by the most, beyond known flat directions where there is one."""
+    open_part = spectrum.vectors - flat.joint @ (flat.joint.mT @ spectrum.vectors)
+    unknown = spectrum.hidden & (torch.linalg.vector_norm(open_part, dim=0) > 0.5)
+    among = (unknown if bool(unknown.any()) else spectrum.hidden).nonzero().flatten()
+    place = among[spectrum.floor[among].argmax()]
+    return Margin(float(spectrum.values[place]), float(spectrum.floor[place]))
+
+
+def _provable(evidence: Evidence) -> str:
+    """Says where a proof may decide what floating point cannot."""
+    names = [activation.name for activation in evidence.point.problem.net.activations]
+    known = (
+        all(name in ACTIVATIONS for name in names) and evidence.point.problem.loss.name in LOSSES
+    )
+    return "; judge(…, proof=True), with more digits, may decide" if known else ""
 
 
 def _times(eigenvalue: float, floor: float) -> str:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.curvature.blocks import UnitBlocks
 from semiflat.embeddings.directions import WideDirection, steepest_copy, steepest_null
-from semiflat.evidence import Evidence, OnData, Spectrum, singular_spectrum, symmetric_spectrum
+from semiflat.evidence import Evidence, OnData, Spectrum
 from semiflat.symmetries.families import FlatFamily, fresh_directions
 from semiflat.symmetries.flatness import Flatness
 from semiflat.verdicts.layout import Layout
@@ -68,10 +67,7 @@ def _replicated_unit(
     p = sum(count for weight, count in shares if weight > 0)
     q = sum(count for weight, count in shares if weight < 0)
     z = sum(count for weight, count in shares if weight == 0)
-    blocks = [UnitBlocks(b.F[unit], b.G[unit]) for b in evidence.layer(layer)]
-    scale = evidence.spectrum.scale
-    K = symmetric_spectrum([b.K for b in blocks], scale)
-    F = singular_spectrum([b.F for b in blocks], scale)
+    K, F = evidence.unit_spectra(layer, unit)
     up, _, down = K.count()
     rank_F = F.count()[0]
     positive = (p - 1) * up + q * down + z * rank_F
@@ -80,7 +76,10 @@ def _replicated_unit(
     above, fan = net.widths[layer + 2], point.net.fan_in(layer)
     loose = fan - data.inputs[layer].rank  # incoming directions that no sample notices
     mixing, regular = _mixing(data, layer, unit)
-    seen = torch.linalg.svdvals(blocks[0].F @ mixing) > F.counting_floor.max()
+    into = evidence.unit_units(layer, unit)[1]
+    natural = fresh_directions((mixing / into[:, None]).mT, mixing.new_zeros((0, len(mixing))))
+    block = evidence.unit_blocks(layer, unit)[0]
+    seen = torch.linalg.svdvals(block.F @ natural) > F.counting_floor.max()
     copies = p + q + z - 1
     size = copies * (above + fan)
     # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
@@ -96,7 +95,7 @@ def _replicated_unit(
     elif explained < size - positive - negative:
         unknown = size - positive - negative - explained
         why = f"{unknown} zero eigenvalues are not explained: higher derivatives decide"
-    source = blocks[0]
+    source = evidence.layer(layer)[0]
     return Surplus(
         what=f"unit {unit} of hidden layer {layer}, in {copies + 1} copies,",
         size=size,
@@ -106,7 +105,15 @@ def _replicated_unit(
         escapes=[(K, 1)] * (p >= 2) + [(K, -1)] * (q >= 1) + [(F, 0)] * (z >= 1),
         why_open=why,
         families=_copy_families(layer, unit, copies, z, above, fan, loose, mixing.shape[1]),
-        steepest=lambda: steepest_copy(point.units, net, layer, unit, source.F, source.G),
+        steepest=lambda: steepest_copy(
+            point.units,
+            net,
+            layer,
+            unit,
+            source.F[unit],
+            source.G[unit],
+            evidence.unit_units(layer, unit),
+        ),
     )
 
 
@@ -189,7 +196,7 @@ def _null_layers(point: Layout, evidence: Evidence) -> list[Surplus]:
         heard = sum(r.count for r, s in zip(runs, slopes.tolist(), strict=True) if s != 0)
         dead = activation.slopes is not None and activation.slopes[0] == 0
         dead = dead and all(run.bias < 0 for run in runs)
-        F = singular_spectrum([b.F_null for b in evidence.layer(layer)], evidence.spectrum.scale)
+        F = evidence.skipping_spectrum(layer)
         rank = F.count()[0]
         above, fan = net.widths[layer + 2], point.net.fan_in(layer)
         size = count * (above + fan)

@@ -35,12 +35,52 @@ class Certainty(StrEnum):
     MEASURED = "MEASURED"
 
 
-class Inertia(NamedTuple):
-    """Numbers of positive, zero and negative eigenvalues of the Hessian."""
-
+class _Signs(NamedTuple):
     positive: int
     zero: int
     negative: int
+
+
+class Inertia(_Signs):
+    """Numbers of positive, zero and negative eigenvalues of the Hessian: a triple.
+
+    A zero is one of two things, and beside the triple stands how many are which.
+
+    Attributes:
+        zeros_explained: zeros along flat directions that are known, or proved; None where they were
+            not looked for.
+        zeros_within_noise: zeros that are only too small to tell from rounding, or from what the
+            distance to the exact critical point may change; None where they were not looked for.
+
+    >>> inertia = Inertia(3, 2, 0, zeros_explained=1)
+    >>> tuple(inertia), inertia.zeros_within_noise
+    ((3, 2, 0), 1)
+    """
+
+    zeros_explained: int | None
+
+    def __new__(
+        cls, positive: int, zero: int, negative: int, zeros_explained: int | None = None
+    ) -> Inertia:
+        self = super().__new__(cls, positive, zero, negative)
+        self.zeros_explained = zeros_explained
+        return self
+
+    @property
+    def zeros_within_noise(self) -> int | None:
+        return None if self.zeros_explained is None else self.zero - self.zeros_explained
+
+    def __getnewargs__(self) -> tuple[int, int, int, int | None]:
+        return *self, self.zeros_explained
+
+    def __str__(self) -> str:
+        words = f"{self.positive} positive, {self.zero} zero, {self.negative} negative"
+        if not self.zeros_within_noise:
+            return words
+        return (
+            f"{words} (of the zeros {self.zeros_explained} are flat directions, {self.zeros_within_noise} only "
+            "within noise)"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,18 +127,21 @@ class Verdict:
     Attributes:
         kind: the answer.
         certainty: how it is known.
-        inertia: signs of the Hessian's eigenvalues at the point, critical or not; None only where
-            the Hessian was too large to build. At a critical point an eigenvalue below 1e-10 of the
-            largest counts as zero if the distance to the exact critical point may account for it.
+        inertia: signs of the Hessian's eigenvalues at the point, critical or not, and how many of the
+            zeros are explained; None where the Hessian was too large to build, and at a kink, where
+            there is none. At a critical point an eigenvalue below 1e-10 of the largest, parameters in
+            natural units, counts as zero if the distance to the exact critical point may account for it.
         flat_directions: the flat families; None where they were not looked for (too large).
         curvature: second derivative of the risk along ``descent_direction``, or None.
-        margin: the deciding eigenvalue and its noise floor, or None if none decided.
+        margin: the deciding eigenvalue and its noise floor, parameters in natural units
+            (docs/verdicts.md), or None if none decided. At an undecided point it is the one that is
+            too near to zero to tell.
         reason: one sentence.
         method: ``"dense Hessian"``, ``"inertia law"`` (also over a core with added units),
             ``"irreversibility"`` or ``"Lanczos"``.
-        gradient_norm: ``‖∇R‖∞`` that criticality was decided on (an embedded point's: its source's,
-            but with weight decay its own).
-        tolerance: what it was held against.
+        gradient_norm: ``‖∇R‖∞`` (an embedded point's: its source's, but with weight decay its own).
+        tolerance: what the gradient's entry may be that criticality was decided on: the one that is
+            largest beside what it would be if its terms did not cancel.
         at_least: for a point whose added units are no copies, the numbers of eigenvalues that it has
             at least, from the narrow Hessian alone (``AᵀH A`` is narrow: Z22 Thm 6.2), or from a proof
             that gives no more; else None.
@@ -144,6 +187,7 @@ class Verdict:
             "kind": str(self.kind),
             "certainty": str(self.certainty),
             "inertia": None if self.inertia is None else list(self.inertia),
+            "zeros_within_noise": None if self.inertia is None else self.inertia.zeros_within_noise,
             "at_least": None if self.at_least is None else list(self.at_least),
             "reason": self.reason,
             "method": self.method,

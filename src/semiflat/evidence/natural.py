@@ -1,0 +1,151 @@
+"""What is large and what is small at a point, whatever units data, targets and weights are given in.
+
+A gradient of 1e-10 may be the largest that the data can make, and one of 1e-3 may be rounding. So every
+parameter gets a unit of its own: a change that curves the loss by about 1 at most. With ``a_z`` the root
+of what the loss curves by along a pre-activation z,
+
+    unit of W_l[i, j] = 1 / (a_{z_i} · rms h_j).
+
+Rescaling an input feature, all targets and the last layer (squared loss), or a positively homogeneous
+unit multiplies the units as it multiplies the parameters, so what is measured in them stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from semiflat.curvature.gradient import flat_rows
+from semiflat.evidence.spectrum import EPS
+
+if TYPE_CHECKING:
+    from semiflat.evidence.on_data import OnData
+
+SILENT = 1e-8
+"""Part of its slope that an activation counts with at least: a unit whose output is 0 on the data has a
+unit of its own, too."""
+
+
+@dataclass(frozen=True)
+class Natural:
+    """Sizes at a point.
+
+    Attributes:
+        unit: of each parameter, (P,).
+        largest: what each entry of the gradient would be if its terms did not cancel, residuals being
+            what they are, (P,).
+        noise: what rounding may do to each entry of the gradient, (P,).
+        residual: of each output, in the output's own units, (N, M): a Newton step in the outputs.
+        output_noise: what rounding may do to the outputs, (N, M).
+        z_noise: what rounding may do to the pre-activations of each hidden layer, (N, width).
+        gain: ``a_z`` of what each linear layer feeds, (out,).
+        fed: root mean square of what each linear layer is fed with, (D,).
+        deltas: ``mean |∂ℓ/∂z|`` of what each linear layer feeds, (out,).
+        slopes: ``mean |∂ℓ/∂z_k · σ'(z_i)|`` for k above and i in each hidden layer, (above, width).
+    """
+
+    unit: Tensor
+    largest: Tensor
+    noise: Tensor
+    residual: Tensor
+    output_noise: Tensor
+    z_noise: list[Tensor]
+    gain: list[Tensor]
+    fed: list[Tensor]
+    deltas: list[Tensor]
+    slopes: list[Tensor]
+
+
+def sizes_at(data: OnData) -> Natural:
+    """The sizes at a point, from its activations and slopes on the data: one pass up, one down."""
+    problem, net = data.problem, data.net
+    fed_noise, z_noise, output_noise = _rounding_of_activations(data)
+    first, second = data.loss_first, data.loss_second
+    gain = _positive(second.diagonal(dim1=-2, dim2=-1).abs().mean(0).sqrt())
+    residual = first / gain.square()
+    rough = _rms(first) / gain
+    delta = first
+    noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
+    count = len(first)
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    gains: list[Tensor] = []
+    feds: list[Tensor] = []
+    deltas: list[Tensor] = []
+    slopes: list[Tensor] = []
+    for layer in range(net.depth - 1, -1, -1):
+        fed = data.inputs[layer].values
+        size = _sizes(data, layer)
+        gains, feds, deltas = [gain, *gains], [size, *feds], [delta.abs().mean(0), *deltas]
+        unit = 1 / (gain[:, None] * size)
+        summed = noise.square().mT @ fed.square()
+        summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
+        rows.append((unit, rough[:, None] / unit, summed.sqrt() / count))
+        if layer == 0:
+            break
+        weight = net.layer(data.params, layer)[:, : net.widths[layer]]
+        slope, bend = data.slopes[layer - 1], data.bends[layer - 1]
+        pull, terms = delta @ weight, delta.abs() @ weight.abs()
+        slopes = [delta.abs().mT @ slope.abs() / count, *slopes]
+        coupled = slopes[0] / (gain[:, None] * size[: pull.shape[1]])
+        coupling = (gain[:, None] * weight * _rms(slope)).square() + coupled.square()
+        bent = (terms * bend.abs()).mean(0)
+        gain = _positive((coupling.sum(0) + bent).sqrt())
+        rough = (coupling * rough[:, None].square()).sum(0).sqrt() / gain
+        noise = (noise @ weight.abs() + EPS * terms) * slope.abs()
+        noise = noise + (bend * pull).abs() * z_noise[layer - 1]
+        delta = pull * slope
+    unit, largest, blur = (
+        torch.cat([flat_rows(net, layer, part[k]) for layer, part in enumerate(rows[::-1])], -1)
+        for k in range(3)
+    )
+    if problem.weight_decay:
+        own = problem.weight_decay * net.flatten(data.params).abs()
+        unit = (unit.square().reciprocal() + problem.weight_decay).rsqrt()
+        largest, blur = largest + own, blur + EPS * own
+    return Natural(
+        unit, largest, blur, residual, output_noise, z_noise, gains, feds, deltas, slopes
+    )
+
+
+def _rounding_of_activations(data: OnData) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """To first order, what rounding may do to what each layer is fed with, to z, and to the outputs."""
+    net = data.net
+    noise = torch.zeros_like(data.inputs[0].values)
+    fed, z_noise = [noise], []
+    for layer in range(net.depth):
+        rows = net.layer(data.params, layer).abs()
+        noise = (noise + EPS * data.inputs[layer].values.abs()) @ rows.mT
+        if layer == net.depth - 1:
+            break
+        z_noise.append(noise)
+        h = data.inputs[layer + 1].values
+        noise = data.slopes[layer].abs() * noise
+        if net.biases[layer + 1]:
+            noise = torch.cat([noise, noise.new_zeros(len(noise), 1)], dim=1)
+        noise = noise + EPS * h.abs()
+        fed.append(noise)
+    return fed, z_noise, noise + EPS * data.outputs.abs()
+
+
+def _sizes(data: OnData, layer: int) -> Tensor:
+    """Root mean square of what a linear layer is fed with, of a silent unit what it could say."""
+    squares = data.inputs[layer].values.square().mean(0)
+    if layer:
+        width = data.net.widths[layer]
+        slopes = data.slopes[layer - 1].square().mean(0)
+        if not data.net.activations[layer - 1].homogeneous:
+            squares[:width] += SILENT**2 * slopes
+    return _positive(squares.sqrt())
+
+
+def _rms(values: Tensor) -> Tensor:
+    """Over the samples, which come first."""
+    return values.square().mean(0).sqrt()
+
+
+def _positive(sizes: Tensor) -> Tensor:
+    """1 in place of 0: what is not there at all has no size to be measured by."""
+    return torch.where(sizes > 0, sizes, torch.ones_like(sizes))
