@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,12 @@ class Activation:
                 return torch.zeros_like(z)
             return torch.autograd.grad(bend.sum(), at)[0]
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # By name where it has one, so that a copy from another process is the same object.
+        if _named(self.name) is self:
+            return activation, (self.name,)
+        return super().__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return f"Activation({self.name})"
 
@@ -184,13 +191,17 @@ def _piecewise(left: float, right: float) -> Callable[[Tensor], Derivatives]:
     return derivatives
 
 
-@cache
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """The leaky ReLU with a given slope left of 0.
 
     >>> leaky_relu(0.2).slopes
     (0.2, 1.0)
     """
+    return _leaky_relu(float(negative_slope))
+
+
+@cache
+def _leaky_relu(negative_slope: float) -> Activation:
     name = "leaky_relu" if negative_slope == 0.01 else f"leaky_relu({negative_slope!r})"
     return Activation(
         name,
@@ -264,19 +275,35 @@ def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
             "it gives different results; expected f(z)[i] to depend on z[i] alone"
         )
 
-    def derivatives(z: Tensor) -> Derivatives:
-        with torch.enable_grad():
-            at = z.detach().requires_grad_()
-            h = function(at)
-            (first,) = torch.autograd.grad(h.sum(), at, create_graph=True)
-            second = torch.zeros_like(z)
-            if first.requires_grad:  # not for a function linear in z
-                (second,) = torch.autograd.grad(first.sum(), at)
-        return h.detach(), first.detach(), second
-
     return Activation(
-        name, function, derivatives, lambda: Elementwise(function, name), analytic=False
+        name,
+        function,
+        partial(_differentiated, function),
+        partial(Elementwise, function, name),
+        analytic=False,
     )
+
+
+def _differentiated(function: Callable[[Tensor], Tensor], z: Tensor) -> Derivatives:
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        h = function(at)
+        (first,) = torch.autograd.grad(h.sum(), at, create_graph=True)
+        second = torch.zeros_like(z)
+        if first.requires_grad:  # not for a function linear in z
+            (second,) = torch.autograd.grad(first.sum(), at)
+    return h.detach(), first.detach(), second
+
+
+def _named(name: str) -> Activation | None:
+    """The activation of that name, or None."""
+    if name.startswith("leaky_relu(") and name.endswith(")"):
+        try:
+            slope = float(name[len("leaky_relu(") : -1])
+        except ValueError:
+            slope = math.nan
+        return leaky_relu(slope) if math.isfinite(slope) else None
+    return _KNOWN.get(name)
 
 
 def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activation:
@@ -296,16 +323,10 @@ def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activati
     if isinstance(given, Activation):
         return given
     if isinstance(given, str):
-        if given in _KNOWN:
-            return _KNOWN[given]
-        if given.startswith("leaky_relu(") and given.endswith(")"):
-            try:
-                slope = float(given[len("leaky_relu(") : -1])
-            except ValueError:
-                slope = math.nan
-            if math.isfinite(slope):
-                return leaky_relu(slope)
-        raise unknown_name("activation", given, _KNOWN)
+        known = _named(given)
+        if known is None:
+            raise unknown_name("activation", given, _KNOWN)
+        return known
     if callable(given):
         return _from_callable(given)
     raise InputError(

@@ -60,6 +60,12 @@ class Loss(ABC):
         """
         return -math.inf if self.lower_bound is None else self.lower_bound
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # By name where it has one, so that a copy from another process is the same object.
+        if _KNOWN.get(self.name) is self:
+            return loss_named, (self.name,)
+        return super().__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return f"Loss({self.name})"
 

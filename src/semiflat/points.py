@@ -168,6 +168,10 @@ class EmbeddedPoint(Point):
         wide = condensed.gradient(net, narrow)
         return _plain(net.with_hidden(condensed.hidden).flatten(wide).abs().amax(-1))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The wide parameters are built again where they are asked for.
+        return {key: value for key, value in vars(self).items() if key != "_params"}
+
     def materialize(self) -> Point:
         """The wide point with its parameters built and its origin forgotten."""
         return Point(self.problem, self.params)

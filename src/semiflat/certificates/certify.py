@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -244,9 +244,7 @@ def _in_double(point: Point) -> Point:
 
 
 def _plain(narrow: Narrow) -> Certificate:
-    return _finished(
-        "critical point", narrow.net, narrow.centre, _head(narrow), lambda: _body(narrow)
-    )
+    return _finished("critical point", narrow.net, narrow.centre, _head(narrow), narrow.Q)
 
 
 def _head(narrow: Narrow) -> dict[str, Any]:
@@ -256,10 +254,6 @@ def _head(narrow: Narrow) -> dict[str, Any]:
         "proved": narrow.proved,
         "notes": {"method": narrow.method, "found": narrow.margins},
     }
-
-
-def _body(narrow: Narrow) -> dict[str, Any]:
-    return {"Q": _hex(narrow.Q.tolist())}
 
 
 def _wide(point: EmbeddedPoint, narrow: Narrow) -> Certificate:
@@ -286,9 +280,7 @@ def _wide(point: EmbeddedPoint, narrow: Narrow) -> Certificate:
             return nothing(UNDECIDED, str(error))
     proved = {**narrow.proved, "narrow_inertia": narrow.proved["inertia"], **wide}
     head = _head(narrow) | {"embedding": embedding, "proved": proved}
-    return _finished(
-        "embedded critical point", narrow.net, narrow.centre, head, lambda: _body(narrow)
-    )
+    return _finished("embedded critical point", narrow.net, narrow.centre, head, narrow.Q)
 
 
 def _run(run: Any) -> dict[str, Any]:
@@ -318,9 +310,9 @@ def _finished(
     net: Network,
     centre: Sequence[Array],
     head: dict[str, Any],
-    body: Callable[[], dict[str, Any]] = dict,
+    Q: Array | None = None,
 ) -> Certificate:
-    """The certificate of a statement; ``head`` and ``body`` are what it has beyond problem and centre."""
+    """The certificate of a statement; ``head`` and ``Q`` are what it has beyond problem and centre."""
     problem = {
         "widths": net.widths,
         "activations": net.activations,
@@ -340,12 +332,21 @@ def _finished(
     }
     document["claim"] = claim_in_words(document)
 
-    def large() -> dict[str, Any]:
-        values = {"X": _hex(net.X), "y": _hex(net.y)}
-        terms = _hex([term.tolist() for term in centre])
-        return {"problem": {**problem, "data": {**data, **values}}, "centre": terms, **body()}
-
+    large = partial(_large, document["problem"], net.X, net.y, centre, Q)
     return Certificate(CERTIFIED, document["claim"], document, large)
+
+
+def _large(
+    problem: dict[str, Any],
+    X: list[list[float]],
+    y: list[list[float]],
+    centre: Sequence[Array],
+    Q: Array | None,
+) -> dict[str, Any]:
+    """The large entries of a certificate."""
+    data = {**problem["data"], "X": _hex(X), "y": _hex(y)}
+    body = {"problem": {**problem, "data": data}, "centre": _hex([t.tolist() for t in centre])}
+    return body if Q is None else {**body, "Q": _hex(Q.tolist())}
 
 
 @cache  # reading a package's metadata takes as long as a small proof

@@ -7,6 +7,7 @@ Hessian is never built, so it serves where the closed form's P × P would not fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,13 +75,14 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
 def hessian_operator(problem: Problem, params: Params) -> HessianOperator:
     """The Hessian of the problem's risk at unbatched ``params``, without building it."""
     net = problem.net
-
-    def partial_risk(vector: Tensor, part: slice) -> Tensor:
-        outputs = net.forward(net.unflatten(vector), problem.X[part])
-        return problem.loss.value(outputs, problem.y[part]).sum() / problem.samples
-
+    partial_risk = partial(_part, problem)
     slices = list(chunks(problem.samples, 12 * sum(net.widths)))
     return HessianOperator(partial_risk, net.flatten(params), slices, problem.weight_decay)
+
+
+def _part(problem: Problem, vector: Tensor, part: slice) -> Tensor:
+    outputs = problem.net.forward(problem.net.unflatten(vector), problem.X[part])
+    return problem.loss.value(outputs, problem.y[part]).sum() / problem.samples
 
 
 def module_hessian_operator(
@@ -118,8 +120,11 @@ def module_hessian_operator(
     frozen = FrozenModule(module, X)
     chosen = loss_named(loss)
     targets = frozen.targets(y, chosen)
-
-    def partial_risk(vector: Tensor, part: slice) -> Tensor:
-        return chosen.value(frozen.outputs(vector, part), targets[part]).sum() / frozen.samples
-
+    partial_risk = partial(_part_of_module, frozen, chosen, targets)
     return HessianOperator(partial_risk, frozen.at, frozen.slices(batch_size), decay)
+
+
+def _part_of_module(
+    frozen: FrozenModule, loss: Loss, targets: Tensor, vector: Tensor, part: slice
+) -> Tensor:
+    return loss.value(frozen.outputs(vector, part), targets[part]).sum() / frozen.samples

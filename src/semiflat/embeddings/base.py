@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar, overload
 
 import torch
@@ -187,18 +188,17 @@ class Embedding(ABC):
 
     def critical_where(self, text: str) -> Condition:
         """The condition that the embedded point is critical, told by its gradient."""
+        return Condition(text, self._wide_gradient)
 
-        def measure(point: PointLike) -> tuple[float, float]:
-            narrow = float(point.gradient_norm)
-            wide = float(point.widened_by(self).gradient_norm)
-            # A weight decay's own gradient has to be told from 0.
-            largest = max(float(tensor.abs().max()) for tensor in point.params.values())
-            decay = point.problem.weight_decay
-            small = min(1e-10, 1e-3 * decay * largest) if decay else 1e-10
-            # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
-            return wide, max(small, 100 * narrow) if narrow <= 1e-8 else small
-
-        return Condition(text, measure)
+    def _wide_gradient(self, point: PointLike) -> tuple[float, float]:
+        narrow = float(point.gradient_norm)
+        wide = float(point.widened_by(self).gradient_norm)
+        # A weight decay's own gradient has to be told from 0.
+        largest = max(float(tensor.abs().max()) for tensor in point.params.values())
+        decay = point.problem.weight_decay
+        small = min(1e-10, 1e-3 * decay * largest) if decay else 1e-10
+        # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
+        return wide, max(small, 100 * narrow) if narrow <= 1e-8 else small
 
     def _narrow(self, net: MLP | None) -> MLP:
         if net is not None and not isinstance(net, MLP):
@@ -271,13 +271,13 @@ class Composition(Embedding):
         found = self._together([step.preserves_criticality for step in self._steps])
         if not isinstance(found, Condition):
             return found
+        return Condition(found.text, partial(self._criticality, found))
 
-        def measure(point: PointLike) -> tuple[float, float]:
-            # With weight decay steps that are always critical without it are so no longer.
-            whole = self.critical_where(found.text) if point.problem.weight_decay else found
-            return whole.measure(point)
-
-        return Condition(found.text, measure)
+    def _criticality(self, without_decay: Condition, point: PointLike) -> tuple[float, float]:
+        # With weight decay steps that are always critical without it are so no longer.
+        if point.problem.weight_decay:
+            return self._wide_gradient(point)
+        return without_decay.measure(point)
 
     def _together(self, answers: list[bool | Condition]) -> bool | Condition:
         conditions = [answer for answer in answers if isinstance(answer, Condition)]
@@ -285,19 +285,18 @@ class Composition(Embedding):
             return False
         if not conditions:
             return True
-
-        def measure(point: PointLike) -> tuple[float, float]:
-            worst = (0.0, 0.0)
-            for step, answer in zip(self._steps, answers, strict=True):
-                if isinstance(answer, Condition):
-                    found = answer.measure(point)
-                    if found[0] - found[1] > worst[0] - worst[1] or worst == (0.0, 0.0):
-                        worst = found
-                point = point.widened_by(step)
-            return worst
-
         texts = dict.fromkeys(condition.text for condition in conditions)
-        return Condition(", and ".join(texts), measure)
+        return Condition(", and ".join(texts), partial(self._worst, answers))
+
+    def _worst(self, answers: list[bool | Condition], point: PointLike) -> tuple[float, float]:
+        worst = (0.0, 0.0)
+        for step, answer in zip(self._steps, answers, strict=True):
+            if isinstance(answer, Condition):
+                found = answer.measure(point)
+                if found[0] - found[1] > worst[0] - worst[1] or worst == (0.0, 0.0):
+                    worst = found
+            point = point.widened_by(step)
+        return worst
 
     def verify(self, point: PointLike) -> None:
         for step in self._steps:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class WideDirection:
 
     Attributes:
         curvature: second derivative of the risk along it, at unit length.
-        build: makes the params-shaped direction of unit length.
+        build: makes the params-shaped direction of unit length; it pickles, and is small.
     """
 
     curvature: float
@@ -39,12 +40,11 @@ class WideDirection:
 
 def lifted(unit_map: UnitMap, net: MLP, narrow: Tensor, curvature: float) -> WideDirection:
     """A direction of the narrow network, of unit length with that curvature, at the wide point."""
-    parts = net.unflatten(narrow)
+    parts = net.unflatten(narrow.clone())  # not the whole matrix it is a column of
     if unit_map.scaled:
-        vector = unit_map.tangent(net, parts)
-        length = float(sum(t.square().sum() for t in vector.values())) ** 0.5
+        length = _length(unit_map.tangent(net, parts))
         return WideDirection(
-            curvature / length**2, lambda: {k: t / length for k, t in vector.items()}
+            curvature / length**2, partial(_build_lifted, unit_map, net, parts, length)
         )
     above, below = _multiplicities(unit_map, net)
     squared = 0.0  # ‖A v‖², from how often and with which shares each entry is repeated
@@ -54,10 +54,9 @@ def lifted(unit_map: UnitMap, net: MLP, narrow: Tensor, curvature: float) -> Wid
         if net.biases[layer]:
             squared += float((parts[bias_key(layer)].square() * above[layer]).sum())
 
-    def build() -> Params:
-        return {k: t / squared**0.5 for k, t in unit_map.tangent(net, parts).items()}
-
-    return WideDirection(curvature / squared, build)
+    return WideDirection(
+        curvature / squared, partial(_build_lifted, unit_map, net, parts, squared**0.5)
+    )
 
 
 def steepest_copy(
@@ -91,7 +90,7 @@ def steepest_copy(
         return None
     curvature, solution, a, c = best
     v, w = solution[: len(F)], solution[len(F) :]
-    return WideDirection(curvature, lambda: _build_copies(unit_map, net, layer, unit, a, c, v, w))
+    return WideDirection(curvature, partial(_build_copies, unit_map, net, layer, unit, a, c, v, w))
 
 
 def steepest_null(unit_map: UnitMap, net: MLP, layer: int, F_null: Tensor) -> WideDirection | None:
@@ -115,16 +114,29 @@ def steepest_null(unit_map: UnitMap, net: MLP, layer: int, F_null: Tensor) -> Wi
     if best is None:
         return None
     curvature, v, w, place, value = best
-    return WideDirection(curvature, lambda: _build_null(unit_map, net, layer, place, value, v, w))
+    return WideDirection(curvature, partial(_build_null, unit_map, net, layer, place, value, v, w))
 
 
 def _rescaled(unit_map: UnitMap, net: MLP, plain: WideDirection) -> WideDirection:
     """A direction at the copies without scales, as one at those with them."""
-    wide = unit_map.rescaled(net, plain.build())
-    length = float(sum(t.square().sum() for t in wide.values())) ** 0.5
+    length = _length(unit_map.rescaled(net, plain.build()))
     return WideDirection(
-        plain.curvature / length**2, lambda: {k: t / length for k, t in wide.items()}
+        plain.curvature / length**2, partial(_build_rescaled, unit_map, net, plain.build, length)
     )
+
+
+def _length(params: Params) -> float:
+    return float(sum(float(t.square().sum()) for t in params.values()) ** 0.5)
+
+
+def _build_lifted(unit_map: UnitMap, net: MLP, narrow: Params, length: float) -> Params:
+    return {k: t / length for k, t in unit_map.tangent(net, narrow).items()}
+
+
+def _build_rescaled(
+    unit_map: UnitMap, net: MLP, plain: Callable[[], Params], length: float
+) -> Params:
+    return {k: t / length for k, t in unit_map.rescaled(net, plain()).items()}
 
 
 def _copy_moves(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class State:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the path: ``at`` maps s (k,) to states with k ahead."""
+    """A part of the path: ``at`` maps s (k,) to states with k ahead, and pickles."""
 
     name: str
     claim: Claim
@@ -104,25 +105,28 @@ def _stage(at: Callable[[Tensor], State]) -> Stage:
 def _crossing(state: State, i: int, j: int) -> Stage:
     sign = torch.sign(state.weights[i])
     pair = state.weights[i].abs(), state.weights[j].abs()
+    return _stage(partial(_cross, state, i, j, sign, pair))
 
-    def at(s: Tensor) -> State:
-        moved, one, two = lemma_5(state.levels.unit(i), state.levels.unit(j), pair, s)
-        weights = state.weights.repeat(len(s), 1)
-        weights[:, i], weights[:, j] = sign * one, sign * two
-        return State(state.levels.put(i, moved), weights, state.bias.expand(len(s)))
 
-    return _stage(at)
+def _cross(
+    state: State, i: int, j: int, sign: Tensor, pair: tuple[Tensor, Tensor], s: Tensor
+) -> State:
+    moved, one, two = lemma_5(state.levels.unit(i), state.levels.unit(j), pair, s)
+    weights = state.weights.repeat(len(s), 1)
+    weights[:, i], weights[:, j] = sign * one, sign * two
+    return State(state.levels.put(i, moved), weights, state.bias.expand(len(s)))
 
 
 def _copying(state: State, i: int, j: int) -> Stage:
     """Unit j, which nobody listens to, becomes a copy of unit i."""
+    return _stage(partial(_turn, state, j, state.levels.unit(i)))
 
-    def at(s: Tensor) -> State:
-        moved = state.levels.unit(j).mix(state.levels.unit(i), s[:, None])
-        levels = state.levels.put(j, moved)
-        return State(levels, state.weights.expand(len(s), -1), state.bias.expand(len(s)))
 
-    return _stage(at)
+def _turn(state: State, unit: int, goal: Levels, s: Tensor) -> State:
+    """A unit's activations go straight to others, its weight stays."""
+    moved = state.levels.unit(unit).mix(goal, s[:, None])
+    levels = state.levels.put(unit, moved)
+    return State(levels, state.weights.expand(len(s), -1), state.bias.expand(len(s)))
 
 
 def _opposing(state: State, i: int, j: int) -> Stage:
@@ -130,18 +134,19 @@ def _opposing(state: State, i: int, j: int) -> Stage:
     before = _copying(state, i, j).at(torch.ones(1, dtype=torch.float64))
     levels = Levels(before.levels.lower[0], before.levels.upper[0])
     size = torch.where(state.weights[i] == 0, 1.0, state.weights[i])
+    ends = state.weights.clone()
+    ends[i], ends[j] = state.weights[i] + size, -size
+    return _stage(partial(_weigh, State(levels, state.weights, state.bias), ends))
 
-    def at(s: Tensor) -> State:
-        weights = state.weights.repeat(len(s), 1)
-        weights[:, i] = state.weights[i] + s * size
-        weights[:, j] = -s * size
-        return State(
-            Levels(levels.lower.expand(len(s), -1, -1), levels.upper.expand(len(s), -1, -1)),
-            weights,
-            state.bias.expand(len(s)),
-        )
 
-    return _stage(at)
+def _weigh(state: State, ends: Tensor, s: Tensor) -> State:
+    """The output weights go straight to others, the activations stay."""
+    shape = (len(s), *state.levels.lower.shape)
+    return State(
+        Levels(state.levels.lower.expand(shape), state.levels.upper.expand(shape)),
+        state.weights + s[:, None] * (ends - state.weights),
+        state.bias.expand(len(s)),
+    )
 
 
 def alone(state: State, image: Image, targets: Tensor, with_bias: bool) -> list[Stage]:
@@ -162,42 +167,43 @@ def alone(state: State, image: Image, targets: Tensor, with_bias: bool) -> list[
     everything = sign * torch.cat([z, targets, state.bias[None]])
     room = (everything.max() - everything.min()).clamp(min=1.0)
     end = sign * (everything.min() - room)
-    reach = torch.maximum((everything - sign * end).max() / HALF, v.abs())
-
-    def at(s: Tensor, here: Levels) -> State:
-        part = s[:, None]
-        weight = (1 - part) * v + part * sign * reach
-        low = (1 - part) * v * here.lower + part * (z - end)
-        high = (1 - part) * v * here.upper + part * (sign * reach - (z - end))
-        levels = Levels((low / weight)[..., None], (high / weight)[..., None])
-        return State(levels, weight, torch.lerp(state.bias, end, s))
-
-    def fade(s: Tensor) -> State:
-        goal = (z - end) / (sign * reach)
-        moved = state.levels.unit(0).mix(Levels(goal, 1 - goal), s[:, None])
-        levels = state.levels.put(0, moved)
-        return State(levels, state.weights.expand(len(s), -1), state.bias.expand(len(s)))
-
-    def weigh(s: Tensor) -> State:
-        silent = fade(torch.ones_like(s)).levels
-        return State(silent, s[:, None] * sign * reach, torch.lerp(state.bias, end, s))
-
-    def arrive(s: Tensor) -> State:
-        low = (torch.lerp(z, targets, s[:, None]) - end) / (sign * reach)
-        levels = Levels(low[..., None], 1 - low[..., None])
-        return State(levels, (sign * reach).expand(len(s), 1), end.expand(len(s)))
-
+    top = sign * torch.maximum((everything - sign * end).max() / HALF, v.abs())
+    goal = (z - end) / top
+    fade = partial(_turn, state, 0, Levels(goal, 1 - goal))
     name, reason = (
         "Γ1: room for one unit",
         "the output bias moves, and the unit's weight and activation take it back",
     )
     if v == 0:
         quiet = Stage("Γ1: a unit falls silent", Claim.CONSTANT, "nobody listens to it", fade)
+        weigh = partial(_weigh_alone, fade, state.bias, top, end)
         room_made = [quiet, Stage(name, Claim.CONSTANT, reason, weigh)]
     else:
-        unit = state.levels.unit(0)
-        room_made = [Stage(name, Claim.CONSTANT, reason, lambda s: at(s, unit))]
-    return [*room_made, _arrival(arrive)]
+        make_room = partial(_make_room, state, z, top, end)
+        room_made = [Stage(name, Claim.CONSTANT, reason, make_room)]
+    return [*room_made, _arrival(partial(_arrive_alone, z, targets, top, end))]
+
+
+def _make_room(state: State, z: Tensor, top: Tensor, end: Tensor, s: Tensor) -> State:
+    part, v, here = s[:, None], state.weights[0], state.levels.unit(0)
+    weight = (1 - part) * v + part * top
+    low = (1 - part) * v * here.lower + part * (z - end)
+    high = (1 - part) * v * here.upper + part * (top - (z - end))
+    levels = Levels((low / weight)[..., None], (high / weight)[..., None])
+    return State(levels, weight, torch.lerp(state.bias, end, s))
+
+
+def _weigh_alone(
+    fade: Callable[[Tensor], State], bias: Tensor, top: Tensor, end: Tensor, s: Tensor
+) -> State:
+    silent = fade(torch.ones_like(s)).levels
+    return State(silent, s[:, None] * top, torch.lerp(bias, end, s))
+
+
+def _arrive_alone(z: Tensor, targets: Tensor, top: Tensor, end: Tensor, s: Tensor) -> State:
+    low = (torch.lerp(z, targets, s[:, None]) - end) / top
+    levels = Levels(low[..., None], 1 - low[..., None])
+    return State(levels, top.expand(len(s), 1), end.expand(len(s)))
 
 
 def _arrival(at: Callable[[Tensor], State]) -> Stage:
@@ -220,23 +226,10 @@ def lemma_6(state: State, image: Image, targets: Tensor) -> list[Stage]:
     step = _steps(state, image, targets - state.outputs(image))
     reach = (image.value(state.levels).abs() + step.abs()).max()
     factor = torch.clamp(HALF * image.high / reach, max=1.0)
-
-    def shrink(s: Tensor) -> State:
-        part = factor ** s[:, None, None]
-        levels = Levels(
-            part * state.levels.lower + (1 - part) * image.zero.lower,
-            part * state.levels.upper + (1 - part) * image.zero.upper,
-        )
-        weights = state.weights / part[:, 0]
-        return State(levels, weights, state.bias.expand(len(s)))
-
+    shrink = partial(_shrink, state, image.zero, factor)
     end = shrink(torch.ones(1, dtype=torch.float64))
     levels = Levels(end.levels.lower[0], end.levels.upper[0])
-
-    def arrive(s: Tensor) -> State:
-        moved = levels.plus(s[:, None, None] * factor * step)
-        return State(moved, end.weights.expand(len(s), -1), state.bias.expand(len(s)))
-
+    arrive = partial(_arrive, State(levels, end.weights[0], state.bias), factor * step)
     stages = []
     if factor < 1:
         stages.append(
@@ -251,6 +244,20 @@ def lemma_6(state: State, image: Image, targets: Tensor) -> list[Stage]:
         *stages,
         _arrival(arrive),
     ]
+
+
+def _shrink(state: State, zero: Levels, factor: Tensor, s: Tensor) -> State:
+    part = factor ** s[:, None, None]
+    levels = Levels(
+        part * state.levels.lower + (1 - part) * zero.lower,
+        part * state.levels.upper + (1 - part) * zero.upper,
+    )
+    return State(levels, state.weights / part[:, 0], state.bias.expand(len(s)))
+
+
+def _arrive(state: State, step: Tensor, s: Tensor) -> State:
+    moved = state.levels.plus(s[:, None, None] * step)
+    return State(moved, state.weights.expand(len(s), -1), state.bias.expand(len(s)))
 
 
 def _steps(state: State, image: Image, missing: Tensor) -> Tensor:
@@ -275,24 +282,11 @@ def listened_to(state: State, image: Image) -> list[Stage]:
         image.zero.lower.expand(state.levels.lower.shape[:-1]),
         image.zero.upper.expand(state.levels.upper.shape[:-1]),
     )
-
-    def fade(s: Tensor) -> State:
-        moved = state.levels.unit(0).mix(silent, s[:, None])
-        levels = state.levels.put(0, moved)
-        return State(levels, state.weights.expand(len(s), -1), state.bias.expand(len(s)))
-
-    quiet = state.levels.put(0, silent)
-
-    def weigh(s: Tensor) -> State:
-        weights = state.weights.repeat(len(s), 1)
-        weights[:, 0] = s
-        shape = (len(s), *quiet.lower.shape)
-        return State(
-            Levels(quiet.lower.expand(shape), quiet.upper.expand(shape)),
-            weights,
-            state.bias.expand(len(s)),
-        )
-
+    fade = partial(_turn, state, 0, silent)
+    ends = torch.zeros_like(state.weights)
+    ends[0] = 1.0
+    quiet = State(state.levels.put(0, silent), state.weights, state.bias)
+    weigh = partial(_weigh, quiet, ends)
     reason = "a unit that is 0 on every sample may have any output weight"
     return [
         Stage("Γ1: a unit falls silent", Claim.CONSTANT, "nobody listens to it", fade),

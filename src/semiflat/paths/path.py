@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from semiflat.networks import Params
 from semiflat.problem import Problem
 
 Curve = Callable[[Tensor], Tensor]
-"""s (k,) in [0, 1] to flat parameters (k, P)."""
+"""s (k,) in [0, 1] to flat parameters (k, P); one that pickles."""
 
 
 class Claim(StrEnum):
@@ -30,7 +30,11 @@ class Claim(StrEnum):
 
 def straight(start: Tensor, end: Tensor) -> Curve:
     """The segment from ``start`` to ``end``, flat parameters (P,); both ends exactly."""
-    return lambda s: torch.lerp(start, end, s[:, None])
+    return partial(_between, start, end)
+
+
+def _between(start: Tensor, end: Tensor, s: Tensor) -> Tensor:
+    return torch.lerp(start, end, s[:, None])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -41,27 +43,39 @@ class Steering:
         return curve
 
     def _curve(self, stage: Stage) -> Curve:
-        net, base = self.wide.net, self.params
+        base = self.params
         # As the stage itself has it, so that the curve starts at the base to the last bit.
         first = stage.at(torch.zeros(1, dtype=torch.float64))
         start = self.image.inverse(first.levels)
-        rows = net.layer(base, self.wide.layer + 1)
-        vector = net.flatten(base)
-        has_bias = net.biases[-1]
+        return _Steered(
+            self.wide, self.image, self.columns, self.inverse, base, stage, first, start
+        )
 
-        def curve(s: Tensor) -> Tensor:
-            state = stage.at(s)
-            change = self._rows(self.image.inverse(state.levels) - start)
-            params = {key: p.expand(len(s), *p.shape) for key, p in net.unflatten(vector).items()}
-            params = self.wide.with_outgoing(params, rows + change)
-            top = state.weights - first.weights + base[weight_key(net.depth - 1)][0]
-            params[weight_key(net.depth - 1)] = top[:, None, :]
-            if has_bias:
-                bias = state.bias - first.bias + base[bias_key(net.depth - 1)]
-                params[bias_key(net.depth - 1)] = bias[:, None]
-            return net.flatten(params)
 
-        return curve
+@dataclass(frozen=True)
+class _Steered:
+    """The curve of parameters that makes a stage, from its first state and pre-activations on."""
+
+    wide: WideLayer
+    image: Image
+    columns: Tensor
+    inverse: Tensor
+    base: Params
+    stage: Stage
+    first: State
+    start: Tensor
+
+    def __call__(self, s: Tensor) -> Tensor:
+        net, base, state = self.wide.net, self.base, self.stage.at(s)
+        change = self._rows(self.image.inverse(state.levels) - self.start)
+        params = {key: p.expand(len(s), *p.shape) for key, p in base.items()}
+        params = self.wide.with_outgoing(params, net.layer(base, self.wide.layer + 1) + change)
+        top = state.weights - self.first.weights + base[weight_key(net.depth - 1)][0]
+        params[weight_key(net.depth - 1)] = top[:, None, :]
+        if net.biases[-1]:
+            bias = state.bias - self.first.bias + base[bias_key(net.depth - 1)]
+            params[bias_key(net.depth - 1)] = bias[:, None]
+        return net.flatten(params)
 
     def _rows(self, change: Tensor) -> Tensor:
         """Rows (k, m, n + 1) that change the pre-activations by ``change`` (k, N, m)."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
+from semiflat.embeddings.widening import Widening
 from semiflat.evidence import Evidence
+from semiflat.networks import Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts.plain import not_critical
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
@@ -21,8 +25,9 @@ def judge_irreversibly(point: Point, evidence: Evidence) -> Verdict | None:
     if down is None or not_critical(evidence) or point.embedding.preserves_criticality is not True:
         return None
     net = evidence.point.problem.net
-    narrow, curvature = evidence.direction(evidence.spectrum.vectors[:, 0])
-    direction = point.widening.lift(net.unflatten(narrow))
+    along, curvature = evidence.direction(evidence.spectrum.vectors[:, 0])
+    narrow = net.unflatten(along)
+    direction = point.widening.lift(narrow)
     squares = torch.stack([tensor.square().sum() for tensor in direction.values()])
     length = float(squares.sum().sqrt())
     return Verdict(
@@ -36,5 +41,9 @@ def judge_irreversibly(point: Point, evidence: Evidence) -> Verdict | None:
         method="irreversibility",
         gradient_norm=evidence.gradient_norm,
         tolerance=evidence.tolerance,
-        build_direction=lambda: {key: t / length for key, t in direction.items()},
+        build_direction=partial(_lifted, point.widening, narrow, length),
     )
+
+
+def _lifted(widening: Widening, narrow: Params, length: float) -> Params:
+    return {key: t / length for key, t in widening.lift(narrow).items()}

@@ -7,6 +7,7 @@ zeros. So the answers here are NOT_CRITICAL, STRICT_SADDLE and UNDECIDED.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -126,5 +127,5 @@ def judge_large(point: Point, relative_tolerance: float) -> Verdict:
         method="Lanczos",
         gradient_norm=gradient_norm,
         tolerance=tolerance,
-        build_direction=None if direction is None else lambda: net.unflatten(direction.clone()),
+        build_direction=None if direction is None else partial(net.unflatten, direction.clone()),
     )

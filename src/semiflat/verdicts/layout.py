@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -63,21 +64,24 @@ class Layout:
         """A direction of the wide network without the dead units, as one with them."""
         if not any(self.dead):
             return direction
-        return WideDirection(direction.curvature, lambda: self._pad(direction.build()))
+        return WideDirection(
+            direction.curvature, partial(_padded, self.wide, self.alive, direction.build)
+        )
 
-    def _pad(self, params: Params) -> Params:
-        out = zeros(self.wide)
-        for layer in range(self.wide.depth):
-            rows: torch.Tensor | slice = slice(None)
-            if layer < self.wide.depth - 1:
-                rows = self.alive[layer]
-            block = params[weight_key(layer)]
-            whole = block.new_zeros((*block.shape[:-1], self.wide.widths[layer]))
-            whole[:, self.alive[layer - 1] if layer else slice(None)] = block
-            out[weight_key(layer)][rows] = whole
-            if self.wide.biases[layer]:
-                out[bias_key(layer)][rows] = params[bias_key(layer)]
-        return out
+
+def _padded(wide: MLP, alive: tuple[torch.Tensor, ...], build: Callable[[], Params]) -> Params:
+    params, out = build(), zeros(wide)
+    for layer in range(wide.depth):
+        rows: torch.Tensor | slice = slice(None)
+        if layer < wide.depth - 1:
+            rows = alive[layer]
+        block = params[weight_key(layer)]
+        whole = block.new_zeros((*block.shape[:-1], wide.widths[layer]))
+        whole[:, alive[layer - 1] if layer else slice(None)] = block
+        out[weight_key(layer)][rows] = whole
+        if wide.biases[layer]:
+            out[bias_key(layer)][rows] = params[bias_key(layer)]
+    return out
 
 
 def layout(point: EmbeddedPoint) -> Layout:

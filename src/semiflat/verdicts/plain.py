@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
         method="dense Hessian",
         gradient_norm=evidence.gradient_norm,
         tolerance=evidence.tolerance,
-        build_direction=None if direction is None else lambda: net.unflatten(direction.clone()),
+        build_direction=None if direction is None else partial(net.unflatten, direction.clone()),
     )
 
 

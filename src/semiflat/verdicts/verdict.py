@@ -171,6 +171,10 @@ class Verdict:
         """
         return None if self.build_direction is None else self.build_direction()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # How to build the direction is small; the direction itself is as large as the network.
+        return {key: value for key, value in vars(self).items() if key != "descent_direction"}
+
     def __bool__(self) -> bool:
         raise TypeError(
             "a Verdict is neither true nor false; compare its kind, as in "
