@@ -60,14 +60,24 @@ def lifted(unit_map: UnitMap, net: MLP, narrow: Tensor, curvature: float) -> Wid
 
 
 def steepest_copy(
-    unit_map: UnitMap, net: MLP, layer: int, unit: int, F: Tensor, G: Tensor
+    unit_map: UnitMap,
+    net: MLP,
+    layer: int,
+    unit: int,
+    F: Tensor,
+    G: Tensor,
+    units: tuple[Tensor, Tensor],
 ) -> WideDirection | None:
     """A direction of negative curvature among moves of one replicated unit, if any.
 
-    It is the one of most negative curvature where no copy is scaled or mirrored.
+    It is the one of most negative curvature where no copy is scaled or mirrored; where rounding hides
+    that one beside a large G, one that is seen in the weights' natural units.
+
+    Args:
+        units: of outgoing and incoming weights, (M,) and (D,).
     """
     if unit_map.scaled:
-        plain = steepest_copy(unit_map.unscaled(), net, layer, unit, F, G)
+        plain = steepest_copy(unit_map.unscaled(), net, layer, unit, F, G, units)
         return None if plain is None else _rescaled(unit_map, net, plain)
     best: tuple[float, Tensor, Segments, Segments] | None = None
     above, below = _norms(unit_map, net, layer)
@@ -83,10 +93,16 @@ def steepest_copy(
             ]
         )
         scale = torch.cat([scale_v, scale_w])
-        values, vectors = torch.linalg.eigh(form / scale[:, None] / scale)
-        if best is None or float(values[0]) < best[0]:
-            best = (float(values[0]), vectors[:, 0] / scale, a, c)
-    if best is None or best[0] >= 0:
+        for measure, sure in ((1 / scale, 1e-10), (torch.cat(units), 0.0)):
+            values, vectors = torch.linalg.eigh(form * measure[:, None] * measure)
+            lowest = float(values[0])
+            if lowest >= -sure * float(values.abs().max()):
+                continue
+            solution = measure * vectors[:, 0]
+            length = float(torch.linalg.vector_norm(scale * solution))
+            if best is None or lowest / length**2 < best[0]:
+                best = (lowest / length**2, solution / length, a, c)
+    if best is None:
         return None
     curvature, solution, a, c = best
     v, w = solution[: len(F)], solution[len(F) :]
