@@ -79,7 +79,8 @@ def sizes_at(data: OnData) -> Natural:
         fed = data.inputs[layer].values
         size = _sizes(data, layer)
         gains, feds, deltas = [gain, *gains], [size, *feds], [delta.abs().mean(0), *deltas]
-        unit = 1 / (gain[:, None] * size)
+        # Weight decay curves the loss along every parameter.
+        unit = ((gain[:, None] * size).square() + problem.weight_decay).rsqrt()
         summed = noise.square().mT @ fed.square()
         summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
         rows.append((unit, rough[:, None] / unit, summed.sqrt() / count))
@@ -89,7 +90,7 @@ def sizes_at(data: OnData) -> Natural:
         slope, bend = data.slopes[layer - 1], data.bends[layer - 1]
         pull, terms = delta @ weight, delta.abs() @ weight.abs()
         slopes = [delta.abs().mT @ slope.abs() / count, *slopes]
-        coupled = slopes[0] / (gain[:, None] * size[: pull.shape[1]])
+        coupled = slopes[0] * unit[:, : pull.shape[1]]
         coupling = (gain[:, None] * weight * _rms(slope)).square() + coupled.square()
         bent = (terms * bend.abs()).mean(0)
         gain = _positive((coupling.sum(0) + bent).sqrt())
@@ -103,7 +104,6 @@ def sizes_at(data: OnData) -> Natural:
     )
     if problem.weight_decay:
         own = problem.weight_decay * net.flatten(data.params).abs()
-        unit = (unit.square().reciprocal() + problem.weight_decay).rsqrt()
         largest, blur = largest + own, blur + EPS * own
     return Natural(
         unit, largest, blur, residual, output_noise, z_noise, gains, feds, deltas, slopes

@@ -13,6 +13,9 @@ from semiflat.evidence.spectrum import EPS
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
 
+BETWEEN = 1e-10
+"""Part of what targets of one input differ by, within which outputs count as the best between them."""
+
 
 @dataclass(frozen=True)
 class Fed:
@@ -153,16 +156,20 @@ class OnData:
         loss at their mean, for cross-entropy at their frequencies. Then the risk cannot be lower. Not
         so with weight decay, where such a fit is nothing special, not even critical: False.
 
-        Two bounds, and both must hold. Outgoing weights that cancel make the terms of an output far
-        larger than the output, and then residuals well above the target's rounding may be real.
+        Rounding has two bounds, and both must hold. Outgoing weights that cancel make the terms of an
+        output far larger than the output, and then residuals well above the target's rounding may be
+        real. Where targets of one input differ, the outputs are there to a small part of the difference.
         """
         if not self.problem.loss.convex or self.problem.weight_decay:
             return False
         bend = self.loss_second.diagonal(dim1=-2, dim2=-1)
-        spread = self.loss_first.abs().amax(0) / bend.mean(0).clamp(min=1e-300)
-        size = self.outputs.abs().amax(0) + spread  # each output has a size of its own
+        slope = self.per_input(self.loss_first)
+        apart = (self.loss_first - slope[self.distinct]).abs().amax(0)
+        apart = apart / bend.mean(0).clamp(min=1e-300)
+        size = self.outputs.abs().amax(0) + apart  # each output has a size of its own
         limits = EPS * torch.minimum(8 * torch.maximum(size, self._output_terms), 256 * size)
-        return bool((self.per_input(self.loss_first).abs() <= self.per_input(bend) * limits).all())
+        limits = limits + BETWEEN * apart
+        return bool((slope.abs() <= self.per_input(bend) * limits).all())
 
     @cached_property
     def _output_terms(self) -> Tensor:

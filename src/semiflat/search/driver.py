@@ -73,10 +73,10 @@ class Runs:
     """A batch of runs: where they are and how they got there. All tensors have the runs first.
 
     ``units`` are what gradient and risk are measured in. ``below`` counts steps taken below the
-    tolerance; ``settled`` says that it is below and no step down is left, ``stuck`` says that no step of more than rounding
-    size lowered the merit, and ``promised`` by how much the last step tried was to lower it;
-    ``looked`` is the largest parameter and the risk at the last look, ``last`` those at the look
-    before, and ``creeping`` what the two tell.
+    tolerance; ``settled`` says that it is below and no step down is left, ``stuck`` says that no step of
+    more than rounding size lowered the merit, and ``promised`` by how much the last step tried was to
+    lower it; ``looked`` is the largest parameter and the risk at the last look, ``last`` those at the
+    look before, and ``creeping`` what the two tell.
     """
 
     theta: Tensor

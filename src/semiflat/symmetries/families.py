@@ -400,9 +400,9 @@ def _exact_fits(data: OnData) -> TangentFamily | None:
     _, sizes, right = torch.linalg.svd(jacobian)
     if sizes[-1] <= INDEPENDENT * sizes[0]:
         return None
-    # Best outputs there are near if the Jacobian is the same as far as the nearest that rounding allows.
-    blur = (data.per_input(data.natural.output_noise) * data.natural.gain[-1])[:, :each].flatten()
-    step = right[:rows].mT @ (torch.linalg.vector_norm(blur) / sizes)
+    # Best outputs are near if the Jacobian is the same as far away as what is left, and rounding, may put them.
+    off = data.per_input(data.natural.residual).abs() + data.per_input(data.natural.output_noise)
+    step = right[:rows].mT @ (torch.linalg.vector_norm(off * data.natural.gain[-1]) / sizes)
     there = OnData(problem, net.unflatten(net.flatten(data.params) + unit * step))
     change = torch.linalg.matrix_norm(_of_distinct_inputs(there, data) - jacobian, ord=2)
     if not change <= sizes[-1] / 4:

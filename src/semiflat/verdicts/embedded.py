@@ -29,7 +29,15 @@ from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.layout import Layout
 from semiflat.verdicts.plain import Finding, classify, not_critical
 from semiflat.verdicts.surplus import Surplus, added
-from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
+from semiflat.verdicts.verdict import (
+    NO_HESSIAN,
+    Certainty,
+    FlatDirections,
+    Inertia,
+    Kind,
+    Margin,
+    Verdict,
+)
 
 
 def judge_embedded(point: Layout, evidence: Evidence, flat: Flatness) -> Verdict:
@@ -51,7 +59,7 @@ def judge_embedded(point: Layout, evidence: Evidence, flat: Flatness) -> Verdict
     return Verdict(
         kind=found.kind,
         certainty=Certainty.MEASURED,
-        inertia=None
+        inertia=NO_HESSIAN
         if evidence.at_kink is not None
         else Inertia(positive, zero, negative, zeros_explained=explained),
         flat_directions=FlatDirections(

@@ -13,7 +13,15 @@ from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
 from semiflat.evidence import ENOUGH, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
-from semiflat.verdicts.verdict import Certainty, FlatDirections, Inertia, Kind, Margin, Verdict
+from semiflat.verdicts.verdict import (
+    NO_HESSIAN,
+    Certainty,
+    FlatDirections,
+    Inertia,
+    Kind,
+    Margin,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,10 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     )
 
 
-def inertia_of(evidence: Evidence, flat: Flatness) -> Inertia | None:
-    """The signs of a point's Hessian; None at a kink, where it has none."""
+def inertia_of(evidence: Evidence, flat: Flatness) -> Inertia:
+    """The signs of a point's Hessian; none at a kink, where there is none."""
     if evidence.at_kink is not None:
-        return None
+        return NO_HESSIAN
     return Inertia(*evidence.spectrum.count(), zeros_explained=flat.explained)
 
 

@@ -44,7 +44,8 @@ class _Signs(NamedTuple):
 class Inertia(_Signs):
     """Numbers of positive, zero and negative eigenvalues of the Hessian: a triple.
 
-    A zero is one of two things, and beside the triple stands how many are which.
+    A zero is one of two things, and beside the triple stands how many are which. At a kink there is no
+    Hessian, and the triple is (0, 0, 0).
 
     Attributes:
         zeros_explained: zeros along flat directions that are known, or proved; None where they were
@@ -74,6 +75,8 @@ class Inertia(_Signs):
         return *self, self.zeros_explained
 
     def __str__(self) -> str:
+        if not sum(self):
+            return "none: the loss has no Hessian here"
         words = f"{self.positive} positive, {self.zero} zero, {self.negative} negative"
         if not self.zeros_within_noise:
             return words
@@ -81,6 +84,10 @@ class Inertia(_Signs):
             f"{words} (of the zeros {self.zeros_explained} are flat directions, {self.zeros_within_noise} only "
             "within noise)"
         )
+
+
+NO_HESSIAN = Inertia(0, 0, 0, zeros_explained=0)
+"""What there is to count at a kink."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,8 @@ class Verdict:
         kind: the answer.
         certainty: how it is known.
         inertia: signs of the Hessian's eigenvalues at the point, critical or not, and how many of the
-            zeros are explained; None where the Hessian was too large to build, and at a kink, where
-            there is none. At a critical point an eigenvalue below 1e-10 of the largest, parameters in
+            zeros are explained; (0, 0, 0) at a kink, where there is no Hessian; None where it was too
+            large to build. At a critical point an eigenvalue below 1e-10 of the largest, parameters in
             natural units, counts as zero if the distance to the exact critical point may account for it.
         flat_directions: the flat families; None where they were not looked for (too large).
         curvature: second derivative of the risk along ``descent_direction``, or None.
