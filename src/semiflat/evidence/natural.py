@@ -44,6 +44,8 @@ class Natural:
         gain: ``a_z`` of what each linear layer feeds, (out,).
         fed: root mean square of what each linear layer is fed with, (D,).
         deltas: ``mean |∂ℓ/∂z|`` of what each linear layer feeds, (out,).
+        errors: ``∂ℓ/∂z`` of what each linear layer feeds, (N, out).
+        pulls: ``∂ℓ/∂h`` of each hidden layer, (N, width).
         slopes: ``mean |∂ℓ/∂z_k · σ'(z_i)|`` for k above and i in each hidden layer, (above, width).
     """
 
@@ -56,6 +58,8 @@ class Natural:
     gain: list[Tensor]
     fed: list[Tensor]
     deltas: list[Tensor]
+    errors: list[Tensor]
+    pulls: list[Tensor]
     slopes: list[Tensor]
 
 
@@ -66,7 +70,7 @@ def sizes_at(data: OnData) -> Natural:
     first, second = data.loss_first, data.loss_second
     gain = _positive(second.diagonal(dim1=-2, dim2=-1).abs().mean(0).sqrt())
     residual = first / gain.square()
-    rough = _rms(first) / gain
+    loud = _rms(first)  # what ∂ℓ/∂z would be without cancellation
     delta = first
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
     count = len(first)
@@ -74,27 +78,35 @@ def sizes_at(data: OnData) -> Natural:
     gains: list[Tensor] = []
     feds: list[Tensor] = []
     deltas: list[Tensor] = []
+    errors: list[Tensor] = []
+    pulls: list[Tensor] = []
     slopes: list[Tensor] = []
     for layer in range(net.depth - 1, -1, -1):
         fed = data.inputs[layer].values
-        size = _sizes(data, layer)
-        gains, feds, deltas = [gain, *gains], [size, *feds], [delta.abs().mean(0), *deltas]
+        size = _positive(_sizes(data, layer, SILENT))
+        gains, feds = [gain, *gains], [size, *feds]
+        deltas, errors = [delta.abs().mean(0), *deltas], [delta, *errors]
         # Weight decay curves the loss along every parameter.
         unit = ((gain[:, None] * size).square() + problem.weight_decay).rsqrt()
         summed = noise.square().mT @ fed.square()
         summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
-        rows.append((unit, rough[:, None] / unit, summed.sqrt() / count))
+        rows.append((unit, loud[:, None] * _sizes(data, layer, 1.0), summed.sqrt() / count))
         if layer == 0:
             break
         weight = net.layer(data.params, layer)[:, : net.widths[layer]]
         slope, bend = data.slopes[layer - 1], data.bends[layer - 1]
         pull, terms = delta @ weight, delta.abs() @ weight.abs()
+        pulls = [pull, *pulls]
         slopes = [delta.abs().mT @ slope.abs() / count, *slopes]
         coupled = slopes[0] * unit[:, : pull.shape[1]]
         coupling = (gain[:, None] * weight * _rms(slope)).square() + coupled.square()
         bent = (terms * bend.abs()).mean(0)
+        # Outgoing weights may be near to 0 where they belong: they count as at least a Newton step.
+        steps = loud / gain.square()
+        own = weight * _rms(slope) * loud[:, None]
+        nearby = slopes[0] * steps[:, None] / _positive(_sizes(data, layer, 1.0)[: pull.shape[1]])
+        loud = (own.square() + nearby.square()).sum(0).sqrt()
         gain = _positive((coupling.sum(0) + bent).sqrt())
-        rough = (coupling * rough[:, None].square()).sum(0).sqrt() / gain
         noise = (noise @ weight.abs() + EPS * terms) * slope.abs()
         noise = noise + (bend * pull).abs() * z_noise[layer - 1]
         delta = pull * slope
@@ -106,7 +118,18 @@ def sizes_at(data: OnData) -> Natural:
         own = problem.weight_decay * net.flatten(data.params).abs()
         largest, blur = largest + own, blur + EPS * own
     return Natural(
-        unit, largest, blur, residual, output_noise, z_noise, gains, feds, deltas, slopes
+        unit,
+        largest,
+        blur,
+        residual,
+        output_noise,
+        z_noise,
+        gains,
+        feds,
+        deltas,
+        errors,
+        pulls,
+        slopes,
     )
 
 
@@ -130,15 +153,16 @@ def _rounding_of_activations(data: OnData) -> tuple[list[Tensor], list[Tensor], 
     return fed, z_noise, noise + EPS * data.outputs.abs()
 
 
-def _sizes(data: OnData, layer: int) -> Tensor:
-    """Root mean square of what a linear layer is fed with, of a silent unit what it could say."""
+def _sizes(data: OnData, layer: int, z: float) -> Tensor:
+    """Root mean square of what a linear layer is fed with, (D,).
+
+    Args:
+        z: a pre-activation, whose effect counts as well: a unit that says nothing has a size, too.
+    """
     squares = data.inputs[layer].values.square().mean(0)
-    if layer:
-        width = data.net.widths[layer]
-        slopes = data.slopes[layer - 1].square().mean(0)
-        if not data.net.activations[layer - 1].homogeneous:
-            squares[:width] += SILENT**2 * slopes
-    return _positive(squares.sqrt())
+    if layer and not data.net.activations[layer - 1].homogeneous:
+        squares[: data.net.widths[layer]] += z**2 * data.slopes[layer - 1].square().mean(0)
+    return squares.sqrt()
 
 
 def _rms(values: Tensor) -> Tensor:

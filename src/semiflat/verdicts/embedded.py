@@ -26,8 +26,9 @@ from semiflat.evidence import Evidence, OnData
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import flat_families
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
+from semiflat.verdicts.finding import Finding
 from semiflat.verdicts.layout import Layout
-from semiflat.verdicts.plain import Finding, classify, not_critical
+from semiflat.verdicts.plain import classify, not_critical
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import (
     NO_HESSIAN,

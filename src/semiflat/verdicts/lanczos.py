@@ -23,7 +23,7 @@ from semiflat.evidence import (
     settles_penalty,
 )
 from semiflat.points import Point, hessian_operator
-from semiflat.verdicts.plain import kink_reason, steep_reason, unsettled
+from semiflat.verdicts.finding import kink_reason, steep_reason, unsettled
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
 
 

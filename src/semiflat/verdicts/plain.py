@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
 from semiflat.evidence import ENOUGH, Evidence, Spectrum
-from semiflat.points import EmbeddedPoint, Point
+from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
+from semiflat.verdicts.finding import Finding, steep_reason, unsettled, what_next
+from semiflat.verdicts.kinks import classify_kink
 from semiflat.verdicts.verdict import (
     NO_HESSIAN,
     Certainty,
@@ -24,21 +23,11 @@ from semiflat.verdicts.verdict import (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Kind, margin and reason, before they become a verdict."""
-
-    kind: Kind
-    margin: Margin | None
-    reason: str
-    direction: Tensor | None = None
-
-
 def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     """The verdict on a plain point whose dense Hessian fits in memory."""
     found = classify(evidence, flat)
     net = evidence.point.problem.net
-    direction, curvature = found.direction, None
+    direction, curvature = found.direction, found.curvature
     if found.kind is Kind.NOT_CRITICAL and direction is None:
         direction = -evidence.gradient / torch.linalg.vector_norm(evidence.gradient)
         curvature = float(direction @ evidence.hessian @ direction)
@@ -71,7 +60,7 @@ def inertia_of(evidence: Evidence, flat: Flatness) -> Inertia:
 def not_critical(evidence: Evidence) -> Finding | None:
     """The finding on a point that is no critical point, or not differentiable, else None."""
     if evidence.at_kink is not None:
-        return Finding(Kind.UNDECIDED, None, kink_reason(evidence.at_kink))
+        return classify_kink(evidence)
     if not evidence.critical:
         entry = evidence.worst
         why = " (embeddings keep the outputs, but not the weight penalty)"
@@ -96,47 +85,6 @@ def not_critical(evidence: Evidence) -> Finding | None:
     return None
 
 
-def steep_reason(point: Point, entry: int, slope: float, allowed: float, why: str = "") -> str:
-    """Why a point is not critical, by the entry of its gradient that is worst."""
-    return (
-        f"the gradient's entry for {name_of(point, entry)} is {slope:.2g}, where tolerance and rounding "
-        f"allow {allowed:.2g}{why}; {what_next(point)}"
-    )
-
-
-def what_next(point: Point) -> str:
-    """What to do with a point that is not critical; what its search knows, if it has been in one."""
-    return point.note or "polish the point with find_critical_point(start=…) first"
-
-
-def name_of(point: Point, entry: int) -> str:
-    """A parameter by its place in the flat order: ``"0.weight[2, 1]"``.
-
-    >>> from semiflat.networks import MLP
-    >>> from semiflat.problem import Problem
-    >>> problem = Problem(MLP([1, 2, 1]), [[0.0]], [0.0])
-    >>> name_of(Point(problem, problem.net.random_params(0)), 3)
-    '0.bias[1]'
-    """
-    for key, shape in point.problem.net.shapes.items():
-        size = math.prod(shape)
-        if entry < size:
-            place = (entry,) if len(shape) == 1 else divmod(entry, shape[1])
-            return f"{key}[{', '.join(map(str, place))}]"
-        entry -= size
-    raise IndexError(entry)
-
-
-def kink_reason(kink: tuple[int, int, int]) -> str:
-    """Why there is no Hessian, by a unit at its kink: (layer, unit, number of samples)."""
-    layer, unit, samples = kink
-    many = f"on {samples} samples" if samples > 1 else "on a sample"
-    return (
-        f"the loss is not differentiable here: as far as rounding and a Newton step can tell, unit {unit} of "
-        f"hidden layer {layer} has pre-activation 0 {many}, where its activation has a kink"
-    )
-
-
 def _lost_by_embedding(evidence: Evidence) -> bool:
     """Whether it is an embedded point whose source is critical: only weight decay can tell them apart."""
     point = evidence.point
@@ -144,15 +92,6 @@ def _lost_by_embedding(evidence: Evidence) -> bool:
         point.problem.weight_decay > 0
         and isinstance(point, EmbeddedPoint)
         and Evidence(point.source, evidence.relative_tolerance).critical
-    )
-
-
-def unsettled(point: Point, gradient_norm: float) -> str:
-    """Why a gradient within tolerance says nothing where weight decay is that small."""
-    return (
-        f"the gradient's largest entry, {gradient_norm:.2g}, is within the tolerance, but not small "
-        f"against what weight_decay={point.problem.weight_decay:.2g} does by itself, so whether the "
-        "penalty is balanced is not known: polish the point, or use a larger or no decay"
     )
 
 
