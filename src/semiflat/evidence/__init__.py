@@ -7,6 +7,7 @@ from semiflat.evidence.derivatives import (
     first_kink,
     kinks,
     rounded_vectors,
+    roundings,
     settles_penalty,
 )
 from semiflat.evidence.natural import Natural
@@ -31,6 +32,7 @@ __all__ = [
     "first_kink",
     "kinks",
     "rounded_vectors",
+    "roundings",
     "settles_penalty",
     "singular_spectrum",
     "symmetric_spectrum",

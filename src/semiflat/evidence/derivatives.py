@@ -1,4 +1,4 @@
-"""A plain point's derivatives, at the point and at the two neighbours that tell how far to trust them."""
+"""A plain point's derivatives, at the point and at its neighbours that tell how far to trust them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
     EPS,
+    ROUNDINGS,
     Spectrum,
     singular_spectrum,
     symmetric_spectrum,
+    with_shift,
 )
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -27,7 +29,9 @@ LOUD = 1e-5
 SETTLED = 1e-3
 """Part of the penalty's own gradient that the whole gradient may have where the two parts balance."""
 HELD = 1e-3
-"""Part of an output's residuals, or of its spread, by which a Newton step may change it at a critical point."""
+"""Part of an output's spread by which a Newton step may change it at a critical point."""
+SHORT = 1e-3
+"""A move this long, in natural units, changes outputs to first order."""
 NEAR = 10.0
 """A kink is near if it lies within so many Newton steps, rounding in the gradient counted in."""
 
@@ -36,9 +40,9 @@ NEAR = 10.0
 class Evidence:
     """A plain point's derivatives with their noise, computed when first asked for.
 
-    Spectra are measured in the point's natural units (:mod:`semiflat.evidence.natural`), ``D H D`` with
-    the unit of each parameter on D's diagonal. By Sylvester's law the inertia is that of H; and no
-    eigenvalue is lost beside a larger one only because parameters differ in size.
+    Where rounding hides eigenvalues of the Hessian H, they are those of ``D H D``, with the natural unit of
+    each parameter on D's diagonal (:mod:`semiflat.evidence.natural`). By Sylvester's law the inertia is
+    that of H; and no eigenvalue is lost beside a larger one only because parameters differ in size.
 
     Attributes:
         point: the point.
@@ -52,7 +56,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         self.vector = self.point.problem.net.flatten(self.point.params)
-        self.rounded = rounded_vectors(self.vector)
+        self.rounded = roundings(self.vector)
 
     @classmethod
     def of_batch(
@@ -69,10 +73,11 @@ class Evidence:
             return risk_gradient_hessian(shared, shared.net.unflatten(torch.stack(sites)))
 
         here = derivatives([each.vector for each in found])
-        rounded = derivatives([each.rounded for each in found])
+        rounded = [derivatives([each.rounded[r] for each in found]) for r in range(ROUNDINGS)]
         for k, each in enumerate(found):
             each.derivatives = tuple(
-                torch.stack([a[k], b[k]]) for a, b in zip(here, rounded, strict=True)
+                torch.stack([site[k] for site in sites])
+                for sites in zip(here, *rounded, strict=True)
             )
         shifted = [each.shifted for each in found]
         sites = [each.vector if at is None else at for each, at in zip(found, shifted, strict=True)]
@@ -83,8 +88,8 @@ class Evidence:
 
     @cached_property
     def derivatives(self) -> tuple[Tensor, ...]:
-        """Risk, gradient and Hessian at the point and a unit of rounding away, stacked."""
-        return self._derivatives(torch.stack([self.vector, self.rounded]))
+        """Risk, gradient and Hessian at the point and a unit of rounding away from it, stacked."""
+        return self._derivatives(torch.stack([self.vector, *self.rounded]))
 
     def _derivatives(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         problem = self.point.problem
@@ -112,8 +117,8 @@ class Evidence:
 
     @property
     def unit(self) -> Tensor:
-        """The natural unit of each parameter, (P,)."""
-        return self.on_data.natural.unit
+        """What each parameter is measured in, (P,): 1, or its natural unit where that tells more."""
+        return self._measured[0]
 
     # -- is it critical? --------------------------------------------------------------------------
 
@@ -139,8 +144,11 @@ class Evidence:
 
     @cached_property
     def critical(self) -> bool:
-        """Whether every entry of the gradient is within tolerance or rounding."""
-        return bool((self.gradient.abs() <= self.allowed).all())
+        """Whether every entry of the gradient is within tolerance or rounding.
+
+        Outputs that are the best there are, to rounding, make any gradient rounding.
+        """
+        return self.on_data.fits_best or bool((self.gradient.abs() <= self.allowed).all())
 
     @property
     def settles_penalty(self) -> bool:
@@ -149,24 +157,25 @@ class Evidence:
 
     @cached_property
     def changed_outputs(self) -> tuple[int, float] | None:
-        """The output that a Newton step changes by much, and by which part of its residuals or spread.
+        """The output that a Newton step changes by much, and by which part of its spread.
 
-        None where it changes none: only then is a critical point near.
+        To first order. None where it changes none: only then is a critical point near.
         """
-        if self.shifted is None:
-            return None
         data, problem = self.on_data, self.point.problem
-        step = problem.net.forward(problem.net.unflatten(self.shifted), problem.X) - data.outputs
-        residual = data.natural.residual
-        rough = residual.square().mean(0).sqrt()
-        spread = torch.maximum(data.outputs.std(0, correction=0), residual.std(0, correction=0))
-        size = torch.minimum(rough, spread) + 1e-6 * rough
+        if self.shifted is None or data.fits_best:
+            return None
+        step = self.shifted - self.vector
+        part = min(1.0, SHORT / float((step / data.natural.unit).abs().max().clamp(min=1e-300)))
+        there = problem.net.forward(problem.net.unflatten(self.vector + part * step), problem.X)
         noise = ENOUGH * data.natural.output_noise.square().mean(0).sqrt()
-        moved = step.square().mean(0).sqrt()
+        moved = ((there - data.outputs).square().mean(0).sqrt() - noise) / part
+        residual = data.natural.residual
+        size = torch.maximum(data.outputs.std(0, correction=0), residual.std(0, correction=0))
+        size = size + 1e-6 * residual.square().mean(0).sqrt()
         # What is not a number has left every bound.
-        part = torch.nan_to_num((moved - noise) / size.clamp(min=1e-300), nan=torch.inf)
-        place = int(part.argmax())
-        return (place, float(part[place])) if float(part[place]) > HELD else None
+        parts = torch.nan_to_num(moved / size.clamp(min=1e-300), nan=torch.inf)
+        place = int(parts.argmax())
+        return (place, float(parts[place])) if float(parts[place]) > HELD else None
 
     def still(self, slope: float) -> bool:
         """Whether a gradient elsewhere on a manifold of critical points through this one is small.
@@ -188,40 +197,56 @@ class Evidence:
         """Where a Newton step leads, rounding in the gradient included; None if not critical."""
         if not self.critical:
             return None
-        spectrum = symmetric_spectrum(self._sites())
-        step = newton_step(
-            spectrum, self.unit * self.gradient, self.unit * self.on_data.natural.noise
-        )
-        return self.vector + self.unit * step
+        unit, near = self._measured
+        step = newton_step(near, unit * self.gradient, unit * self.on_data.natural.noise)
+        return self.vector + unit * step
 
     @cached_property
     def shifted_hessian(self) -> Tensor:
         """The Hessian there; at the point itself if it is not critical."""
         return self.hessian if self.shifted is None else self._derivatives(self.shifted)[2]
 
-    def _sites(self) -> list[Tensor]:
-        return [self.in_units(site) for site in self.derivatives[2]]
+    @cached_property
+    def _measured(self) -> tuple[Tensor, Spectrum]:
+        """Units in which the fewest eigenvalues are lost in rounding, and the spectrum in them.
+
+        The parameters' own units if natural ones do not tell more.
+        """
+        plain = torch.ones_like(self.vector)
+        near = self._near(plain)
+        if bool(near.decided.all()):
+            return plain, near
+        natural = self.on_data.natural.unit
+        closer = self._near(natural)
+        if int(closer.decided.sum()) > int(near.decided.sum()):
+            return natural, closer
+        return plain, near
+
+    def _near(self, unit: Tensor) -> Spectrum:
+        return symmetric_spectrum([_scaled(site, unit) for site in self.derivatives[2]])
+
+    @property
+    def in_natural_units(self) -> str:
+        """Says so where eigenvalues are not those of the Hessian as it is."""
+        return "" if bool((self.unit == 1).all()) else ", parameters in natural units,"
 
     def in_units(self, hessian: Tensor) -> Tensor:
-        """A Hessian (P, P) in the point's natural units; 0 where it is not finite: nothing is known."""
-        scaled = self.unit[:, None] * hessian * self.unit
-        return scaled if bool(torch.isfinite(scaled).all()) else torch.zeros_like(scaled)
+        """A Hessian (P, P) in the units measured in; 0 where it is not finite: nothing is known."""
+        return _scaled(hessian, self.unit)
 
     @cached_property
     def spectrum(self) -> Spectrum:
-        """Eigenvalues of the Hessian in natural units, with eigenvectors in these."""
-        sites = self._sites()
-        if self.shifted is not None:
-            sites.append(self.in_units(self.shifted_hessian))
-        return symmetric_spectrum(sites)
+        """Eigenvalues of the Hessian, and its eigenvectors, in :attr:`unit`."""
+        near = self._measured[1]
+        if self.shifted is None:
+            return near
+        return with_shift(near, self.in_units(self.shifted_hessian))
 
     @cached_property
     def plain_spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian as it is."""
-        sites = [*self.derivatives[2]]
-        if self.shifted is not None:
-            sites.append(self.shifted_hessian)
-        return symmetric_spectrum(sites)
+        near = self._near(torch.ones_like(self.vector))
+        return near if self.shifted is None else with_shift(near, self.shifted_hessian)
 
     def direction(self, vector: Tensor) -> tuple[Tensor, float]:
         """A direction in natural units as one of the parameters, of unit length, and its curvature."""
@@ -230,10 +255,10 @@ class Evidence:
         return along, float(along @ self.hessian @ along)
 
     def layer(self, layer: int) -> list[LayerBlocks]:
-        """The unit blocks of a hidden layer at the point and at its one or two neighbours."""
+        """The unit blocks of a hidden layer at the point and at its neighbours."""
         if layer not in self._blocks:
             problem = self.point.problem
-            sites = [self.vector, self.rounded]
+            sites = [self.vector, *self.rounded]
             if self.shifted is not None:
                 sites.append(self.shifted)
             self._blocks[layer] = [
@@ -263,17 +288,31 @@ class Evidence:
     def unit_spectra(self, layer: int, unit: int) -> tuple[Spectrum, Spectrum]:
         """Eigenvalues of K and singular values of F of a hidden unit, in units of its own."""
         blocks = self.unit_blocks(layer, unit)
-        return symmetric_spectrum([b.K for b in blocks], 1.0), singular_spectrum(
-            [b.F for b in blocks], 1.0
+        sizes, data = self.on_data.natural, self.on_data
+        out, into = self.unit_units(layer, unit)
+        slope = data.slopes[layer][:, unit, None]
+        bend = data.bends[layer][:, unit, None].abs() * sizes.z_noise[layer][:, unit, None]
+        error = sizes.errors[layer + 1].abs()
+        noise = self._noise(
+            layer, sizes.error_noise[layer + 1] * slope.abs() + error * bend, error * slope.abs()
+        )
+        scale = 1.0 + _norm(out[:, None] * noise * into) / EPS
+        return symmetric_spectrum([b.K for b in blocks], scale), singular_spectrum(
+            [b.F for b in blocks], scale
         )
 
     def skipping_spectrum(self, layer: int) -> Spectrum:
         """Singular values of a layer's F∅, each entry in parts of its terms."""
         sizes = self.on_data.natural
-        terms = sizes.deltas[layer + 1][:, None] * sizes.fed[layer]
-        return singular_spectrum(
-            [b.F_null / terms.clamp(min=1e-300) for b in self.layer(layer)], 1.0
-        )
+        terms = (sizes.deltas[layer + 1][:, None] * sizes.fed[layer]).clamp(min=1e-300)
+        noise = self._noise(layer, sizes.error_noise[layer + 1], sizes.errors[layer + 1].abs())
+        scale = 1.0 + _norm(noise / terms) / EPS
+        return singular_spectrum([b.F_null / terms for b in self.layer(layer)], scale)
+
+    def _noise(self, layer: int, blur: Tensor, size: Tensor) -> Tensor:
+        """What rounding may do to ``mean size x̃ᵀ`` of a layer's x̃, (M, D), if it does ``blur`` to size."""
+        fed, off = self.on_data.inputs[layer].values.abs(), self.on_data.natural.fed_noise[layer]
+        return (blur.mT @ fed + size.mT @ (off + EPS * fed)) / len(fed)
 
     # -- kinks ------------------------------------------------------------------------------------
 
@@ -342,11 +381,26 @@ def first_kink(found: list[Tensor]) -> tuple[int, int, int] | None:
     return None
 
 
+def roundings(vectors: Tensor) -> Tensor:
+    """Parameters (…, P) moved by a unit of rounding in several ways, the same each time: (R, …, P)."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (ROUNDINGS, *[1] * (vectors.dim() - 1), vectors.shape[-1])
+    signs = torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
+    return vectors * (1 + 2 * EPS * signs)
+
+
 def rounded_vectors(vectors: Tensor) -> Tensor:
     """Parameters (…, P) moved by a unit of rounding, the same way each time."""
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, vectors.shape[-1:], generator=generator).double() * 2 - 1
-    return vectors * (1 + 2 * EPS * signs)
+    return roundings(vectors)[0]
+
+
+def _scaled(hessian: Tensor, unit: Tensor) -> Tensor:
+    scaled = unit[:, None] * hessian * unit
+    return scaled if bool(torch.isfinite(scaled).all()) else torch.zeros_like(scaled)
+
+
+def _norm(matrix: Tensor) -> float:
+    return float(torch.linalg.matrix_norm(matrix)) if matrix.numel() else 0.0
 
 
 def newton_step(spectrum: Spectrum, gradient: Tensor, noise: Tensor) -> Tensor:

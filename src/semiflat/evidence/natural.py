@@ -43,6 +43,8 @@ class Natural:
         z_noise: what rounding may do to the pre-activations of each hidden layer, (N, width).
         gain: ``a_z`` of what each linear layer feeds, (out,).
         fed: root mean square of what each linear layer is fed with, (D,).
+        fed_noise: what rounding may do to what each linear layer is fed with, (N, D).
+        error_noise: what it may do to ``∂ℓ/∂z`` of what each linear layer feeds, (N, out).
         deltas: ``mean |∂ℓ/∂z|`` of what each linear layer feeds, (out,).
         errors: ``∂ℓ/∂z`` of what each linear layer feeds, (N, out).
         pulls: ``∂ℓ/∂h`` of each hidden layer, (N, width).
@@ -57,6 +59,8 @@ class Natural:
     z_noise: list[Tensor]
     gain: list[Tensor]
     fed: list[Tensor]
+    fed_noise: list[Tensor]
+    error_noise: list[Tensor]
     deltas: list[Tensor]
     errors: list[Tensor]
     pulls: list[Tensor]
@@ -70,27 +74,34 @@ def sizes_at(data: OnData) -> Natural:
     first, second = data.loss_first, data.loss_second
     gain = _positive(second.diagonal(dim1=-2, dim2=-1).abs().mean(0).sqrt())
     residual = first / gain.square()
-    loud = _rms(first)  # what ∂ℓ/∂z would be without cancellation
+    # What ∂ℓ/∂z would be without cancellation, by residuals as they are or as large as the outputs' spread.
+    spread = gain.square() * data.outputs.std(0, correction=0)
+    loud = torch.maximum(_rms(first), spread)
+    fit = float((_rms(first) / gain).square().sum())
     delta = first
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
     count = len(first)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     gains: list[Tensor] = []
     feds: list[Tensor] = []
+    error_noise: list[Tensor] = []
     deltas: list[Tensor] = []
     errors: list[Tensor] = []
     pulls: list[Tensor] = []
     slopes: list[Tensor] = []
     for layer in range(net.depth - 1, -1, -1):
         fed = data.inputs[layer].values
-        size = _positive(_sizes(data, layer, SILENT))
+        silent = _silent(data, layer, delta, fit)
+        size = _positive(_sizes(data, layer, SILENT, silent))
+        speech = _sizes(data, layer, 1.0, silent)
         gains, feds = [gain, *gains], [size, *feds]
         deltas, errors = [delta.abs().mean(0), *deltas], [delta, *errors]
+        error_noise = [noise, *error_noise]
         # Weight decay curves the loss along every parameter.
         unit = ((gain[:, None] * size).square() + problem.weight_decay).rsqrt()
         summed = noise.square().mT @ fed.square()
         summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
-        rows.append((unit, loud[:, None] * _sizes(data, layer, 1.0), summed.sqrt() / count))
+        rows.append((unit, loud[:, None] * speech, summed.sqrt() / count))
         if layer == 0:
             break
         weight = net.layer(data.params, layer)[:, : net.widths[layer]]
@@ -104,7 +115,7 @@ def sizes_at(data: OnData) -> Natural:
         # Outgoing weights may be near to 0 where they belong: they count as at least a Newton step.
         steps = loud / gain.square()
         own = weight * _rms(slope) * loud[:, None]
-        nearby = slopes[0] * steps[:, None] / _positive(_sizes(data, layer, 1.0)[: pull.shape[1]])
+        nearby = slopes[0] * steps[:, None] / _positive(speech[: pull.shape[1]])
         loud = (own.square() + nearby.square()).sum(0).sqrt()
         gain = _positive((coupling.sum(0) + bent).sqrt())
         noise = (noise @ weight.abs() + EPS * terms) * slope.abs()
@@ -126,6 +137,8 @@ def sizes_at(data: OnData) -> Natural:
         z_noise,
         gains,
         feds,
+        fed_noise,
+        error_noise,
         deltas,
         errors,
         pulls,
@@ -153,16 +166,29 @@ def _rounding_of_activations(data: OnData) -> tuple[list[Tensor], list[Tensor], 
     return fed, z_noise, noise + EPS * data.outputs.abs()
 
 
-def _sizes(data: OnData, layer: int, z: float) -> Tensor:
+def _sizes(data: OnData, layer: int, z: float, silent: Tensor) -> Tensor:
     """Root mean square of what a linear layer is fed with, (D,).
 
     Args:
-        z: a pre-activation, whose effect counts as well: a unit that says nothing has a size, too.
+        z: a pre-activation, whose effect counts as well in units whose size is not a matter of scaling:
+            a unit that says nothing has a size, too.
+        silent: homogeneous units for which it counts, (width,).
     """
     squares = data.inputs[layer].values.square().mean(0)
-    if layer and not data.net.activations[layer - 1].homogeneous:
-        squares[: data.net.widths[layer]] += z**2 * data.slopes[layer - 1].square().mean(0)
+    if layer:
+        counts = z * silent if data.net.activations[layer - 1].homogeneous else z
+        squares[: data.net.widths[layer]] += counts**2 * data.slopes[layer - 1].square().mean(0)
     return squares.sqrt()
+
+
+def _silent(data: OnData, layer: int, delta: Tensor, fit: float) -> Tensor:
+    """Units below linear layer ``layer`` that say nothing, beside what there is to fit, as 0 or 1."""
+    if not layer:
+        return torch.zeros(0, dtype=torch.float64)
+    width = data.net.widths[layer]
+    said = _rms(data.inputs[layer].values[:, :width])
+    heard = _rms(delta) @ data.net.layer(data.params, layer)[:, :width].abs()
+    return (heard * said <= SILENT * fit).double()
 
 
 def _rms(values: Tensor) -> Tensor:

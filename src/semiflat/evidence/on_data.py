@@ -162,6 +162,8 @@ class OnData:
         """
         if not self.problem.loss.convex or self.problem.weight_decay:
             return False
+        if self.problem.loss.lower_bound == 0.0 and not bool(self._loss_derivatives[0].any()):
+            return True
         bend = self.loss_second.diagonal(dim1=-2, dim2=-1)
         slope = self.per_input(self.loss_first)
         apart = (self.loss_first - slope[self.distinct]).abs().amax(0)

@@ -1,17 +1,17 @@
 """Eigenvalues with noise floors: what floating point can tell at a point, and what it cannot.
 
 Each eigenvalue has a floor of its own, in two parts. *Noise*: the matrix is computed again at
-parameters moved by a unit of rounding; what that changes, and what the eigenvalue solver may, hides
-smaller eigenvalues. *Shift*: the point is not the critical point itself but lies a Newton step away
-from it; the matrix is computed a Newton step on, and what that changes is not known either. Where the
-Hessian is nearly singular that step is long, the floor is high and the verdict is UNDECIDED, as it
-should be. One floor for all would not do: rounding moves a large eigenvalue by far more than a small
-one (Hessians here have condition numbers up to 1e10).
+parameters moved by a unit of rounding, several times; what that changes, and what the eigenvalue
+solver may, hides smaller eigenvalues. *Shift*: the point is not the critical point itself but lies a
+Newton step away from it; the matrix is computed a Newton step on, and what that changes is not known
+either. Where the Hessian is nearly singular that step is long, the floor is high and the verdict is
+UNDECIDED, as it should be. One floor for all would not do: rounding moves a large eigenvalue by far
+more than a small one (Hessians here have condition numbers up to 1e10).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,9 +20,17 @@ EPS = torch.finfo(torch.float64).eps
 ENOUGH = 10.0
 """An eigenvalue counts as decided when it is this many floors away from zero."""
 
-# Beyond this part of the largest eigenvalue, the distance to the exact critical point no longer
-# makes an eigenvalue count as zero (it still makes the verdict UNDECIDED).
-SHIFT_COUNTED = 1e-10
+ROUNDINGS = 4
+"""Roundings of the parameters that a matrix is computed at, each independent of the others.
+
+What one of them changes is now and then a hundredth of what the next one does.
+"""
+LUCK = 128.0
+"""Times what one rounding changes that another may; over n², times the most that n of them change.
+
+Measured on 4,000 problems, where another rounding changed an eigenvalue by up to 176 times what the one
+had, and by 26, 14 and 5 times the most that two, three and four had.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,19 +56,9 @@ class Spectrum:
         """What a verdict holds each value against."""
         return self.noise + self.shift
 
-    @property
-    def counting_floor(self) -> Tensor:
-        """What a value must exceed in size to be counted as not zero."""
-        return self.noise + self.shift.clamp(max=SHIFT_COUNTED * self.scale)
-
-    @property
-    def zero(self) -> Tensor:
-        """Which values are counted as zero."""
-        return self.values.abs() <= self.counting_floor
-
     def count(self) -> tuple[int, int, int]:
-        """(positive, zero, negative) at the counting floor."""
-        zero = self.zero
+        """(positive, zero, negative): what lies within its floor counts as zero."""
+        zero = self.hidden
         positive, negative = (int((sign * self.values[~zero] > 0).sum()) for sign in (1, -1))
         return positive, int(zero.sum()), negative
 
@@ -98,8 +96,9 @@ class Spectrum:
 
 
 def symmetric_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:
-    """The spectrum of a symmetric matrix given at the point, at a rounding's and a shift's distance.
+    """The spectrum of a symmetric matrix given at the point and at its neighbours.
 
+    These are at the distance of up to ``ROUNDINGS`` roundings and, behind as many, of a shift.
     ``scale`` is the size of what the matrix is a block of, where that is larger.
     """
     return symmetric_spectra([site[None] for site in sites], scale)[0]
@@ -116,6 +115,12 @@ def symmetric_spectra(sites: list[Tensor], scale: float = 0.0) -> list[Spectrum]
     ]
 
 
+def with_shift(near: Spectrum, site: Tensor) -> Spectrum:
+    """A symmetric matrix's spectrum that knows of roundings alone, and the matrix at a shift's distance."""
+    change = (torch.linalg.eigvalsh((site + site.mT) / 2) - near.values).abs()
+    return replace(near, shift=2 * _at_least_as_small(near.values, change))
+
+
 def singular_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:
     """The singular values (ascending) of a matrix given at the same places; vectors: none."""
     values, *others = (torch.linalg.svdvals(site).flip(0) for site in sites)
@@ -126,10 +131,14 @@ def _spectrum(
     values: Tensor, vectors: Tensor, others: list[Tensor], size: int, scale: float
 ) -> Spectrum:
     largest = float(values.abs().max())
-    changes = [_at_least_as_small(values, (other - values).abs()) for other in others]
+    changes = torch.stack(others).sub(values).abs()
+    rounded, shifted = changes[:ROUNDINGS].amax(0), changes[ROUNDINGS:]
+    luck = LUCK / min(ROUNDINGS, len(changes)) ** 2
     # The sums behind a small block are rounded at the size of their terms, not of their result.
-    noise = EPS * (size * largest + scale) + 4 * changes[0]
-    shift = 2 * changes[1] if len(changes) > 1 else torch.zeros_like(noise)
+    noise = EPS * (size * largest + scale) + luck * _at_least_as_small(values, rounded)
+    shift = torch.zeros_like(noise)
+    if len(shifted):
+        shift = 2 * _at_least_as_small(values, shifted[0])
     return Spectrum(values, vectors, noise, shift, max(scale, largest))
 
 

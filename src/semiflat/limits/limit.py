@@ -12,8 +12,8 @@ from torch import Tensor
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.sweep import sweep
 from semiflat.errors import InputError
-from semiflat.evidence.derivatives import newton_step, rounded_vectors
-from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum
+from semiflat.evidence.derivatives import newton_step, roundings
+from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum, with_shift
 from semiflat.limits.approach import approach
 from semiflat.limits.network import FAR, Form, LimitMLP, LimitProblem
 from semiflat.networks import Params, bias_key, weight_key
@@ -93,12 +93,11 @@ class Limit:
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian in the parameters of the limiting network, with their noise."""
-        _, _, hessian = self._derivatives(rounded_vectors(self._vector))
-        sites = [self.hessian, hessian]
-        near = symmetric_spectrum(sites)
+        rounded = [self._derivatives(vector)[2] for vector in roundings(self._vector)]
+        near = symmetric_spectrum([self.hessian, *rounded])
         noise = torch.full_like(self.gradient, EPS * max(1.0, abs(self.loss)))
         there = self._vector + newton_step(near, self.gradient, noise)
-        return symmetric_spectrum([*sites, self._derivatives(there)[2]])
+        return with_shift(near, self._derivatives(there)[2])
 
     @property
     def inertia(self) -> tuple[int, int, int]:

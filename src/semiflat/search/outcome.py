@@ -209,7 +209,7 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
         )
     tightest = spectrum.tightest()
     least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
-    certain = f"{numbers}; the least certain eigenvalue, parameters in natural units, is {least}"
+    certain = f"{numbers}; the least certain eigenvalue{evidence.in_natural_units} is {least}"
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
         return Status.CONVERGED, f"{certain}; no flat direction", spectrum.count()
     flat = flatness(evidence)
@@ -256,5 +256,5 @@ def _not_critical(evidence: Evidence) -> str:
         )
     if evidence.changed_outputs is not None:
         output, part = evidence.changed_outputs
-        return f"a Newton step still changes output {output} by {part:.1e} times what is left to fit of it"
+        return f"a Newton step still changes output {output} by {part:.1e} of its spread"
     return ""

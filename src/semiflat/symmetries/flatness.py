@@ -22,7 +22,7 @@ class Flatness:
 
     Attributes:
         families: all of them.
-        joint: an orthonormal basis of the directions that hold together, (P, t), in natural units.
+        joint: an orthonormal basis of the directions that hold together, (P, t), in the units measured in.
         dimension: dimension of all families together.
         explained: how many zero eigenvalues' directions lie in the families.
         unexplained: how many do not.
@@ -94,7 +94,7 @@ def flatness(evidence: Evidence) -> Flatness:
     joint = span([family for family in families if family.joint], evidence.unit)
     everything = span(families, evidence.unit)
     spectrum = evidence.spectrum
-    kernel = spectrum.vectors[:, spectrum.zero]
+    kernel = spectrum.vectors[:, spectrum.hidden]
     # Cosines of the angles between kernel and families: 1 where a zero is explained. The kernel's
     # vectors are known to about floor/gap, far better than the 1e-3 asked for.
     cosines = torch.linalg.svdvals(everything.mT @ kernel) if kernel.shape[1] else torch.zeros(0)

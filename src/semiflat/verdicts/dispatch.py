@@ -95,7 +95,7 @@ def judge_all(
         elif parts is None or parts.source.problem.net.parameter_count > dense_limit:
             verdicts.append(judge_large(Point(point.problem, point.params), tolerance))
         elif parts.plain:
-            verdicts.append(judge_embedded(parts, *of(root)))
+            verdicts.append(judge_embedded(parts, of))
         else:
             verdicts.append(_judge_with_core(point, parts, of, tolerance, dense_limit))
     return with_proofs(points, verdicts) if proof else verdicts
@@ -111,7 +111,7 @@ def _judge_with_core(
     """A point with added units that are no copies: exact over its core if that is small enough."""
     at_least = inertia_of(*of(parts.source))
     if parts.core.problem.net.parameter_count <= dense_limit:
-        return replace(judge_embedded(parts, *of(parts.core)), at_least=at_least)
+        return replace(judge_embedded(parts, of), at_least=at_least)
     found = judge_irreversibly(point, of(parts.source)[0])
     if found is None:
         found = judge_large(Point(point.problem, point.params), tolerance)

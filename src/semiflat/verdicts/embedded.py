@@ -17,18 +17,20 @@ taken in full, and the law holds over that core.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from semiflat.embeddings import Composition, Embedding, Replicate
 from semiflat.embeddings.directions import WideDirection, lifted
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.evidence import Evidence, OnData
-from semiflat.points import EmbeddedPoint
+from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.families import flat_families
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.finding import Finding
 from semiflat.verdicts.layout import Layout
-from semiflat.verdicts.plain import classify, not_critical
+from semiflat.verdicts.plain import BEST_FIT, classify, not_critical
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import (
     NO_HESSIAN,
@@ -40,16 +42,21 @@ from semiflat.verdicts.verdict import (
     Verdict,
 )
 
+MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
+Known = Callable[[Point], tuple[Evidence, Flatness]]
+"""Gives what is known of a plain point, computed once."""
 
-def judge_embedded(point: Layout, evidence: Evidence, flat: Flatness) -> Verdict:
-    """The verdict on an embedded point; ``evidence`` and ``flat`` are its core's."""
+
+def judge_embedded(point: Layout, of: Known) -> Verdict:
+    """The verdict on an embedded point."""
+    evidence, flat = of(point.core)
     surplus = added(point, evidence, flat)
     positive, _, negative = evidence.spectrum.count()
     positive += sum(part.positive for part in surplus)
     negative += sum(part.negative for part in surplus)
     zero = point.wide.parameter_count - positive - negative
     explained = flat.explained + sum(part.explained for part in surplus)
-    found = _classify(point, evidence, flat, surplus)
+    found = _classify(point, evidence, flat, surplus, of)
     direction: WideDirection | None = None
     if found.kind is Kind.NOT_CRITICAL:
         direction = _down_the_gradient(point, evidence)
@@ -87,7 +94,9 @@ def _method(point: Layout) -> str:
     return f"inertia law over a core of {point.core.problem.net.parameter_count} parameters"
 
 
-def _classify(point: Layout, evidence: Evidence, flat: Flatness, surplus: list[Surplus]) -> Finding:
+def _classify(
+    point: Layout, evidence: Evidence, flat: Flatness, surplus: list[Surplus], of: Known
+) -> Finding:
     early = not_critical(evidence) or _null_kink(point)
     if early is not None:
         return early
@@ -104,8 +113,12 @@ def _classify(point: Layout, evidence: Evidence, flat: Flatness, surplus: list[S
                     f"{part.what} has the deciding eigenvalue {way_down[0]:.3g}, against a noise floor "
                     f"of {way_down[1]:.2g}: the added units open a way down",
                 )
-    if flat.has("exact fits"):
-        return Finding(Kind.MINIMUM, narrow.margin, f"as the {point.name} is: {narrow.reason}")
+    source = point.source is not point.core and classify(*of(point.source))
+    lowest = next((f for f in (narrow, source) if f and f.kind in MINIMA), None)
+    if evidence.on_data.fits_best and lowest is not None:
+        return Finding(
+            Kind.MINIMUM, lowest.margin, f"{BEST_FIT}, as at the narrow point: {lowest.reason}"
+        )
     if narrow.kind is Kind.UNDECIDED:
         return Finding(narrow.kind, narrow.margin, f"the {point.name} is: {narrow.reason}")
     for part in surplus:

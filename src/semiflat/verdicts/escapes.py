@@ -216,7 +216,7 @@ def _copied_units(point: Point, evidence: Evidence, verdict: Verdict, tolerance:
 
 def _curved_spectrum(evidence: Evidence) -> Spectrum:
     problem, net = evidence.point.problem, evidence.point.problem.net
-    sites = [evidence.vector, evidence.rounded]
+    sites = [evidence.vector, *evidence.rounded]
     sites += [] if evidence.shifted is None else [evidence.shifted]
     parts = [hessian_parts(problem, net.unflatten(site)) for site in sites]
     scale = max(

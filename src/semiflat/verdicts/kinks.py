@@ -229,10 +229,10 @@ def _down_a_unit(evidence: Evidence, layers: list[int]) -> Finding | None:
         return None
     curvature, direction, layer, unit = best
     return Finding(
-        Kind.STRICT_SADDLE,
+        Kind.UNDECIDED,
         None,
-        f"unit {unit} of hidden layer {layer} is at its kink, where there is no Hessian; on one side of it the "
-        f"loss falls, by a second derivative of {curvature:.2g} along the direction given",
+        f"unit {unit} of hidden layer {layer} is at its kink, where there is no Hessian; but this is no "
+        f"local minimum: on one side the loss falls, by a second derivative of {curvature:.2g} along descent_direction",
         direction,
         curvature,
     )

@@ -79,8 +79,8 @@ def not_critical(evidence: Evidence) -> Finding | None:
         return Finding(
             Kind.UNDECIDED,
             None,
-            f"a Newton step, with what rounding may do to it, changes output {output} by {part:.2g} times what "
-            f"is left to fit of it: no critical point is known to be near; {what_next(evidence.point)}",
+            f"a Newton step, with what rounding may do to it, changes output {output} by {part:.2g} of its "
+            f"spread: no critical point is known to be near; {what_next(evidence.point)}",
         )
     return None
 
@@ -106,7 +106,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return Finding(
             Kind.STRICT_SADDLE,
             Margin(*down),
-            f"the Hessian, parameters in natural units, has the eigenvalue {down[0]:.3g}, {_times(*down)} its "
+            f"the Hessian{evidence.in_natural_units} has the eigenvalue {down[0]:.3g}, {_times(*down)} its "
             "noise floor below zero",
         )
     tightest = spectrum.tightest()
@@ -132,7 +132,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
             Kind.STRICT_MINIMUM,
             margin,
             f"all {positive} eigenvalues of the Hessian are positive; the least certain is "
-            f"{tightest[0]:.3g}, parameters in natural units, {_times(*tightest)} its noise floor",
+            f"{tightest[0]:.3g}{evidence.in_natural_units or ','} {_times(*tightest)} its noise floor",
         )
     return _degenerate(evidence, flat, hidden, positive, margin)
 

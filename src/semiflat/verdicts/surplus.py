@@ -79,7 +79,7 @@ def _replicated_unit(
     into = evidence.unit_units(layer, unit)[1]
     natural = fresh_directions((mixing / into[:, None]).mT, mixing.new_zeros((0, len(mixing))))
     block = evidence.unit_blocks(layer, unit)[0]
-    seen = torch.linalg.svdvals(block.F @ natural) > F.counting_floor.max()
+    seen = torch.linalg.svdvals(block.F @ natural) > F.floor.max()
     copies = p + q + z - 1
     size = copies * (above + fan)
     # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
