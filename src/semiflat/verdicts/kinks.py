@@ -232,7 +232,8 @@ def _down_a_unit(evidence: Evidence, layers: list[int]) -> Finding | None:
         Kind.UNDECIDED,
         None,
         f"unit {unit} of hidden layer {layer} is at its kink, where there is no Hessian; but this is no "
-        f"local minimum: on one side the loss falls, by a second derivative of {curvature:.2g} along descent_direction",
+        f"local minimum: on one side the loss falls, by a second derivative of {curvature:.2g} along "
+        "descent_direction",
         direction,
         curvature,
     )

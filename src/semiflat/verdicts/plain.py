@@ -22,6 +22,10 @@ from semiflat.verdicts.verdict import (
     Verdict,
 )
 
+BEST_FIT = (
+    "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
+)
+
 
 def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     """The verdict on a plain point whose dense Hessian fits in memory."""
@@ -112,12 +116,9 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
     tightest = spectrum.tightest()
     margin = None if tightest is None else Margin(*tightest)
     hidden = int(spectrum.hidden.sum())
-    best = (
-        "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
-    )
     if flat.has("exact fits"):
         return Finding(
-            Kind.MINIMUM, margin, f"{best}, and networks with such outputs form a manifold"
+            Kind.MINIMUM, margin, f"{BEST_FIT}, and networks with such outputs form a manifold"
         )
     if spectrum.doubtful and tightest is not None:
         return Finding(
