@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "semiflat"
 FLOORS: list[set[str]] = [
     {"_version", "errors"},
     {"activations", "losses", "files", "data_files", "threads", "memory"},
+    {"foreign"},
     {"networks", "data"},
     {"problem"},
     {"embeddings", "curvature"},

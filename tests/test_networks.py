@@ -135,7 +135,7 @@ def test_what_from_module_accepts_computes_the_same(modules: list[nn.Module]) ->
         ([nn.Tanh(), nn.Linear(2, 3)], "module 0, Tanh"),
         ([nn.Linear(2, 3), nn.Softplus(beta=2), nn.Linear(3, 1)], "module 1, Softplus"),
         ([nn.Linear(2, 3), nn.GELU("tanh"), nn.Linear(3, 1)], "module 1, GELU"),
-        ([nn.Linear(2, 3), nn.Flatten(), nn.Linear(3, 1)], "module 1, Flatten"),
+        ([nn.Linear(2, 3), nn.Flatten(0), nn.Linear(3, 1)], "module 1, Flatten"),
         ([nn.Conv1d(2, 3, 1), nn.Tanh(), nn.Linear(3, 1)], "module 0, Conv1d"),
         ([nn.Linear(2, 3), nn.Softmax(-1)], "module 1, Softmax"),
     ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -67,7 +67,7 @@ class Cross:
 
 @dataclass(frozen=True)
 class Activation:
-    """One elementwise activation σ.
+    """One elementwise activation σ; two of one name and function are equal.
 
     Attributes:
         name: its name in checkpoints, or ``"<callable …>"`` for a user's function.
@@ -84,11 +84,11 @@ class Activation:
 
     name: str
     function: Callable[[Tensor], Tensor]
-    derivatives: Callable[[Tensor], Derivatives]
-    module: Callable[[], nn.Module]
+    derivatives: Callable[[Tensor], Derivatives] = field(compare=False)
+    module: Callable[[], nn.Module] = field(compare=False)
     slopes: tuple[float, float] | None = None
     reflection: float | None = None
-    third_derivative: Callable[[Tensor], Tensor] | None = None
+    third_derivative: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
     analytic: bool = True
 
     @property

@@ -10,14 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semiflat.activations import Activation, Cross, activation, activation_of_module
+from semiflat.activations import Activation, Cross, activation
 from semiflat.errors import InputError, whole_seed
+from semiflat.foreign import (
+    Chain,
+    read_estimator,
+    read_module,
+    replay_estimator,
+    replay_module,
+)
 
 Params = dict[str, Tensor]
 """Parameters by ``state_dict`` key; weights ``(*batch, out, in)``, biases ``(*batch, out)``."""
@@ -294,59 +302,59 @@ class MLP:
     def from_module(cls, module: nn.Sequential) -> tuple[MLP, Params]:
         """Architecture and float64 parameters of an ``nn.Sequential`` of Linear and activations.
 
-        Two Linear modules in a row count as an identity activation between them; a first or last
-        ``nn.Identity`` or ``nn.Flatten`` changes nothing and is passed over.
+        Two Linear modules in a row count as an identity activation between them. ``nn.Identity``,
+        ``nn.Flatten`` (of inputs that are flat already), ``nn.Dropout`` in eval mode or with p = 0, and
+        plain nested Sequentials change nothing. ``nn.BatchNorm1d`` in eval mode is folded into the
+        Linear before it, or else after it: the parameters are then those of the folded layers.
+
+        What is read is evaluated beside the module at a few inputs. The module, its mode and the random
+        numbers of others stay as they are.
 
         Raises:
-            InputError: naming the first module that is not supported and its place.
+            InputError: naming the first module that is not understood and its place: another type, or a
+                subclass with a forward of its own; forward hooks, parametrisations, pruning masks;
+                layers that share parameters; frozen, complex, sparse, quantised, meta or infinite
+                parameters; Dropout or BatchNorm1d in training mode; or if module and network differ.
 
         >>> net, params = MLP.from_module(nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 1)))
         >>> net.widths, net.activations
         ((2, 3, 1), (Activation(gelu),))
         """
-        linears, activations = _read_sequential(module)
-        net = cls(
-            [linears[0].in_features, *(linear.out_features for linear in linears)],
-            activations,
-            [linear.bias is not None for linear in linears],
-        )
-        params: Params = {}
-        for layer, linear in enumerate(linears):
-            params[weight_key(layer)] = linear.weight.detach().to("cpu", torch.float64, copy=True)
-            if linear.bias is not None:
-                params[bias_key(layer)] = linear.bias.detach().to("cpu", torch.float64, copy=True)
-        net.check_params(params)
-        return net, params
+        return cls._from_chain(read_module(module), partial(replay_module, module))
 
     @classmethod
     def from_sklearn(cls, estimator: Any) -> tuple[MLP, Params]:
         """Architecture and parameters of a fitted ``MLPRegressor`` or ``MLPClassifier``.
 
         The network gives what the estimator computes before its output function: predictions of a
-        regressor, logits of a classifier (use ``loss="logistic"`` where it has one output,
-        ``"cross_entropy"`` where it has several). scikit-learn's penalty ``alpha`` is not part of
-        the network.
+        regressor, logits of a classifier (use ``loss="logistic"`` where it has one output or several
+        labels a sample, ``"cross_entropy"`` where it has a class each). scikit-learn's penalty
+        ``alpha`` is not part of the network.
+
+        A ``Pipeline`` or a search is refused, as its network is fed with other inputs than it is; see
+        ``Point.from_sklearn`` for one that comes with its data.
 
         Raises:
-            InputError: if the estimator is not a fitted scikit-learn MLP.
+            InputError: if the estimator is not a fitted scikit-learn MLP, has an output function that no
+                loss takes up (exp, of a Poisson regressor), or predicts anything else at a few inputs.
         """
-        if not hasattr(estimator, "coefs_"):
-            raise InputError(
-                f"expected a fitted MLPRegressor or MLPClassifier, got {type(estimator).__name__} "
-                "without coefs_; call its fit first"
-            )
-        names = {"logistic": "sigmoid"}
-        net = cls(
-            [estimator.coefs_[0].shape[0], *(coefs.shape[1] for coefs in estimator.coefs_)],
-            names.get(estimator.activation, estimator.activation),
-        )
+        return cls._from_chain(read_estimator(estimator), partial(replay_estimator, estimator))
+
+    @classmethod
+    def _from_chain(
+        cls, chain: Chain, replay: Callable[[Chain, Callable[[Tensor], Tensor]], None]
+    ) -> tuple[MLP, Params]:
+        net = cls(chain.widths, chain.activations, [bias is not None for bias in chain.biases])
         params: Params = {}
-        for layer, (coefs, intercepts) in enumerate(
-            zip(estimator.coefs_, estimator.intercepts_, strict=True)
-        ):
-            params[weight_key(layer)] = torch.tensor(coefs.T.copy(), dtype=torch.float64)
-            params[bias_key(layer)] = torch.tensor(intercepts.copy(), dtype=torch.float64)
+        for layer, (weight, bias) in enumerate(zip(chain.weights, chain.biases, strict=True)):
+            params[weight_key(layer)] = weight
+            if bias is not None:
+                params[bias_key(layer)] = bias
         net.check_params(params)
+        for key, tensor in params.items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(f"parameter {key!r} holds a value that is not finite")
+        replay(chain, partial(net.forward, params))
         return net, params
 
 
@@ -392,41 +400,3 @@ def _per_layer_activations(
             )
         return tuple(activation(each) for each in given)
     return (activation(given),) * layers
-
-
-def _read_sequential(module: nn.Module) -> tuple[list[nn.Linear], list[Activation]]:
-    if not isinstance(module, nn.Sequential):
-        raise InputError(
-            f"expected an nn.Sequential of Linear and activation modules, got "
-            f"{type(module).__name__}"
-        )
-    linears: list[nn.Linear] = []
-    activations: list[Activation] = []
-    for place, child in enumerate(module):
-        if isinstance(child, nn.Linear):
-            if len(activations) < len(linears):
-                activations.append(activation("identity"))
-            linears.append(child)
-            continue
-        known = activation_of_module(child)
-        harmless = isinstance(child, nn.Identity) or (isinstance(child, nn.Flatten) and not linears)
-        if harmless and (not linears or len(activations) == len(linears)):
-            continue
-        if known is None or not linears or len(activations) == len(linears):
-            why = "is not supported" if known is None else "stands where a Linear is expected"
-            raise InputError(
-                f"module {place}, {child}, {why}; supported is Linear, then an activation "
-                "(Tanh, Sigmoid, Softplus(beta=1), GELU(approximate='none'), SiLU, ReLU, "
-                "LeakyReLU, Identity), then Linear, and so on, ending on a Linear"
-            )
-        activations.append(known)
-    if not linears:
-        raise InputError("the nn.Sequential has no Linear module; expected at least one")
-    if len(activations) == len(linears):
-        last = activations.pop()
-        if last.name != "identity":
-            raise InputError(
-                f"the network ends on the activation {last.name}; the last layer must be linear. "
-                "Drop it and put it into the loss (loss='logistic' for Sigmoid)"
-            )
-    return linears, activations

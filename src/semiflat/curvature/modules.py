@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semiflat.errors import InputError
+from semiflat.foreign import plain_parameters
 from semiflat.losses import Loss
 from semiflat.problem import finite
 
@@ -33,7 +34,16 @@ class FrozenModule:
     """
 
     def __init__(self, module: nn.Module, X: Any) -> None:
-        self.module = copy.deepcopy(module).to("cpu", torch.float64)
+        if not isinstance(module, nn.Module):
+            raise InputError(f"expected an nn.Module, not {type(module).__name__}")
+        plain_parameters(module)
+        try:
+            self.module = copy.deepcopy(module).to("cpu", torch.float64)
+        except RuntimeError as error:  # of weights that are computed when the module is called
+            raise InputError(
+                f"the module cannot be copied ({str(error).splitlines()[0]}); remove weight_norm, "
+                "spectral_norm or pruning masks, or use torch.nn.utils.parametrizations"
+            ) from error
         inputs = finite("X", X)
         if not inputs.ndim or not len(inputs):
             raise InputError(f"X has shape {tuple(inputs.shape)}; expected at least one sample")
@@ -52,6 +62,8 @@ class FrozenModule:
         for name, size in zip(self._trained, self._sizes, strict=True):
             self.places[name] = slice(start, start + size)
             start += size
+            if not torch.isfinite(self.at[self.places[name]]).all():
+                raise InputError(f"parameter {name!r} holds a value that is not finite")
         self.width = probe(self.outputs, self.at, len(self.inputs))
 
     @property
