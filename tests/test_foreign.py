@@ -405,3 +405,111 @@ def test_classifiers_of_any_kind_and_type_are_read(dtype: type, classes: str) ->
     net, params = sf.MLP.from_sklearn(model)
     assert net.outputs == {"two": 1, "three": 3, "labels": 2}[classes]
     assert params["0.weight"].dtype == torch.float64
+
+
+# -- from what a person has to a point ------------------------------------------------------------
+
+
+def problem(*widths: int, activation: Any = "tanh") -> sf.Problem:
+    return sf.Problem(sf.MLP(widths, activation), inputs(9, widths[0]), inputs(9, widths[-1], 1))
+
+
+def test_a_point_is_made_of_a_module_of_the_problem_s_network() -> None:
+    here, module = problem(2, 3, 1), chain(2, 3, 1)
+    point = sf.Point(here, module)
+    assert point.problem is here
+    direct = sf.Point.from_module(module, here.X, here.y)
+    for found in (point, direct):
+        assert all(torch.equal(found.params[key], module.state_dict()[key]) for key in found.params)
+    assert point.loss == direct.loss
+    squared = ((module(here.X) - here.y) ** 2).mean() / 2
+    assert point.loss == pytest.approx(float(squared.detach()), rel=1e-12)
+    decayed = sf.Point.from_module(module, here.X, here.y.abs(), loss=absolute, weight_decay=0.1)
+    assert (decayed.problem.weight_decay, decayed.problem.loss.name) == (0.1, "<callable absolute>")
+    own = problem(2, 3, 1, activation=cubed)
+    assert sf.Point(own, own.net.to_module(own.net.random_params(0))).loss > 0
+
+
+def absolute(f: Tensor, y: Tensor) -> Tensor:
+    return (1 + (f - y).square()).sqrt().sum()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 1)),
+        nn.Sequential(nn.Linear(2, 3, bias=False), nn.Tanh(), nn.Linear(3, 1)),
+    ],
+    ids=["width", "activation", "bias"],
+)
+def test_a_module_of_another_architecture_is_refused(module: nn.Sequential) -> None:
+    with refused("and the problem's network widths [2, 3, 1], activations ['tanh'] and biases"):
+        sf.Point(problem(2, 3, 1), module)
+
+
+def test_a_state_dict_is_taken_where_its_layers_fit_in_one_order() -> None:
+    class Named(nn.Module):
+        def __init__(self, *widths: int) -> None:
+            super().__init__()
+            for k, (fan, out) in enumerate(itertools.pairwise(widths)):
+                setattr(self, f"fc{k + 1}", nn.Linear(fan, out))
+
+    here, module = problem(2, 3, 1), Named(2, 3, 1)
+    point = sf.Point(here, module.state_dict())
+    assert torch.equal(point.params["2.weight"], module.fc2.weight.double())
+    dropped = nn.Sequential(*chain(2, 3, 3, 1)[:2], nn.Dropout(), *chain(2, 3, 3, 1)[2:]).eval()
+    state = {f"net.{key}": tensor for key, tensor in dropped.state_dict().items()}
+    for given in (state, dropped.state_dict()):  # numbered, though two layers may have one shape
+        point = sf.Point(problem(2, 3, 3, 1), given)
+        assert torch.equal(point.params["4.weight"], dropped[5].weight)
+    square = problem(2, 2, 2)
+    with refused("layers ['fc1', 'fc2'] fit widths [2, 2, 2] in more than one order"):
+        sf.Point(square, Named(2, 2, 2).state_dict())
+    backwards = dict(reversed([*Named(2, 3, 1).state_dict().items()]))
+    with refused("missing keys"):
+        sf.Point(here, backwards)
+    unsorted = {key: state[key] for key in sorted(state, key=lambda key: "net.5" not in key)}
+    with refused("missing keys"):
+        sf.Point(problem(2, 3, 3, 1), unsorted)
+
+
+@pytest.mark.parametrize("kind", ["squared", "logistic", "cross_entropy", "labels"])
+def test_a_point_is_made_of_a_fitted_estimator_with_its_own_loss(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(60, 2))
+    y = {
+        "squared": X[:, 0] ** 2,
+        "logistic": np.where(X[:, 0] * X[:, 1] > 0, "yes", "no"),
+        "cross_entropy": rng.choice([7, 3, 5], 60),
+        "labels": (X > 0).astype(int),
+    }[kind]
+    network = MLPRegressor if kind == "squared" else MLPClassifier
+    network = network(
+        hidden_layer_sizes=(4,), max_iter=200, alpha=0, solver="lbfgs", random_state=0
+    )
+    model = fitted(network, X, y)
+    point = sf.Point.from_sklearn(model, X, y)
+    assert point.problem.loss.name == {"labels": "logistic"}.get(kind, kind)
+    assert point.loss == pytest.approx(model.loss_, rel=1e-6)
+    assert sf.Point.from_sklearn(model, X, y, weight_decay=0.1).loss > point.loss
+    piped = fitted(make_pipeline(StandardScaler(), network), 3 * X + 1, y)
+    inside = sf.Point.from_sklearn(piped, 3 * X + 1, y)
+    expected = StandardScaler().fit_transform(3 * X + 1)
+    assert torch.allclose(inside.problem.X, torch.from_numpy(expected))
+    assert inside.loss == pytest.approx(piped[-1].loss_, rel=1e-6)
+
+
+def test_an_estimator_s_data_are_refused_in_one_line() -> None:
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(60, 2))
+    model = fitted(MLPClassifier(hidden_layer_sizes=(4,), max_iter=9), X, np.arange(60) % 3)
+    with refused("y[1] = 8 is none of the classes [0, 1, 2]"):
+        sf.Point.from_sklearn(model, X, np.arange(60) % 2 * 8)
+    piped = fitted(make_pipeline(StandardScaler(), model), X, np.arange(60) % 3)
+    with refused("the steps before the network fail on X: X has 1 features"):
+        sf.Point.from_sklearn(piped, X[:, :1], np.arange(60) % 3)
+    searched = fitted(
+        GridSearchCV(piped, {"mlpclassifier__alpha": [1, 2]}, cv=2), X, np.arange(60) % 3
+    )
+    assert sf.Point.from_sklearn(searched, X, np.arange(60) % 3).problem.net.outputs == 3

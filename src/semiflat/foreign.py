@@ -400,6 +400,44 @@ def replay_estimator(estimator: Any, chain: Chain, forward: Callable[[Tensor], T
     _compare(type(estimator).__name__, found.reshape(expected.shape), expected, error)
 
 
+def network_of(model: Any, X: Any) -> tuple[Any, Any]:
+    """The network inside searches and pipelines, and the inputs as it is fed with them."""
+    while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
+        if hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+            continue
+        if len(model.steps) > 1:
+            try:
+                X = model[:-1].transform(X)
+            except Exception as error:
+                raise InputError(
+                    f"the steps before the network fail on X: {str(error).splitlines()[0]}"
+                ) from error
+        model = model[-1]
+    return model, X.toarray() if hasattr(X, "toarray") else X
+
+
+def targets_of(network: Any, y: Any) -> tuple[str, Any]:
+    """(loss, targets) of a network that :func:`read_estimator` takes: classes by their number."""
+    if network.out_activation_ == "identity":
+        return "squared", y
+    loss = "logistic" if network.out_activation_ == "logistic" else "cross_entropy"
+    labels, classes = np.asarray(y), np.asarray(network.classes_)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:  # several labels a sample, each 0 or 1
+        return loss, y
+    same = labels[:, None] == classes
+    unknown = ~same.any(1)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise InputError(
+            f"y[{row}] = {labels[row].item()!r} is none of the classes {classes.tolist()} that the "
+            f"{type(network).__name__} was fitted with"
+        )
+    return loss, same.argmax(1)
+
+
 # -- both -----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ batch of networks is the same dict with bigger tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -148,6 +148,11 @@ class MLP:
         Raises:
             InputError: naming the first key that is missing, unexpected or of the wrong shape.
         """
+        if not isinstance(params, Mapping):
+            raise InputError(
+                f"parameters must be a dict of tensors as in net.to_module().state_dict(), not a "
+                f"{type(params).__name__}; a flat vector becomes one with net.unflatten(vector)"
+            )
         shapes = self.shapes
         missing, extra = shapes.keys() - params.keys(), params.keys() - shapes.keys()
         if missing or extra:
@@ -157,6 +162,10 @@ class MLP:
             )
         batch: tuple[int, ...] | None = None
         for key, shape in shapes.items():
+            if not isinstance(params[key], Tensor):
+                raise InputError(
+                    f"parameter {key!r} is of type {type(params[key]).__name__}; expected a tensor"
+                )
             given = tuple(params[key].shape)
             cut = len(given) - len(shape)
             if cut < 0 or given[cut:] != shape or (batch is not None and given[:cut] != batch):
@@ -168,6 +177,42 @@ class MLP:
             batch = given[:cut]
         assert batch is not None
         return batch
+
+    def own_keys(self, params: Params) -> Params:
+        """A ``state_dict`` of the same layers under other keys, as ``fc1.weight``, under this network's.
+
+        Layers are taken in order, where no other order fits: they are numbered, as in an
+        ``nn.Sequential``, or no two have the same shape. Anything else is given back as it is.
+
+        Raises:
+            InputError: if another order of the layers would fit too.
+
+        >>> net = MLP([2, 3, 1])
+        >>> state = {key.replace("2", "out"): p for key, p in net.random_params(0).items()}
+        >>> list(state), list(net.own_keys(state))
+        (['0.weight', '0.bias', 'out.weight', 'out.bias'], ['0.weight', '0.bias', '2.weight', '2.bias'])
+        """
+        shapes = self.shapes
+        if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
+            return params
+        if params.keys() == shapes.keys() or len(params) != len(shapes):
+            return params
+        layers: dict[str, list[Any]] = {}
+        for (own, shape), (key, tensor) in zip(shapes.items(), params.items(), strict=True):
+            name, _, leaf = key.rpartition(".")
+            if leaf != own.rpartition(".")[2] or tuple(getattr(tensor, "shape", ())) != shape:
+                return params
+            layers.setdefault(name, []).append(shape)
+        parents = {name.rpartition(".")[0] for name in layers}
+        numbers = [name.rpartition(".")[2] for name in layers]
+        numbered = all(map(str.isdecimal, numbers)) and len(parents) == 1
+        in_order = numbered and sorted(numbers, key=int) == numbers
+        if not in_order and len({str(shape) for shape in layers.values()}) < len(layers):
+            raise InputError(
+                f"layers {list(layers)} fit widths {list(self.widths)} in more than one order; rename the "
+                f"keys in the order of the layers to {list(shapes)}"
+            )
+        return dict(zip(shapes, params.values(), strict=True))
 
     def flatten(self, params: Params) -> Tensor:
         """``(*batch, P)``: every parameter in the order of the dict, weights row by row.
@@ -184,6 +229,8 @@ class MLP:
 
     def unflatten(self, vector: Tensor) -> Params:
         """The inverse of :meth:`flatten`: views of ``vector``, of shape ``(*batch, P)``."""
+        if not isinstance(vector, Tensor) or not vector.ndim:
+            raise InputError(f"expected a vector of parameters, not {vector!r:.60}")
         if vector.shape[-1] != self.parameter_count:
             raise InputError(
                 f"a vector of length {vector.shape[-1]} does not fit widths {list(self.widths)}, "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import textwrap
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from semiflat.curvature.blocks import UnitBlocks, layer_blocks
 from semiflat.curvature.gradient import output_jacobian, risk_gradient
@@ -17,7 +18,9 @@ from semiflat.curvature.operators import hessian_operator as _hessian_operator
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
-from semiflat.networks import Params
+from semiflat.foreign import network_of, plain, targets_of
+from semiflat.losses import Loss
+from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
 NOTE = 400
@@ -40,11 +43,13 @@ class Point:
     Args:
         problem: network, data and loss.
         params: ``dict`` with the keys and shapes of ``problem.net.to_module().state_dict()``; with
-            leading batch axes it is a batch of points, for which the derivatives work too.
+            leading batch axes it is a batch of points, for which the derivatives work too. Or a
+            ``state_dict`` with other keys, see :meth:`MLP.own_keys`, or an ``nn.Sequential`` of that
+            architecture, activations included, see :meth:`MLP.from_module`.
         note: see :attr:`note`.
 
     Raises:
-        InputError: if keys or shapes do not fit, or a value is not finite.
+        InputError: if keys, shapes or architecture do not fit, or a value is not finite.
 
     >>> from semiflat import MLP, Problem
     >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
@@ -53,18 +58,73 @@ class Point:
     (torch.Size([7]), torch.Size([7, 7]), 0.144)
     """
 
-    def __init__(self, problem: Problem, params: Params, note: str = "") -> None:
+    def __init__(
+        self, problem: Problem, params: Params | nn.Module, note: str = ""
+    ) -> None:
+        if not isinstance(problem, Problem):
+            raise InputError(
+                f"problem must be a Problem(net, X, y), not a {type(problem).__name__}; from a module and "
+                "data to a point in one call: Point.from_module(module, X, y)"
+            )
         self.problem = problem
         self._note = one_line(note)
+        if isinstance(params, nn.Module):
+            params = _of_module(problem.net, params)
+        params = problem.net.own_keys(params)
         problem.net.check_params(params)
         self._params: Params = {}
         for key in problem.net.shapes:
-            tensor = params[key].detach().to("cpu", problem.dtype, copy=True)
+            given = plain(f"parameter {key!r}", params[key])
+            tensor = given.detach().to("cpu", problem.dtype, copy=True)
             if not torch.isfinite(tensor).all():
                 raise InputError(
                     f"parameter {key!r} holds a value that is not finite; a point needs finite ones"
                 )
             self._params[key] = tensor
+
+    @staticmethod
+    def from_module(
+        module: nn.Sequential,
+        X: Any,
+        y: Any,
+        loss: str | Loss | Callable[[Tensor, Tensor], Tensor] = "squared",
+        weight_decay: float = 0.0,
+    ) -> Point:
+        """The point where an ``nn.Sequential`` stands, on its data: network, problem and parameters.
+
+        Args and errors: as for :meth:`MLP.from_module` and :class:`Problem`. For several modules on one
+        problem: ``Point(problem, module)``.
+
+        >>> module = nn.Sequential(nn.Linear(1, 2), nn.Tanh(), nn.Linear(2, 1))
+        >>> Point.from_module(module, [[0.0], [1.0]], [0.0, 1.0]).problem.net.widths
+        (1, 2, 1)
+        """
+        net, params = MLP.from_module(module)
+        return Point(Problem(net, X, y, loss, weight_decay=weight_decay), params)
+
+    @staticmethod
+    def from_sklearn(model: Any, X: Any, y: Any, weight_decay: float = 0.0) -> Point:
+        """The point where a fitted scikit-learn network stands, on its data.
+
+        The loss is the model's: squared for a regressor, logistic for a classifier of two classes or
+        of several labels a sample, else cross-entropy. Classes are numbered as in ``model.classes_``.
+        Of a ``Pipeline`` it is the last step's network, on inputs that the steps before have
+        transformed; of a search that of its best estimator.
+
+        scikit-learn's penalty ``alpha / (2N) ‖W‖²`` is left out: it is on weights alone, and
+        ``weight_decay`` here is on all parameters. So a model trained with ``alpha`` above 0 stands near a
+        critical point of another risk; train with ``alpha=0``, or go on with
+        ``find_critical_point(point.problem, start=point.params)``. With M outputs scikit-learn's squared
+        loss is this one divided by M.
+
+        Raises:
+            InputError: as for :meth:`MLP.from_sklearn` and :class:`Problem`, or for a y that is none of the
+                model's classes.
+        """
+        network, inputs = network_of(model, X)
+        net, params = MLP.from_sklearn(network)
+        loss, targets = targets_of(network, y)
+        return Point(Problem(net, inputs, targets, loss, weight_decay=weight_decay), params)
 
     @property
     def params(self) -> Params:
@@ -175,6 +235,22 @@ class EmbeddedPoint(Point):
     def materialize(self) -> Point:
         """The wide point with its parameters built and its origin forgotten."""
         return Point(self.problem, self.params)
+
+
+def _of_module(net: MLP, module: nn.Module) -> Params:
+    """The parameters of a module that is this network."""
+    read, params = MLP.from_module(module)  # type: ignore[arg-type]  # refused if it is no Sequential
+    if read != net:
+        of_module, of_net = (
+            f"widths {list(each.widths)}, activations {[a.name for a in each.activations]} and biases "
+            f"{list(each.biases)}"
+            for each in (read, net)
+        )
+        raise InputError(
+            f"the module has {of_module}, and the problem's network {of_net}; make the problem with "
+            "MLP.from_module(module), or take Point.from_module(module, X, y)"
+        )
+    return params
 
 
 def _plain(value: Tensor) -> Any:
