@@ -18,7 +18,7 @@ from safetensors.torch import save
 from semiflat._version import __version__
 from semiflat.embeddings import Embedding, embedding_from_json
 from semiflat.errors import InputError
-from semiflat.files import write_whole
+from semiflat.files import path_of, write_whole
 from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point, one_line
@@ -41,6 +41,9 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
         InputError: if the activation or loss is a Python function, which no file can hold, or the
             file cannot be written.
     """
+    if not isinstance(point, Point):
+        raise InputError(f"save_point takes a Point, not a {type(point).__name__}")
+    path = path_of(path)
     problem = point.problem
     names = [activation.name for activation in problem.net.activations]
     for name in [*names, problem.loss.name]:
@@ -66,7 +69,7 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
         metadata["embedding"] = json.dumps(point.embedding.to_json())
         metadata["source_widths"] = json.dumps(list(point.source.problem.net.widths))
         tensors |= {_SOURCE + k: t.contiguous() for k, t in point.source.params.items()}
-    write_whole(Path(path), save(tensors, metadata))
+    write_whole(path, save(tensors, metadata))
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def load_point(path: str | Path) -> StoredPoint:
     Raises:
         InputError: if it is missing, a pickle, damaged, or not a point.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}; give a .safetensors file of a point")
     try:

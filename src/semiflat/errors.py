@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
+import re
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 LARGEST_SEED = 2**63 - 1
@@ -17,6 +20,10 @@ class InputError(ValueError):
     A ``ValueError``, so that callers who know nothing of semiflat still catch it. The command line
     turns it into one line and exit code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        # One line, whatever was given: a tensor or a module prints itself on many.
+        super().__init__(re.sub(r"\s*\n\s*", " ", message))
 
 
 class Unfinished(RuntimeError):
@@ -32,11 +39,22 @@ def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int
     Raises:
         InputError: if it is not a whole number (a bool or 1.0 is none), below ``least`` or above ``most``.
     """
-    if isinstance(given, bool) or not hasattr(given, "__index__") or int(given) < least:
+    number = whole_number(given)
+    if number is None or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {given!r}")
-    if most is not None and int(given) > most:
+    if most is not None and number > most:
         raise InputError(f"{name} must be at most {most}, not {given!r}")
-    return int(given)
+    return number
+
+
+def whole_number(given: Any) -> int | None:
+    """``given`` as an int; None if it is no whole number (a bool or 1.0 is none)."""
+    if isinstance(given, bool):
+        return None
+    try:
+        return operator.index(given)
+    except Exception:  # whatever a foreign type makes of it
+        return None
 
 
 def whole_seed(given: Any) -> int:
@@ -57,6 +75,18 @@ def positive(name: str, given: Any) -> float:
     number = isinstance(given, int | float) and not isinstance(given, bool)
     if not number or not 0 < given < math.inf:
         raise InputError(f"{name} must be positive and finite, not {given!r}")
+    return float(given)
+
+
+def finite_number(name: str, given: Any) -> float:
+    """``given`` as a float.
+
+    Raises:
+        InputError: if it is no finite number.
+    """
+    number = isinstance(given, Real) and not isinstance(given, bool)
+    if not number or not math.isfinite(given):
+        raise InputError(f"{name} must be a finite number, not {given!r}")
     return float(given)
 
 

@@ -13,6 +13,17 @@ from typing import IO, Any
 from semiflat.errors import InputError
 
 
+def path_of(given: Any) -> Path:
+    """``given`` as a path.
+
+    Raises:
+        InputError: if it is neither a str nor a path.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"expected the path of a file, not a {type(given).__name__}")
+    return Path(given)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 

@@ -94,6 +94,14 @@ def plain(what: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
+def check_dtype(dtype: Any) -> None:
+    """Raise :class:`InputError` for what is no floating-point type of torch."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(
+            f"dtype must be a floating-point type such as torch.float64, not {dtype!r}"
+        )
+
+
 def plain_parameters(module: nn.Module) -> None:
     """Raise :class:`InputError`, with its name, for a parameter or buffer that is not :func:`plain`."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.activations import Activation, Cross, activation
-from semiflat.errors import InputError, whole_seed
+from semiflat.errors import InputError, finite_number, whole, whole_number, whole_seed
 from semiflat.foreign import (
     Chain,
+    check_dtype,
     read_estimator,
     read_module,
     replay_estimator,
     replay_module,
 )
+from semiflat.memory import check_floats
 
 Params = dict[str, Tensor]
 """Parameters by ``state_dict`` key; weights ``(*batch, out, in)``, biases ``(*batch, out)``."""
@@ -70,13 +72,17 @@ class MLP:
         layers = len(checked) - 1
         object.__setattr__(self, "widths", checked)
         object.__setattr__(self, "activations", _per_layer_activations(activation, layers - 1))
-        biases = (bool(bias),) * layers if isinstance(bias, bool) else tuple(map(bool, bias))
+        biases = (bias,) * layers if isinstance(bias, bool) else bias
+        if not isinstance(biases, list | tuple) or not all(isinstance(b, bool) for b in biases):
+            raise InputError(
+                f"bias must be a bool, or a list of one for each linear layer, not {bias!r}"
+            )
         if len(biases) != layers:
             raise InputError(
                 f"bias has {len(biases)} entries, but widths {list(checked)} make {layers} linear "
                 "layers; give one bool, or one for each linear layer"
             )
-        object.__setattr__(self, "biases", biases)
+        object.__setattr__(self, "biases", tuple(biases))
 
     # -- shape ------------------------------------------------------------------------------------
 
@@ -261,6 +267,15 @@ class MLP:
 
         Network k of a batch depends on ``seed`` and k alone, not on how many there are.
         """
+        if not isinstance(batch, tuple | list):
+            raise InputError(f"batch must be a tuple of whole numbers, not {batch!r}")
+        batch, scale = tuple(whole("batch", size) for size in batch), finite_number("scale", scale)
+        check_dtype(dtype)
+        check_floats(
+            f"the parameters of {math.prod(batch)} network(s) of widths {list(self.widths)}",
+            math.prod(batch) * self.parameter_count,
+            "take narrower ones, or fewer",
+        )
         deviations = np.concatenate(
             [
                 np.full(math.prod(shape), scale / shape[1] ** 0.5 if len(shape) == 2 else scale / 2)
@@ -421,14 +436,10 @@ def _is_int(value: object) -> bool:
 
 def _check_widths(widths: Sequence[int]) -> tuple[int, ...]:
     try:
-        given = list(widths)
-    except TypeError:
-        given = []
-    whole = [
-        int(width) if hasattr(width, "__index__") and not isinstance(width, bool) else width
-        for width in given
-    ]
-    if len(whole) < 2 or any(not _is_int(width) or width < 1 for width in whole):
+        whole = [whole_number(width) or 0 for width in widths]
+    except Exception:  # whatever a foreign type makes of it
+        whole = []
+    if len(whole) < 2 or min(whole) < 1:
         raise InputError(
             f"widths {widths!r} cannot make a network; give input, hidden layers and output, each "
             "a whole number of at least 1, as in [2, 3, 1]"

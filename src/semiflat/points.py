@@ -20,6 +20,7 @@ from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.foreign import network_of, plain, targets_of
 from semiflat.losses import Loss
+from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -199,6 +200,11 @@ class EmbeddedPoint(Point):
 
     @cached_property
     def _params(self) -> Params:  # type: ignore[override]
+        check_floats(
+            "the parameters of the wide network",
+            self.problem.net.parameter_count,
+            "judge(point) needs none of them; take fewer copies for what does",
+        )
         params = self.unit_map.parameters(self.core.problem.net, self.core.params)
         for key, tensor in params.items():
             if not torch.isfinite(tensor).all():
@@ -257,19 +263,28 @@ def _plain(value: Tensor) -> Any:
     return float(value) if value.ndim == 0 else value
 
 
+def _parts(point: Point) -> tuple[Problem, Params]:
+    if not isinstance(point, Point):
+        raise InputError(
+            f"expected a Point, not a {type(point).__name__}; make one with Point(problem, params), or with "
+            "Point.from_module(module, X, y)"
+        )
+    return point.problem, point.params
+
+
 def gradient(point: Point) -> Tensor:
     """``∇R``, flat in the order of the params dict, shape ``(P,)`` (``(*batch, P)``)."""
-    return risk_gradient(point.problem, point.params)[1]
+    return risk_gradient(*_parts(point))[1]
 
 
 def hessian(point: Point) -> Tensor:
     """The full Hessian ``∇²R`` in closed form, ``(P, P)`` (``(*batch, P, P)``)."""
-    return risk_gradient_hessian(point.problem, point.params)[2]
+    return risk_gradient_hessian(*_parts(point))[2]
 
 
 def jacobian(point: Point) -> Tensor:
     """``∂f_k(x_ν)/∂θ`` for every sample and output, shape ``(N, M, P)``."""
-    return output_jacobian(point.problem, point.params)
+    return output_jacobian(*_parts(point))
 
 
 def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
@@ -282,8 +297,9 @@ def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
     >>> unit_blocks(Point(problem, problem.net.random_params(0)), layer=0, unit=1).K.shape
     torch.Size([3, 3])
     """
-    point.problem.net.check_unit(layer, unit)
-    blocks = layer_blocks(point.problem, point.params, layer)
+    problem, params = _parts(point)
+    problem.net.check_unit(layer, unit)
+    blocks = layer_blocks(problem, params, layer)
     return UnitBlocks(blocks.F[..., unit, :, :], blocks.G[..., unit, :, :])
 
 
@@ -292,9 +308,14 @@ def layer_block(point: Point, layer: int) -> Tensor:
 
     Of the data's part of the risk: weight decay is not in it.
     """
-    return layer_blocks(point.problem, point.params, layer).F_null
+    problem, params = _parts(point)
+    problem.net.check_layer(layer)
+    return layer_blocks(problem, params, layer).F_null
 
 
 def hessian_operator(point: Point) -> HessianOperator:
     """The Hessian as a SciPy ``LinearOperator``, never built."""
-    return _hessian_operator(point.problem, point.params)
+    problem, params = _parts(point)
+    if problem.net.check_params(params) != ():
+        raise InputError("a Hessian operator is of one point, and this Point holds a batch of them")
+    return _hessian_operator(problem, params)

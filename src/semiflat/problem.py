@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semiflat.activations import Cross
 from semiflat.errors import InputError
+from semiflat.foreign import check_dtype, plain
 from semiflat.losses import Loss, PerSample, loss_named
 from semiflat.networks import MLP, Params
 
@@ -60,8 +61,7 @@ class Problem:
                 f"net must be an MLP, not {type(net).__name__}; for an nn.Sequential use "
                 "MLP.from_module"
             )
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype must be a floating-point type, not {dtype}")
+        check_dtype(dtype)
         self.net = net
         self.dtype = dtype
         self.weight_decay = checked_weight_decay(weight_decay)
@@ -85,6 +85,8 @@ class Problem:
 
     def with_net(self, net: MLP) -> Problem:
         """The same data, loss and weight decay for another network with the same input and output."""
+        if not isinstance(net, MLP):
+            raise InputError(f"net must be an MLP, not {type(net).__name__}")
         if (net.inputs, net.outputs) != (self.net.inputs, self.net.outputs):
             raise InputError(
                 f"a network with {net.inputs} input(s) and {net.outputs} output(s) does not fit "
@@ -254,21 +256,24 @@ def finite(name: str, given: Any, dtype: torch.dtype = torch.float64) -> Tensor:
     Raises:
         InputError: if it is none.
     """
-    try:
-        tensor = torch.as_tensor(
-            given if isinstance(given, Tensor) else np.asarray(given), device="cpu"
-        )
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not an array of numbers: {error}") from error
-    if tensor.is_complex():
-        raise InputError(f"{name} holds complex numbers; expected real ones")
-    tensor = tensor.detach().to(dtype, copy=True)
+    if isinstance(given, Tensor):
+        tensor = plain(name, given)
+    else:
+        try:
+            tensor = plain(name, torch.as_tensor(np.asarray(given)))
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{name} is not an array of numbers: {error}") from error
+    tensor = tensor.detach().to("cpu", dtype, copy=True)
     wrong = ~torch.isfinite(tensor)
     if wrong.any():
         where = wrong.nonzero()[0].tolist()
-        place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
+        value = tensor[tuple(where)].item()
+        place = f"row {where[0]}" if where else "its only place"
+        place += f", column {where[1]}" if len(where) > 1 else ""
         raise InputError(
-            f"{name} holds {tensor[tuple(where)].item()} at {place} (counted from 0), one of "
+            f"{name} holds {value} at {place} (counted from 0), one of "
             f"{int(wrong.sum())} values that are not finite; remove or impute them"
         )
     return tensor

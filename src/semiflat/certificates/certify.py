@@ -36,6 +36,7 @@ from semiflat.certificates.narrow import PRECISION, Narrow, prove_narrow
 from semiflat.certificates.polish import Undecided, in_rows
 from semiflat.embeddings.unit_runs import Copies
 from semiflat.errors import InputError
+from semiflat.memory import check_hessians
 from semiflat.networks import Params
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
@@ -225,6 +226,7 @@ def _narrow(root: Point) -> Narrow | Certificate:
     net = _network(root.problem)
     if isinstance(net, Certificate):
         return net
+    check_hessians(1, root.problem.net.parameter_count)
     try:
         return prove_narrow(_in_double(root), net)
     except Undecided as error:

@@ -17,6 +17,7 @@ from semiflat.curvature.sweep import (
     row_order,
     sweep,
 )
+from semiflat.memory import check_hessians
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -34,6 +35,8 @@ def risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor
         the outputs the positive part of its second derivative is taken: the matrix is positive
         semidefinite.
     """
+    batch = math.prod(problem.net.check_params(params))
+    check_hessians(batch, problem.net.parameter_count, problem.dtype.itemsize)
     found = in_groups(problem, params, _floats_per_sample(problem.net), _risk_gradient_gauss_newton)
     risk, gradient, matrix = found
     return risk, gradient, matrix

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import Sweep, chunks, contract, in_groups, pull_back, sweep
+from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -40,7 +41,14 @@ def _risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
 
 def output_jacobian(problem: Problem, params: Params, samples: slice = slice(None)) -> Tensor:
     """``∂f_k(x_ν)/∂θ``, shape ``(*batch, n, M, P)``, for the problem's inputs in ``samples``."""
-    problem.net.check_params(params)
+    batch = problem.net.check_params(params)
+    rows = math.prod(batch) * len(range(*samples.indices(problem.samples))) * problem.net.outputs
+    check_floats(
+        f"the Jacobian of {rows} outputs in {problem.net.parameter_count} parameters",
+        rows * problem.net.parameter_count,
+        "take fewer samples or a narrower network",
+        problem.dtype.itemsize,
+    )
     return jacobian_of(problem.net, sweep(problem, params, samples))
 
 

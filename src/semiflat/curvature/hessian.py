@@ -28,6 +28,7 @@ from semiflat.curvature.sweep import (
     row_ranges,
     sweep,
 )
+from semiflat.memory import check_hessians
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
@@ -41,7 +42,12 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
     Returns:
         Shapes ``(*batch,)``, ``(*batch, P)`` and ``(*batch, P, P)``, flat in the order of the dict.
         Memory beyond the result is bounded: samples are taken in chunks.
+
+    Raises:
+        InputError: if the Hessians are more than memory has room for.
     """
+    batch = math.prod(problem.net.check_params(params))
+    check_hessians(batch, problem.net.parameter_count, problem.dtype.itemsize)
     found = in_groups(problem, params, _floats_per_sample(problem.net), _risk_gradient_hessian)
     risk, gradient, hessian = found
     return risk, gradient, hessian

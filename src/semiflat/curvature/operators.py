@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from semiflat.curvature.modules import FrozenModule
 from semiflat.curvature.sweep import chunks
+from semiflat.errors import whole
 from semiflat.losses import Loss, loss_named
 from semiflat.networks import Params
 from semiflat.problem import Problem, checked_weight_decay
@@ -116,7 +117,7 @@ def module_hessian_operator(
     >>> H.shape, H.matvec(np.ones(7)).shape
     ((7, 7), (7,))
     """
-    decay = checked_weight_decay(weight_decay)
+    decay, batch_size = checked_weight_decay(weight_decay), whole("batch_size", batch_size, 1)
     frozen = FrozenModule(module, X)
     chosen = loss_named(loss)
     targets = frozen.targets(y, chosen)

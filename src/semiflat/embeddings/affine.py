@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
 from torch import Tensor
 
+from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 
 Floats = NDArray[np.float64]
@@ -86,6 +87,9 @@ class Entries:
     """Collects the entries of a sparse matrix between two networks' parameters."""
 
     def __init__(self, narrow: MLP, wide: MLP) -> None:
+        check_floats(
+            "the matrix into the wide network", 3 * wide.parameter_count, "take fewer copies"
+        )
         self.narrow, self.wide = narrow, wide
         self.c = np.zeros(wide.parameter_count)
         self._rows: list[NDArray[np.int64]] = []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semiflat.embeddings.compatible_conditions import NULL, Floats, Groups
 from semiflat.embeddings.vectors import listed, numbers
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole_number
 from semiflat.networks import MLP
 
 
@@ -45,13 +45,13 @@ def read_groups(widths: tuple[int, ...], index_map: Sequence[Sequence[int | None
 def _source(layer: int, unit: int, source: object, units: int) -> int:
     if source is None:
         return NULL
-    whole_number = hasattr(source, "__index__") and not isinstance(source, bool)
-    if not whole_number or not NULL <= int(source) < units:  # type: ignore[call-overload]
+    found = whole_number(source)
+    if found is None or not NULL <= found < units:
         raise InputError(
             f"index map of hidden layer {layer}: unit {unit} has source {source!r}; give a narrow unit, "
             f"a whole number from 0 (at most {units - 1} in a layer of {units}), or None for a null unit"
         )
-    return int(source)  # type: ignore[call-overload,no-any-return]
+    return found
 
 
 def check_fits(net: MLP, widths: tuple[int, ...]) -> None:

@@ -39,7 +39,7 @@ def fraction(given: Any, what: str = "weight") -> Fraction:
         # str() of a NumPy scalar prints the shortest decimal of its own precision.
         text = str(given.detach().cpu().numpy()[()] if hasattr(given, "detach") else given)
         found = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError, TypeError, AttributeError):
+    except (ValueError, ZeroDivisionError, TypeError, AttributeError, RuntimeError):
         raise InputError(
             f"{what} {given!r} is not a finite number; give an int, a float, a Fraction, or a "
             'text such as "1/3"'

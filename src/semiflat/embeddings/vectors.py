@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole_number
 from semiflat.networks import MLP, Params
 
 SHAPES = (
@@ -31,9 +31,8 @@ def rows_of(net: MLP, count: int) -> tuple[Tensor, Params]:
 
 def index(given: Any) -> int:
     """NumPy's whole numbers as ints; what is none stays, and is refused where it is applied."""
-    whole_number = hasattr(given, "__index__") and not isinstance(given, bool)
-    found: int = int(given) if whole_number else given
-    return found
+    found = whole_number(given)
+    return given if found is None else found
 
 
 def listed(name: str, given: Any) -> list[Any]:
@@ -46,7 +45,7 @@ def listed(name: str, given: Any) -> list[Any]:
         if isinstance(given, str):
             raise TypeError
         return list(given)
-    except TypeError:
+    except (TypeError, RuntimeError):  # the latter of tensors without values
         raise InputError(f"{name} must be a list, not {given!r}") from None
 
 
@@ -68,7 +67,7 @@ def numbers(name: str, given: Any, ndim: int) -> Tensor:
     try:
         plain = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
         array = np.asarray(plain, dtype=np.float64).copy()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors without values
         raise InputError(f"{name} is not an array of numbers: {error}") from None
     if array.ndim != ndim or 0 in array.shape or not np.isfinite(array).all():
         raise InputError(

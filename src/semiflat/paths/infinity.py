@@ -262,6 +262,8 @@ def _slopes(problem: Problem, params: Params, constant: float, image: Image) -> 
 
 
 def _check(problem: Problem) -> Image:
+    if not isinstance(problem, Problem):
+        raise InputError(f"minimum_at_infinity takes a Problem, not a {type(problem).__name__}")
     net = problem.net
     problem.check_double("a path")
     if problem.loss.name != "squared" or problem.weight_decay:

@@ -145,6 +145,8 @@ def non_attracting_region(
     (True, True)
     """
     copies = whole("copies", copies, 2)
+    if not isinstance(point, Point):
+        raise InputError(f"a region is over a Point, not a {type(point).__name__}")
     point.problem.check_double("a path")
     if (layer is None) != (unit is None):
         raise InputError("give both layer and unit, or neither to take the first that has a region")

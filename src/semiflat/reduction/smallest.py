@@ -97,7 +97,7 @@ def widths_by_tolerance(
     [(0.0, (2,), 0.0), (1e-06, (2,), 0.0)]
     """
     state = _state(point)
-    if not isinstance(tolerances, Iterable):
+    if not isinstance(tolerances, Iterable) or getattr(tolerances, "ndim", 1) == 0:
         raise InputError(f"tolerances must be a list such as [0, 1e-3], not {tolerances!r}")
     for tolerance in tolerances:
         _check_tolerance(tolerance)

@@ -74,7 +74,7 @@ def run_search(
         LostStarts: if the processes of some starts were lost each time they were run. All others
             were run: the error's ``result`` has them, and so has ``out``.
     """
-    if kind not in STAGES:
+    if not isinstance(kind, str) or kind not in STAGES:
         raise unknown_name("kind", kind, STAGES)
     counts = {"starts": starts, "max_iterations": max_iterations, "thread_count": thread_count}
     for name, value in counts.items():
@@ -126,11 +126,11 @@ def run_search(
 
 
 def _problems(given: Problem | Sequence[Problem]) -> list[Problem]:
-    problems = [given] if isinstance(given, Problem) else list(given) if given else []
+    problems: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if not problems or not all(isinstance(problem, Problem) for problem in problems):
         raise InputError(
-            "run_search takes a Problem or a list of at least one, not "
-            f"{[type(problem).__name__ for problem in problems][:3]}"
+            "a search takes a Problem or a list of at least one, not "
+            f"{[type(problem).__name__ for problem in problems][:3]}; make one with Problem(net, X, y)"
         )
     for problem in problems:
         if problem.dtype != torch.float64:

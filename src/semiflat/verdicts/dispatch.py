@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, flatness
@@ -70,9 +69,12 @@ def judge_all(
 
     Args and errors: as for :func:`judge`.
     """
-    if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+    if finite_number("tolerance", tolerance) < 0:
         raise InputError(f"tolerance must be a finite number from 0 up, not {tolerance!r}")
-    if isinstance(points, Point):
+    dense_limit = whole("dense_limit", dense_limit)
+    if not isinstance(proof, bool):
+        raise InputError(f"proof must be True or False, not {proof!r}")
+    if not isinstance(points, list | tuple):
         raise InputError("judge_all takes a list of points; use judge(point) for one")
     # By id: the evidence keeps its point, so no other can get its address.
     known: dict[int, tuple[Evidence, Flatness]] = {}
@@ -121,7 +123,10 @@ def _judge_with_core(
 def check_point(point: Point) -> None:
     """Raise :class:`InputError` for anything but one point."""
     if not isinstance(point, Point):
-        raise InputError(f"judge takes a Point, not {type(point).__name__}")
+        raise InputError(
+            f"judge takes a Point, not {type(point).__name__}; make one with Point(problem, params), or with "
+            "Point.from_module(module, X, y)"
+        )
     root = point.source if isinstance(point, EmbeddedPoint) else point
     if root.problem.net.check_params(root.params) != ():
         raise InputError("judge takes one point at a time, and this Point holds a batch of them")
