@@ -17,6 +17,8 @@ from torch import nn
 
 import semiflat as sf
 from semiflat import memory
+from semiflat.activations import activation
+from semiflat.losses import loss_named
 
 X = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
 PROBLEM = sf.Problem(sf.MLP([1, 1, 1]), X, torch.cos(3 * X))
@@ -268,6 +270,62 @@ def test_what_has_to_be_made_of_a_module_is_said() -> None:
 def test_an_error_stands_on_one_line_whatever_was_given() -> None:
     assert str(sf.InputError(f"this is no {MODULE}.")).count("\n") == 0
     assert str(sf.InputError("a\n   b")) == "a b"
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "given", "meant"),
+    [
+        (activation, "swish", "did you mean 'silu'?"),
+        (activation, "Swish", "did you mean 'silu'?"),
+        (activation, "logistic", "did you mean 'sigmoid'?"),
+        (activation, "linear", "did you mean 'identity'?"),
+        (activation, "Tanh", "did you mean 'tanh'?"),
+        (activation, "TANH", "did you mean 'tanh'?"),
+        (loss_named, "mse", "did you mean 'squared'?"),
+        (loss_named, "MSELoss", "did you mean 'squared'?"),
+        (loss_named, "ce", "did you mean 'cross_entropy'?"),
+        (loss_named, "CrossEntropy", "did you mean 'cross_entropy'?"),
+        (loss_named, "nll", "did you mean 'cross_entropy'?"),
+        (loss_named, "bce", "did you mean 'logistic'?"),
+        (loss_named, "binary_crossentropy", "did you mean 'logistic'?"),
+        (loss_named, "sigmoid", "did you mean 'logistic'?"),
+        (sf.load_data, "mnist", "did you mean 'digits', images of 8 × 8?"),
+        (sf.load_data, "MNIST", "did you mean 'digits', images of 8 × 8?"),
+    ],
+)
+def test_a_name_that_others_use_is_answered_with_the_one_used_here(ask, given, meant) -> None:
+    with pytest.raises(sf.InputError, match=re.escape(meant)):
+        ask(given)
+
+
+@pytest.mark.parametrize("given", ["elu", "selu", "ELU"])
+def test_another_function_is_not_answered_with_one_spelt_nearly_so(given: str) -> None:
+    with pytest.raises(sf.InputError, match="unknown activation") as caught:
+        activation(given)
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "classes"),
+    [
+        ([0, 1, 2, 1], 3, True),
+        ([[0], [1], [2], [1]], 3, True),
+        ([0, 1, 3, 1], 3, False),  # no class of three
+        ([0.5, 1, 2, 1], 3, False),
+        ([-1, 1, 1, -1], 3, False),
+        ([0, 1, 1], 3, None),  # too few of them
+        ([[0, 1], [1, 0], [1, 1], [0, 0]], 3, False),
+    ],
+)
+def test_classes_under_a_loss_of_numbers_are_recognised(y, outputs, classes) -> None:
+    for loss in ("squared", "logistic"):
+        with pytest.raises(sf.InputError, match="y has") as caught:
+            sf.Problem(sf.MLP([1, 2, outputs]), X[:4], y, loss=loss)
+        said = "for classes say loss='cross_entropy'" in str(caught.value)
+        assert said == bool(classes)
 
 
 # -- memory ---------------------------------------------------------------------------------------

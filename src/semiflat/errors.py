@@ -14,6 +14,37 @@ LARGEST_SEED = 2**63 - 1
 """That torch's and NumPy's generators both take."""
 
 
+ALSO_CALLED = {
+    "swish": "silu",
+    "logistic": "sigmoid",
+    "expit": "sigmoid",
+    "linear": "identity",
+    "none": "identity",
+    "sine": "sin",
+    "lrelu": "leaky_relu",
+    "mse": "squared",
+    "mseloss": "squared",
+    "l2": "squared",
+    "leastsquares": "squared",
+    "squarederror": "squared",
+    "ce": "cross_entropy",
+    "nll": "cross_entropy",
+    "softmax": "cross_entropy",
+    "logloss": "cross_entropy",
+    "categoricalcrossentropy": "cross_entropy",
+    "bce": "logistic",
+    "bcewithlogits": "logistic",
+    "binarycrossentropy": "logistic",
+    "sigmoid": "logistic",
+    "mnist": "digits",
+    "cancer": "breast_cancer",
+}
+"""Names that others use, lower case and without spaces, and what they are called here."""
+OTHERS = {"elu", "selu", "celu", "hardtanh", "atan", "arctan"}
+"""Names of what is not here, and is not what is spelt nearly so."""
+REMARKS = {"digits": ", images of 8 × 8"}
+
+
 class InputError(ValueError):
     """Unusable input: the message says what was given, what was expected and what to do.
 
@@ -95,8 +126,14 @@ def unknown_name(what: str, given: str, known: Iterable[str]) -> InputError:
 
     >>> str(unknown_name("activation", "tahn", ["relu", "tanh"]))
     "unknown activation 'tahn'; did you mean 'tanh'? Known: relu, tanh"
+    >>> str(unknown_name("activation", "swish", ["silu", "tanh"]))
+    "unknown activation 'swish'; did you mean 'silu'? Known: silu, tanh"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    word = re.sub(r"[\s_-]", "", str(given)).lower()
+    near = [name for name in ALSO_CALLED.get(word, "").split() if name in names]
+    if word not in OTHERS:
+        for text in (str(given), str(given).lower()):
+            near += difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}{REMARKS.get(near[0], '')}?" if near else "."
     return InputError(f"unknown {what} {given!r}{hint} Known: {', '.join(names)}")

@@ -84,8 +84,15 @@ def _real_targets(name: str, y: Tensor, samples: int, outputs: int) -> Tensor:
             f"y has shape {tuple(y.shape)}; loss {name!r} with {samples} samples and {outputs} "
             f"output(s) needs ({samples}, {outputs})"
             + (f" or ({samples},)" if outputs == 1 else "")
+            + ("; for classes say loss='cross_entropy'" if _classes(y, outputs) else "")
         )
     return y
+
+
+def _classes(y: Tensor, outputs: int) -> bool:
+    """Whether targets look like the classes 0..M−1 of a network with M outputs, one a sample."""
+    whole = bool(((y == y.round()) & (y >= 0) & (y < outputs)).all())
+    return whole and outputs > 1 and y.numel() == len(y)
 
 
 class Squared(Loss):

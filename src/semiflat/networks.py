@@ -72,8 +72,10 @@ class MLP:
         layers = len(checked) - 1
         object.__setattr__(self, "widths", checked)
         object.__setattr__(self, "activations", _per_layer_activations(activation, layers - 1))
-        biases = (bias,) * layers if isinstance(bias, bool) else bias
-        if not isinstance(biases, list | tuple) or not all(isinstance(b, bool) for b in biases):
+        biases = (bias,) * layers if isinstance(bias, bool | np.bool) else bias
+        if not isinstance(biases, list | tuple) or not all(
+            isinstance(b, bool | np.bool) for b in biases
+        ):
             raise InputError(
                 f"bias must be a bool, or a list of one for each linear layer, not {bias!r}"
             )
@@ -82,7 +84,7 @@ class MLP:
                 f"bias has {len(biases)} entries, but widths {list(checked)} make {layers} linear "
                 "layers; give one bool, or one for each linear layer"
             )
-        object.__setattr__(self, "biases", tuple(biases))
+        object.__setattr__(self, "biases", tuple(map(bool, biases)))
 
     # -- shape ------------------------------------------------------------------------------------
 
