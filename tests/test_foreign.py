@@ -52,6 +52,11 @@ class Residual(nn.Sequential):
         return super().forward(x) + x
 
 
+class Residuum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - torch.tanh(x)
+
+
 class Scaled(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
@@ -144,6 +149,10 @@ OTHERS = {
     "an activation with its own forward": (
         lambda: changed(with_(1, Squashed())),
         "module 1, Squashed, has a forward of its own",
+    ),
+    "a module of one's own": (
+        lambda: changed(with_(1, Residuum())),
+        "module 1, Residuum(), is not supported; supported is Linear",
     ),
     "a forward put in its place": (lambda: changed(own_forward), "module 1, Tanh, has a forward"),
     "a hook": (lambda: hooked("itself", "forward"), "Sequential has a forward hook"),

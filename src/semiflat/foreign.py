@@ -197,7 +197,7 @@ def _flat(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
         ),
         nn.Module,
     )
-    own = any(
+    own = base is not nn.Module and any(
         getattr(type(module), name, None) is not getattr(base, name, None)
         for name in ("forward", "__call__", "_call_impl")
     )

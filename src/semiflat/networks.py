@@ -72,9 +72,9 @@ class MLP:
         layers = len(checked) - 1
         object.__setattr__(self, "widths", checked)
         object.__setattr__(self, "activations", _per_layer_activations(activation, layers - 1))
-        biases = (bias,) * layers if isinstance(bias, bool | np.bool) else bias
+        biases = (bias,) * layers if isinstance(bias, bool | np.bool_) else bias
         if not isinstance(biases, list | tuple) or not all(
-            isinstance(b, bool | np.bool) for b in biases
+            isinstance(b, bool | np.bool_) for b in biases
         ):
             raise InputError(
                 f"bias must be a bool, or a list of one for each linear layer, not {bias!r}"
