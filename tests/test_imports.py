@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"_version", "errors"},
     {"activations", "losses", "files", "data_files", "threads", "memory"},
     {"foreign"},
-    {"networks", "data"},
+    {"networks", "data", "outputs"},
     {"problem"},
     {"embeddings", "curvature"},
     {"points"},

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import semiflat as sf
 from semiflat.cli.app import _run
+from semiflat.outputs import Outputs
 from semiflat.search.block import Settings
 from semiflat.search.plain import from_plain, to_plain
 from semiflat.search.record import Finished, LimitRecord, Status
@@ -352,11 +353,13 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
 def test_points_of_an_earlier_larger_result_are_removed(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
-    for name in ("p7.safetensors", "pq.safetensors", "notes.txt"):
-        (out / name).write_text("")
+    Outputs("find").write({out / "p7.safetensors": b"", out / "p8.safetensors": b""})
+    for name in ("p8.safetensors", "p9.safetensors", "pq.safetensors", "notes.txt"):
+        (out / name).write_text("mine")
     assert _run(command(out, 8)) == 0
     names = {path.name for path in out.iterdir()}
     assert "p7.safetensors" not in names
     assert {"p0.safetensors", "pq.safetensors", "notes.txt", FILE} <= names
+    assert {"p8.safetensors", "p9.safetensors"} <= names, "changed since, and of somebody else"
     assert _run(command(out, 8)) == 0
     assert "8 of them from" in capsys.readouterr().out

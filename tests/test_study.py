@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import semiflat as sf
+from semiflat.outputs import RECORD, Outputs
 from semiflat.study import Settings, Study, proofs, run
 from semiflat.study.widenings import widenings
 
@@ -106,7 +107,7 @@ def test_every_point_has_its_proof_beside_what_was_measured(study):
         checked = sf.verify(out / proof["file"])
         assert checked.ok, checked.reason
         assert checked.reason == proof["reason"]
-    names = {path.name for path in (out / "certificates").iterdir()}
+    names = {path.name for path in (out / "certificates").iterdir()} - {RECORD}
     assert names == {"data.json", *(f"{row['name']}.json" for row in rows)}
     distinct = record["distinct_proved"]
     assert distinct["at_least"] == distinct["of"] == len(record["points"])
@@ -119,12 +120,13 @@ def small(dataset: sf.Dataset, out: Path | None, **more) -> dict:
 
 
 def test_proofs_of_an_earlier_study_are_removed_and_nothing_else(diabetes, tmp_path):
-    folder = tmp_path / "certificates"
-    folder.mkdir()
-    for name in ("p7.json", "p0-e99.json", "data.json", "mine.json", "p7.txt"):
+    folder, mine = tmp_path / "certificates", {"mine.json", "p7.txt"}
+    earlier = ("p7.json", "p0-e99.json", "data.json")
+    Outputs("study").write({folder / name: b"{}" for name in earlier})
+    for name in mine:
         (folder / name).write_text("{}")
     record = small(diabetes, tmp_path, proofs=False)
-    assert {path.name for path in folder.iterdir()} == {"mine.json", "p7.txt"}
+    assert {path.name for path in folder.iterdir()} == mine | {RECORD}
     assert record["proofs"]["status"] == "not attempted"
     assert "--no-proofs" in record["proofs"]["reason"]
     assert record["distinct_proved"] is None
@@ -171,10 +173,10 @@ def test_a_study_interrupted_while_it_proves_leaves_whole_files(diabetes, tmp_pa
     def stop_at_the_third(self, path, data):
         if sum(1 for _ in path.parent.glob("p*.json")) == 2:
             raise KeyboardInterrupt
-        save(self, path, data)
+        return files(self, path, data)
 
-    save = sf.Certificate.save
-    monkeypatch.setattr(sf.Certificate, "save", stop_at_the_third)
+    files = sf.Certificate.files
+    monkeypatch.setattr(sf.Certificate, "files", stop_at_the_third)
     job = Study(diabetes, Settings(hidden=(1,), starts=4, wider=1, points=1), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         job.run()
@@ -185,7 +187,7 @@ def test_a_study_interrupted_while_it_proves_leaves_whole_files(diabetes, tmp_pa
     assert record["distinct_proved"] is None
     for path in (tmp_path / "certificates").glob("p*.json"):
         assert sf.verify(path).ok
-    assert [path.name for path in tmp_path.rglob(".*")] == []
+    assert {path.name for path in tmp_path.rglob(".*")} == {RECORD}
 
 
 def test_without_python_flint_a_study_measures(tmp_path):
@@ -240,8 +242,7 @@ def test_an_interrupted_study_leaves_what_it_has(diabetes, tmp_path, monkeypatch
     assert record["embedded"] == []
     for row in record["points"]:
         sf.load_point(tmp_path / "points" / f"{row['name']}.safetensors")
-    leftovers = [path.name for path in tmp_path.rglob(".*")]
-    assert leftovers == []
+    assert {path.name for path in tmp_path.rglob(".*")} == {RECORD}
 
 
 def test_separable_data_end_without_a_false_minimum(tmp_path):

@@ -29,7 +29,7 @@ _SOURCE = "source."
 
 
 def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = None) -> None:
-    """Write a point to a ``.safetensors`` file.
+    """Write a point to a ``.safetensors`` file; one of that name is replaced.
 
     Args:
         point: plain or embedded, not a batch.
@@ -43,7 +43,11 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
     """
     if not isinstance(point, Point):
         raise InputError(f"save_point takes a Point, not a {type(point).__name__}")
-    path = path_of(path)
+    write_whole(path_of(path), packed(point, data))
+
+
+def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
+    """What :func:`save_point` writes: the same bytes for the same point."""
     problem = point.problem
     names = [activation.name for activation in problem.net.activations]
     for name in [*names, problem.loss.name]:
@@ -69,7 +73,25 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
         metadata["embedding"] = json.dumps(point.embedding.to_json())
         metadata["source_widths"] = json.dumps(list(point.source.problem.net.widths))
         tensors |= {_SOURCE + k: t.contiguous() for k, t in point.source.params.items()}
-    write_whole(path, save(tensors, metadata))
+    return _ordered(save(tensors, metadata))
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a file holds what :func:`packed` made, in whatever order its metadata stand."""
+    try:
+        return path.is_file() and _ordered(path.read_bytes()) == content
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _ordered(content: bytes) -> bytes:
+    """A ``.safetensors`` file with its metadata in order; they come in another one at each writing."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON, whole or not at all. Numbers that are not finite become null."""
-    write_whole(path, (json.dumps(_finite(content), indent=1) + "\n").encode())
+    """Write plain data as JSON, whole or not at all."""
+    write_whole(path, as_json(content))
+
+
+def as_json(content: Any) -> bytes:
+    """Plain data as JSON. Numbers that are not finite become null."""
+    return (json.dumps(_finite(content), indent=1) + "\n").encode()
 
 
 def lock(file: IO[Any] | int, path: Path) -> None:
@@ -83,7 +88,7 @@ def sole_writer(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = path.open("a")  # whatever file that is, it keeps what it holds
     except OSError as error:
         raise InputError(
             f"cannot write {str(path)!r}: {error.strerror or error}; choose a folder that can be written"

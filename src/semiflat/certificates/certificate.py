@@ -85,7 +85,7 @@ class Certificate:
         return list(self.proved.get("premises", []))
 
     def save(self, path: str | Path, data: str | Path | None = None) -> None:
-        """Write the file.
+        """Write the file; one of that name is replaced.
 
         Args:
             path: of the certificate.
@@ -94,7 +94,15 @@ class Certificate:
         Raises:
             InputError: if it cannot be written, or the file beside it holds other data.
         """
-        document, path = self.document, Path(path)
+        for file, content in self.files(path, data).items():
+            if file == Path(path) or not file.exists():
+                write_whole(file, content)
+            elif file.read_bytes() != content:
+                raise other_data(file)
+
+    def files(self, path: str | Path, data: str | Path | None = None) -> dict[Path, bytes]:
+        """What :meth:`save` writes: the data, if they have a file of their own, then the certificate."""
+        document, path, files = self.document, Path(path), {}
         if data is not None and "X" in document.get("problem", {}).get("data", {}):
             stored = document["problem"]["data"]
             values = {key: stored[key] for key in ("X", "y")}
@@ -103,10 +111,10 @@ class Certificate:
                 raise InputError(
                     f"certificate and data cannot both go to {str(path)!r}; give the data another name"
                 )
-            _write_shared(beside, (json.dumps(values) + "\n").encode())
+            files[beside] = (json.dumps(values) + "\n").encode()
             named = {"sha256": stored["sha256"], "file": beside.name}
             document = {**document, "problem": {**document["problem"], "data": named}}
-        write_whole(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
+        return files | {path: (json.dumps(document, ensure_ascii=False) + "\n").encode()}
 
     def _number(self, key: str) -> float | None:
         text = self.proved.get(key)
@@ -119,13 +127,11 @@ class Certificate:
         return f"{self.status}: {self.reason}"
 
 
-def _write_shared(path: Path, content: bytes) -> None:
-    if not path.exists():
-        write_whole(path, content)
-    elif path.read_bytes() != content:
-        raise InputError(
-            f"{str(path)!r} is there already and holds other data; choose another name for the data file"
-        )
+def other_data(file: Path) -> InputError:
+    """The refusal to replace the data that other certificates may name."""
+    return InputError(
+        f"{str(file)!r} is there already and holds other data; choose another name for the data file"
+    )
 
 
 def nothing(status: str, reason: str) -> Certificate:

@@ -25,6 +25,7 @@ from semiflat.cli.options import (
     NO,
     ActivationName,
     Data,
+    Force,
     Hidden,
     Json,
     LossName,
@@ -38,13 +39,12 @@ from semiflat.cli.options import (
     say,
 )
 from semiflat.cli.paths import path
-from semiflat.cli.points import limits, point_line, save_points
+from semiflat.cli.points import check_points, limits, point_line, save_points
 from semiflat.cli.progress import stages
 from semiflat.cli.proofs import (
     certificate_lines,
     certificate_record,
     certify,
-    check_files,
     proving,
     study_line,
     verify,
@@ -52,6 +52,8 @@ from semiflat.cli.proofs import (
 from semiflat.cli.reproduce import reproduce
 from semiflat.cli.steps import forms, parse_step
 from semiflat.errors import InputError, Unfinished
+from semiflat.files import sole_writer
+from semiflat.outputs import Outputs
 from semiflat.threads import threads
 
 TABLE_LIMIT = 1000
@@ -92,13 +94,14 @@ def study(
         bool, typer.Option("--no-proofs", help="Measure only; prove nothing in ball arithmetic.")
     ] = False,
     weight_decay: Annotated[float, typer.Option("--weight-decay", hidden=True)] = 0.0,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Find critical points, embed them in wider networks, judge, prove, leave the saddles, report.
 
     Example: semiflat study --data diabetes --out study
     """
-    from semiflat.report import write_report
+    from semiflat.report import report_files, write_report
     from semiflat.study import Settings, Study
 
     if weight_decay:
@@ -118,13 +121,17 @@ def study(
     )
     options = DataOptions(data, target, loss, not raw)
     with stages() as progress:
-        job = Study(options.load(), settings, out, progress, options.to_json())
-        try:
-            job.run()
-        except KeyboardInterrupt:
-            write_report(job.finish_early(), out)
-            raise
-    write_report(job.record, out)
+        outputs = Outputs("study", force, {"the data": data})
+        job = Study(options.load(), settings, out, progress, options.to_json(), outputs)
+        outputs.check(*report_files(out))
+        job.check()
+        with sole_writer(out / ".study.lock"):
+            try:
+                job.run()
+            except KeyboardInterrupt:
+                write_report(job.finish_early(), out, force)
+                raise
+            write_report(job.record, out, force)
     record = job.record
     counts = record["search"]["counts"]
     kinds = [row["kind"] for row in record["embedded"]]
@@ -175,6 +182,7 @@ def find(
     ] = None,
     seed: Seed = 0,
     weight_decay: WeightDecay = 0.0,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Find critical points of a network on data and save them. Exit code 1: none was found.
@@ -194,6 +202,8 @@ def find(
     dataset = options.load()
     net = MLP([dataset.X.shape[1], *parse_hidden(hidden), dataset.outputs], activation)
     problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=weight_decay)
+    outputs = Outputs("find", force, {"the data": data})
+    check_points(outputs, out, starts)
     lost = None
     with stages() as report:
         try:
@@ -213,7 +223,7 @@ def find(
             if error.result is None:
                 raise
             lost, result = error, error.result
-    rows = save_points(result, out, options.to_json())
+    rows = save_points(result, out, options.to_json(), outputs)
     ended = sum(result.counts.values())
     kept = f", {result.stored} of them from {out} as they were" if result.stored else ""
     lines = [
@@ -264,6 +274,7 @@ def widen(
     data: OptionalData = None,
     target: Target = None,
     raw: Raw = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Embed a saved point in a wider network without changing its function.
@@ -271,16 +282,18 @@ def widen(
     Example: semiflat widen points/p0.safetensors replicate:0:2:0.3,0.7 null:0:0.4 --out
     wide.safetensors
     """
-    from semiflat.checkpoints import save_point
+    from semiflat.checkpoints import packed
     from semiflat.embeddings import Composition, Embedding
 
     narrow, source = stored_point(point, data, target, raw)
+    outputs = Outputs("widen", force, {"the point": point, "the data": source["source"]})
+    outputs.check(out)
     net = narrow.problem.net
     embedding: Embedding = Composition([])
     for step in steps:
         embedding = embedding >> parse_step(step, embedding.widen(net))
     wide = embedding(narrow)
-    save_point(wide, out, source)
+    outputs.write({out: packed(wide, source)})
     record = {
         "file": str(out),
         "embedding": repr(wide.embedding),
@@ -314,6 +327,7 @@ def judge(
             "--certificate", metavar="FILE", help="Write the proof, too (implies --proof)."
         ),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Say what kind of point a saved point is, and why.
@@ -322,14 +336,15 @@ def judge(
     """
     from semiflat.verdicts import judge as judge_point
 
+    loaded, source = stored_point(point, data, target, raw)
+    outputs = Outputs("judge", force, {"the point": point, "the data": source["source"]})
     if certificate is not None:
-        check_files(point, certificate, None, "--certificate")
-    loaded, _ = stored_point(point, data, target, raw)
+        outputs.check(certificate)
     proof |= certificate is not None
     with proving(shown=proof):
         verdict = judge_point(loaded, tolerance, proof=proof)
     if certificate is not None and verdict.certificate is not None:
-        verdict.certificate.save(certificate)
+        outputs.write(verdict.certificate.files(certificate))
     lines = [str(verdict)]
     if verdict.inertia is not None:
         lines.append("inertia: {} positive, {} zero, {} negative".format(*verdict.inertia))
@@ -381,20 +396,24 @@ def reduce(
     data: OptionalData = None,
     target: Target = None,
     raw: Raw = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Find the smallest network that computes the same, or nearly the same, function.
 
     Example: semiflat reduce wide.safetensors --tolerance 0.01 --out small.safetensors
     """
-    from semiflat.checkpoints import save_point
+    from semiflat.checkpoints import packed
     from semiflat.reduction import reduce as reduce_point
     from semiflat.reduction import widths_by_tolerance
 
     wide, source = stored_point(point, data, target, raw)
+    outputs = Outputs("reduce", force, {"the point": point, "the data": source["source"]})
+    if out is not None:
+        outputs.check(out)
     small = reduce_point(wide, tolerance, on_data)
     if out is not None:
-        save_point(small.point, out, source)
+        outputs.write({out: packed(small.point, source)})
     # Merging nearly equal units takes seconds for thousands of them, at each tolerance.
     table = widths_by_tolerance(wide) if max(small.widths, default=0) <= TABLE_LIMIT else []
     record = {

@@ -33,6 +33,12 @@ WeightDecay = Annotated[
     float, typer.Option("--weight-decay", help="λ of the penalty ½ λ ‖θ‖² on all parameters.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace files that are in the way, whoever wrote or changed them."
+    ),
+]
 PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors file of a point.")]
 
 

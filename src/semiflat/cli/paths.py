@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semiflat.cli.inputs import stored_point
-from semiflat.cli.options import NO, Json, OptionalData, PointFile, Raw, Seed, Target, say
+from semiflat.cli.options import NO, Force, Json, OptionalData, PointFile, Raw, Seed, Target, say
 from semiflat.cli.progress import stages
 from semiflat.errors import InputError, unknown_name
+from semiflat.outputs import Outputs
 from semiflat.threads import threads
 
 if TYPE_CHECKING:
@@ -58,13 +59,14 @@ def path(
     target: Target = None,
     raw: Raw = False,
     seed: Seed = 0,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Lead from a saved point to a lower loss without ever going up. Exit code 1: it leads nowhere lower.
 
     Example: semiflat path points/p0.safetensors --kind zero --widen --figure path.png
     """
-    from semiflat.checkpoints import save_point
+    from semiflat.checkpoints import packed
     from semiflat.points import Point
 
     if kind not in KINDS:
@@ -80,6 +82,8 @@ def path(
                 f"{name} belongs to --kind {only}, and the kind is {kind}; leave it out"
             )
     loaded, source = stored_point(point, data, target, raw)
+    outputs = Outputs("path", force, {"the point": point, "the data": source["source"]})
+    outputs.check(*(file for file in (figure, out) if file is not None))
     with stages() as progress:
         progress("path", 0, 2, "walking")
         made, facts, lines = _KINDS[kind](loaded, widen, _unit(unit), copies, tolerance, seed)
@@ -92,10 +96,10 @@ def path(
         say(as_json, {"file": str(point), "kind": kind, **facts}, lines)
         raise typer.Exit(NO)
     if figure is not None:
-        made.draw(figure)
+        outputs.write({figure: made.draw()})
         lines.append(f"figure: {figure}")
     if out is not None:
-        save_point(Point(made.problem, made(1.0)), out, source)
+        outputs.write({out: packed(Point(made.problem, made(1.0)), source)})
         lines.append(f"its end: {out}")
     say(as_json, {"file": str(point), "kind": kind, **facts}, lines)
     if not made.check.end < made.check.start:

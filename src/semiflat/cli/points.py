@@ -7,23 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import semiflat as sf
+from semiflat.outputs import Outputs
 
-_OWN = re.compile(r"p\d+\.safetensors")
+_NUMBERED = re.compile(r"p(0|[1-9]\d*)\.safetensors")
 
 
-def save_points(result: sf.SearchResult, out: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
+def check_points(outputs: Outputs, out: Path, starts: int) -> None:
+    """Refuse a folder with files in the way of the points of a search; asked before it starts.
+
+    Only points that so many starts can find are in the way. Where all starts are kept in the folder, there
+    is nothing to wait for, and what is to be written is compared with what is there (:func:`save_points`).
+    """
+    outputs.check_folder(out)
+    if _kept(out) < starts:
+        outputs.check(*(path for path, number in _numbered(out) if number < starts))
+
+
+def save_points(
+    result: sf.SearchResult, out: Path, source: dict[str, Any], outputs: Outputs
+) -> list[dict[str, Any]]:
     """Write ``p0.safetensors``, …, lowest loss first, and remove what is left of an earlier result.
 
     Args:
         source: how the data were loaded.
+        outputs: of the command; other files of these names are not removed.
 
     Returns:
         A record of each point.
     """
-    rows = []
+    from semiflat.checkpoints import holds, packed
+
+    rows, files = [], {}
     for number, (point, found) in enumerate(zip(result.points, result.frequencies, strict=True)):
         path = out / f"p{number}.safetensors"
-        sf.save_point(point, path, source)
+        content = packed(point, source)
+        if not holds(path, content):
+            files[path] = content
         rows.append(
             {
                 "file": str(path),
@@ -36,11 +55,24 @@ def save_points(result: sf.SearchResult, out: Path, source: dict[str, Any]) -> l
                 "trivial": point.trivial,
             }
         )
-    names = {Path(row["file"]).name for row in rows}
-    for path in out.glob("p*.safetensors"):
-        if _OWN.fullmatch(path.name) and path.name not in names:
-            path.unlink()
+    outputs.write(files)
+    outputs.remove(path for path, number in _numbered(out) if number >= len(rows))
     return rows
+
+
+def _numbered(out: Path) -> list[tuple[Path, int]]:
+    found = [(path, _NUMBERED.fullmatch(path.name)) for path in out.glob("p*.safetensors")]
+    return [(path, int(match[1])) for path, match in found if match is not None]
+
+
+def _kept(out: Path) -> int:
+    """How many starts a search has left in the folder, whichever search that is."""
+    from semiflat.search.store import FILE
+
+    try:
+        return (out / FILE).read_bytes().count(b"\n") - 1
+    except OSError:
+        return 0
 
 
 def point_line(row: dict[str, Any]) -> str:

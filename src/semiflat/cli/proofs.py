@@ -6,6 +6,7 @@ library and python-flint alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from semiflat.cli.options import (
     BAD_INPUT,
     DONE,
     NO,
+    Force,
     Json,
     OptionalData,
     PointFile,
@@ -28,10 +30,12 @@ from semiflat.cli.options import (
 )
 from semiflat.cli.progress import stages
 from semiflat.errors import InputError
+from semiflat.outputs import Outputs
 from semiflat.threads import threads
 
 if TYPE_CHECKING:
     from semiflat.certificates.certificate import Certificate
+    from semiflat.points import Point
 
 
 @threads(1)
@@ -57,6 +61,7 @@ def certify(
             help="Prove instead that no critical point lies within RADIUS, entry by entry.",
         ),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Prove what kind of critical point lies next to a saved point. Exit code 1: undecided.
@@ -65,14 +70,20 @@ def certify(
     """
     import semiflat as sf
 
-    check_files(point, out, data_file)
-    loaded, _ = stored_point(point, data, target, raw)
+    beside = None if data_file is None else _beside(out, data_file, point)
+    loaded, source = stored_point(point, data, target, raw)
+    outputs = Outputs("certify", force, {"the point": point, "the data": source["source"]})
+    outputs.check(out)
+    if beside is not None and beside.exists() and not force:
+        _check_data(beside, loaded)
+    elif beside is not None:
+        outputs.check(out, beside)
     with proving():
         if not_critical is None:
             certificate = sf.certify(loaded)
         else:
             certificate = sf.certify_not_critical(loaded, not_critical)
-    certificate.save(out, data_file)
+    outputs.write(certificate.files(out, data_file))
     if certificate.status == "invalid_input":
         raise InputError(certificate.reason)
     say(
@@ -143,18 +154,28 @@ def proving(shown: bool = True) -> Iterator[None]:
         progress("prove", 1, 1, "")
 
 
-def check_files(point: Path, out: Path, data_file: str | None, option: str = "--out") -> None:
-    """Refuse names by which one file would be written over another."""
-    if out.resolve() == point.resolve():
-        raise InputError(f"{option} {str(out)!r} is the point itself; name another file")
-    if data_file is None:
-        return
-    if data_file in ("", "..") or Path(data_file).name != data_file:
+def _beside(out: Path, name: str, point: Path) -> Path:
+    if name in ("", "..") or Path(name).name != name:
         raise InputError(
-            f"--data-file {data_file!r} must be a file's name without a folder: it lies beside {option}"
+            f"--data-file {name!r} must be a file's name without a folder: it lies beside --out"
         )
-    if (out.parent / data_file).resolve() in (out.resolve(), point.resolve()):
-        raise InputError(f"--data-file {data_file!r} is the certificate or the point; name another")
+    if (out.parent / name).resolve() in (out.resolve(), point.resolve()):
+        raise InputError(f"--data-file {name!r} is the certificate or the point; name another")
+    return out.parent / name
+
+
+def _check_data(file: Path, point: Point) -> None:
+    """Refuse a data file that holds other data, which other certificates may name."""
+    from semiflat.certificates.certificate import other_data
+    from semiflat.certificates.checker.verify import DAMAGED, data_in, hash_of
+
+    try:
+        X, y = data_in(json.loads(file.read_bytes()))
+        found = hash_of(X, y, point.problem.loss.name == "cross_entropy")
+    except DAMAGED:
+        found = ""
+    if found != point.problem.data_hash:
+        raise other_data(file)
 
 
 def certificate_record(certificate: Certificate) -> dict[str, Any]:

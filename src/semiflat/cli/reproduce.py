@@ -38,14 +38,16 @@ def reproduce(
 
     Example: semiflat reproduce k19-gap --quick --out reproduction
     """
+    from semiflat.outputs import Outputs
     from semiflat.papers import NAMES, experiment
-    from semiflat.papers.page import check_can_write, lines, write_page
+    from semiflat.papers.page import PAGE, check_can_write, lines, write_page
     from semiflat.papers.reproduce import reproduce as run
 
     check_can_write()
     given = dict.fromkeys(names or ["all"])
     named = [experiment(name).name for name in given if name != "all"]
     chosen = NAMES if "all" in given else named
+    Outputs("reproduce", force).check(out / PAGE)
     found = []
     with stages() as report:
         for each in chosen:
@@ -59,7 +61,7 @@ def reproduce(
                     lambda stage, done, total: report(stage, done, total, ""),
                 )
             )
-            page = write_page(out)
+            page = write_page(out, force)
     records = [result.to_json() for result in found]
     words = [*lines(records), "", f"page: {page}"]
     say(as_json, {"page": str(page), "experiments": records}, words)

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from semiflat.errors import InputError
-from semiflat.files import write_whole
+from semiflat.outputs import Outputs
 from semiflat.papers import NAMES
 
 PAGE = "reproduction.html"
 
 
-def write_page(out: Path) -> Path:
+def write_page(out: Path, force: bool = False) -> Path:
     """Write ``out/reproduction.html`` from the outcomes in ``out``.
 
     Raises:
-        InputError: without jinja2.
+        InputError: without jinja2, or where another file of that name is in the way.
     """
     check_can_write()
     import jinja2
@@ -29,7 +29,8 @@ def write_page(out: Path) -> Path:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     runs = [run for name in NAMES if (run := _shown(out, name)) is not None]
     page = out / PAGE
-    write_whole(page, environment.from_string(template).render(runs=runs).encode())
+    content = environment.from_string(template).render(runs=runs).encode()
+    Outputs("reproduce", force).write({page: content})
     return page
 
 

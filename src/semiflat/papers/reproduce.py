@@ -14,7 +14,8 @@ from typing import Any
 
 from semiflat._version import __version__
 from semiflat.errors import Unfinished
-from semiflat.files import sole_writer, write_json, write_whole
+from semiflat.files import as_json, sole_writer
+from semiflat.outputs import Outputs
 from semiflat.papers import experiment
 from semiflat.papers.experiment import Experiment, Outcome, Record, Settings, Task
 from semiflat.papers.figure import check_can_draw, render
@@ -22,6 +23,7 @@ from semiflat.papers.records import Records, check_same
 from semiflat.search.spread import process_count
 from semiflat.threads import threads
 
+_WHEN = "seconds", "wall", "machine"
 OnProgress = Callable[[str, int, int], None]
 """Called with an experiment's name, the tasks done and all of them."""
 
@@ -87,8 +89,8 @@ def reproduce(
         force: start afresh, whatever the folder holds.
 
     Raises:
-        InputError: for an unknown name, a folder with another run's results or that another process
-            writes to, and without matplotlib.
+        InputError: for an unknown name, a folder with another run's results, with results that this did
+            not write, or that another process writes to, and without matplotlib.
         Unfinished: if a task fails, naming its seed; records that are there stay.
     """
     check_can_draw()
@@ -108,12 +110,14 @@ def _reproduce(
     chosen = experiment(name)
     settings = chosen.settings(quick)
     records = Records(out / "records" / f"{name}.jsonl", settings, force)
-    ended = out / f"{name}.json"
+    ended, picture, outputs = out / f"{name}.json", out / f"{name}.png", Outputs("reproduce", force)
     if ended.exists() and not force:  # its records may be gone, as they are from a repository
         check_same(ended, _settings_in(ended), records.settings)
     tasks = list(chosen.tasks(settings))
     missing = records.missing(tasks)
     done = len(tasks) - len(missing)
+    if missing:  # with all records kept there is nothing to wait for, and the results are compared
+        outputs.check(ended, picture)
     for task, record, seconds in _run_all(chosen, settings, missing, process_count(processes)):
         records.add(task, record, seconds)
         done += 1
@@ -131,9 +135,20 @@ def _reproduce(
         time.perf_counter() - begun,
         _machine(process_count(processes)),
     )
-    write_whole(out / f"{name}.png", result.png)
-    write_json(ended, result.to_json())
+    results = {picture: result.png, ended: as_json(result.to_json())}
+    if _same_but_for_time(ended, results[ended]):
+        del results[ended]
+    outputs.write(results)
     return result
+
+
+def _same_but_for_time(ended: Path, content: bytes) -> bool:
+    """Whether a result is there already, computed at another time or elsewhere."""
+    try:
+        there, now = json.loads(ended.read_bytes()), json.loads(content)
+        return {**there, **dict.fromkeys(_WHEN)} == {**now, **dict.fromkeys(_WHEN)}
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _settings_in(ended: Path) -> Any:

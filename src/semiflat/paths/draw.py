@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from semiflat.errors import InputError
+from semiflat.files import write_whole
 from semiflat.paths.path import Claim, Path
 
 SHADES = {Claim.CONSTANT: "#E4E4E4", Claim.DECREASING: "white", Claim.FREE: "#F5E6D8"}
@@ -25,7 +26,7 @@ def draw_path(path: Path, file: Any = None, points: int = 60) -> bytes:
         points: losses taken along each piece.
 
     Raises:
-        InputError: without matplotlib.
+        InputError: without matplotlib, or if the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -39,7 +40,7 @@ def draw_path(path: Path, file: Any = None, points: int = 60) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=160, metadata={"Software": None})
     if file is not None:
-        File(file).write_bytes(stream.getvalue())
+        write_whole(File(file), stream.getvalue())
     return stream.getvalue()
 
 

@@ -1,5 +1,5 @@
 """A study's record as figures and one page; reads the record and computes nothing scientific."""
 
-from semiflat.report.write import write_report
+from semiflat.report.write import report_files, write_report
 
-__all__ = ["write_report"]
+__all__ = ["report_files", "write_report"]

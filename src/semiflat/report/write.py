@@ -6,26 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from semiflat.errors import InputError
-from semiflat.files import write_whole
+from semiflat.outputs import Outputs
 
+FIGURES = ("descent", "spectrum", "share_line")
 _NEEDED = ("data", "network", "settings")
 
 
-def write_report(record: dict[str, Any], out: Path) -> list[Path]:
+def report_files(out: Path) -> list[Path]:
+    """All files that :func:`write_report` may write: the page first."""
+    return [out / "report.html", *(out / "figures" / f"{name}.png" for name in FIGURES)]
+
+
+def write_report(record: dict[str, Any], out: Path, force: bool = False) -> list[Path]:
     """Write ``out/report.html`` and ``out/figures/*.png``.
 
     The page stands alone: its style and figures are inside it, and it asks nothing of the network.
 
     Args:
         record: what ``study.json`` holds, finished or not.
-        out: folder; made where it is missing.
+        out: folder; made where it is missing. Figures of an earlier record in it are removed.
+        force: replace files in it that no study wrote, or that were changed since.
 
     Returns:
         The files written: the page first, then the figures there were data for.
 
     Raises:
         InputError: if matplotlib or jinja2 is missing, ``record`` is not a study's, or ``out``
-            cannot be written.
+            cannot be written or holds other files of these names.
     """
     content: Any = record if isinstance(record, dict) else {}
     missing = [key for key in _NEEDED if not isinstance(content.get(key), dict)]
@@ -46,9 +53,9 @@ def write_report(record: dict[str, Any], out: Path) -> list[Path]:
     from semiflat.report.page import render
 
     figures = draw_figures(record)
-    page = out / "report.html"
-    pictures = [(out / "figures" / f"{figure.name}.png", figure.png) for figure in figures]
-    for path, png in pictures:
-        write_whole(path, png)
-    write_whole(page, render(record, figures).encode())
-    return [page, *(path for path, _ in pictures)]
+    page, *possible = report_files(out)
+    pictures = {out / "figures" / f"{figure.name}.png": figure.png for figure in figures}
+    outputs = Outputs("study", force)
+    outputs.write({**pictures, page: render(record, figures).encode()})
+    outputs.remove([path for path in possible if path not in pictures])
+    return [page, *pictures]

@@ -23,6 +23,7 @@ from semiflat.search.record import Finished
 
 FORMAT = "semiflat-search-1"
 FILE = "starts.jsonl"
+_BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 
 
 def header(
@@ -100,6 +101,8 @@ class Store:
             # A last line without its end was being written when the process was killed.
             lines = content.split(b"\n")[:-1]
             self._end = sum(len(line) + 1 for line in lines)
+            if not lines and content[: len(_BEGINNING)] != _BEGINNING[: len(content)]:
+                raise self._damaged(1, "it is not the beginning of a search")
             if len(lines) == 1 and self._head(lines[0]):
                 self._end = 0  # nothing has come of that search yet, so another may be begun
             if self._end:

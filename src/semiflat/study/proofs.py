@@ -12,6 +12,7 @@ from semiflat.certificates.certify import certify_all
 from semiflat.certificates.checker.arithmetic import need_arithmetic
 from semiflat.certificates.checker.distinct import verify_distinct
 from semiflat.errors import InputError
+from semiflat.outputs import Outputs
 from semiflat.points import Point
 
 ATTEMPTED, NOT_ATTEMPTED = "attempted", "not attempted"
@@ -26,12 +27,14 @@ class Proofs:
     Args:
         out: folder of the study; None to write no files.
         wanted: False to prove nothing.
+        outputs: what may be replaced in it.
 
     Attributes:
         refusal: why nothing is proved, or None.
     """
 
-    def __init__(self, out: Path | None, wanted: bool = True) -> None:
+    def __init__(self, out: Path | None, wanted: bool, outputs: Outputs) -> None:
+        self.outputs = outputs
         self.folder = None if out is None else out / FOLDER
         self.refusal = _missing() if wanted else "switched off with --no-proofs"
 
@@ -40,12 +43,10 @@ class Proofs:
         status = ATTEMPTED if self.refusal is None else NOT_ATTEMPTED
         return {"status": status, "reason": self.refusal}
 
-    def clear(self) -> None:
-        """Remove the certificates of an earlier study in the same folder."""
-        if self.folder is not None:
-            for path in self.folder.glob("*.json"):
-                if _OWN.fullmatch(path.stem):
-                    path.unlink()
+    def earlier(self) -> list[Path]:
+        """The files that are there under names of a study's certificates and their data."""
+        there = [] if self.folder is None else self.folder.glob("*.json")
+        return [path for path in there if _OWN.fullmatch(path.stem)]
 
     def prove(self, named: Sequence[tuple[str, Point]]) -> list[dict[str, Any]]:
         """Prove points; what those embedded from one source share is proved once.
@@ -90,7 +91,7 @@ class Proofs:
         file = None
         if self.folder is not None:
             file = f"{name}.json"
-            certificate.save(self.folder / file, DATA)
+            self.outputs.write(certificate.files(self.folder / file, DATA))
             file = f"{FOLDER}/{file}"
         row = _row(certificate.status, certificate.reason, file)
         proved = certificate.proved

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from semiflat._version import __version__
-from semiflat.checkpoints import save_point
+from semiflat.checkpoints import packed
 from semiflat.data import Dataset
-from semiflat.files import write_json
+from semiflat.files import as_json
 from semiflat.networks import MLP
+from semiflat.outputs import Outputs
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
 from semiflat.search import CriticalPoint, SearchResult, Status, run_search
@@ -42,6 +43,7 @@ class Study:
         out: folder for ``study.json``, ``points/`` and ``certificates/``; None to write nothing.
         progress: see :data:`Progress`.
         source: how the data were loaded, stored with every point.
+        outputs: what it may replace in ``out``; by default what a study wrote, unchanged since.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Study:
         out: Path | None = None,
         progress: Progress = lambda stage, done, total, so_far: None,
         source: dict[str, Any] | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         self.settings, self.out, self.progress = settings, out, progress
         self.source = source or {"source": dataset.name}
         net = MLP([dataset.X.shape[1], *settings.hidden, dataset.outputs], settings.activation)
         self.problem = Problem(net, dataset.X, dataset.y, dataset.loss)
-        self.proofs = Proofs(out, settings.proofs)
+        self.outputs = outputs or Outputs("study")
+        self.proofs = Proofs(out, settings.proofs, self.outputs)
         self.record: dict[str, Any] = {
             "semiflat": __version__,
             "complete": False,
@@ -83,7 +87,12 @@ class Study:
         self._saddles: list[Saddle] = []
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns the record, which is also in ``out/study.json``."""
+        """All stages; returns the record, which is also in ``out/study.json``.
+
+        Raises:
+            InputError: see :meth:`check`.
+        """
+        self.check()
         self._write()
         self._clear()
         self._find()
@@ -93,6 +102,15 @@ class Study:
         self.record["complete"] = True
         self._write()
         return self.record
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be written, or with files in the way that no study wrote.
+
+        Raises:
+            InputError: naming the file and what to do.
+        """
+        if self.out is not None:
+            self.outputs.check(self.out / "study.json", *self._earlier(), *self.proofs.earlier())
 
     def finish_early(self) -> dict[str, Any]:
         """Write what there is after an interruption; returns the record, marked incomplete."""
@@ -212,19 +230,21 @@ class Study:
 
     def _save(self, name: str, point: Point) -> None:
         if self.out is not None:
-            save_point(point, self.out / "points" / f"{name}.safetensors", self.source)
+            path = self.out / "points" / f"{name}.safetensors"
+            self.outputs.write({path: packed(point, self.source)})
 
     def _clear(self) -> None:
         """Remove points and proofs of an earlier study in the same folder; they are not this record's."""
-        self.proofs.clear()
-        if self.out is not None:
-            for path in (self.out / "points").glob("*.safetensors"):
-                if _OWN_POINT.fullmatch(path.stem):
-                    path.unlink()
+        self.outputs.remove([*self._earlier(), *self.proofs.earlier()])
+
+    def _earlier(self) -> list[Path]:
+        """The files that are there under names of a study's points."""
+        there = [] if self.out is None else (self.out / "points").glob("*.safetensors")
+        return [path for path in there if _OWN_POINT.fullmatch(path.stem)]
 
     def _write(self) -> None:
         if self.out is not None:
-            write_json(self.out / "study.json", self.record)
+            self.outputs.write({self.out / "study.json": as_json(self.record)})
 
 
 def _steepest_escapes(escapes: list[Escape]) -> list[Escape]:

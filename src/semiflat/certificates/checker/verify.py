@@ -278,8 +278,7 @@ def network_of(document: dict[str, Any], folder: Path, data: str | Path | None =
                 f"the data are not in the certificate, and there is no file {str(beside)!r}"
             )
         stored = {**json.loads(beside.read_bytes().decode()), "sha256": stored["sha256"]}
-    X = [[exact(v) for v in row] for row in stored["X"]]
-    y = [[exact(v) for v in row] for row in stored["y"]]
+    X, y = data_in(stored)
     widths, activations, biases = problem["widths"], problem["activations"], problem["biases"]
     decay, loss = exact(problem["weight_decay"]), problem["loss"]
     whole = all(type(w) is int and w > 0 for w in widths) and len(widths) >= 2
@@ -297,6 +296,12 @@ def network_of(document: dict[str, Any], folder: Path, data: str | Path | None =
     if hash_of(X, y, classes) != stored["sha256"]:
         raise Invalid("the data are not those of the certificate: their SHA-256 differs")
     return Network(widths, activations, biases, loss, decay, X, y)
+
+
+def data_in(stored: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
+    """X and y of a file."""
+    X, y = ([[exact(v) for v in row] for row in stored[key]] for key in ("X", "y"))
+    return X, y
 
 
 def hash_of(X: list[list[float]], y: list[list[float]], classes: bool) -> str:
