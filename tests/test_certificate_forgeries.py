@@ -95,3 +95,63 @@ def test_depth_costs_little(tmp_path):
     point = sf.Point(sf.Problem(net, [[1.0]], [2.0]), net.unflatten(torch.ones(3000).double()))
     sf.certify_not_critical(point).save(tmp_path / "deep.json")
     assert sf.verify(tmp_path / "deep.json").ok
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"unique": "-0x1p-3"}, "uniqueness"),
+        ({"location": "-0x1p-60"}, "location"),
+        ({"eigenvalue_sizes": ["-0x1p-3", "0x1p+30"]}, "eigenvalues"),
+        ({"eigenvalue_sizes": ["0x0p+0", "-0x1p+0"]}, "eigenvalues"),
+        ({"contraction": "-0x1p-3"}, "inertia"),
+        ({"loss": ["0x1p+0", "0x0p+0"]}, "loss"),
+    ],
+)
+def test_a_distance_and_a_size_are_not_below_0(document, tmp_path, changes, step):
+    found = verdict(tmp_path, forged(document, **changes))
+    assert (found.ok, found.status) == (False, "not certified"), found
+    assert found.reason.startswith(step)
+    for key in changes:
+        for bad in ("nan", "inf", "0x1p+9999", 1.0, None):
+            value = bad if not isinstance(changes[key], list) else [bad, bad]
+            text = json.dumps(document)
+            changed = json.loads(text)
+            changed["proved"][key] = value
+            assert verdict(tmp_path, json.dumps(changed)).status == "invalid file"
+
+
+def test_where_no_parameter_is_free_no_distance_and_no_size_is_proved(tmp_path):
+    """A dead unit with no bias above it: the risk does not depend on the parameters nearby."""
+    X = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    problem = sf.Problem(sf.MLP([1, 1, 1], "relu", [True, False]), X, X)
+    point = sf.Point(problem, problem.net.unflatten(torch.tensor([0.5, -2.0, 1.0]).double()))
+    document = sf.certify(point).document
+    assert (document["status"], document["proved"]["inertia"]) == ("certified", [0, 3, 0])
+    assert verdict(tmp_path, json.dumps(document)).ok
+    for changes in (
+        {"unique": "0x1p+9"},
+        {"unique": "-0x1p+0"},
+        {"eigenvalue_sizes": ["0x1p+9", document["proved"]["eigenvalue_sizes"][1]]},
+        {"eigenvalue_sizes": [document["proved"]["eigenvalue_sizes"][0], "-0x1p+0"]},
+        {"location": "-0x1p+0"},
+    ):
+        assert verdict(tmp_path, forged(document, **changes)).status == "not certified", changes
+
+
+def test_shares_that_would_take_hours_to_add_up_are_not_added_up(tmp_path):
+    X = torch.linspace(-2, 2, 10, dtype=torch.float64)[:, None]
+    problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.tanh(2 * X + 1))
+    point = sf.find_critical_point(problem, starts=8, seed=0, processes=1)
+    wide = sf.certify(sf.Replicate(0, 0, ["3/2", "-1/2"])(point)).document
+    runs = wide["embedding"]["layers"][0]
+    for count in (True, 0, -1, 1.0, "1"):
+        changed = json.loads(json.dumps(wide))
+        changed["embedding"]["layers"][0][0]["count"] = count
+        assert not verdict(tmp_path, json.dumps(changed)).ok
+    one = {"source": 0, "scale": "1", "count": 1}
+    long = [{**one, "share": f"1/{10**3900 + k}"} for k in range(1, 400, 2)]
+    changed = json.loads(json.dumps(wide))
+    changed["embedding"]["layers"][0] = [*long, *runs]
+    found = verdict(tmp_path, json.dumps(changed))
+    assert (found.status, "common denominator" in found.reason) == ("not certified", True), found

@@ -85,7 +85,7 @@ def _unit(net: Network, each: dict[str, Any]) -> tuple[int, int]:
 
 
 def _index(given: int, size: int) -> int:
-    _need(isinstance(given, int) and 0 <= given < size, f"{given!r} is out of range")
+    _need(type(given) is int and 0 <= given < size, f"{given!r} is out of range")
     return given
 
 

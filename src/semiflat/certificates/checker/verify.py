@@ -196,13 +196,17 @@ def critical_point(document: dict[str, Any], net: Network) -> Proof:
     low, high = map(number, claimed["loss"])
     need(low <= risk - width and risk + width <= high, "loss: it is not within the interval")
     need(largest([near * r for r in reach]) <= number(claimed["location"]), "location: too tight")
-    need(all(rho * r >= number(claimed["unique"]) for r in reach), "uniqueness: the box is smaller")
+    unique = number(claimed["unique"])
+    need(unique >= 0, "uniqueness: a distance is not below 0")
+    # Where no parameter is free, nothing is proved of any distance, nor of eigenvalues but zeros.
+    need(all(rho * r >= unique for r in reach or [arb(0)]), "uniqueness: the box is smaller")
     least, most = map(number, claimed["eigenvalue_sizes"])
+    need(least >= 0, "eigenvalues: a size is not below 0")
     need(
-        not free or (1 - epsilon) / squares >= least,
+        (1 - epsilon) / squares >= least if free else least == 0,
         "eigenvalues: one may be smaller than the file says",
     )
-    need(all(row <= most for row in rows), "eigenvalues: one may be larger than the file says")
+    need(largest(rows) <= most, "eigenvalues: one may be larger than the file says")
     inertia = [signs.count(1), len(frozen), signs.count(-1)]
     theta = list(centre)
     for i, r in zip(free, reach, strict=True):

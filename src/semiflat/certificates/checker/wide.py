@@ -24,6 +24,7 @@ from semiflat.certificates.checker.gauge import HOMOGENEOUS
 from semiflat.certificates.checker.inertia import congruent_signs, rank_at_least
 
 ODD = "tanh", "sin", "identity"
+MOST = 10**8000
 LAW = "inertia law (theory §3; F19 Thms 5, 10, 11; P21 Thms 5–6)"
 FIRST_ORDER = "F19 §D, P21 Prop. 1(i): Fᵀζ = 0 at a critical point"
 
@@ -197,7 +198,7 @@ def _runs(
     nulls = []
     for run in runs:
         count = run["count"]
-        _need(isinstance(count, int) and count > 0, "a run must count its units")
+        _need(type(count) is int and 0 < count < MOST, "a run must count its units")
         if "null" in run:
             nulls.append((rational(run["null"]), count))
             continue
@@ -209,13 +210,15 @@ def _runs(
             f"a copy scaled by {scale} is none for {name}",
         )
         unit = run["source"]
-        _need(isinstance(unit, int) and 0 <= unit < len(copies), f"there is no unit {unit!r}")
+        _need(type(unit) is int and 0 <= unit < len(copies), f"there is no unit {unit!r}")
         copies[unit][share] = copies[unit].get(share, 0) + count
     for unit, shares in enumerate(copies):
-        total = sum(share * count for share, count in shares.items())
-        _need(
-            total == 1, f"the shares of unit {unit} of hidden layer {layer} sum to {total}, not 1"
-        )
+        who, total = f"the shares of unit {unit} of hidden layer {layer}", Fraction(0)
+        for share, count in shares.items():
+            total += share * count
+            # Many long denominators would take hours to add up.
+            _need(total.denominator < MOST, f"{who} have no common denominator that is short")
+        _need(total == 1, f"{who} sum to {float(total):.6g}, not 1")
     return copies, nulls
 
 
