@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from semiflat import papers
 from semiflat.cli.app import _run
 from semiflat.errors import Unfinished
 from semiflat.files import sole_writer
+from semiflat.outputs import RECORD
 from semiflat.papers.experiment import Check, Experiment, Outcome, Row, counted, qualified, seeds
 from semiflat.papers.page import lines, write_page
 from semiflat.papers.records import Records
@@ -194,6 +196,46 @@ def test_the_command_prints_and_writes_and_fails_where_a_check_does(tmp_path, mo
     code, out = run("--force")
     assert code == 1
     assert "DOES NOT HOLD: the sum grows (5)" in out
+
+
+def test_without_a_name_the_experiments_are_listed_with_their_hours(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert _run(["reproduce"]) == 0
+    out = capsys.readouterr().out
+    assert _run(["reproduce", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["experiments"]
+    assert [row["name"] for row in rows] == list(papers.NAMES)
+    for row, line in zip(rows, out.splitlines(), strict=False):
+        assert line.split()[0] == row["name"]
+        assert row["source"] in line
+        results = Path(__file__).parents[1] / "docs" / "results" / f"{row['name']}.json"
+        measured = json.loads(results.read_text())["seconds"] / 3600
+        assert measured / 2 < row["hours"] < 2 * measured, "as measured in docs/results"
+    assert out.splitlines()[-1].split()[0] == "all"
+    assert not RUN
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_that_reproduce_writes_is_known_and_what_was_changed_is_kept(tmp_path):
+    reproduce("toy", tmp_path, True, 1)
+    first = (tmp_path / "toy.json").read_bytes()
+    reproduce("toy", tmp_path, True, 1)
+    assert (tmp_path / "toy.json").read_bytes() == first, "it differs in its time alone"
+    (tmp_path / RECORD).unlink()  # a folder of an older version, with all its records
+    reproduce("toy", tmp_path, True, 1)
+    for name in ("toy.json", "toy.png"):
+        kept = (tmp_path / name).read_bytes()
+        changed = kept.replace(b"T00", b"T99") if name == "toy.json" else b"mine"
+        (tmp_path / name).write_bytes(changed)
+        with pytest.raises(sf.InputError, match=f"{name}' is in the way"):
+            reproduce("toy", tmp_path, True, 1)
+        assert (tmp_path / name).read_bytes() == changed
+        (tmp_path / name).write_bytes(kept)
+    (tmp_path / "records" / "toy.jsonl").unlink()
+    RUN.clear()
+    with pytest.raises(sf.InputError, match=r"toy.json' is in the way"):
+        reproduce("toy", tmp_path, True, 1)
+    assert not RUN, "refused before anything is run"
 
 
 def test_processes_and_one_process_make_the_same_records(tmp_path):

@@ -15,7 +15,7 @@ def reproduce(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME|all]...", help="Experiments, all by default; an unknown name lists them."
+            metavar="[NAME|all]...", help="Experiments; without a name they are listed."
         ),
     ] = None,
     quick: Annotated[
@@ -28,7 +28,11 @@ def reproduce(
         int | None, typer.Option("--processes", help="Of this machine; all cores by default.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Start afresh, whatever the folder holds.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Start afresh, and replace files that are in the way, whoever wrote them.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,8 +47,11 @@ def reproduce(
     from semiflat.papers.page import PAGE, check_can_write, lines, write_page
     from semiflat.papers.reproduce import reproduce as run
 
+    if not names:
+        _list(as_json)
+        return
     check_can_write()
-    given = dict.fromkeys(names or ["all"])
+    given = dict.fromkeys(names)
     named = [experiment(name).name for name in given if name != "all"]
     chosen = NAMES if "all" in given else named
     Outputs("reproduce", force).check(out / PAGE)
@@ -67,3 +74,27 @@ def reproduce(
     say(as_json, {"page": str(page), "experiments": records}, words)
     if not all(result.outcome.holds for result in found):
         raise typer.Exit(NO)
+
+
+def _list(as_json: bool) -> None:
+    """What there is to reproduce, and how long it takes."""
+    from semiflat.papers import NAMES, experiment, minutes
+
+    found = [experiment(name) for name in NAMES]
+    rows = [
+        {
+            "name": e.name,
+            "source": e.source,
+            "title": e.title,
+            "hours": round(minutes(e.name) / 60, 2),
+        }
+        for e in found
+    ]
+    lines = [f"{e.name:20}{_time(minutes(e.name)):>9}  {e.source}: {e.title}" for e in found]
+    whole = _time(sum(map(minutes, NAMES)))
+    lines.append(f"{'all':20}{whole:>9}  on one core; with --quick minutes together")
+    say(as_json, {"experiments": rows}, lines)
+
+
+def _time(total: int) -> str:
+    return f"{total / 60:.1f} h" if total >= 60 else f"{total} min"
