@@ -38,8 +38,8 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
             command line. The data themselves are not stored, but their SHA-256 is.
 
     Raises:
-        InputError: if the activation or loss is a Python function, which no file can hold, or the
-            file cannot be written.
+        InputError: if the activation or loss is a Python function, which no file can hold, if an
+            embedding of your own is not read back as it is, or the file cannot be written.
     """
     if not isinstance(point, Point):
         raise InputError(f"save_point takes a Point, not a {type(point).__name__}")
@@ -70,10 +70,27 @@ def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
         "note": point.note,
     }
     if isinstance(point, EmbeddedPoint):
-        metadata["embedding"] = json.dumps(point.embedding.to_json())
+        metadata["embedding"] = _readable(point)
         metadata["source_widths"] = json.dumps(list(point.source.problem.net.widths))
         tensors |= {_SOURCE + k: t.contiguous() for k, t in point.source.params.items()}
     return _ordered(save(tensors, metadata))
+
+
+def _readable(point: EmbeddedPoint) -> str:
+    """The embedding as text, tried: what is read back makes the same wide parameters."""
+    try:
+        text = json.dumps(point.embedding.to_json())
+        again = embedding_from_json(json.loads(text))(point.source).params
+        if again.keys() != point.params.keys():
+            raise InputError("it is read back as one into another network")
+        if not all(torch.equal(again[key], point.params[key]) for key in again):
+            raise InputError("it is read back as one that makes other parameters")
+    except Exception as error:  # to_json and from_json may be anybody's
+        raise InputError(
+            f"{point.embedding!r:.80} cannot be stored: {error}. Make its from_json(entry) the inverse of "
+            "to_json(), or store the wide point without it, as Point(point.problem, point.params)"
+        ) from error
+    return text
 
 
 def holds(path: Path, content: bytes) -> bool:

@@ -72,9 +72,9 @@ def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int
     """
     number = whole_number(given)
     if number is None or number < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {given!r}")
+        raise InputError(f"{name} must be a whole number of at least {least}, not {given!r:.60}")
     if most is not None and number > most:
-        raise InputError(f"{name} must be at most {most}, not {given!r}")
+        raise InputError(f"{name} must be at most {most}, not {given!r:.60}")
     return number
 
 

@@ -126,7 +126,7 @@ def parse_step(text: str, net: sf.MLP) -> sf.Embedding:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{text!r} is not of the form {form.shown(name)}, as in {form.example}"
+            f"{text!r:.80} is not of the form {form.shown(name)}, as in {form.example}"
         ) from None
 
 

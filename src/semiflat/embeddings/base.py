@@ -27,6 +27,14 @@ class Widenable(Protocol[Wide]):
         """The embedded point."""
 
 
+KINDS: dict[str, type[Embedding]] = {}
+"""Every class of embeddings that is defined, by its name."""
+
+
+def _of_the_library(kind: type[Embedding]) -> bool:
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
 class Embedding(ABC):
     """A map from the parameters of a network to those of a wider one that keeps its function.
 
@@ -45,6 +53,16 @@ class Embedding(ABC):
 
     net: MLP | None = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        known = KINDS.get(cls.__name__)
+        if known is not None and _of_the_library(known) and not _of_the_library(cls):
+            raise InputError(
+                f"semiflat has an embedding {cls.__name__!r} already, and files know embeddings by the names "
+                "of their classes; give the class another name"
+            )
+        KINDS[cls.__name__] = cls
+
     @property
     def steps(self) -> tuple[Embedding, ...]:
         """The embeddings it is composed of, in order."""
@@ -60,7 +78,15 @@ class Embedding(ABC):
 
     @abstractmethod
     def to_json(self) -> list[dict[str, Any]]:
-        """The steps as plain data, read back by :func:`semiflat.embeddings.embedding_from_json`."""
+        """The steps as plain data, read back by :func:`semiflat.embeddings.embedding_from_json`.
+
+        Each is a dict with the name of its class as ``"type"``, and what :meth:`from_json` takes.
+        """
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Embedding:
+        """The inverse of :meth:`to_json`, for one step: by default the entries are what the class takes."""
+        return cls(**{key: value for key, value in entry.items() if key != "type"})
 
     @property
     def preserves_output(self) -> bool | Condition:

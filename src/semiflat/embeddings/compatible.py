@@ -40,6 +40,9 @@ from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError, whole_seed
 from semiflat.networks import MLP, bias_key, weight_key
 
+MOST_DRAWN = 10**8
+"""Parameters of a random wide network: each is a float64 number or several while it is drawn."""
+
 
 class Compatible(Embedding):
     """The general compatible embedding of Z22 Def. 5.2, which contains all splitting and null ones.
@@ -126,7 +129,13 @@ class Compatible(Embedding):
             raise InputError(f"net must be an MLP, not {type(net).__name__}")
         generator = np.random.default_rng(None if seed is None else whole_seed(seed))
         scale = number("scale", scale)
-        wide = MLP(widths).widths
+        whole_net = MLP(widths)
+        if whole_net.parameter_count > MOST_DRAWN:
+            raise InputError(
+                f"widths {list(whole_net.widths)} make {whole_net.parameter_count} parameters, which are all "
+                f"drawn; give widths that make at most {MOST_DRAWN}"
+            )
+        wide = whole_net.widths
         check_fits(net, wide)
         if index_map is None:
             index_map = [
@@ -274,11 +283,6 @@ class Compatible(Embedding):
                 "null_biases": [b.tolist() for b in self.null_biases],
             }
         ]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Compatible:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(**{key: value for key, value in entry.items() if key != "type"})
 
     def __repr__(self) -> str:
         shown = self.index_map if sum(self.widths) <= 24 else "…"

@@ -108,10 +108,5 @@ class ConstantUnits(Embedding):
             }
         ]
 
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> ConstantUnits:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["layer"], entry["biases"], entry["outgoing"])
-
     def __repr__(self) -> str:
         return shown(self)

@@ -12,7 +12,7 @@ from semiflat.embeddings.base import Composition, Embedding
 from semiflat.embeddings.compatible import Compatible
 from semiflat.embeddings.compatible_conditions import Floats
 from semiflat.embeddings.conditions import PointLike
-from semiflat.embeddings.exact import Exact, fraction, show
+from semiflat.embeddings.exact import Exact, fraction, show, total
 from semiflat.embeddings.null_units import NullUnits
 from semiflat.embeddings.vectors import listed
 from semiflat.embeddings.widening import Widening
@@ -36,7 +36,7 @@ class GlobalSplit(Embedding):
 
     def __init__(self, shares: Sequence[Exact] = (1, 1, -1)) -> None:
         self.shares = tuple(fraction(share, "share") for share in listed("shares", shares))
-        if sum(self.shares) != 1:
+        if total((share, 1) for share in self.shares) != 1:
             raise InputError(f"shares {list(map(str, self.shares))} must sum to 1")
 
     def compatible(self, net: MLP) -> Compatible:
@@ -72,11 +72,6 @@ class GlobalSplit(Embedding):
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"type": "GlobalSplit", "shares": list(map(str, self.shares))}]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> GlobalSplit:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["shares"])
 
     def __repr__(self) -> str:
         return f"GlobalSplit(shares=[{', '.join(map(show, self.shares))}])"
@@ -144,11 +139,6 @@ class GlobalNull(Embedding):
         scalar = not isinstance(self.biases[0], tuple)
         biases = str(self.biases[0]) if scalar else [list(map(str, b)) for b in self.biases]
         return [{"type": "GlobalNull", "biases": biases}]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> GlobalNull:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["biases"])
 
     def __repr__(self) -> str:
         if not isinstance(self.biases[0], tuple):

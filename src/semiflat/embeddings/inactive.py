@@ -215,10 +215,5 @@ class InactiveUnits(Embedding):
                 entry[name] = value.tolist()
         return [entry]
 
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> InactiveUnits:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(**{key: value for key, value in entry.items() if key != "type"})
-
     def __repr__(self) -> str:
         return shown(self)

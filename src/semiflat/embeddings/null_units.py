@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import PointLike
-from semiflat.embeddings.exact import Exact, Run, runs, show_runs
+from semiflat.embeddings.exact import Exact, Run, read_runs, runs, show_runs
 from semiflat.embeddings.unit_runs import Nulls
 from semiflat.embeddings.vectors import index, rows_of
 from semiflat.embeddings.widening import Widening
@@ -97,8 +97,8 @@ class NullUnits(Embedding):
     def from_json(cls, entry: dict[str, Any]) -> NullUnits:
         """The inverse of :meth:`to_json`, for one step."""
         made = object.__new__(cls)
-        made.layer = int(entry["layer"])
-        made.bias_runs = tuple((Fraction(bias), int(count)) for bias, count in entry["biases"])
+        made.layer = index(entry["layer"])
+        made.bias_runs = tuple(read_runs(entry["biases"], "bias"))
         return made
 
     def __repr__(self) -> str:

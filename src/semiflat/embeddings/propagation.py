@@ -64,10 +64,5 @@ class InactivePropagation(Embedding):
         incoming = self.incoming.tolist()
         return [{"type": "InactivePropagation", "layer": self.layer, "incoming": incoming}]
 
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> InactivePropagation:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["layer"], entry["incoming"])
-
     def __repr__(self) -> str:
         return shown(self)

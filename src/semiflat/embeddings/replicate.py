@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition, PointLike
-from semiflat.embeddings.exact import Exact, Run, runs, show, show_runs, total
+from semiflat.embeddings.exact import Exact, Run, read_runs, runs, short, show, show_runs, total
 from semiflat.embeddings.vectors import index, numbers, rows_of
 from semiflat.embeddings.widening import Widening, with_offsets
 from semiflat.errors import InputError, whole
@@ -152,8 +152,7 @@ class Replicate(Embedding):
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Replicate:
         """The inverse of :meth:`to_json`, for one step."""
-        weights = [(Fraction(weight), int(count)) for weight, count in entry["weights"]]
-        made = cls._of_runs(int(entry["layer"]), int(entry["unit"]), weights)
+        made = cls._of_runs(entry["layer"], entry["unit"], read_runs(entry["weights"]))
         if "offsets" in entry:
             made.offsets = _balanced(entry["offsets"], made.copies)
         return made
@@ -174,7 +173,7 @@ def _complete(given: list[Any]) -> list[Run]:
         raise InputError(f"weights holds {holes} None; at most one can be filled in")
     place = next(i for i, weight in enumerate(given) if weight is None)
     before, after = runs(given[:place]), runs(given[place + 1 :])
-    return [*before, (1 - total(before) - total(after), 1), *after]
+    return [*before, (short(1 - total([*before, *after])), 1), *after]
 
 
 def _balanced(offsets: Any, copies: int) -> Tensor:

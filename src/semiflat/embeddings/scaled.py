@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import PointLike
-from semiflat.embeddings.exact import Exact, fraction, show, show_runs
+from semiflat.embeddings.exact import Exact, fraction, short, show, show_runs, total
 from semiflat.embeddings.vectors import index, rows_of
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
@@ -64,8 +63,9 @@ class ScaledReplicate(Embedding):
             raise InputError(
                 f"outgoing holds {gamma.count(None)} None; at most one can be filled in"
             )
-        known = sum((b * g for b, g in zip(beta, gamma, strict=True) if g is not None), Fraction(0))
-        complete = [(1 - known) / b if g is None else g for b, g in zip(beta, gamma, strict=True)]
+        pairs = list(zip(beta, gamma, strict=True))
+        known = total((b * g, 1) for b, g in pairs if g is not None)
+        complete = [short((1 - known) / b) if g is None else g for b, g in pairs]
         if None not in gamma and known != 1:
             raise InputError(
                 f"the sum of outgoing × incoming scales is {show(known)}, not 1, so the function "
@@ -124,11 +124,6 @@ class ScaledReplicate(Embedding):
             "outgoing": list(map(str, self.outgoing)),
         }
         return [{"type": "ScaledReplicate", "layer": self.layer, "unit": self.unit, **scales}]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> ScaledReplicate:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(int(entry["layer"]), int(entry["unit"]), entry["incoming"], entry["outgoing"])
 
     def __repr__(self) -> str:
         incoming, outgoing = (

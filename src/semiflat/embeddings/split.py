@@ -10,7 +10,7 @@ import torch
 
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.conditions import Condition
-from semiflat.embeddings.exact import Exact, fraction, show
+from semiflat.embeddings.exact import Exact, Run, fraction, show, total
 from semiflat.embeddings.vectors import index, listed, numbers
 from semiflat.embeddings.widening import Widening, with_offsets
 from semiflat.errors import InputError, whole
@@ -60,12 +60,13 @@ class Split(Embedding):
                 f"{len(self.sources)} sources, {len(self.shares)} shares and {len(self.scales)} scales "
                 "were given; give one of each for every wide unit"
             )
-        sums: dict[int, Fraction] = {}
+        runs: dict[int, list[Run]] = {}
         for source, share in zip(self.sources, self.shares, strict=True):
-            sums[source] = sums.get(source, Fraction(0)) + share
+            runs.setdefault(source, []).append((share, 1))
+        sums = {source: total(of_one) for source, of_one in runs.items()}
         if sorted(sums) != list(range(len(sums))):
             raise InputError(f"the sources must cover every unit from 0; they are {sorted(sums)}")
-        wrong = next((unit for unit, total in sums.items() if total != 1), None)
+        wrong = next((unit for unit, found in sums.items() if found != 1), None)
         if wrong is not None:
             raise InputError(
                 f"the shares of the copies of unit {wrong} sum to {show(sums[wrong])}, not 1"
@@ -168,11 +169,6 @@ class Split(Embedding):
             "scales": list(map(str, self.scales)),
         }
         return [entry if self.offsets is None else entry | {"offsets": self.offsets.tolist()}]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Split:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(**{key: value for key, value in entry.items() if key != "type"})
 
     def __repr__(self) -> str:
         if len(self.sources) > 8:

@@ -42,11 +42,6 @@ class Permute(Embedding):
     def to_json(self) -> list[dict[str, Any]]:
         return [{"type": "Permute", "layer": self.layer, "order": list(self.order)}]
 
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Permute:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["layer"], entry["order"])
-
     def __repr__(self) -> str:
         return f"Permute(layer={self.layer}, order={list(self.order)})"
 
@@ -79,11 +74,6 @@ class Rescale(Embedding):
     def to_json(self) -> list[dict[str, Any]]:
         factor = str(self.factor)
         return [{"type": "Rescale", "layer": self.layer, "unit": self.unit, "factor": factor}]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Rescale:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["layer"], entry["unit"], entry["factor"])
 
     def __repr__(self) -> str:
         return f"Rescale(layer={self.layer}, unit={self.unit}, factor={show(self.factor)})"
@@ -121,11 +111,6 @@ class Reflect(Embedding):
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"type": "Reflect", "layer": self.layer, "unit": self.unit}]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Reflect:
-        """The inverse of :meth:`to_json`, for one step."""
-        return cls(entry["layer"], entry["unit"])
 
     def __repr__(self) -> str:
         return f"Reflect(layer={self.layer}, unit={self.unit})"
