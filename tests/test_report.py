@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from semiflat import InputError
+from semiflat.outputs import RECORD
 from semiflat.report import write_report
+from semiflat.report.numbers import change
 from semiflat.report.traps import narrow_points
 from semiflat.report.words import KINDS, STATUSES
 from semiflat.search import Status
@@ -228,6 +230,7 @@ def test_files_are_named_and_figures_are_png(tmp_path: Path):
     inside = [base64.b64decode(code) for code in re.findall(r"base64,([^\"]+)", source)]
     assert inside == [path.read_bytes() for path in paths[1:]]
     assert sorted(p.name for p in (tmp_path / "not" / "there").iterdir()) == [
+        RECORD,
         "figures",
         "report.html",
     ]
@@ -244,9 +247,82 @@ def test_summary_counts_and_joins(tmp_path: Path):
     assert "Of 12 runs from random starts, 9 reached a finite critical point: 2 distinct" in text
     assert "in 4 ways: 2 strict saddles, 1 minimum and 1 undecided." in text
     assert "With ONE unit added, 1 of the 2 narrow minima stopped being traps" in text
-    assert "0.312500 before and 0.281250 after adding one unit (−10 %)" in text
-    assert "0.156250 after adding up to 2 (−50 %)" in text
+    assert "with one unit added is 0.281250, from p0 at 0.312500 (−10 %)" in text
+    assert "with up to 2 added it is 0.156250, from p0 at 0.312500 (−50 %)" in text
+    assert "constant predictor" not in text
+    assert "as some directions belong to two" not in text
     assert "not complete" not in text
+
+
+def test_an_end_is_held_against_the_point_that_it_was_reached_from(tmp_path: Path):
+    record = full()
+    record["escapes"] += [escape("p1-e0", 0.4375, 0.25)]
+    text = page_of(record, tmp_path).text
+    assert "with one unit added is 0.250000, from p1 at 0.437500 (−43 %)" in text
+    assert "That is not below" not in text
+    record["escapes"] = [escape("p1-e0", 0.4375, 0.375)]
+    text = page_of(record, tmp_path / "other").text
+    assert "with one unit added is 0.375000, from p1 at 0.437500 (−14 %)" in text
+    assert "That is not below the lowest point found, p0 at 0.312500." in text
+
+
+def test_no_fall_is_rounded_to_all_of_the_loss():
+    changes = [change(1.0, rest) for rest in (0.011, 0.0099, 0.005, 0.0014, 1.1e-4, 9e-5, 1e-300)]
+    assert changes == [
+        "−99 %", "−99.01 %", "−99.50 %", "−99.86 %", "−99.989 %", "over −99.99 %", "over −99.99 %"
+    ]  # fmt: skip
+    assert change(1.0, 0.0) == "−100 %"
+    assert [change(1.0, more) for more in (1.996, 2.0, 9.9, 10.0, 3e9)] == [
+        "+100 %", "+100 %", "+890 %", "10 times", "3e9 times"
+    ]  # fmt: skip
+    every = [change(1.0, 10.0**-k) + change(1.0, 10.0**k) for k in range(-12, 13)]
+    assert not [text for text in every if re.search(r"e\+|−1e|−100", text)]
+
+
+@pytest.mark.parametrize(
+    ("trivial", "words"),
+    [
+        (["constant predictor: the same", None], "1 of the 2 is a constant predictor: the network"),
+        (["constant predictor: the same"] * 2, "Both are constant predictors: the network gives"),
+        (["dead units [0] of hidden", None], "1 of the 2 has units that do nothing on the data."),
+        (["embedded narrower point"] * 2, "Both are narrower networks’ points, embedded."),
+    ],
+)
+def test_trivial_points_are_called_so(tmp_path: Path, trivial, words):
+    record = full()
+    for row, why in zip(record["points"], trivial, strict=True):
+        row["trivial"] = why
+    text = page_of(record, tmp_path).text
+    assert words in text
+    assert all(why in text.split("3 Critical points")[-1] for why in trivial if why)
+
+
+def test_flat_families_that_share_directions_say_so(tmp_path: Path):
+    record = full()
+    families = [
+        {"name": "softmax shift", "dimension": 3},
+        {"name": "replicated unit", "dimension": 6},
+    ]
+    record["embedded"][0]["flat_directions"] = {"families": families, "dimension": 7}
+    record["embedded"][1]["flat_directions"] = {"families": families, "dimension": 9}
+    text = page_of(record, tmp_path).text
+    assert text.count("softmax shift (3), replicated unit (6)") == 2
+    assert text.count("replicated unit (6): together 7, as some directions belong to two") == 1
+
+
+@pytest.mark.parametrize("kind", ["STRICT_SADDLE", "MINIMUM"])
+def test_the_title_of_a_figure_is_true_of_its_data(tmp_path: Path, kind):
+    record = drawn()
+    text = page_of(record, tmp_path).text
+    assert "Same function, different kind" in text
+    assert "some of them are minima and others strict saddles." in text
+    curve = record["curves"]["share_line"][0]
+    curve["kind"] = [kind for _ in curve["kind"]]
+    text = page_of(record, tmp_path / "same").text
+    assert "different kind" not in text
+    many = {"STRICT_SADDLE": "strict saddles", "MINIMUM": "minima"}[kind]
+    assert f"Same function, same kind: {many}" in text
+    assert f"every λ drawn gives {many}." in text
 
 
 def test_sections_hold_the_records_numbers(tmp_path: Path):

@@ -85,9 +85,13 @@ def check_sentence(record: Row) -> str:
     if errors:
         parts.append(
             "curvatures predicted and measured by finite differences differ by at most "
-            f"{size(max(errors))} of their size"
+            f"{_share(max(errors))} of their size"
         )
     return f"{text}; {listed(parts)}." if parts else f"{text}."
+
+
+def _share(value: float) -> str:
+    return size(value) if value < 0.01 else f"{100 * value:.3g} %"
 
 
 def curvature_errors(wide: list[Row]) -> list[float]:

@@ -82,15 +82,27 @@ def widths(value: Any) -> str:
 
 
 def change(before: Any, after: Any) -> str:
-    """By how many percent a loss changed.
+    """By how many percent a loss changed, never rounded to all of it; as a factor if it grew tenfold.
 
-    >>> change(0.2, 0.15), change(0.2, None)
-    ('−25 %', '–')
+    >>> change(0.2, 0.15), change(0.2, None), change(1.09, 0.0014987), change(1.0, 1e-9), change(1.0, 25.0)
+    ('−25 %', '–', '−99.86 %', 'over −99.99 %', '25 times')
+    >>> change(1.0, 2.5), change(0.5, 0.5), change(1.0, 0.0)
+    ('+150 %', '0 %', '−100 %')
     """
     if not (is_number(before) and is_number(after)) or before == 0:
         return NONE
+    if before > 0 and after >= 10 * before:
+        return f"{size(after / before)} times"
+    if before > 0 and 0 < after < 1e-4 * before:
+        return "over −99.99 %"
     percent = 100 * (after - before) / abs(before)
-    return f"{percent:+.2g} %".replace("-", "−")
+    rest = 100 - abs(percent)
+    text = f"{percent:+.2g}"
+    if abs(percent) > 99:
+        # What is left of it in two digits, cut off so that it is not rounded to nothing.
+        digits = max(0, 1 - math.floor(math.log10(rest))) if percent < 0 < rest < 1 else 0
+        text = f"{percent:+.{digits}f}"
+    return f"{'0' if not percent else text} %".replace("-", "−")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

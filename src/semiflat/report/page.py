@@ -41,6 +41,7 @@ def render(record: Row, figures: list[Figure]) -> str:
         "widths": numbers.widths,
         "kind": words.kind_words,
         "status": words.status_words,
+        "overlap": words.overlap,
         "agrees": checks.agrees,
         "proof": proofs.proof_of,
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from semiflat.report import numbers, proofs
-from semiflat.report.numbers import count, finite, listed, loss
+from semiflat.report.numbers import count, listed, loss
 from semiflat.report.traps import NarrowPoint, most_added, rows
 from semiflat.report.words import LOSSES, MINIMA, kinds_counted, status_words
 
@@ -31,7 +32,7 @@ def outcome(record: Row) -> str:
 
 def summary(record: Row, narrow: list[NarrowPoint]) -> list[str]:
     """What was found, in about four sentences."""
-    sentences = [_runs(record)]
+    sentences = [_runs(record), *_trivial(rows(record, "points"))]
     if rows(record, "embedded"):
         sentences += [_embedded(record, narrow), _traps(record, narrow)]
     elif rows(record, "points"):
@@ -53,6 +54,38 @@ def _runs(record: Row) -> str:
         f"{count(_total(second), 'further run')} that looked for critical points of any kind, "
         f"{_reached(second)}{_distinct(points, second)}."
     )
+
+
+def _trivial(points: list[Row]) -> list[str]:
+    """How many critical points say little of their network, and why."""
+    found = []
+    for beginning, one, many in _TRIVIAL:
+        number = sum(str(row.get("trivial") or "").startswith(beginning) for row in points)
+        if number:
+            of = f"{number} of the {len(points)}"
+            if number == len(points):
+                of = "It" if number == 1 else "Both" if number == 2 else f"All {number}"
+            found.append(f"{of} {one if number == 1 else many}.")
+    return found
+
+
+_TRIVIAL = (
+    (
+        "constant predictor",
+        "is a constant predictor: the network gives every sample the same output",
+        "are constant predictors: the network gives every sample the same output",
+    ),
+    (
+        "dead units",
+        "has units that do nothing on the data",
+        "have units that do nothing on the data",
+    ),
+    (
+        "embedded narrower",
+        "is a narrower network’s point, embedded",
+        "are narrower networks’ points, embedded",
+    ),
+)
 
 
 def _total(search: Row) -> int:
@@ -84,8 +117,11 @@ def _embedded(record: Row, narrow: list[NarrowPoint]) -> str:
     ]
     other = [k for k in kinds if k not in (*MINIMA, "STRICT_SADDLE", "UNDECIDED")]
     counts += [text for _, text in kinds_counted(other)]
-    which = "It was" if len(rows(record, "points")) == 1 else f"The {len(narrow)} lowest were"
-    if len(narrow) == 1 < len(rows(record, "points")):
+    points = len(rows(record, "points"))
+    which = "It was" if points == 1 else f"The {len(narrow)} lowest were"
+    if len(narrow) == points > 1:
+        which = "Both were" if points == 2 else f"All {points} were"
+    elif len(narrow) == 1 < points:
         which = "The lowest was"
     most = most_added(record)
     units = "one unit more" if most == 1 else f"up to {most} units more"
@@ -97,23 +133,38 @@ def _embedded(record: Row, narrow: list[NarrowPoint]) -> str:
 
 def _traps(record: Row, narrow: list[NarrowPoint]) -> str:
     traps = [point for point in narrow if point.freed is not None]
-    before = min(finite([point.loss for point in narrow]), default=None)
     if not any(point.followed for point in narrow):
         saddles = sum(row.get("kind") == "STRICT_SADDLE" for row in rows(record, "embedded"))
         if saddles:
             return "The ways down from the saddles have not been followed."
         return "No way down was found, so nothing was followed."
-    best = [
-        min((reached.loss for p in narrow if (reached := p.best[k])), default=None)
-        for k in range(most_added(record))
-    ]
-    one, more = best[0] if best else None, min(finite(best), default=None)
-    text = f"{_stopped(traps)}: the best loss found is {loss(before)} before"
-    if one is not None:
-        text += f" and {loss(one)} after adding one unit ({numbers.change(before, one)})"
-    if more is not None and more != one:
-        text += f", {loss(more)} after adding up to {len(best)} ({numbers.change(before, more)})"
-    return f"{text}."
+    most = most_added(record)
+    one, more = _lowest(narrow, 1), _lowest(narrow, most)
+    parts = [f"with one unit added is {_reached_from(*one)}"] if one else []
+    if more and more != one:
+        parts.append(
+            f"with up to {most} added it is {_reached_from(*more)}"
+            if parts
+            else f"with up to {most} units added is {_reached_from(*more)}"
+        )
+    text = f"{_stopped(traps)}."
+    if parts:
+        text += f" The lowest loss reached {'; '.join(parts)}."
+    before = min(narrow, key=lambda p: p.loss if p.loss is not None else math.inf)
+    if more and before.loss is not None and more[0] >= before.loss:
+        text += f" That is not below the lowest point found, {before.name} at {loss(before.loss)}."
+    return text
+
+
+def _lowest(narrow: list[NarrowPoint], most: int) -> tuple[float, NarrowPoint] | None:
+    """The lowest loss reached with up to so many added units, and from which narrow point."""
+    ends = [(end.loss, point) for point in narrow for end in point.best[:most] if end is not None]
+    return min(ends, key=lambda end: end[0], default=None)
+
+
+def _reached_from(reached: float, point: NarrowPoint) -> str:
+    change = numbers.change(point.loss, reached)
+    return f"{loss(reached)}, from {point.name} at {loss(point.loss)} ({change})"
 
 
 def _stopped(traps: list[NarrowPoint]) -> str:
@@ -124,7 +175,8 @@ def _stopped(traps: list[NarrowPoint]) -> str:
         which = "the narrow minimum " + ("stopped" if freed else "did not stop") + " being a trap"
     else:
         some = "none" if not freed else str(freed)
-        some = f"all {freed}" if freed == len(traps) else f"{some} of the {len(traps)}"
+        every = "both" if freed == 2 else f"all {freed}"
+        some = every if freed == len(traps) else f"{some} of the {len(traps)}"
         which = f"{some} narrow minima stopped being traps"
     return f"With ONE unit added, {which}"
 

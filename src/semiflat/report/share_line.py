@@ -28,9 +28,7 @@ CAPTION = (
     "One unit of the lowest critical point becomes two copies with shares λ and 1 − λ of its "
     "outgoing weights; the shaded band is λ between 0 and 1. Above: the lowest eigenvalue of the "
     "wide Hessian; below zero there is a way down. Below: the loss minus its mean over the line. "
-    "To see: the loss is the same everywhere but for rounding, while the kind of point may change "
-    "where λ passes 0 or 1. Every λ is the same function, and some of them may be traps when others "
-    "are not."
+    "To see: the loss is the same everywhere but for rounding, "
 )
 
 _MOST = 9
@@ -71,8 +69,29 @@ def draw_share_line(record: dict[str, Any]) -> Figure | None:
         ncols=4,
         frameon=False,
     )
+    title, seen = _kinds_in_words(kinds)
     more = f" Shown are {_MOST} of {len(every)} units." if len(every) > _MOST else ""
-    return Figure("share_line", png(figure), "Same function, different kind", CAPTION + more)
+    return Figure("share_line", png(figure), title, CAPTION + seen + more)
+
+
+def _kinds_in_words(kinds: list[str]) -> tuple[str, str]:
+    """Title and end of the caption, by whether the kind changes along the lines at all."""
+    if len(set(kinds)) > 1:
+        return (
+            "Same function, different kind",
+            "while the kind of point changes with λ. Every λ is the same function, and some of them are "
+            f"{_listed(kinds)}.",
+        )
+    if not kinds:
+        return "Same function, other shares", "whatever the share."
+    return (
+        f"Same function, same kind: {kind_words(kinds[0]).many}",
+        f"and here so is the kind: every λ drawn gives {_listed(kinds)}.",
+    )
+
+
+def _listed(kinds: list[str]) -> str:
+    return " and others ".join(kind_words(kind).many for kind in (*KINDS,) if kind in kinds)
 
 
 def _pair(above: Axes, below: Axes, curve: dict[str, Any]) -> None:

@@ -122,6 +122,20 @@ def kinds_counted(kinds: list[Any]) -> list[tuple[str, str]]:
     ]
 
 
+def overlap(flat: Any) -> str:
+    """What is said of flat families that share directions; nothing where they do not.
+
+    >>> overlap({"families": [{"dimension": 6}, {"dimension": 3}], "dimension": 7})
+    ': together 7, as some directions belong to two of them'
+    """
+    families = flat.get("families") or [] if isinstance(flat, dict) else []
+    together = flat.get("dimension") if families else None
+    whole = sum(int(family.get("dimension") or 0) for family in families)
+    if not isinstance(together, int) or whole <= together:
+        return ""
+    return f": together {together}, as some directions belong to two of them"
+
+
 def status_words(status: Any) -> str:
     """How a run ended, in words that follow "a run".
 

@@ -286,6 +286,7 @@ def _point_row(name: str, point: CriticalPoint, verdict: Verdict) -> dict[str, A
         "name": name,
         "loss": point.loss,
         "status": str(point.status),
+        "trivial": point.trivial,
         "start": point.record.start,
         "iterations": point.record.iterations,
         "largest_parameter": max(float(t.abs().max()) for t in point.params.values()),
