@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "semiflat"
 # floor do not know each other. So embeddings (algebra) and curvature (differentiation) stay
 # independent, and finding (search) cannot see proving (certificates) nor judging (verdicts).
 FLOORS: list[set[str]] = [
-    {"_version", "errors"},
+    {"_version", "errors", "images"},
     {"activations", "losses", "files", "data_files", "threads", "memory"},
     {"foreign"},
     {"networks", "data", "outputs"},

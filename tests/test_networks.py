@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 from typing import Any
@@ -469,9 +470,30 @@ def test_saturated_units_keep_the_digits_of_their_slope() -> None:
         assert torch.allclose(bend, e / (1 + e) ** 2, rtol=1e-12, atol=0)
 
 
-def test_the_symmetries_an_activation_claims_are_its_own() -> None:
+@pytest.mark.parametrize("known", ["tanh", "sigmoid", torch.atan, torch.erf])
+def test_what_is_known_of_an_activations_image_is_pickled_with_it(known: Any) -> None:
+    sigma = activation(known)
+    copied = pickle.loads(pickle.dumps(sigma))
+    z = torch.linspace(-4, 4, 9, dtype=torch.float64)
+    assert copied.odd == sigma.odd
+    assert torch.allclose(copied.image.inverse(copied.image.levels(z)), z, atol=1e-12)
+
+
+def test_a_functions_third_derivative_is_differentiated_and_not_taken_for_zero() -> None:
+    """A gate's Hessian in a limiting network rests on it."""
     z = torch.linspace(-3, 3, 25, dtype=torch.float64)
-    for name in (*ACTIVATIONS, "leaky_relu(0.2)"):
+    assert torch.allclose(activation(lambda x: x**3).third(z), torch.full_like(z, 6.0))
+    for constant in (lambda x: x**2, lambda x: 2 * x, torch.ones_like):
+        assert not activation(constant).third(z).any()
+    for name in ACTIVATIONS:
+        if activation(name).smooth:
+            ours = activation(activation(name).function).third(z)
+            assert torch.allclose(ours, activation(name).third(z), atol=1e-12), name
+
+
+def test_the_symmetries_and_the_image_an_activation_claims_are_its_own() -> None:
+    z = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    for name in (*ACTIVATIONS, "leaky_relu(0.2)", torch.atan, torch.arctan, torch.erf):
         sigma = activation(name)
         value, mirrored = sigma.function(z), sigma.function(-z)
         reflects = bool(torch.allclose(value + mirrored, (value + mirrored)[:1], atol=1e-12))
@@ -481,6 +503,11 @@ def test_the_symmetries_an_activation_claims_are_its_own() -> None:
         scales = bool(torch.allclose(sigma.function(2.5 * z), 2.5 * value, atol=1e-12))
         assert sigma.homogeneous == scales, name
         assert sigma.odd == bool(torch.allclose(mirrored, -value, atol=1e-12)), name
+        bounded = float(sigma.function(z.new_tensor(1e9)) - sigma.function(z.new_tensor(-1e9))) < 9
+        assert (sigma.image is not None) == (bounded and bool((value.diff() > 0).all())), name
+        if sigma.image is not None:
+            ends = sigma.function(z.new_tensor([-1e18, 1e18]))
+            assert torch.allclose(ends, z.new_tensor([sigma.image.low, sigma.image.high])), name
     assert activation("identity").smooth
     assert not activation("relu").smooth
     assert leaky_relu(0.2).slopes == (0.2, 1.0)

@@ -1,7 +1,7 @@
 """Activation functions with their first and second derivative and the symmetries they have.
 
 Everything about an activation that other rooms need is stated here once: how it is differentiated,
-whether it is smooth, odd or positively homogeneous, and which ``nn.Module`` it is.
+whether it is smooth, odd, bounded or positively homogeneous, and which ``nn.Module`` it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semiflat.errors import InputError, unknown_name
+from semiflat.images import ATAN, ERF, Image, logistic
 
 Derivatives = tuple[Tensor, Tensor, Tensor]
 """σ(z), σ'(z), σ''(z), each shaped like z."""
@@ -79,7 +80,8 @@ class Activation:
         reflection: c with σ(−z) = c − σ(z), or None (sigmoid: 1; an odd function: 0).
         third_derivative: σ''' where it is known in closed form.
         analytic: whether σ is known to be analytic, on either side of its kink if it has one; of a user's
-            function nothing is known.
+            function nothing is known, unless it is ``torch.atan`` or ``torch.erf``.
+        image: where σ takes its values, if it is increasing and bounded; else None.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Activation:
     reflection: float | None = None
     third_derivative: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
     analytic: bool = True
+    image: Image | None = None
 
     @property
     def odd(self) -> bool:
@@ -222,6 +225,7 @@ _KNOWN: dict[str, Activation] = {
             nn.Tanh,
             reflection=0.0,
             third_derivative=_tanh_third,
+            image=logistic(-1.0, 1.0, 2.0),
         ),
         Activation(
             "sigmoid",
@@ -230,6 +234,7 @@ _KNOWN: dict[str, Activation] = {
             nn.Sigmoid,
             reflection=1.0,
             third_derivative=_sigmoid_third,
+            image=logistic(0.0, 1.0, 1.0),
         ),
         Activation(
             "softplus",
@@ -257,6 +262,14 @@ _KNOWN: dict[str, Activation] = {
 ACTIVATIONS: tuple[str, ...] = tuple(_KNOWN)
 """The names that :func:`activation` knows."""
 
+_CLASS_A = (
+    (torch.atan, ATAN),
+    (torch.arctan, ATAN),
+    (torch.erf, ERF),
+    (torch.special.erf, ERF),
+)
+"""Functions without a name here of which it is known that they are odd, analytic and bounded."""
+
 
 def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
     name = f"<callable {getattr(function, '__name__', type(function).__name__)}>"
@@ -275,24 +288,40 @@ def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
             "it gives different results; expected f(z)[i] to depend on z[i] alone"
         )
 
+    image = next((known for each, known in _CLASS_A if each is function), None)
     return Activation(
         name,
         function,
         partial(_differentiated, function),
         partial(Elementwise, function, name),
-        analytic=False,
+        reflection=None if image is None else 0.0,
+        third_derivative=partial(_third, function),
+        analytic=image is not None,
+        image=image,
     )
 
 
 def _differentiated(function: Callable[[Tensor], Tensor], z: Tensor) -> Derivatives:
+    h, first, second = _derived(function, z, 2)
+    return h, first, second
+
+
+def _third(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    return _derived(function, z, 3)[3]
+
+
+def _derived(function: Callable[[Tensor], Tensor], z: Tensor, times: int) -> list[Tensor]:
     with torch.enable_grad():
         at = z.detach().requires_grad_()
-        h = function(at)
-        (first,) = torch.autograd.grad(h.sum(), at, create_graph=True)
-        second = torch.zeros_like(z)
-        if first.requires_grad:  # not for a function linear in z
-            (second,) = torch.autograd.grad(first.sum(), at)
-    return h.detach(), first.detach(), second
+        found = [function(at)]
+        for left in reversed(range(times)):
+            slope = None  # of a function that is constant by now
+            if found[-1].requires_grad:
+                (slope,) = torch.autograd.grad(
+                    found[-1].sum(), at, create_graph=left > 0, allow_unused=True
+                )
+            found.append(torch.zeros_like(z) if slope is None else slope)
+    return [each.detach() for each in found]
 
 
 def _named(name: str) -> Activation | None:

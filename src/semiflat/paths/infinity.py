@@ -8,10 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from semiflat.activations import Activation
 from semiflat.errors import InputError, whole, whole_seed
+from semiflat.images import Image
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.paths.descent import along, check_dense, down
-from semiflat.paths.image import Image, image_of
 from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -103,7 +104,7 @@ class MinimumAtInfinity:
     def check(self, tries: int = 2000, seed: int = 0) -> NearInfinity:
         """Compare the loss at random networks near infinity with the limit's."""
         tries, seed = whole("tries", tries, 1), whole_seed(seed)
-        net, rate = self.problem.net, self._image.rate
+        net, rate = self.problem.net, self._rate
         layer = len(net.hidden) - 1
         generator = torch.Generator().manual_seed(seed)
         flat = net.flatten(self.params)
@@ -129,7 +130,7 @@ class MinimumAtInfinity:
         check_dense(self.problem)
         net = self.problem.net
         layer = len(net.hidden) - 1
-        start = self.ray(FAR / self._image.rate).params
+        start = self.ray(FAR / self._rate).params
         # Weights of the other sign, with the same sum: now the loss falls as the biases come back.
         v = start[weight_key(layer + 1)][0]
         turned = start | {weight_key(layer + 1): (2 * v.mean() - v)[None]}
@@ -163,11 +164,11 @@ class MinimumAtInfinity:
         return Path(self.problem, pieces)
 
     @property
-    def _image(self) -> Image:
-        return image_of(self.problem.net.activations[-1])
+    def _rate(self) -> float:
+        return _logistic(self.problem.net.activations[-1])[1]
 
     def _falling(self, params: Params) -> Tensor:
-        return _slopes(self.problem, params, self.constant, self._image) < 0
+        return _slopes(self.problem, params, self.constant) < 0
 
     def _lowest(self, start: Tensor, back: Tensor) -> Tensor | None:
         """Where the first valley along ``start + s back`` is, falling all the way from rounding on."""
@@ -211,15 +212,16 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
     >>> found.path.check.end < 0.1 * found.loss
     True
     """
-    image = _check(problem)
+    _check(problem)
     seed = whole_seed(seed)
     net = problem.net
+    image, rate = _logistic(net.activations[-1])
     layer = len(net.hidden) - 1
     params = net.random_params(seed)
     constant = float(problem.y.mean())
     away = constant - problem.y[:, 0]
     fed = net.fed(params, problem.X, layer)[:, : net.widths[layer]]
-    low, high = lemma_7(away, image.rate * fed)
+    low, high = lemma_7(away, rate * fed)
     rows = torch.stack([low if unit % 2 else high for unit in range(net.hidden[layer])])
     params[weight_key(layer)] = rows
     params[bias_key(layer)] = -(fed @ rows.mT).mean(0)
@@ -227,7 +229,7 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
     if net.biases[-1]:
         params[bias_key(layer + 1)] = torch.full((1,), constant, dtype=torch.float64)
         goal = 0.0
-    sums = _sums(problem, params, constant, image)
+    sums = _sums(problem, params, constant)
     up, down_ = sums < 0, sums > 0
     size = float(away.abs().max())
     weights = size * torch.where(up, 1.0, -1.0).double()
@@ -237,31 +239,31 @@ def minimum_at_infinity(problem: Problem, seed: int = 0) -> MinimumAtInfinity:
         weights[down_] = (goal - size * int(up.sum())) / int(down_.sum())
     params[weight_key(layer + 1)] = weights[None]
     loss = float(away.square().mean() / 2)
-    return MinimumAtInfinity(
-        problem, params, constant, loss, _slopes(problem, params, constant, image)
-    )
+    return MinimumAtInfinity(problem, params, constant, loss, _slopes(problem, params, constant))
 
 
-def _sums(problem: Problem, params: Params, constant: float, image: Image) -> Tensor:
+def _sums(problem: Problem, params: Params, constant: float) -> Tensor:
     """``S_i = Σ_ν (c − y_ν) exp(−rate z_νi)``, (m,), with z the pre-activations less their mean."""
     net = problem.net
+    _, rate = _logistic(net.activations[-1])
     layer = len(net.hidden) - 1
     fed = net.fed(params, problem.X, layer)[:, : net.widths[layer]]
     z = fed @ params[weight_key(layer)].mT
     # Σ (c − y) = 0: less the sum over the mean, which is 0, the rest keeps its digits.
-    relative = torch.expm1(-image.rate * (z - z.mean(0)))
+    relative = torch.expm1(-rate * (z - z.mean(0)))
     found: Tensor = ((constant - problem.y[:, 0])[:, None] * relative).sum(0)
     return found
 
 
-def _slopes(problem: Problem, params: Params, constant: float, image: Image) -> Tensor:
+def _slopes(problem: Problem, params: Params, constant: float) -> Tensor:
     """∂R/∂p_i at p = 0: ``−v_i (d − c) S_i / N`` with (c, d) the image."""
     v = params[weight_key(len(problem.net.hidden))][0]
+    image, _ = _logistic(problem.net.activations[-1])
     reach = image.high - image.low
-    return -reach * v * _sums(problem, params, constant, image) / problem.samples
+    return -reach * v * _sums(problem, params, constant) / problem.samples
 
 
-def _check(problem: Problem) -> Image:
+def _check(problem: Problem) -> None:
     if not isinstance(problem, Problem):
         raise InputError(f"minimum_at_infinity takes a Problem, not a {type(problem).__name__}")
     net = problem.net
@@ -284,4 +286,15 @@ def _check(problem: Problem) -> Image:
         raise InputError(
             "P21 Thm 1 sends the last hidden layer's biases to infinity, and it has none; use bias=True"
         )
-    return image_of(net.activations[-1])
+    _logistic(net.activations[-1])
+
+
+def _logistic(activation: Activation) -> tuple[Image, float]:
+    """Its image, and the rate at which it nears the ends."""
+    image = activation.image
+    if image is None or image.rate is None:
+        raise InputError(
+            f"P21 Thm 1 is about sigmoid units in the last hidden layer, which tanh units are up to scale, "
+            f"and not about {activation.name!r}; use sigmoid or tanh"
+        )
+    return image, image.rate

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
-from semiflat.paths.image import Image, Levels
+from semiflat.images import Image, Levels
 from semiflat.paths.path import Claim
 
 HALF = 0.5

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semiflat.images import Image, Levels
 from semiflat.networks import Params, bias_key, weight_key
-from semiflat.paths.image import Image, Levels
 from semiflat.paths.lemmas import Stage, State
 from semiflat.paths.path import Curve
 from semiflat.paths.wide_layer import WideLayer

@@ -81,12 +81,13 @@ def path_to_zero_loss(
 ) -> ZeroLossPath:
     """A continuous path of non-increasing loss from a point, critical or not, to zero loss (P21 Thm 3).
 
-    For squared loss, one output and activations of class A (tanh, sigmoid), with a hidden layer at
-    least as wide as there are samples: the last one, or the second-last. Γ0 makes that layer's N × n
-    matrix of activations well-conditioned while the outputs stay as they are; then, if the last hidden
-    layer is the wide one, its outgoing weights go straight to a fit; else Γ1 gives the output weights
-    both signs, Γ2 makes room in the image of the activation, and Γ3 takes the outputs straight to the
-    targets. Loss is constant along Γ0, Γ1 and Γ2 and strictly decreasing along the last piece.
+    For squared loss, one output and activations of class A (tanh, sigmoid, ``torch.atan``,
+    ``torch.erf``), with a hidden layer at least as wide as there are samples: the last one, or the
+    second-last. Γ0 makes that layer's N × n matrix of activations well-conditioned while the outputs stay
+    as they are; then, if the last hidden layer is the wide one, its outgoing weights go straight to a fit;
+    else Γ1 gives the output weights both signs, Γ2 makes room in the image of the activation, and Γ3 takes
+    the outputs straight to the targets. Loss is constant along Γ0, Γ1 and Γ2 and strictly decreasing along
+    the last piece.
 
     The theorem starts at a point within ε of the given one. Here the path starts at the point
     itself, as Γ0 reaches full rank at constant loss; only where a layer below the wide one takes two

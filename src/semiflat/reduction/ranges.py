@@ -50,7 +50,7 @@ def _product(weight: Tensor, where_below: Tensor, where_above: Tensor) -> Tensor
 def _through(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds on σ(z) for low ≤ z ≤ high."""
     rising = activation.slopes is not None and min(activation.slopes) >= 0
-    if rising or activation.name in {"tanh", "sigmoid", "softplus"}:
+    if rising or activation.image is not None or activation.name == "softplus":
         return activation.function(low), activation.function(high)
     if activation.name == "sin":
         return torch.full_like(low, -1.0), torch.full_like(high, 1.0)
