@@ -504,6 +504,48 @@ def test_wide_parameters_are_those_written_by_hand_and_keep_the_function(
     assert point.materialize().loss == pytest.approx(wide.value(), rel=1e-10, abs=limit)
 
 
+def features(ref: Reference, layer: int, inputs: Tensor) -> Tensor:
+    """What a hidden layer's units compute, and the constant: (inputs, width + 1)."""
+    at = replace(ref, X=inputs, y=ref.y[:1].expand(len(inputs), *ref.y.shape[1:]))
+    return torch.cat([at.activity(layer), inputs.new_ones(len(inputs), 1)], 1)
+
+
+def outside(columns: Tensor, span: Tensor) -> float:
+    """The largest entry of the columns that no combination of ``span`` makes."""
+    basis, sizes, _ = torch.linalg.svd(span, full_matrices=False)
+    basis = basis[:, sizes > 1e-12 * sizes[0]]
+    return float((columns - basis @ (basis.T @ columns)).abs().max())
+
+
+@pytest.mark.parametrize("kind", [k for k in (*KINDS, COMPOSITION) if k != "InactivePropagation"])
+@FEW
+@given(st.data())
+def test_every_layer_spans_the_functions_that_it_spanned_with_the_constant(
+    kind: str, data: st.DataObject
+) -> None:
+    """Z22 Def. 4.2 (ii), on inputs that are not the data, unless units are inactive on these alone."""
+    case = data.draw(cases(kind))
+    assume(not any(isinstance(step.embedding, sf.InactivePropagation) for step in case.steps))
+    narrow = case.narrow
+    wide = replace(narrow, params=case.embedding.apply(case.net, narrow.params))
+    inputs = narrow.X if only_on_data(case) else 3 * vectors(data.draw, 20, narrow.widths[0])
+    limit = 1e-10 * max(1.0, reference.reach(wide.params, inputs))
+    for layer in range(len(narrow.hidden)):
+        before, after = (features(ref, layer, inputs) for ref in (narrow, wide))
+        assert outside(after, before) <= limit
+        assert outside(before, after) <= limit
+
+
+def test_units_that_nobody_listens_to_add_to_what_a_layer_spans() -> None:
+    """So F19's inactive propagation is no critical embedding of Z22's Def. 4.2."""
+    narrow = reference.random_reference([2, 3, 1], "tanh", "squared", samples=9, seed=0)
+    embedding = sf.InactivePropagation(0, [[1.0, -0.5, 0.3]])
+    wide = replace(narrow, params=embedding.apply(problem_of(narrow).net, narrow.params))
+    before, after = (features(ref, 0, narrow.X) for ref in (narrow, wide))
+    assert outside(before, after) < 1e-12
+    assert outside(after, before) > 1e-3
+
+
 def test_the_size_that_outputs_are_measured_by_is_no_more_than_some_times_the_outputs() -> None:
     """So that the limit above is one: 1e-12 of it is below 1e-10 of typical outputs."""
     ratios = []
