@@ -22,6 +22,7 @@ from semiflat.papers.experiment import (
     qualified,
 )
 from semiflat.papers.figure import say_so
+from semiflat.papers.p21.arms import differing, interval, units
 from semiflat.papers.p21.definite_figure import (
     COUNTS,
     EDGES,
@@ -158,7 +159,8 @@ def outcome(settings: Settings, records: Sequence[Record]) -> Outcome:
             f"{full} against {bare}",
         ),
         Check(
-            "BFGS ends at no critical point: negative eigenvalues or a Newton step above 1 in nine of ten runs",
+            "in the main setting BFGS ends at no critical point: negative eigenvalues or a Newton step above 1 "
+            "in nine of ten runs",
             10 * far >= 9 * len(mine) > 0,
             f"{far} of {len(mine)}",
         ),
@@ -196,13 +198,15 @@ def _row_of_layer(layer: int, mine: Sequence[Record]) -> Row:
     bare, full, rounded = (
         positive(mine, *key)[layer] for key in (("without",), ("with",), ("without", "p"))
     )
-    units = len(mine) * STUDENT[layer + 1]
+    total_here = units(len(mine))[layer]
+    low, high = interval(bare, total_here)
     return Row(
         f"positive definite B, hidden layer {layer + 1}",
         f"{count} of {total} ({count / total:.2%})",
-        f"{bare} of {units} ({bare / max(units, 1):.2%})",
-        f"with the bias row {full}; negative definite {positive(mine, 'without', '-m')[layer]}; by rounding "
-        f"alone {rounded}; independent signs would make {0.5 ** STUDENT[layer]:.2%}",
+        f"{bare} of {total_here} ({bare / max(total_here, 1):.2%})",
+        f"95 % interval {low:.2%} to {high:.2%}; with the bias row {full}; negative definite "
+        f"{positive(mine, 'without', '-m')[layer]}; by rounding alone {rounded}; independent signs would make "
+        f"{0.5 ** STUDENT[layer]:.2%}",
     )
 
 
@@ -231,15 +235,17 @@ def _row_of_D(layer: int, mine: Sequence[Record]) -> Row:
 
 def _row_of_variant(name: str, mine: Sequence[Record]) -> Row:
     bare, full = (positive(mine, key) for key in ("without", "with"))
-    units = [len(mine) * width for width in STUDENT[1:4]]
+    ends = [interval(*each) for each in zip(bare, units(len(mine)), strict=True)]
     negative = sum(each["negative"] > 0 for each in mine)
     logs = np.log10([max(each["gradient"], 1e-300) for each in mine] or [1.0])
     return Row(
         f"positive definite B, {name}",
         "—",
-        ", ".join(f"{count} of {total}" for count, total in zip(bare, units, strict=True)),
-        f"with the bias row {', '.join(map(str, full))}; negative eigenvalues at {negative} of "
-        f"{len(mine)} ends; median log10 ‖∇R‖∞ {np.median(logs):.1f}",
+        ", ".join(f"{n} of {total}" for n, total in zip(bare, units(len(mine)), strict=True)),
+        f"95 % intervals {', '.join(f'{low:.2%} to {high:.2%}' for low, high in ends)} (as if blocks were "
+        f"independent); layers that differ from P21's counts: {differing(len(mine), bare)}; with the bias row "
+        f"{', '.join(map(str, full))}; negative eigenvalues at {negative} of {len(mine)} ends; median log10 "
+        f"‖∇R‖∞ {np.median(logs):.1f}",
     )
 
 
@@ -263,12 +269,11 @@ def _rows_of_search(
     at_limits = [end for end in infinite if end["limit"] is not None]
     for where, some in (("at them", reached), ("on the way to infinity", at_limits)):
         bare, full = (positive(some, key) for key in ("without", "with"))
-        units = [len(some) * width for width in STUDENT[1:4]]
         rows.append(
             Row(
                 f"positive definite B {where}",
                 "—",
-                ", ".join(f"{count} of {total}" for count, total in zip(bare, units, strict=True)),
+                ", ".join(f"{n} of {all_}" for n, all_ in zip(bare, units(len(some)), strict=True)),
                 f"with the bias row {', '.join(map(str, full))}"
                 + (f"; replications: {_replicated_words(some)}" if some is reached else ""),
             )
