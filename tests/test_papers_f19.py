@@ -163,6 +163,13 @@ def test_records_that_show_the_reverse_do_not_pass(ran):
     assert (row.measured, row.why) == ("5 of 6", "1: lost")
 
 
+def test_five_tanh_units_are_not_always_the_fewest_that_fit():
+    """As they are in F19's Fig. 2: four fit the third data set of the experiment."""
+    problem, _ = noisy_points("tanh", draw=2000)
+    fewer = sf.Problem(sf.MLP([1, 4, 1], "tanh"), problem.X, problem.y)
+    assert tanh_fit(fewer, starts=8, iterations=200) is not None
+
+
 def test_a_smallest_fit_goes_through_all_points():
     found = 0
     for draw in range(60):

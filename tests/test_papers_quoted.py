@@ -138,6 +138,23 @@ def test_what_is_said_of_f19_s_minima_is_what_the_census_carries():
         assert row["measured"].split()[0] in page
 
 
+def test_what_is_said_of_f19_s_figure_is_what_its_result_carries():
+    readme, page = text("README.md"), text("docs/papers-f19.md")
+    data = result("f19-generalisation")["data"]
+    at = [data["widths"].index(5 + added) for added in (10, 25)]
+    medians = []
+    for choice in data["choices"]:
+        found = [choice["quartiles"][k] for k in at]
+        medians.append([f"{middle:.2f}" for _, middle, _ in found])
+        cells = [f"{middle:.3f} ({low:.3f} to {high:.3f})" for low, middle, high in found]
+        assert f"| {cells[0]} | {cells[1]} | {choice['rises']} of {choice['data_sets']} |" in page
+    (a, b), (c, d), (e, f), _ = medians
+    assert f"{a} times as large for v ~ N(0, 1), {c} times for v = 0, {e} times with ReLU" in readme
+    assert f"with 25 {b}, {d} and {f} times" in readme
+    fits = measured("f19-generalisation", "data sets with an exact relu fit")
+    assert f"{fits} data sets have one" in page
+
+
 def test_what_is_said_of_k19_and_z22_is_what_their_results_carry():
     page = text("docs/papers-k19.md")
     assert evidence("k19-gap", "Theorem 1").split(",")[0] in page
