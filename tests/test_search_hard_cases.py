@@ -4,6 +4,10 @@ import pytest
 import torch
 
 import semiflat as sf
+from semiflat.search.beyond import go_beyond
+from semiflat.search.driver import Options
+from semiflat.search.outcome import beyond_outcome
+from semiflat.search.record import Finished
 
 X = torch.linspace(-2, 2, 15).double()[:, None]
 Y = torch.sin(2 * X)
@@ -97,3 +101,21 @@ def test_a_scale_that_is_none_is_refused(scale):
     limit = next(r.limit for r in sf.run_search(problem, 2, processes=1).runs if r.limit)
     with pytest.raises(sf.InputError, match="scale must be a positive number"):
         limit.approach(scale)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_run_above_a_limit_that_was_not_reached_says_first_that_it_is(lower):
+    problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), [[-1.0], [0.5], [1.0]], [0.0, 0.0, 1.0])
+    run = sf.run_search(problem, starts=1).runs[0]
+    vector = problem.net.flatten(run.params)
+    options = Options()
+    (reached,) = go_beyond([problem], [vector], [None], options)
+    assert reached is not None
+    reached.gradient_norm = 1e-5  # as if it were still on its way
+    here = reached.loss + (1e-3 if lower else -1e-3)
+    left = Finished(0, sf.Status.MAX_ITERATIONS, "still going", 9, vector, here, 1e-3)
+    end = beyond_outcome(problem, left, reached, options)
+    assert end.status is sf.Status.MAX_ITERATIONS
+    words = f"runs to infinity, where a limiting network has loss {reached.loss:.8g}, below this"
+    assert end.evidence.startswith(words) is lower
+    assert "still going" in end.evidence

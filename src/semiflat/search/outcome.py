@@ -143,7 +143,8 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     """What a run is worth whose units were seen to run off to infinity.
 
     CHANNEL or SATURATED asks for a critical point of the limiting network, no higher than the run
-    itself got, whose steps stand where they were put.
+    itself got, whose steps stand where they were put. Otherwise the run's evidence says what was
+    reached there, and first of all if it is lower than the run.
     """
     guess, found = reached.guess, "; ".join(reached.found)
     far = settled(problem, guess.net, guess.params, guess.far, guess.offsets)
@@ -170,7 +171,13 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     elif reached.loss > run.loss + 1e-9 * abs(run.loss):
         why_not = f"but its loss {reached.loss:.8g} lies above the run's {run.loss:.8g}"
     if why_not:
-        return replace(run, evidence=f"{run.evidence}; {numbers}, {why_not}")
+        below = (
+            f"runs to infinity, where a limiting network has loss {reached.loss:.8g}, below this "
+            f"{run.loss:.8g}, but no critical point was reached there; "
+            if reached.loss < run.loss - 1e-9 * abs(run.loss)
+            else ""
+        )
+        return replace(run, evidence=f"{below}{run.evidence}; {numbers}, {why_not}")
     status = Status.CHANNEL if is_channel(guess.net) else Status.SATURATED
     return replace(
         run,
