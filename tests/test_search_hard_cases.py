@@ -6,6 +6,7 @@ import torch
 import semiflat as sf
 from semiflat.search.beyond import go_beyond
 from semiflat.search.driver import Options
+from semiflat.search.joined import _Paths
 from semiflat.search.outcome import beyond_outcome
 from semiflat.search.record import Finished
 
@@ -119,3 +120,91 @@ def test_a_run_above_a_limit_that_was_not_reached_says_first_that_it_is(lower):
     words = f"runs to infinity, where a limiting network has loss {reached.loss:.8g}, below this"
     assert end.evidence.startswith(words) is lower
     assert "still going" in end.evidence
+
+
+# -- connected sets of critical points --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "activation"), [("logistic", "sigmoid"), ("squared", "tanh")])
+def test_points_of_one_connected_set_are_one_point(loss, activation):
+    """The plateau of XOR: pieces with other inertias, glued together where units do nothing."""
+    corners = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    problem = sf.Problem(sf.MLP([2, 2, 1], activation), corners, [0.0, 1.0, 1.0, 0.0], loss=loss)
+    result = sf.run_search(problem, starts=32, kind="any", max_iterations=300, processes=1)
+    flat = [run for run in result.runs if run.status is sf.Status.CONVERGED and run.loss > 0.1]
+    assert len({run.record.inertia for run in flat}) > 3
+    (plateau,) = [point for point in result.points if point.loss > 0.1]
+    assert result.frequencies[result.points.index(plateau)] == len(flat)
+    assert all(run.loss < 0.1 for run in result.unresolved)
+    assert plateau.trivial is not None
+    assert plateau.trivial.startswith("constant")
+
+
+def at(problem: sf.Problem, starts: list[sf.networks.Params]) -> sf.SearchResult:
+    stacked = {key: torch.stack([start[key] for start in starts]) for key in starts[0]}
+    return sf.run_search(problem, start=stacked, kind="any", processes=1)
+
+
+def test_points_of_one_function_on_two_sets_are_not_joined():
+    """v·gelu(w) = 1 has a branch with w > 0 and one with w < 0, and nothing between."""
+    problem = sf.Problem(sf.MLP([1, 1, 1], "gelu", bias=False), [[1.0]], [1.0])
+    gelu = torch.nn.functional.gelu
+    weights = torch.tensor([0.8, 1.5, 3.0, -0.4, -1.5]).double()[:, None, None]
+    result = at(problem, [{"0.weight": w, "2.weight": 1 / gelu(w)} for w in weights])
+    assert result.counts[sf.Status.CONVERGED] == 5
+    assert result.frequencies == [3]
+    assert float(result.points[0].params["0.weight"]) > 0
+    assert sorted(float(run.params["0.weight"]) for run in result.unresolved) == pytest.approx(
+        [-1.5, -0.4]
+    )
+    assert result.unseen.runs == 0  # how often each of the two was found is not known
+
+
+def family(name: str) -> tuple[sf.Problem, list[sf.networks.Params]]:
+    """Three members of a set of critical points, far apart."""
+    bent = torch.tanh(1.5 * X - 0.4) + 0.1 * Y
+    smooth = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, bent), starts=4)
+    kinked = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "relu"), X, bent), starts=8)
+    if name == "shares of copies":
+        points = [sf.Replicate(0, 0, [s, 1 - s])(smooth) for s in (0.3, -0.5, 2.0)]
+    elif name == "mirrored copies":
+        points = [
+            (sf.Replicate(0, 0, [0.3, 0.7]) >> sf.Reflect(0, 1))(smooth),
+            sf.Replicate(0, 0, [1.5, -0.5])(smooth),
+            (sf.Reflect(0, 0) >> sf.Replicate(0, 0, [0.6, 0.4]))(smooth),
+        ]
+    elif name == "null units":
+        points = [sf.NullUnits(0, [bias])(smooth) for bias in (0.0, 0.7, -0.4)]
+    elif name == "dead units":
+        points = [sf.NullUnits(0, [-1.0])(kinked).materialize() for _ in range(3)]
+        for point, weight in zip(points, (0.1, -0.3, 0.4), strict=True):
+            point.params["0.weight"][-1] = weight
+            point.params["2.weight"][:, -1] = 5 * weight
+    else:
+        assert name == "positive scales"
+        points = [sf.Rescale(0, 0, scale)(kinked) for scale in (0.25, 1, 8)]
+    return points[0].problem, [point.params for point in points]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["shares of copies", "mirrored copies", "null units", "dead units", "positive scales"],
+)
+def test_members_of_a_flat_family_are_one_point(name):
+    problem, starts = family(name)
+    result = at(problem, starts)
+    assert result.counts[sf.Status.CONVERGED] == 3, [run.record.evidence for run in result.runs]
+    assert result.frequencies == [3]
+    assert result.unresolved == []
+    assert result.unseen.runs == 3
+
+
+def test_a_leg_off_the_critical_set_is_not_taken():
+    """Idle is what a unit is, not what it looks like: a small outgoing weight may be needed."""
+    small = sf.Problem(sf.MLP([1, 2, 1], "tanh"), X, Y + 1e-3 * torch.tanh(5 * X - 1))
+    found = sf.find_critical_point(small, starts=8, processes=1)
+    paths = _Paths(small, 100 * found.gradient_norm)
+    vector = small.net.flatten(found.params)[None]
+    assert torch.equal(paths.settle(vector), vector)
+    near = vector + 1e-2
+    assert paths.go(vector, near)[1].tolist() == [False]

@@ -231,6 +231,11 @@ def find(
     ]
     lines += [point_line(row) for row in rows]
     lines.append(str(result.unseen) if rows else result.why_none)
+    if result.unresolved:
+        lines.append(
+            f"{len(result.unresolved)} more runs ended at degenerate points that compute the same as one "
+            "of these and were not shown to be connected with it; estimates leave them out"
+        )
     beyond = limits(result)
     if beyond:
         lines.append(
@@ -241,6 +246,7 @@ def find(
         "points": rows,
         "counts": {str(status): count for status, count in result.counts.items()},
         "stored": result.stored,
+        "unresolved": len(result.unresolved),
         "unseen": {"chao1": result.unseen.chao1, "missing_mass": result.unseen.missing_mass}
         if rows
         else None,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import torch
-
+from semiflat.search.joined import joined
 from semiflat.search.record import CriticalPoint
 from semiflat.symmetries.canonical import same_network
 
@@ -16,12 +16,27 @@ SAME_OUTPUT = 1e-5
 the Hessian is singular a point is located to the root of what its gradient is, or worse."""
 
 
-def classes(points: Sequence[CriticalPoint]) -> list[list[CriticalPoint]]:
+@dataclass
+class Found:
+    """Runs that ended at one critical point, or at one function.
+
+    Attributes:
+        runs: that ended at one point, or on one connected set of critical points.
+        apart: whose points are degenerate, compute the same function, and were not shown to be
+            connected with those.
+    """
+
+    runs: list[CriticalPoint]
+    apart: list[CriticalPoint] = field(default_factory=list)
+
+
+def classes(points: Sequence[CriticalPoint]) -> list[Found]:
     """The points grouped by what they are, in the order of each group's first.
 
     Two isolated points are one if they are one network modulo the activations' symmetries. Where the
-    Hessian is singular, critical points come in sets, of which every run finds another point: two are
-    one if they have the same inertia and the same function on the data (Z22's *critical function*).
+    Hessian is singular critical points come in sets, of which every run finds another point. Those
+    with one function on the data (Z22's *critical function*) are one as far as paths of critical points
+    between them are found, whatever their inertias: these differ where pieces of a set meet.
 
     Args:
         points: of one problem, in ascending order of their losses.
@@ -32,28 +47,44 @@ def classes(points: Sequence[CriticalPoint]) -> list[list[CriticalPoint]]:
             if not _near(group[0].loss, point.loss):
                 groups.append([point])
                 break
-            if _same(group[0], point):
+            if _same_function(group[0], point) or same_network(
+                point.problem.net, group[0].params, point.params
+            ):
                 group.append(point)
                 break
         else:
             groups.append([point])
-    return groups
+    return [_split(group) for group in groups]
+
+
+def _split(group: list[CriticalPoint]) -> Found:
+    if len(group) == 1 or not all(_singular(point) for point in group):
+        return Found(group)
+    together = joined(group)
+    found = Found([])
+    for point, one in zip(group, together, strict=True):
+        (found.runs if one else found.apart).append(point)
+    return found
+
+
+def _singular(point: CriticalPoint) -> bool:
+    return point.record.inertia is not None and point.record.inertia[1] > 0
 
 
 def _near(one: float, other: float) -> bool:
     return abs(one - other) <= SAME_LOSS * max(abs(other), 1e-12)
 
 
-def _same(one: CriticalPoint, other: CriticalPoint) -> bool:
-    net, inertia = other.problem.net, other.record.inertia
-    if same_network(net, one.params, other.params):
-        return True
-    if inertia is None or inertia[1] == 0 or inertia != one.record.inertia:
+def _same_function(one: CriticalPoint, other: CriticalPoint) -> bool:
+    """Whether two points with singular Hessians have the same outputs on the data."""
+    if not (_singular(one) and _singular(other)):
         return False
-    first, second = (net.forward(each.params, each.problem.X) for each in (one, other))
-    if other.problem.loss.shift_invariant:
+    problem = other.problem
+    first, second = (problem.net.forward(each.params, problem.X) for each in (one, other))
+    if problem.loss.shift_invariant:
         first, second = (f - f.mean(-1, keepdim=True) for f in (first, second))
-    spread = float(torch.maximum(first.std(0, correction=0).max(), first.abs().max() * 1e-3))
-    if other.problem.loss.name == "squared":  # constants lie as near as the targets are wide
-        spread = max(spread, float(other.problem.y.std(0, correction=0).max()))
+    # Constants lie as near as the targets are wide; where these are classes outputs are logarithms of odds.
+    odds = problem.loss.name in ("cross_entropy", "logistic")
+    width = 1.0 if odds else float(problem.y.double().std(0, correction=0).max())
+    spread = max(width, float(first.std(0, correction=0).max()), float(first.abs().max() * 1e-3))
     return float((first - second).abs().max()) <= SAME_OUTPUT * spread

@@ -20,6 +20,7 @@ from semiflat.search.gather import Gathered, Progress, gather
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.spread import Machines, process_count
 from semiflat.search.store import Store
+from semiflat.search.unseen import Unseen
 
 
 def run_search(
@@ -48,8 +49,9 @@ def run_search(
         kind: ``"minimum"`` follows the loss down (trust region, exact Hessian); ``"any"`` goes to
             critical points of every index.
         tolerance: ``‖∇R‖∞`` to reach, times √R where R > 1. Rounding in the gradient is near 1e-15
-            for data and targets of size 1. A run below it is CONVERGED only if its Hessian is
-            nonsingular but for explained flat directions.
+            for data and targets of size 1. A run below it is not CONVERGED where parameters run to
+            infinity, at a kink, and where the gradient is small only because the residuals are. It
+            is where the Hessian is singular: its evidence says for what reason, or for none known.
         max_iterations: steps a run may try.
         start_scale: multiplies the starting weights, which have deviation 1/√fan_in.
         start: begin here instead of at random: one set of parameters, or a batch of them; with
@@ -175,14 +177,16 @@ def _result(
         for found in converged.values()
         for group in classes(sorted(found, key=lambda run: run.loss))
     ]
-    groups.sort(key=lambda group: group[0].loss)
+    groups.sort(key=lambda group: group.runs[0].loss)
     return SearchResult(
-        [group[0] for group in groups],
+        [group.runs[0] for group in groups],
         runs,
         len(finished) - len(runs),
         got.interrupted,
         got.stored,
-        [len(group) for group in groups],
+        [len(group.runs) for group in groups],
+        [point for group in groups for point in group.apart],
+        Unseen.of([len(group.runs) for group in groups if not group.apart]),
     )
 
 
@@ -201,8 +205,9 @@ def find_critical_points(
     """The distinct critical points that random starts lead to, lowest loss first.
 
     Only CONVERGED runs are in the list, modulo permutation of units, reflection of odd activations
-    and of sigmoid, and positive scaling. :func:`run_search` tells how the others ended, and what
-    the arguments are. Where there is none, a warning says how the runs ended and what to do.
+    and of sigmoid, and positive scaling, and one of each connected set of critical points.
+    :func:`run_search` tells how the others ended, and what the arguments are. Where there is none, a
+    warning says how the runs ended and what to do.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]

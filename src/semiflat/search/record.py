@@ -47,13 +47,13 @@ def count_line(counts: Mapping[Status, int]) -> str:
 _DECAY = "a weight decay (weight_decay=1e-3; --weight-decay 1e-3 on the command line)"
 _MEANINGS = {
     Status.CONVERGED: "reached a finite critical point; its evidence says whether it is isolated, flat for "
-    "known reasons, or degenerate",
+    "known reasons, or degenerate: one of a set of critical points, or singular for no known reason",
     Status.CHANNEL: "runs to infinity where units merge, or a unit turns linear; its `limit` is the "
     "critical point there",
     Status.SATURATED: "runs to infinity where units become steps, or constant but for their tails; its "
     "`limit` is the critical point there",
     Status.DIVERGED: "runs to infinity, by its evidence: the loss levels off while parameters grow; "
-    f"try another activation, fewer units, or {_DECAY}",
+    "try another activation, or fewer units",
     Status.STALLED: "stopped moving where no critical point is confirmed: rounding hides the way down, "
     "or the gradient is small only because the residuals are",
     Status.MAX_ITERATIONS: "still on its way when the iterations ran out; allow more",
@@ -206,13 +206,19 @@ class SearchResult:
     """All runs of a search.
 
     Attributes:
-        points: the distinct critical points, lowest loss first.
+        points: the distinct critical points, lowest loss first. Degenerate ones come in sets: of all runs
+            that end on one connected set of critical points, as far as paths on it were found, this is
+            the first.
         runs: where every run ended, in the order of the starts; those that were not finite at the
             start have no point and are counted in ``non_finite`` alone.
         non_finite: number of starts where the loss was not finite.
         interrupted: whether it was stopped before all runs had ended.
         stored: number of starts that were read from a folder, not run.
-        frequencies: for each of ``points`` how many runs ended there.
+        frequencies: for each of ``points`` how many runs ended there, or on its set.
+        unresolved: degenerate points that compute the function of one of ``points`` and were not shown to
+            be connected with it. They may be of one set or of several, so they are not among ``points``.
+        unseen: estimates of how many critical points no run ended at; of all problems, if there are
+            several. Points beside unresolved ones are left out: how often each was found is not known.
     """
 
     points: list[CriticalPoint]
@@ -221,11 +227,8 @@ class SearchResult:
     interrupted: bool = False
     stored: int = 0
     frequencies: list[int] = field(default_factory=list)
-
-    @property
-    def unseen(self) -> Unseen:
-        """Estimates of how many critical points no run ended at; of all problems, if there are several."""
-        return Unseen.of(self.frequencies)
+    unresolved: list[CriticalPoint] = field(default_factory=list)
+    unseen: Unseen = field(default_factory=lambda: Unseen.of([]))
 
     @property
     def why_none(self) -> str:
@@ -248,6 +251,8 @@ class SearchResult:
             )
         else:
             why = f"{most} means: {most.meaning}"
+            if most in (Status.CHANNEL, Status.SATURATED, Status.DIVERGED):
+                why += f"; {_DECAY} keeps runs from infinity"
         runs = sum(counts.values())
         return f"no run of {runs} ended at a critical point ({count_line(counts)}): {why}"
 

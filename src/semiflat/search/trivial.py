@@ -18,6 +18,8 @@ def triviality(point: Point) -> str | None:
     size = max(1e-300, float(outputs.abs().max()))
     if problem.loss.name == "squared":
         size = max(size, float(problem.y.abs().max()))
+    if problem.loss.name in ("cross_entropy", "logistic"):  # logarithms of odds
+        size = max(size, 1.0)
     if float((outputs - outputs.mean(0)).abs().max()) <= EQUAL * size:
         return "constant predictor: the same output for every sample"
     for layer, (dead, constant, unheard) in enumerate(

@@ -15,7 +15,7 @@ class Unseen:
     show in them.
 
     Attributes:
-        runs: n, number of runs that converged.
+        runs: n, number of runs that converged, at points of which it is known how often each was found.
         seen: number of distinct points among them.
         singletons, doubletons: how many of these were found once, and twice.
     """
@@ -52,7 +52,7 @@ class Unseen:
 
     def __str__(self) -> str:
         if not self.runs:
-            return "no run converged: nothing can be said of what is unseen"
+            return "of no point it is known how often it was found: nothing can be said of what is unseen"
         return (
             f"estimated unseen: at least about {self.chao1:.3g} (Chao1); chance that the next converged "
             f"run finds one: {100 * self.missing_mass:.3g} % (Good–Turing)"
