@@ -733,7 +733,10 @@ def test_minima_that_a_search_finds_are_not_refuted(activation, seed):
     X = torch.cat([torch.linspace(-2, 2, 25)[:, None], torch.ones(25, 1)], dim=1).double()
     y = torch.sin(2 * X[:, 0]) + 0.1 * torch.cos(9 * X[:, 0])
     problem = sf.Problem(sf.MLP([2, 2, 1], activation), X, y)
-    for point in sf.find_critical_points(problem, starts=6, seed=seed):
+    points = sf.run_search(problem, starts=6, seed=seed).points
+    if not points:
+        pytest.skip("no finite critical point found")
+    for point in points:
         verdict = sf.judge(point)
         if verdict.kind in (sf.Kind.MINIMUM, sf.Kind.STRICT_MINIMUM):
             found = sf.refute_minimum(point)

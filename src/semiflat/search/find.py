@@ -248,8 +248,7 @@ def find_critical_point(
 ) -> CriticalPoint:
     """The critical point of lowest loss among those found.
 
-    If no run converged, where the lowest run ended: its ``status`` and ``note`` say why, and so does a
-    warning.
+    If no run converged, where the lowest run ended: its ``status`` and ``note`` say why it is none.
 
     Args:
         start: polish these parameters instead of starting at random.
@@ -276,5 +275,4 @@ def find_critical_point(
             f"the loss is not finite at any of {result.non_finite} starts; scale the data or the "
             "starting weights down"
         )
-    warnings.warn(result.why_none, stacklevel=2)
     return min(result.runs, key=lambda run: run.loss)
