@@ -135,6 +135,8 @@ def test_points_of_one_connected_set_are_one_point(loss, activation):
     assert len({run.record.inertia for run in flat}) > 3
     (plateau,) = [point for point in result.points if point.loss > 0.1]
     assert result.frequencies[result.points.index(plateau)] == len(flat)
+    zeros = [run.record.inertia[1] for run in flat]
+    assert plateau.record.inertia[1] == min(zeros)  # on a piece, not where pieces meet
     assert all(run.loss < 0.1 for run in result.unresolved)
     assert plateau.trivial is not None
     assert plateau.trivial.startswith("constant")

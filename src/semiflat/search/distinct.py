@@ -21,7 +21,8 @@ class Found:
     """Runs that ended at one critical point, or at one function.
 
     Attributes:
-        runs: that ended at one point, or on one connected set of critical points.
+        runs: that ended at one point, the lowest first, or on one connected set of critical points, the
+            one of fewest zero eigenvalues first: where pieces of a set meet, less can be said.
         apart: whose points are degenerate, compute the same function, and were not shown to be
             connected with those.
     """
@@ -64,11 +65,16 @@ def _split(group: list[CriticalPoint]) -> Found:
     found = Found([])
     for point, one in zip(group, together, strict=True):
         (found.runs if one else found.apart).append(point)
+    found.runs.sort(key=_zeros)
     return found
 
 
 def _singular(point: CriticalPoint) -> bool:
-    return point.record.inertia is not None and point.record.inertia[1] > 0
+    return _zeros(point) > 0
+
+
+def _zeros(point: CriticalPoint) -> int:
+    return 0 if point.record.inertia is None else point.record.inertia[1]
 
 
 def _near(one: float, other: float) -> bool:

@@ -208,7 +208,7 @@ class SearchResult:
     Attributes:
         points: the distinct critical points, lowest loss first. Degenerate ones come in sets: of all runs
             that end on one connected set of critical points, as far as paths on it were found, this is
-            the first.
+            the one of fewest zero eigenvalues.
         runs: where every run ended, in the order of the starts; those that were not finite at the
             start have no point and are counted in ``non_finite`` alone.
         non_finite: number of starts where the loss was not finite.
