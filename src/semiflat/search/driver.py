@@ -307,7 +307,7 @@ class Driver:
             | runs.stuck[index]
             | runs.creeping[index]
             | (runs.iterations[index] >= self.limit[index])
-            | (size <= self.until * root)
+            | (size < self.until * root)
             | self._beyond()[index]
         )
         if ended.any():

@@ -1,0 +1,193 @@
+"""The thresholds that verdicts, statuses and counts rest on: what moving one of them would break."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import known
+import semiflat as sf
+from semiflat.curvature.gradient import risk_gradient
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.evidence import EPS, Evidence
+from semiflat.search.methods import LevenbergMarquardt
+from semiflat.symmetries.flatness import flatness
+from semiflat.verdicts.plain import judge_plain
+
+ACTIVATIONS = ["tanh", "sin", "gelu", "sigmoid", "softplus", "silu", "relu"]
+
+
+def drawn(seed: int) -> sf.Point:
+    """Two hidden layers at parameters so large that what rounding does differs much by eigenvalue."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = [ACTIVATIONS[seed % 7], ACTIVATIONS[seed // 7 % 7]]
+    net = sf.MLP([2, 3, 3, 1], kinds)
+    X = 5 * torch.randn((20, 2), generator=generator).double()
+    problem = sf.Problem(net, X, torch.randn((20, 1), generator=generator).double())
+    return sf.Point(problem, net.random_params(seed, scale=[1.0, 3.0, 6.0][seed % 3]))
+
+
+def rounded_otherwise(vector: Tensor, seed: int) -> Tensor:
+    signs = torch.randint(0, 2, (3, *vector.shape), generator=torch.Generator().manual_seed(seed))
+    return vector * (1 + 2 * EPS * (2 * signs.double() - 1))
+
+
+def test_another_rounding_of_the_parameters_moves_no_eigenvalue_by_more_than_its_floor() -> None:
+    """Nor are floors higher than it takes: at half the points one is no 30 times what a rounding does."""
+    ratios = []
+    for seed in range(70):
+        point = drawn(seed)
+        net = point.problem.net
+        spectrum = Evidence(point, 1e-10).spectrum
+        others = net.unflatten(rounded_otherwise(net.flatten(point.params), seed))
+        hessians = risk_gradient_hessian(point.problem, others)[2]
+        change = (torch.linalg.eigvalsh(hessians) - spectrum.values).abs().amax(0)
+        ratios.append(float((spectrum.floor / change.clamp(min=1e-300)).min()))
+    assert min(ratios) > 1
+    assert sorted(ratios)[35] < 30
+
+
+def test_how_far_the_critical_point_is_leaves_the_inertia_at_the_point_as_it_is() -> None:
+    """A long Newton step hides what the critical point's inertia is, and the verdict says undecided."""
+    undecided = near = 0
+    for seed in range(24):
+        generator = torch.Generator().manual_seed(seed)
+        X = torch.randn((12, 2), generator=generator).double()
+        if seed % 2:  # inputs that are nearly one make eigenvalues far below the largest
+            X[:, 1] = X[:, 0] + 5e-4 * X[:, 1]
+        net = sf.MLP([2, 1 + seed % 2, 1], ACTIVATIONS[seed % 6])
+        problem = sf.Problem(net, X, torch.randn((12, 1), generator=generator).double())
+        point = sf.Point(problem, net.random_params(seed))
+        values = torch.linalg.eigvalsh(sf.hessian(point))
+        smallest = float(values.abs().min() / values.abs().max())
+        if smallest < 2e-10:
+            continue
+        verdict = sf.judge(point, tolerance=10.0)
+        assert verdict.inertia == (int((values > 0).sum()), 0, int((values < 0).sum()))
+        undecided += verdict.kind is sf.Kind.UNDECIDED
+        near += smallest < 1e-8
+    assert undecided >= 3
+    assert near >= 3
+
+
+def degenerate_with_an_unheard_unit(seed: int) -> sf.Point:
+    """A critical point with one zero eigenvalue that no symmetry explains, tilted by an unheard unit.
+
+    The residuals δ are such that ∇R = 0 whatever their size; the size is that at which the first unit's
+    Hessian ``J Jᵀ + s S`` becomes singular. With F ≠ 0 at the unheard second unit, the kernel's vector
+    moves that unit, too.
+    """
+    x = torch.linspace(-2, 2, 20, dtype=torch.float64)[:, None]
+    net = sf.MLP([1, 2, 1], "tanh")
+    params = net.random_params(seed, scale=1.5)
+    params["2.weight"][0, 1] = 0
+    h = torch.tanh(x @ params["0.weight"].mT + params["0.bias"])
+    slope = (1 - h**2)[:, :1]
+    v = params["2.weight"][0, 0]
+    jacobian = torch.cat([v * slope * x, v * slope, h[:, :1], torch.ones_like(x)], 1)
+    basis = torch.linalg.qr(torch.cat([jacobian, h[:, 1:]], 1)).Q
+    draw = torch.randn((20, 1), generator=torch.Generator().manual_seed(seed)).double()
+    for _ in range(2):
+        draw = draw - basis @ (basis.mT @ draw)
+    bent = v * (-2 * h[:, :1] * slope) * draw
+    fed = torch.cat([x, torch.ones_like(x)], 1)
+    curved = torch.zeros(4, 4).double()
+    curved[:2, :2] = fed.mT @ (bent * fed)
+    root = torch.linalg.inv(torch.linalg.cholesky(jacobian.mT @ jacobian))
+    size = -1 / torch.linalg.eigvalsh(root @ curved @ root.mT)[0]
+    return sf.Point(sf.Problem(net, x, net.forward(params, x) - size * draw), params)
+
+
+def test_a_zero_eigenvalue_is_explained_by_a_family_that_holds_its_direction_and_no_less() -> None:
+    tilted = 0
+    for seed in range(20):
+        point = degenerate_with_an_unheard_unit(seed)
+        verdict = sf.judge(point)
+        if verdict.inertia.zero != 2:
+            continue
+        values, vectors = torch.linalg.eigh(sf.hessian(point))
+        kernel = vectors[:, values.abs().argsort()[:2]]
+        family = torch.zeros(7, 2).double()
+        family[1, 0] = family[3, 1] = 1
+        cosine = float(torch.linalg.svdvals(family.mT @ kernel)[-1])
+        tilted += 0.5 < cosine < 1 - 1e-3
+        assert verdict.flat_directions.zeros_explained == 1
+        assert verdict.flat_directions.zeros_unexplained == 1
+    assert tilted >= 3
+
+
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+@pytest.mark.parametrize("off", [0.0, 1e-13])
+@pytest.mark.parametrize("slope", [1e-3, 0.1])
+def test_whoever_looks_for_a_minimum_does_not_stay_at_a_strict_saddle(
+    activation: str, off: float, slope: float
+) -> None:
+    """Though the way down is short: from w = v = 0 the loss falls up to wv = slope, and rises beyond."""
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    problem = sf.Problem(sf.MLP([1, 1, 1], activation, bias=False), x, slope * x)
+    start = {key: torch.full((1, 1), off).double() for key in ("0.weight", "2.weight")}
+    run = sf.run_search(problem, start=start).runs[0]
+    assert run.loss < 1e-6 * float(problem.risk(start))
+
+
+def test_what_a_bent_step_leaves_of_small_residuals_falls_with_their_cube() -> None:
+    """A straight Gauss–Newton step leaves what falls with their square; so does one bent wrongly."""
+    generator = torch.Generator().manual_seed(0)
+    method, net = LevenbergMarquardt(), sf.MLP([2, 3, 1], "tanh")
+    x, wanted = (torch.randn((3, width), generator=generator).double() for width in (2, 1))
+    params = net.random_params(0, (1,))
+    theta, left = net.flatten(params), []
+    for size in (4e-3, 2e-3):
+        problem = sf.Problem(net, x, net.forward(params, x)[0] + size * wanted)
+        gradient = risk_gradient(problem, params)[1]
+        undamped = torch.tensor([[1e-14, 2.0]]).double()
+        step = method.step(problem, theta, gradient, method.local(problem, theta), undamped)
+        after = net.forward(net.unflatten(theta + step.move), x)[0]
+        left.append(float(torch.linalg.vector_norm(after - problem.y)))
+    assert left[0] / left[1] == pytest.approx(8, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e8])
+def test_tangents_that_are_zero_but_for_rounding_have_rank_0_however_large_the_weights(
+    size: float,
+) -> None:
+    problem = sf.Problem(
+        sf.MLP([1, 1, 2, 1], ["sin", "sigmoid"]), [[-1.0], [0.2], [0.7]], [0.1, 0.5, -0.2]
+    )
+    params = problem.net.random_params(seed=1)
+    params["2.weight"] *= size
+    plain = sf.NullUnits(0, [1.0])(sf.Point(problem, params)).materialize()
+    embedding = sf.Compatible.random(
+        plain.problem.net, [1, 3, 2, 1], index_map=[[0, 1, 1], [0, 1]], seed=0
+    )
+    assert embedding.tangent_rank(plain) == 0
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+def test_tangents_that_are_small_but_not_zero_count(size: float) -> None:
+    problem = sf.Problem(sf.MLP([1, 2, 2, 1], "tanh"), [[-1.0], [0.2], [0.7]], [0.1, 0.5, -0.2])
+    params = problem.net.random_params(seed=1)
+    params["2.weight"] *= size
+    point = sf.Point(problem, params)
+    embedding = sf.Compatible.random(problem.net, [1, 3, 3, 1], seed=0)
+    assert embedding.tangent_rank(point) == embedding.degrees_of_freedom(problem.net)
+
+
+def test_a_flat_family_that_the_hessian_contradicts_makes_no_minimum() -> None:
+    """The right number of directions is not enough: their curvature must be nothing but rounding."""
+    case = known.linear(2, 2, bias=True)
+    problem = sf.Problem(sf.MLP([2, 2, 2], "identity"), case.X, case.y)
+    point = sf.Point(problem, case.point(case.critical()[0].subset, seed=0))
+    evidence = Evidence(point, 1e-10)
+    flat = flatness(evidence)
+    assert judge_plain(evidence, flat).kind is sf.Kind.MINIMUM
+    stiff = evidence.spectrum.vectors[:, -1:]
+    for tilt in (1e-8, 1.0):
+        wrong = torch.linalg.qr(flat.joint + tilt * stiff).Q
+        assert wrong.shape == flat.joint.shape
+        verdict = judge_plain(evidence, replace(flat, joint=wrong))
+        assert verdict.kind is sf.Kind.UNDECIDED
+        assert "contradict" in verdict.reason
