@@ -17,24 +17,45 @@ class Marked(sf.Problem):
 
     Args:
         deaths: how many of these processes it kills.
+        after: labels, and how many marks of each it waits for first: the order of things is said, and
+            not left to who is faster.
     """
 
-    def __init__(self, problem: sf.Problem, folder: Path, label: str, deaths: int = 0) -> None:
+    def __init__(
+        self,
+        problem: sf.Problem,
+        folder: Path,
+        label: str,
+        deaths: int = 0,
+        after: dict[str, int] | None = None,
+    ) -> None:
         self.__dict__.update(problem.__dict__)
-        self._state = (problem, folder, label, deaths)
+        self._state = (problem, folder, label, deaths, after or {})
 
     def __reduce__(self) -> Any:
         return unpack, self._state
 
 
-def unpack(problem: sf.Problem, folder: Path, label: str, deaths: int) -> sf.Problem:
-    (folder / f"{label}.{uuid.uuid4().hex}").touch()
-    if len(marks(folder, label)) <= deaths:
-        time.sleep(0.5)  # what the process has done before is fetched meanwhile
+def unpack(
+    problem: sf.Problem, folder: Path, label: str, deaths: int, after: dict[str, int]
+) -> sf.Problem:
+    mark(folder, label)
+    times = len(marks(folder, label))
+    end = time.monotonic() + 600  # it should have been killed by then
+    while any(len(marks(folder, other)) < count for other, count in after.items()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{label} has waited too long for {after}")
+        time.sleep(0.02)
+    if times <= deaths:
+        time.sleep(0.5)  # a cluster fetches meanwhile what the process has done before
         os.kill(os.getpid(), signal.SIGKILL)
     return problem
 
 
+def mark(folder: Path, label: str) -> None:
+    (folder / f"{label}.{uuid.uuid4().hex}").touch()
+
+
 def marks(folder: Path, label: str) -> list[Path]:
-    """One file for each time the problem was unpacked."""
+    """One file for each time."""
     return list(folder.glob(f"{label}.*"))

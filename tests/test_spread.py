@@ -1,13 +1,12 @@
 """Starts over processes: the same results, also when a process is lost on the way."""
 
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import semiflat as sf
-from marked import Marked, marks
+from marked import Marked, mark, marks
 from semiflat.search import gather
 from semiflat.search.block import Settings, run_block
 from semiflat.search.spread import TRIES, LostStarts, Machines, spread
@@ -97,50 +96,38 @@ def results(blocks, machines) -> dict:
 
 
 def test_a_slow_block_does_not_hold_up_the_others(tmp_path: Path):
+    """It ends only when they all have."""
     order = []
-    blocks = blocks_of([Slow(problem()), problem(), problem(), problem()])
-    spread(
-        blocks,
-        SETTINGS,
-        lambda block, ends: order.append(block.numbers[0]),
-        Machines(processes=2),
-    )
+
+    def on_end(block, ends):
+        order.append(block.numbers[0])
+        mark(tmp_path, "ended")
+
+    slow = Marked(problem(), tmp_path, "slow", after={"ended": 3})
+    blocks = blocks_of([slow, problem(), problem(), problem()])
+    assert not spread(blocks, SETTINGS, on_end, Machines(processes=2))
     assert sorted(order) == [0, 4, 8, 12]
-    assert order[0] != 0
-
-
-class Slow(sf.Problem):
-    """Takes its time to be unpacked."""
-
-    def __init__(self, problem: sf.Problem) -> None:
-        self.__dict__.update(problem.__dict__)
-        self._problem = problem
-
-    def __reduce__(self):
-        return sleep_and_return, (self._problem,)
-
-
-def sleep_and_return(problem):
-    time.sleep(2)
-    return problem
+    assert order[-1] == 0
 
 
 def test_a_lost_process_costs_no_start(tmp_path: Path):
-    """And blocks that have a result are not run again."""
-    counted = {}
-    marked = blocks_of([Marked(problem(), tmp_path, f"b{k}", deaths=k == 4) for k in range(7)])
+    """And blocks that have a result are not run again.
+
+    Block 4 kills its process when all before it have a result and block 5 has been begun; block 5 does
+    not end before block 4 is begun again, so both are run twice, and no other.
+    """
+    waits = {4: {"ended": 4, "b5": 1}, 5: {"b4": 2}}
     got = {}
 
     def on_end(block, ends):
         got.update({end.start: end for end in ends})
-        label = f"b{block.numbers[0] // 4}"
-        counted[label] = len(marks(tmp_path, label))
+        mark(tmp_path, "ended")
 
+    marked = blocks_of(
+        [Marked(problem(), tmp_path, f"b{k}", int(k == 4), waits.get(k)) for k in range(7)]
+    )
     assert not spread(marked, SETTINGS, on_end, Machines(processes=2))
-    assert len(marks(tmp_path, "b4")) == 2
-    for label, times in counted.items():
-        assert len(marks(tmp_path, label)) == times
-    assert sum(counted.values()) <= 7 + 2  # two were being run when one killed its process
+    assert [len(marks(tmp_path, f"b{k}")) for k in range(7)] == [1, 1, 1, 1, 2, 2, 1]
     expected = results(blocks_of([problem()] * 7), Machines())
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[n].vector, expected[n].vector) for n in got)
