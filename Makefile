@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lint format types bench docs gallery reproduce clean
+.PHONY: help setup study test lint format types bench mutants docs gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
 	@echo "make test    run the tests (doctests and the README included)"
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
+	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make lint types bench docs gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
@@ -47,6 +48,11 @@ bench: setup
 	$(BIN)/python benchmarks/paths.py
 	$(BIN)/python benchmarks/induced.py --threads 2
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
+
+# Goes on where it was; `benchmarks/mutants.py --list` prints the survivors known so far.
+mutants: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	nice $(BIN)/python benchmarks/mutants.py
 
 # The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
 docs: setup
