@@ -166,14 +166,16 @@ def test_tangents_that_are_zero_but_for_rounding_have_rank_0_however_large_the_w
     assert embedding.tangent_rank(plain) == 0
 
 
-@pytest.mark.parametrize("size", [1.0, 1e-6])
-def test_tangents_that_are_small_but_not_zero_count(size: float) -> None:
+@pytest.mark.parametrize(("layer", "all_of_them"), [(1.0, 1.0), (1e-10, 1.0), (1.0, 1e-13)])
+def test_tangents_that_are_small_but_not_zero_count(layer: float, all_of_them: float) -> None:
     problem = sf.Problem(sf.MLP([1, 2, 2, 1], "tanh"), [[-1.0], [0.2], [0.7]], [0.1, 0.5, -0.2])
-    params = problem.net.random_params(seed=1)
-    params["2.weight"] *= size
-    point = sf.Point(problem, params)
-    embedding = sf.Compatible.random(problem.net, [1, 3, 3, 1], seed=0)
-    assert embedding.tangent_rank(point) == embedding.degrees_of_freedom(problem.net)
+    params = {key: all_of_them * value for key, value in problem.net.random_params(1).items()}
+    params["2.weight"] *= layer
+    embedding = sf.Compatible.random(
+        problem.net, [1, 3, 3, 1], seed=0, index_map=[[0, 1, 1], [0, 1, 0]]
+    )
+    rank = embedding.tangent_rank(sf.Point(problem, params))
+    assert rank == embedding.degrees_of_freedom(problem.net)
 
 
 def test_a_flat_family_that_the_hessian_contradicts_makes_no_minimum() -> None:

@@ -43,6 +43,9 @@ from semiflat.networks import MLP, bias_key, weight_key
 MOST_DRAWN = 10**8
 """Parameters of a random wide network: each is a float64 number or several while it is drawn."""
 
+ROUNDING = 1e-12
+"""Part of the largest weight, or of the longest tangent, below which a tangent is what rounding left of 0."""
+
 
 class Compatible(Embedding):
     """The general compatible embedding of Z22 Def. 5.2, which contains all splitting and null ones.
@@ -257,11 +260,8 @@ class Compatible(Embedding):
         self._check(net)
         vectors = tangents(self.groups, self.alpha, self.beta, self.null_biases, net, point.params)
         _, sizes, right = torch.linalg.svd(vectors, full_matrices=False)
-        # Below this a tangent is what rounding left of 0, at weights of this size.
-        largest = max(1.0, *(float(tensor.abs().max()) for tensor in point.params.values()))
-        rank = (
-            int((sizes > max(1e-10 * float(sizes[0]), 1e-12 * largest)).sum()) if len(sizes) else 0
-        )
+        largest = max(float(tensor.abs().max()) for tensor in point.params.values())
+        rank = int((sizes > ROUNDING * max([largest, *sizes[:1].tolist()])).sum())
         basis: Tensor = right[:rank]
         return basis
 

@@ -51,7 +51,7 @@ def joined(points: Sequence[Point]) -> list[bool]:
         points: critical points of one problem that compute one function on the data.
     """
     problem, net = points[0].problem, points[0].problem.net
-    noise = OnData(problem, points[0].params).gradient_noise
+    noise = float(OnData(problem, points[0].params).natural.noise.max())
     paths = _Paths(problem, SLACK * max(noise, *(float(p.gradient_norm) for p in points)))
     # Scales are symmetries, and a path, unless weights are penalised.
     params = [p.params if problem.weight_decay else normalized(net, p.params) for p in points]
