@@ -6,7 +6,7 @@ Each number, comparison and sign in the rooms that verdicts, statuses and counts
 at a time, in a *copy* of the tree, and the tests that run its line are run, the fastest first, until one
 fails. A mutant that none fails for survives. A first run of the tests tells which run which line.
 Everything is written to ``--out`` as it is known, and a run that was stopped goes on where it was: a
-mutant is done again when its file has changed, a test file measured again when it has. Hours.
+mutant is done again when its file has changed, a test file measured again when it or the source has. Hours.
 
 Numbers are multiplied and divided by 1000, then by 10, set to 0, and whole ones raised by 1; a mutant by
 10 is not tried where that by 1000 survives. Comparisons are turned round, and moved to or from their
@@ -337,9 +337,11 @@ def main() -> None:
         f"tests/{p.name}" for p in (HERE / "tests").glob("test_*.py")
         if not any(p.stem.startswith(name) for name in SLOW)
     )  # fmt: skip
+    whole = b"".join(path.read_bytes() for path in sorted(Path("src").rglob("*.py")))
     measured = []
     for test in files:
-        digest = hashlib.sha256(Path(test).read_bytes()).hexdigest()[:12]
+        # Which lines a test runs may change with any file of the source.
+        digest = hashlib.sha256(Path(test).read_bytes() + whole).hexdigest()[:12]
         kept = out / f"{Path(test).stem}-{digest}.json"
         if not kept.exists():
             found = child(lambda test=test: measure(tree, test), out, 3600)
