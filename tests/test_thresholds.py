@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ import semiflat as sf
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.evidence import EPS, Evidence
+from semiflat.reduction.twins import twins
 from semiflat.search.methods import LevenbergMarquardt
 from semiflat.symmetries.flatness import flatness
 from semiflat.verdicts.plain import judge_plain
@@ -193,3 +195,10 @@ def test_a_flat_family_that_the_hessian_contradicts_makes_no_minimum() -> None:
         verdict = judge_plain(evidence, replace(flat, joint=wrong))
         assert verdict.kind is sf.Kind.UNDECIDED
         assert "contradict" in verdict.reason
+
+
+def test_rows_of_zeros_are_twins_of_each_other_and_of_nothing_else() -> None:
+    rows = np.array([[0.0, 0.0], [1.0, 2.0], [0.0, 0.0], [2.0, 4.0], [1.0, 0.0]])
+    leader, scale = twins(rows, abs(rows), 1e-14, reflect=False, homogeneous=True)
+    assert leader.tolist() == [0, 1, 0, 1, 4]
+    assert scale.tolist() == [1.0, 1.0, 1.0, 2.0, 1.0]
