@@ -180,3 +180,9 @@ def test_rows_of_zeros_are_twins_of_each_other_and_of_nothing_else() -> None:
     leader, scale = twins(rows, abs(rows), 1e-14, reflect=False, homogeneous=True)
     assert leader.tolist() == [0, 1, 0, 1, 4]
     assert scale.tolist() == [1.0, 1.0, 1.0, 2.0, 1.0]
+
+
+def test_two_rows_may_be_twins() -> None:
+    rows = np.array([[1.0, 2.0], [1.0, 2.0]])
+    leader, _ = twins(rows, abs(rows), 1e-14, reflect=False, homogeneous=False)
+    assert leader.tolist() == [0, 0]
