@@ -398,7 +398,7 @@ def test_an_exact_fit_is_not_critical() -> None:
     assert sf.judge(sf.Point(fitted, params)).kind in (Kind.MINIMUM, Kind.STRICT_MINIMUM)
     decayed = sf.Point(fitted.with_weight_decay(1e-6), params)
     assert sf.judge(decayed).kind is Kind.NOT_CRITICAL
-    assert not OnData(decayed.problem, params).fits_exactly
+    assert not OnData(decayed.problem, params).fits_best
 
 
 def test_more_parameters_than_samples_leave_no_manifold_of_fits() -> None:

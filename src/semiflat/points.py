@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import textwrap
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -59,9 +59,7 @@ class Point:
     (torch.Size([7]), torch.Size([7, 7]), 0.144)
     """
 
-    def __init__(
-        self, problem: Problem, params: Params | nn.Module, note: str = ""
-    ) -> None:
+    def __init__(self, problem: Problem, params: Params | nn.Module, note: str = "") -> None:
         if not isinstance(problem, Problem):
             raise InputError(
                 f"problem must be a Problem(net, X, y), not a {type(problem).__name__}; from a module and "

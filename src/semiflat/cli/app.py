@@ -353,7 +353,7 @@ def judge(
         outputs.write(verdict.certificate.files(certificate))
     lines = [str(verdict)]
     if verdict.inertia is not None:
-        lines.append("inertia: {} positive, {} zero, {} negative".format(*verdict.inertia))
+        lines.append(f"inertia: {verdict.inertia}")
     if verdict.flat_directions is not None:
         flat = verdict.flat_directions
         lines += [f"flat, {f.dimension} directions: {f.reason}" for f in flat.families]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semiflat.curvature.blocks import LayerBlocks, UnitBlocks, layer_blocks
 from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.evidence.natural import SILENT
 from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
@@ -34,6 +35,23 @@ SHORT = 1e-3
 """A move this long, in natural units, changes outputs to first order."""
 NEAR = 10.0
 """A kink is near if it lies within so many Newton steps, rounding in the gradient counted in."""
+
+
+@dataclass(frozen=True)
+class UnitEvidence:
+    """F and K of a hidden unit, in the units of weights in which rounding hides the least.
+
+    Attributes:
+        K: eigenvalues of K.
+        F: singular values of F.
+        units: of outgoing and incoming weights that F is measured in, (M,) and (D,).
+        own: natural ones of this unit.
+    """
+
+    K: Spectrum
+    F: Spectrum
+    units: tuple[Tensor, Tensor]
+    own: tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -266,48 +284,50 @@ class Evidence:
             ]
         return self._blocks[layer]
 
-    def unit_blocks(self, layer: int, unit: int) -> list[UnitBlocks]:
-        """F, G and K of a hidden unit at the same places, in units of its own."""
-        out, into = self.unit_units(layer, unit)
-        return [
-            UnitBlocks(out[:, None] * b.F[unit] * into, into[:, None] * b.G[unit] * into)
-            for b in self.layer(layer)
-        ]
-
-    def unit_units(self, layer: int, unit: int) -> tuple[Tensor, Tensor]:
-        """Natural units of a hidden unit's outgoing and incoming weights, (M,) and (D,).
-
-        Each entry of F and G is at most about 1 in them, whatever the size of the output that it
-        belongs to: K has nothing else in the rows of the outgoing weights.
-        """
-        sizes = self.on_data.natural
-        gain, terms = sizes.gain[layer][unit], sizes.slopes[layer][:, unit]
-        out = torch.where(terms > 0, gain / terms.clamp(min=1e-300), 1 / sizes.gain[layer + 1])
-        return out, 1 / (gain * sizes.fed[layer])
-
-    def unit_spectra(self, layer: int, unit: int) -> tuple[Spectrum, Spectrum]:
-        """Eigenvalues of K and singular values of F of a hidden unit, in units of its own."""
-        blocks = self.unit_blocks(layer, unit)
+    def unit_evidence(self, layer: int, unit: int) -> UnitEvidence:
+        """F and K of a hidden unit: their values with what hides them."""
         sizes, data = self.on_data.natural, self.on_data
-        out, into = self.unit_units(layer, unit)
-        slope = data.slopes[layer][:, unit, None]
+        slope = data.slopes[layer][:, unit, None].abs()
         bend = data.bends[layer][:, unit, None].abs() * sizes.z_noise[layer][:, unit, None]
         error = sizes.errors[layer + 1].abs()
-        noise = self._noise(
-            layer, sizes.error_noise[layer + 1] * slope.abs() + error * bend, error * slope.abs()
-        )
-        scale = 1.0 + _norm(out[:, None] * noise * into) / EPS
-        return symmetric_spectrum([b.K for b in blocks], scale), singular_spectrum(
-            [b.F for b in blocks], scale
-        )
+        blur = sizes.error_noise[layer + 1] * slope + error * bend
+        noise = self._noise(layer, blur, error * slope)
+        # Each entry of F and G is at most about 1 in the unit's own units, whatever the size of the output
+        # that it belongs to: K has nothing else in the rows of the outgoing weights.
+        gain, terms = sizes.gain[layer][unit], sizes.slopes[layer][:, unit]
+        out = torch.where(terms > 0, gain / terms.clamp(min=1e-300), 1 / sizes.gain[layer + 1])
+        into = 1 / (gain * sizes.fed[layer])
 
-    def skipping_spectrum(self, layer: int) -> Spectrum:
-        """Singular values of a layer's F∅, each entry in parts of its terms."""
+        def measured(out: Tensor, into: Tensor, size: float) -> tuple[Spectrum, Spectrum]:
+            blocks = [
+                UnitBlocks(out[:, None] * b.F[unit] * into, into[:, None] * b.G[unit] * into)
+                for b in self.layer(layer)
+            ]
+            scale = size + _norm(out[:, None] * noise * into) / EPS
+            K = symmetric_spectrum([b.K for b in blocks], scale)
+            return K, singular_spectrum([b.F for b in blocks], scale)
+
+        plain = measured(torch.ones_like(out), torch.ones_like(into), 0.0)
+        own = measured(out, into, 1.0)
+        better = [
+            int(b.decided.sum()) > int(a.decided.sum()) for a, b in zip(plain, own, strict=True)
+        ]
+        K, F = (b if more else a for a, b, more in zip(plain, own, better, strict=True))
+        units = (out, into) if better[1] else (torch.ones_like(out), torch.ones_like(into))
+        return UnitEvidence(K, F, units, (out, into))
+
+    def skipping(self, layer: int) -> Spectrum:
+        """Singular values of a layer's F∅, or of each entry in parts of its terms where that tells more."""
         sizes = self.on_data.natural
-        terms = (sizes.deltas[layer + 1][:, None] * sizes.fed[layer]).clamp(min=1e-300)
         noise = self._noise(layer, sizes.error_noise[layer + 1], sizes.errors[layer + 1].abs())
-        scale = 1.0 + _norm(noise / terms) / EPS
-        return singular_spectrum([b.F_null / terms for b in self.layer(layer)], scale)
+        terms = (sizes.deltas[layer + 1][:, None] * sizes.fed[layer]).clamp(min=1e-300)
+        plain, own = (
+            singular_spectrum(
+                [b.F_null / by for b in self.layer(layer)], size + _norm(noise / by) / EPS
+            )
+            for by, size in ((torch.ones_like(terms), 0.0), (terms, 1.0))
+        )
+        return own if int(own.decided.sum()) > int(plain.decided.sum()) else plain
 
     def _noise(self, layer: int, blur: Tensor, size: Tensor) -> Tensor:
         """What rounding may do to ``mean size x̃ᵀ`` of a layer's x̃, (M, D), if it does ``blur`` to size."""
@@ -344,8 +364,8 @@ def settles_penalty(data: OnData, gradient: Tensor) -> bool:
     if not data.problem.weight_decay:
         return True
     largest = max(float(tensor.abs().max()) for tensor in data.params.values())
-    own = data.problem.weight_decay * largest
-    return bool((gradient.abs() <= (ENOUGH * data.natural.noise).clamp(min=SETTLED * own)).all())
+    own = data.problem.weight_decay * (SILENT * data.natural.unit).clamp(min=largest)
+    return bool((gradient.abs() <= torch.maximum(ENOUGH * data.natural.noise, SETTLED * own)).all())
 
 
 def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
@@ -359,8 +379,14 @@ def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
     if shifted is not None and not all(activation.smooth for activation in net.activations):
         there = OnData(problem, net.unflatten(shifted))
     found = []
+    moves = torch.ones(len(data.outputs), dtype=torch.bool)
     for layer, activation in enumerate(net.activations):
         z = data.pre[layer]
+        # A sample that feeds nothing but units which are 0 nearby, too, is at no kink: its z stays 0.
+        if layer:
+            below = data.slopes[layer - 1] != 0
+            moves = (below & moves[:, None]).any(-1) | found[-1].any(-1)
+        moves = moves | (data.inputs[layer].values != 0).any(-1)
         if activation.smooth:
             found.append(torch.zeros_like(z, dtype=torch.bool))
             continue
@@ -369,7 +395,7 @@ def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
             margin = margin.clamp(min=4 * EPS * float(data.sizes[layer].max()))
         if there is not None:
             margin = margin + NEAR * (there.pre[layer] - z).abs()
-        found.append(z.abs() <= margin)
+        found.append((z.abs() <= margin) & moves[:, None])
     return found
 
 

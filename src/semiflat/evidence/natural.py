@@ -24,6 +24,8 @@ from semiflat.evidence.spectrum import EPS
 if TYPE_CHECKING:
     from semiflat.evidence.on_data import OnData
 
+NEARLY = 1e-3
+"""Part of an output's size that counts as its spread at least: constants have none."""
 SILENT = 1e-8
 """Part of its slope that an activation counts with at least: a unit whose output is 0 on the data has a
 unit of its own, too."""
@@ -75,8 +77,9 @@ def sizes_at(data: OnData) -> Natural:
     gain = _positive(second.diagonal(dim1=-2, dim2=-1).abs().mean(0).sqrt())
     residual = first / gain.square()
     # What ∂ℓ/∂z would be without cancellation, by residuals as they are or as large as the outputs' spread.
-    spread = gain.square() * data.outputs.std(0, correction=0)
-    loud = torch.maximum(_rms(first), spread)
+    spread = data.outputs.std(0, correction=0)
+    spread = torch.maximum(spread, NEARLY * data.outputs.abs().amax(0))
+    loud = torch.maximum(_rms(first), gain.square() * spread)
     fit = float((_rms(first) / gain).square().sum())
     delta = first
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()

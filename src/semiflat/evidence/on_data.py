@@ -13,6 +13,7 @@ from semiflat.evidence.spectrum import EPS
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
 
+UNDERFLOW = torch.finfo(torch.float64).tiny
 BETWEEN = 1e-10
 """Part of what targets of one input differ by, within which outputs count as the best between them."""
 
@@ -162,7 +163,8 @@ class OnData:
         """
         if not self.problem.loss.convex or self.problem.weight_decay:
             return False
-        if self.problem.loss.lower_bound == 0.0 and not bool(self._loss_derivatives[0].any()):
+        losses = self._loss_derivatives[0]
+        if self.problem.loss.lower_bound == 0.0 and float(losses.max()) <= UNDERFLOW:
             return True
         bend = self.loss_second.diagonal(dim1=-2, dim2=-1)
         slope = self.per_input(self.loss_first)

@@ -23,7 +23,7 @@ from semiflat.study.escapes import Escape, Saddle, follow
 from semiflat.study.proofs import Proofs
 from semiflat.study.settings import Settings
 from semiflat.study.widenings import Trial, embedded_row, widenings
-from semiflat.verdicts import Kind, Verdict, judge_all
+from semiflat.verdicts import Certainty, Kind, Verdict, judge_all
 
 Progress = Callable[[str, int, int, str], None]
 """Called with a stage's name, how many steps of it are done, how many there are, and in words what has
@@ -181,7 +181,7 @@ class Study:
         self._write()
 
     def _prove(self) -> None:
-        """Certificates of all points, beside the verdicts, which stay as they were measured."""
+        """Certificates of all points, beside the verdicts; what measuring left undecided, they decide."""
         points, embedded = self.record["points"], self.record["embedded"]
         rows = {row["name"]: row for row in [*points, *embedded]}
         done = 0
@@ -189,6 +189,9 @@ class Study:
             family = [(name, point), *self._wide.get(name, [])]
             for (label, _), proof in zip(family, self.proofs.prove(family), strict=True):
                 rows[label]["certificate"] = proof
+                if rows[label]["kind"] == str(Kind.UNDECIDED) and proof["kind"]:
+                    decided = {"kind": proof["kind"], "certainty": str(Certainty.PROVED)}
+                    rows[label] |= decided | {"reason": proof["reason"]}
             done += len(family)
             self.progress("prove", done, len(rows), "")
         self.record["distinct_proved"] = self.proofs.distinct(points)

@@ -73,8 +73,8 @@ def judge_embedded(point: Layout, of: Known) -> Verdict:
         flat_directions=FlatDirections(
             (*flat.families, *(family for part in surplus for family in part.families)),
             flat.dimension + sum(f.dimension for part in surplus for f in part.families),
-            explained,
-            zero - explained,
+            0 if evidence.at_kink else explained,
+            0 if evidence.at_kink else zero - explained,
         ),
         curvature=None if direction is None else direction.curvature,
         margin=found.margin,

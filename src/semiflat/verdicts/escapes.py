@@ -161,7 +161,7 @@ def _one_unit(point: Point, evidence: Evidence, tolerance: float) -> Escape | No
     candidates: list[tuple[str, Embedding]] = []
     for layer, width in enumerate(net.hidden):
         for unit in range(width):
-            spectrum, _ = evidence.unit_spectra(layer, unit)
+            spectrum = evidence.unit_evidence(layer, unit).K
             for sign, shares in zip((-1, 1), SHARES, strict=True):
                 if spectrum.clearest(sign) is not None:
                     candidates.append(("replicated unit", Replicate(layer, unit, shares)))
@@ -230,7 +230,7 @@ def _skipping(evidence: Evidence) -> list[Spectrum]:
     """The singular values of every F∅ that null units can act through."""
     net = evidence.point.problem.net
     return [
-        evidence.skipping_spectrum(layer)
+        evidence.skipping(layer)
         for layer in range(len(net.hidden))
         if net.biases[layer] and net.biases[layer + 1]
     ]

@@ -42,7 +42,10 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
         certainty=Certainty.MEASURED,
         inertia=inertia_of(evidence, flat),
         flat_directions=FlatDirections(
-            tuple(flat.families), flat.dimension, flat.explained, flat.unexplained
+            tuple(flat.families),
+            flat.dimension,
+            0 if evidence.at_kink else flat.explained,
+            0 if evidence.at_kink else flat.unexplained,
         ),
         curvature=curvature,
         margin=found.margin,
@@ -120,6 +123,10 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return Finding(
             Kind.MINIMUM, margin, f"{BEST_FIT}, and networks with such outputs form a manifold"
         )
+    net = evidence.point.problem.net
+    if evidence.on_data.fits_best and hidden and all(a.homogeneous for a in net.activations):
+        # Piecewise polynomial in its parameters: no unit is on its way to a limit, saturated or linear.
+        return Finding(Kind.MINIMUM, margin, BEST_FIT)
     if spectrum.doubtful and tightest is not None:
         return Finding(
             Kind.UNDECIDED,

@@ -67,7 +67,8 @@ def _replicated_unit(
     p = sum(count for weight, count in shares if weight > 0)
     q = sum(count for weight, count in shares if weight < 0)
     z = sum(count for weight, count in shares if weight == 0)
-    K, F = evidence.unit_spectra(layer, unit)
+    known = evidence.unit_evidence(layer, unit)
+    K, F = known.K, known.F
     up, _, down = K.count()
     rank_F = F.count()[0]
     positive = (p - 1) * up + q * down + z * rank_F
@@ -76,10 +77,11 @@ def _replicated_unit(
     above, fan = net.widths[layer + 2], point.net.fan_in(layer)
     loose = fan - data.inputs[layer].rank  # incoming directions that no sample notices
     mixing, regular = _mixing(data, layer, unit)
-    into = evidence.unit_units(layer, unit)[1]
-    natural = fresh_directions((mixing / into[:, None]).mT, mixing.new_zeros((0, len(mixing))))
-    block = evidence.unit_blocks(layer, unit)[0]
-    seen = torch.linalg.svdvals(block.F @ natural) > F.floor.max()
+    source = evidence.layer(layer)[0]
+    out, into = known.units
+    measured = fresh_directions((mixing / into[:, None]).mT, mixing.new_zeros((0, len(mixing))))
+    block = out[:, None] * source.F[unit] * into
+    seen = torch.linalg.svdvals(block @ measured) > F.floor.max()
     copies = p + q + z - 1
     size = copies * (above + fan)
     # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
@@ -95,7 +97,6 @@ def _replicated_unit(
     elif explained < size - positive - negative:
         unknown = size - positive - negative - explained
         why = f"{unknown} zero eigenvalues are not explained: higher derivatives decide"
-    source = evidence.layer(layer)[0]
     return Surplus(
         what=f"unit {unit} of hidden layer {layer}, in {copies + 1} copies,",
         size=size,
@@ -112,7 +113,7 @@ def _replicated_unit(
             unit,
             source.F[unit],
             source.G[unit],
-            evidence.unit_units(layer, unit),
+            known.own,
         ),
     )
 
@@ -196,7 +197,7 @@ def _null_layers(point: Layout, evidence: Evidence) -> list[Surplus]:
         heard = sum(r.count for r, s in zip(runs, slopes.tolist(), strict=True) if s != 0)
         dead = activation.slopes is not None and activation.slopes[0] == 0
         dead = dead and all(run.bias < 0 for run in runs)
-        F = evidence.skipping_spectrum(layer)
+        F = evidence.skipping(layer)
         rank = F.count()[0]
         above, fan = net.widths[layer + 2], point.net.fan_in(layer)
         size = count * (above + fan)
