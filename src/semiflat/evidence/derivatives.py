@@ -33,6 +33,8 @@ HELD = 1e-3
 """Part of an output's spread by which a Newton step may change it at a critical point."""
 SHORT = 1e-3
 """A move this long, in natural units, changes outputs to first order."""
+UNEVEN = 1e3
+"""Ratio of natural units from which flat directions are known better in them."""
 NEAR = 10.0
 """A kink is near if it lies within so many Newton steps, rounding in the gradient counted in."""
 
@@ -236,9 +238,9 @@ class Evidence:
             return plain, near
         natural = self.on_data.natural.unit
         closer = self._near(natural)
-        if int(closer.decided.sum()) > int(near.decided.sum()):
-            return natural, closer
-        return plain, near
+        more = int(closer.decided.sum()) - int(near.decided.sum())
+        uneven = float(natural.max()) > UNEVEN * float(natural.min())
+        return (natural, closer) if more > 0 or (more == 0 and uneven) else (plain, near)
 
     def _near(self, unit: Tensor) -> Spectrum:
         return symmetric_spectrum([_scaled(site, unit) for site in self.derivatives[2]])
@@ -378,7 +380,7 @@ def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
     there = None
     if shifted is not None and not all(activation.smooth for activation in net.activations):
         there = OnData(problem, net.unflatten(shifted))
-    found = []
+    found: list[Tensor] = []
     moves = torch.ones(len(data.outputs), dtype=torch.bool)
     for layer, activation in enumerate(net.activations):
         z = data.pre[layer]

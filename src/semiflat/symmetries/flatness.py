@@ -90,10 +90,10 @@ def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
 
 def flatness(evidence: Evidence) -> Flatness:
     """Flat families of a point, and which of its zero eigenvalues they explain."""
+    spectrum = evidence.spectrum  # first: it says where memory does not suffice
     families = flat_families(evidence.on_data)
     joint = span([family for family in families if family.joint], evidence.unit)
     everything = span(families, evidence.unit)
-    spectrum = evidence.spectrum
     kernel = spectrum.vectors[:, spectrum.hidden]
     # Cosines of the angles between kernel and families: 1 where a zero is explained. The kernel's
     # vectors are known to about floor/gap, far better than the 1e-3 asked for.
