@@ -53,6 +53,29 @@ def test_another_rounding_of_the_parameters_moves_no_eigenvalue_by_more_than_its
     assert sorted(ratios)[35] < 30
 
 
+def test_how_far_the_critical_point_is_leaves_the_inertia_at_the_point_as_it_is() -> None:
+    """A long Newton step hides what the critical point's inertia is, and the verdict says undecided."""
+    undecided = near = 0
+    for seed in range(24):
+        generator = torch.Generator().manual_seed(seed)
+        X = torch.randn((12, 2), generator=generator).double()
+        if seed % 2:  # inputs that are nearly one make eigenvalues far below the largest
+            X[:, 1] = X[:, 0] + 5e-4 * X[:, 1]
+        net = sf.MLP([2, 1 + seed % 2, 1], ACTIVATIONS[seed % 6])
+        problem = sf.Problem(net, X, torch.randn((12, 1), generator=generator).double())
+        point = sf.Point(problem, net.random_params(seed))
+        values = torch.linalg.eigvalsh(sf.hessian(point))
+        smallest = float(values.abs().min() / values.abs().max())
+        if smallest < 2e-10:
+            continue
+        verdict = sf.judge(point, tolerance=10.0)
+        assert verdict.inertia == (int((values > 0).sum()), 0, int((values < 0).sum()))
+        undecided += verdict.kind is sf.Kind.UNDECIDED
+        near += smallest < 1e-8
+    assert undecided >= 3
+    assert near >= 3
+
+
 def degenerate_with_an_unheard_unit(seed: int) -> sf.Point:
     """A critical point with one zero eigenvalue that no symmetry explains, tilted by an unheard unit.
 

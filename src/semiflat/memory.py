@@ -53,7 +53,9 @@ def check_floats(what: str, count: int, instead: str, size: int = 8) -> None:
         return
     free = available()
     if free is not None and asked > free:
-        raise InputError(f"{what} would take {_gib(asked)}, and {_gib(free)} are free; {instead}")
+        raise InputError(
+            f"{what} would take {_gib(asked)} of memory, and {_gib(free)} are free; {instead}"
+        )
 
 
 def check_hessians(networks: int, parameters: int, size: int = 8) -> None:

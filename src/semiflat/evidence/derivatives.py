@@ -33,8 +33,8 @@ HELD = 1e-3
 """Part of an output's spread by which a Newton step may change it at a critical point."""
 SHORT = 1e-3
 """A move this long, in natural units, changes outputs to first order."""
-UNEVEN = 1e3
-"""Ratio of natural units from which flat directions are known better in them."""
+CLOSE = 1e3
+"""Times the tolerance that a Newton step may go, in natural units, from a point that counts as critical."""
 NEAR = 10.0
 """A kink is near if it lies within so many Newton steps, rounding in the gradient counted in."""
 
@@ -164,11 +164,16 @@ class Evidence:
 
     @cached_property
     def critical(self) -> bool:
-        """Whether every entry of the gradient is within tolerance or rounding.
+        """Whether every entry of the gradient is within tolerance or rounding, or a Newton step is short.
 
         Outputs that are the best there are, to rounding, make any gradient rounding.
         """
-        return self.on_data.fits_best or bool((self.gradient.abs() <= self.allowed).all())
+        if self.on_data.fits_best or bool((self.gradient.abs() <= self.allowed).all()):
+            return True
+        unit, near = self._measured
+        step = unit * newton_step(near, unit * self.gradient, torch.zeros_like(unit))
+        size = float((step / self.on_data.natural.step.clamp(min=1e-300)).abs().max())
+        return max(size, self.lost_step) <= CLOSE * self.relative_tolerance
 
     @property
     def settles_penalty(self) -> bool:
@@ -196,6 +201,24 @@ class Evidence:
         parts = torch.nan_to_num(moved / size.clamp(min=1e-300), nan=torch.inf)
         place = int(parts.argmax())
         return (place, float(parts[place])) if float(parts[place]) > HELD else None
+
+    @cached_property
+    def lost_step(self) -> float:
+        """How far, in natural units, a Newton step goes at least where rounding hides the curvature.
+
+        Along directions whose eigenvalue lies within its floor, by what the gradient has there beyond
+        rounding: a flat direction has nothing.
+        """
+        unit, near = self._measured
+        hidden = near.hidden
+        vectors = near.vectors[:, hidden]
+        along = (vectors.mT @ (unit * self.gradient)).abs()
+        noise = (vectors.square().mT @ (unit * self.on_data.natural.noise).square()).sqrt()
+        least = (along - ENOUGH * noise).clamp(min=0) / near.floor[hidden].clamp(min=1e-300)
+        sizes = (
+            unit[:, None] * vectors / self.on_data.natural.step[:, None].clamp(min=1e-300)
+        ).abs()
+        return float((sizes * least).max()) if sizes.numel() else 0.0
 
     def still(self, slope: float) -> bool:
         """Whether a gradient elsewhere on a manifold of critical points through this one is small.
@@ -238,9 +261,8 @@ class Evidence:
             return plain, near
         natural = self.on_data.natural.unit
         closer = self._near(natural)
-        more = int(closer.decided.sum()) - int(near.decided.sum())
-        uneven = float(natural.max()) > UNEVEN * float(natural.min())
-        return (natural, closer) if more > 0 or (more == 0 and uneven) else (plain, near)
+        more = int(closer.decided.sum()) > int(near.decided.sum())
+        return (natural, closer) if more else (plain, near)
 
     def _near(self, unit: Tensor) -> Spectrum:
         return symmetric_spectrum([_scaled(site, unit) for site in self.derivatives[2]])
@@ -267,6 +289,13 @@ class Evidence:
         """Eigenvalues of the Hessian as it is."""
         near = self._near(torch.ones_like(self.vector))
         return near if self.shifted is None else with_shift(near, self.shifted_hessian)
+
+    def curvature_along(self, basis: Tensor, unit: Tensor | None = None) -> float:
+        """``‖H B‖₂`` of an orthonormal basis B (P, k), both in the same units."""
+        unit = self.unit if unit is None else unit
+        if not basis.shape[1]:
+            return 0.0
+        return float(torch.linalg.matrix_norm(_scaled(self.hessian, unit) @ basis, ord=2))
 
     def direction(self, vector: Tensor) -> tuple[Tensor, float]:
         """A direction in natural units as one of the parameters, of unit length, and its curvature."""

@@ -37,6 +37,8 @@ class Natural:
 
     Attributes:
         unit: of each parameter, (P,).
+        step: what each parameter's change is held against, (P,): what changes the outputs by as much as there is
+            to fit; a unit that says nothing counts with what it would say if its pre-activation moved by 1.
         largest: what each entry of the gradient would be if its terms did not cancel, residuals being
             what they are, (P,).
         noise: what rounding may do to each entry of the gradient, (P,).
@@ -54,6 +56,7 @@ class Natural:
     """
 
     unit: Tensor
+    step: Tensor
     largest: Tensor
     noise: Tensor
     residual: Tensor
@@ -80,11 +83,12 @@ def sizes_at(data: OnData) -> Natural:
     spread = data.outputs.std(0, correction=0)
     spread = torch.maximum(spread, NEARLY * data.outputs.abs().amax(0))
     loud = torch.maximum(_rms(first), gain.square() * spread)
+    size_of_fit = torch.linalg.vector_norm(loud / gain)
     fit = float((_rms(first) / gain).square().sum())
     delta = first
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
     count = len(first)
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    rows: list[tuple[Tensor, ...]] = []
     gains: list[Tensor] = []
     feds: list[Tensor] = []
     error_noise: list[Tensor] = []
@@ -104,7 +108,9 @@ def sizes_at(data: OnData) -> Natural:
         unit = ((gain[:, None] * size).square() + problem.weight_decay).rsqrt()
         summed = noise.square().mT @ fed.square()
         summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
-        rows.append((unit, loud[:, None] * speech, summed.sqrt() / count))
+        step = ((gain[:, None] * _positive(speech)).square() + problem.weight_decay).rsqrt()
+        step = step * size_of_fit
+        rows.append((unit, step, loud[:, None] * speech, summed.sqrt() / count))
         if layer == 0:
             break
         weight = net.layer(data.params, layer)[:, : net.widths[layer]]
@@ -124,15 +130,16 @@ def sizes_at(data: OnData) -> Natural:
         noise = (noise @ weight.abs() + EPS * terms) * slope.abs()
         noise = noise + (bend * pull).abs() * z_noise[layer - 1]
         delta = pull * slope
-    unit, largest, blur = (
+    unit, step, largest, blur = (
         torch.cat([flat_rows(net, layer, part[k]) for layer, part in enumerate(rows[::-1])], -1)
-        for k in range(3)
+        for k in range(4)
     )
     if problem.weight_decay:
         own = problem.weight_decay * net.flatten(data.params).abs()
         largest, blur = largest + own, blur + EPS * own
     return Natural(
         unit,
+        step,
         largest,
         blur,
         residual,

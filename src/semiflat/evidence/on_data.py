@@ -13,7 +13,8 @@ from semiflat.evidence.spectrum import EPS
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
 
-UNDERFLOW = torch.finfo(torch.float64).tiny
+UNDERFLOW = 1e-200
+"""A loss that no data in whatever units leave: it is 0."""
 BETWEEN = 1e-10
 """Part of what targets of one input differ by, within which outputs count as the best between them."""
 

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 EPS = torch.finfo(torch.float64).eps
+# Beyond this part of the largest eigenvalue, the distance to the exact critical point no longer
+# makes an eigenvalue count as zero (it still makes the verdict UNDECIDED).
+SHIFT_COUNTED = 1e-10
 ENOUGH = 10.0
 """An eigenvalue counts as decided when it is this many floors away from zero."""
 
@@ -56,9 +59,19 @@ class Spectrum:
         """What a verdict holds each value against."""
         return self.noise + self.shift
 
+    @property
+    def counting_floor(self) -> Tensor:
+        """What a value must exceed in size to be counted as not zero."""
+        return self.noise + self.shift.clamp(max=SHIFT_COUNTED * self.scale)
+
+    @property
+    def zero(self) -> Tensor:
+        """Which values are counted as zero."""
+        return self.values.abs() <= self.counting_floor
+
     def count(self) -> tuple[int, int, int]:
-        """(positive, zero, negative): what lies within its floor counts as zero."""
-        zero = self.hidden
+        """(positive, zero, negative) at the counting floor."""
+        zero = self.zero
         positive, negative = (int((sign * self.values[~zero] > 0).sum()) for sign in (1, -1))
         return positive, int(zero.sum()), negative
 

@@ -48,7 +48,8 @@ class Options:
 def data_units(problem: Problem) -> tuple[Tensor, Tensor]:
     """What gradients and risks are measured in, by the sizes of inputs and targets: (*batch, P), (*batch,).
 
-    For data and targets of size 1 all are 1. An entry that a feature of size s feeds is as large as s.
+    For data and targets of size 1, and larger, all are 1. An entry that a feature of size s feeds is as
+    large as s.
     """
     net, X = problem.net, problem.X
     features = X.square().mean(-2).sqrt()
@@ -65,7 +66,7 @@ def data_units(problem: Problem) -> tuple[Tensor, Tensor]:
         if layer == 0:
             rows[..., : net.inputs] *= features[..., None, :]
         parts.append(flat_rows(net, layer, rows))
-    return torch.cat(parts, dim=-1), scale
+    return torch.cat(parts, dim=-1).clamp(max=1.0), scale.clamp(max=1.0)
 
 
 @dataclass

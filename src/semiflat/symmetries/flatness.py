@@ -66,10 +66,11 @@ def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFa
 def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
     """The same directions mixed so that each moves pre-activations by 1 on average, or none.
 
-    Those that move none have length 1.
+    Those that move none have length 1 in natural steps.
     """
     net, data = problem.net, OnData(problem, params)
-    lengths = torch.linalg.vector_norm(tangents, dim=1, keepdim=True)
+    step = data.natural.step.clamp(min=1e-300)
+    lengths = torch.linalg.vector_norm(tangents / step, dim=1, keepdim=True)
     tangents = tangents / torch.where(lengths > 0, lengths, 1.0)
     parts = net.unflatten(tangents)
     effect = torch.zeros((len(tangents), len(tangents)), dtype=torch.float64)
@@ -94,7 +95,7 @@ def flatness(evidence: Evidence) -> Flatness:
     families = flat_families(evidence.on_data)
     joint = span([family for family in families if family.joint], evidence.unit)
     everything = span(families, evidence.unit)
-    kernel = spectrum.vectors[:, spectrum.hidden]
+    kernel = spectrum.vectors[:, spectrum.zero]
     # Cosines of the angles between kernel and families: 1 where a zero is explained. The kernel's
     # vectors are known to about floor/gap, far better than the 1e-3 asked for.
     cosines = torch.linalg.svdvals(everything.mT @ kernel) if kernel.shape[1] else torch.zeros(0)

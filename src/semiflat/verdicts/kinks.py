@@ -46,7 +46,28 @@ def classify_kink(evidence: Evidence) -> Finding:
     found = None
     if len(layers) == 1 and int(evidence.kinks[layers[0]].sum()) <= FEW:
         found = _Kinks(evidence, layers[0]).finding()
-    return found or _down_a_unit(evidence, layers) or undecided
+    return found or _above(evidence, layers) or _down_a_unit(evidence, layers) or undecided
+
+
+def _above(evidence: Evidence, layers: list[int]) -> Finding | None:
+    """By the gradient of the layers above all kinks, of which the loss is smooth."""
+    net = evidence.point.problem.net
+    rows = [
+        torch.zeros(net.widths[k + 1], net.fan_in(k), dtype=torch.float64) for k in range(net.depth)
+    ]
+    for above in rows[max(layers) + 1 :]:
+        above += 1
+    smooth = torch.cat([flat_rows(net, k, part) for k, part in enumerate(rows)])
+    if not bool((smooth * evidence.gradient.abs() > evidence.allowed).any()):
+        return None
+    down = _way_down(evidence, [-smooth * evidence.unit.square() * evidence.gradient])
+    if down is None:
+        return None
+    reason = (
+        f"the loss falls with slope {down[1]:.2g} along parameters above the kinks of hidden layer(s) "
+        f"{', '.join(map(str, layers))}"
+    )
+    return Finding(Kind.NOT_CRITICAL, None, reason, down[0])
 
 
 class _Kinks:

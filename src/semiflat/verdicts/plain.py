@@ -9,6 +9,7 @@ import torch
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
 from semiflat.evidence import ENOUGH, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint
+from semiflat.symmetries.families import span
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.finding import Finding, steep_reason, unsettled, what_next
 from semiflat.verdicts.kinks import classify_kink
@@ -22,6 +23,8 @@ from semiflat.verdicts.verdict import (
     Verdict,
 )
 
+FAR = 1e-2
+"""A Newton step of more natural units leads to another place."""
 BEST_FIT = (
     "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
 )
@@ -81,6 +84,13 @@ def not_critical(evidence: Evidence) -> Finding | None:
         return Finding(Kind.NOT_CRITICAL, None, reason)
     if not evidence.settles_penalty:
         return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
+    if evidence.lost_step > FAR and not evidence.on_data.fits_best:
+        return Finding(
+            Kind.UNDECIDED,
+            None,
+            "along a direction whose curvature rounding hides the gradient is more than rounding: a Newton "
+            f"step goes at least {evidence.lost_step:.2g} natural units that way; {what_next(evidence.point)}",
+        )
     if evidence.changed_outputs is not None:
         output, part = evidence.changed_outputs
         return Finding(
@@ -152,8 +162,11 @@ def _degenerate(
     spectrum = evidence.spectrum
     floor = float(spectrum.floor.max())
     joint = flat.joint.shape[1]
-    slopes = evidence.in_units(evidence.hessian) @ flat.joint
-    residue = float(torch.linalg.matrix_norm(slopes, ord=2)) if joint else 0.0
+    residue = evidence.curvature_along(flat.joint)
+    if residue > ENOUGH * floor:  # tangents may be known better in natural units
+        natural = evidence.on_data.natural.unit
+        own = span([family for family in flat.families if family.joint], natural)
+        residue = min(residue, evidence.curvature_along(own, natural))
     slope = steepest_on_moves(evidence.point.problem, evidence.point.params, flat.families)
     if joint == hidden and not evidence.still(slope):
         return Finding(

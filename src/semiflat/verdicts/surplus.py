@@ -81,7 +81,7 @@ def _replicated_unit(
     out, into = known.units
     measured = fresh_directions((mixing / into[:, None]).mT, mixing.new_zeros((0, len(mixing))))
     block = out[:, None] * source.F[unit] * into
-    seen = torch.linalg.svdvals(block @ measured) > F.floor.max()
+    seen = torch.linalg.svdvals(block @ measured) > F.counting_floor.max()
     copies = p + q + z - 1
     size = copies * (above + fan)
     # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
