@@ -341,7 +341,10 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
     problem = sf.Problem(sf.MLP([100, 200, 1]), X, y)
     large = sf.Point(problem, problem.net.random_params(0))
     assert problem.net.parameter_count == 20401
-    dense = "a dense Hessian of 20401 parameters would take 3.1 GiB of memory, and 0.9 GiB are free; up to 11180"
+    dense = (
+        "a dense Hessian of 20401 parameters would take 3.1 GiB of memory, and 0.9 GiB are free; up "
+        "to 11180"
+    )
     for take in (
         sf.hessian,
         sf.certify,

@@ -37,7 +37,8 @@ class Natural:
 
     Attributes:
         unit: of each parameter, (P,).
-        step: what each parameter's change is held against, (P,): what changes the outputs by as much as there is
+        step: what each parameter's change is held against, (P,): what would change the outputs
+            by as much as there is
             to fit; a unit that says nothing counts with what it would say if its pre-activation moved by 1.
         largest: what each entry of the gradient would be if its terms did not cancel, residuals being
             what they are, (P,).
