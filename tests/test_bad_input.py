@@ -352,13 +352,11 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
     ):
         with pytest.raises(sf.InputError, match=re.escape(dense)):
             take(large)
-    for take in (
-        lambda: sf.judge(large, dense_limit=10**9),
-        lambda: sf.run_search(problem, starts=2, seed=0, processes=1),
+    for take, many in (
+        (lambda: sf.judge(large, dense_limit=10**9), "5 dense Hessians of 20401 parameters"),
+        (lambda: sf.run_search(problem, starts=2, seed=0, processes=1), "2 dense Hessians"),
     ):
-        with pytest.raises(
-            sf.InputError, match="5 dense Hessians of 20401 parameters would take 15"
-        ):
+        with pytest.raises(sf.InputError, match=many):
             take()
     assert sf.judge(large).method == "Lanczos"
     many = sf.Point(problem.with_net(sf.MLP([100, 50, 1])), sf.MLP([100, 50, 1]).random_params(0))

@@ -178,7 +178,7 @@ def test_a_proof_leaves_no_other_verdict_standing() -> None:
     unheard = sf.InactiveUnits(0, 1)(point)
     verdict = sf.judge(unheard, proof=True)
     if verdict.kind is sf.Kind.STRICT_SADDLE and verdict.certainty is sf.Certainty.MEASURED:
-        assert verdict.certificate.kind == "DESCENT"
+        assert verdict.descent.kind == "DESCENT"
 
 
 def test_zeros_within_noise_are_told_from_flat_directions() -> None:

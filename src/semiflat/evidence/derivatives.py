@@ -466,7 +466,7 @@ def newton_step(spectrum: Spectrum, gradient: Tensor, noise: Tensor) -> Tensor:
     Args:
         gradient, noise: with what rounding may do to each entry, (P,).
     """
-    seen = ~spectrum.hidden
+    seen = spectrum.decided  # along the others there is no telling how far it is
     values, vectors = spectrum.values[seen], spectrum.vectors[:, seen]
     step = vectors.mT @ gradient / values
     # The signs are any: each direction is moved as far as rounding may have moved the point along it.

@@ -14,7 +14,7 @@ from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
 
 UNDERFLOW = 1e-200
-"""A loss that no data in whatever units leave: it is 0."""
+"""A loss that is 0 beside anything."""
 BETWEEN = 1e-10
 """Part of what targets of one input differ by, within which outputs count as the best between them."""
 
@@ -165,7 +165,10 @@ class OnData:
         if not self.problem.loss.convex or self.problem.weight_decay:
             return False
         losses = self._loss_derivatives[0]
-        if self.problem.loss.lower_bound == 0.0 and float(losses.max()) <= UNDERFLOW:
+        unscaled = self.problem.loss.lower_bound == 0.0 and not bool(self.problem.y.any())
+        if (
+            unscaled and float(losses.max()) <= UNDERFLOW
+        ):  # targets of 0 give no size to compare with
             return True
         bend = self.loss_second.diagonal(dim1=-2, dim2=-1)
         slope = self.per_input(self.loss_first)

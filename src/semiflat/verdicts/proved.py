@@ -41,14 +41,13 @@ def _proved(point: Point, verdict: Verdict, certificate: Certificate | None) -> 
             refuted = certify_not_critical(point, radius)
             if refuted.certified:
                 return _certified(verdict, refuted)
-        falls = _fall(point, verdict)
-        if falls is not None:
-            least = float.fromhex(falls.proved["drop_at_least"])
-            reason = f"{verdict.reason}; proved: the loss falls along descent_direction, by {least:.2g} or more"
-            return replace(verdict, reason=reason, certificate=falls)
+        verdict = replace(verdict, descent=_fall(point, verdict))
     if certificate is None:
-        return verdict
+        return replace(verdict, certificate=verdict.descent)
     reason = f"{verdict.reason}; not proved: {certificate.reason}"
+    if verdict.descent is not None:
+        least = float.fromhex(verdict.descent.proved["drop_at_least"])
+        reason += f"; proved: the loss falls along descent_direction, by {least:.2g} or more"
     return replace(verdict, reason=reason, certificate=certificate)
 
 

@@ -153,6 +153,7 @@ class Verdict:
             at least, from the narrow Hessian alone (``AᵀH A`` is narrow: Z22 Thm 6.2), or from a proof
             that gives no more; else None.
         certificate: the proof, or what it failed on; None where none was asked for.
+        descent: the proof that the loss falls along ``descent_direction``, where the kind is not proved.
     """
 
     kind: Kind
@@ -168,6 +169,7 @@ class Verdict:
     build_direction: Callable[[], Params] | None = None
     at_least: Inertia | None = None
     certificate: Certificate | None = None
+    descent: Certificate | None = None
 
     @cached_property
     def descent_direction(self) -> Params | None:
