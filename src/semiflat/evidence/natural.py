@@ -80,11 +80,10 @@ def sizes_at(data: OnData) -> Natural:
     first, second = data.loss_first, data.loss_second
     gain = _positive(second.diagonal(dim1=-2, dim2=-1).abs().mean(0).sqrt())
     residual = first / gain.square()
-    # What ∂ℓ/∂z would be without cancellation, by residuals as they are or as large as the outputs' spread.
+    loud = _rms(first)  # what ∂ℓ/∂z would be without cancellation
     spread = data.outputs.std(0, correction=0)
     spread = torch.maximum(spread, NEARLY * data.outputs.abs().amax(0))
-    loud = torch.maximum(_rms(first), gain.square() * spread)
-    size_of_fit = torch.linalg.vector_norm(loud / gain)
+    size_of_fit = torch.linalg.vector_norm(torch.maximum(loud / gain, gain * spread))
     fit = float((_rms(first) / gain).square().sum())
     delta = first
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
@@ -111,6 +110,8 @@ def sizes_at(data: OnData) -> Natural:
         summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
         step = ((gain[:, None] * _positive(speech)).square() + problem.weight_decay).rsqrt()
         step = step * size_of_fit
+        if layer < net.depth - 1 and not net.activations[layer].homogeneous:
+            step = torch.minimum(step, 1 / size)  # a pre-activation moved by 1 is another place
         rows.append((unit, step, loud[:, None] * speech, summed.sqrt() / count))
         if layer == 0:
             break
