@@ -447,13 +447,8 @@ def test_a_share_of_zero_adds_only_zeros_where_one_output_makes_F_zero(activatio
     assert wrong == []
 
 
-UNPOLISHED = pytest.mark.xfail(
-    strict=False, reason="1e-11 short is undecided in some: owed, see CHANGELOG"
-)
-
-
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
-@pytest.mark.parametrize("polished", [True, pytest.param(False, marks=UNPOLISHED)])
+@pytest.mark.parametrize("polished", [True, False])
 def test_piecewise_linear_one_output_minima_stay_minima_with_no_negative_eigenvalue(
     activation: str, polished: bool
 ) -> None:

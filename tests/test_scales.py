@@ -45,7 +45,7 @@ def rescaled(point: sf.Point, x: float, y: float) -> sf.Point:
     return sf.Point(sf.Problem(net, problem.X * x, problem.y * y, problem.loss), params)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "relu", "identity"])
 def test_other_units_of_inputs_and_targets_change_no_verdict(activation: str) -> None:
     seen = set()
     for point in kinds_found(activation):

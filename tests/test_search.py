@@ -95,7 +95,6 @@ def test_a_search_that_finds_nothing_says_how_its_runs_ended_and_what_to_do():
     assert sf.find_critical_points(decayed, starts=3)
 
 
-@pytest.mark.xfail(reason="a run to a step ends as CONVERGED at loss 4e-18: owed, see CHANGELOG")
 def test_a_point_keeps_what_its_search_knows_of_it(tmp_path):
     """In its note and repr, on one line; and in files, from which it is read as it was."""
     separable = sf.Problem(sf.MLP([1, 1]), [[-1.0], [1.0]], [0, 1], "logistic")

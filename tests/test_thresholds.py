@@ -16,7 +16,7 @@ from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.evidence import EPS, Evidence, roundings, symmetric_spectrum
 from semiflat.reduction.twins import twins
 from semiflat.search.methods import LevenbergMarquardt
-from semiflat.symmetries.flatness import flatness
+from semiflat.symmetries.flatness import flatness, held_against_kernel
 from semiflat.verdicts.plain import judge_plain
 
 ACTIVATIONS = ["tanh", "sin", "gelu", "sigmoid", "softplus", "silu", "relu"]
@@ -190,10 +190,12 @@ def test_a_flat_family_that_the_hessian_contradicts_makes_no_minimum() -> None:
     flat = flatness(evidence)
     assert judge_plain(evidence, flat).kind is sf.Kind.MINIMUM
     stiff = evidence.spectrum.vectors[:, -1:]
+    family = next(family for family in flat.families if family.joint and not family.affine)
     for tilt in (1e-8, 1.0):
-        wrong = torch.linalg.qr(flat.joint + tilt * stiff).Q
-        assert wrong.shape == flat.joint.shape
-        verdict = judge_plain(evidence, replace(flat, joint=wrong))
+        tangents = evidence.unit * (flat.joint + tilt * stiff).mT
+        wrong = held_against_kernel(evidence, [replace(family, tangents=tangents)])
+        assert wrong.joint.shape == flat.joint.shape
+        verdict = judge_plain(evidence, wrong)
         assert verdict.kind is sf.Kind.UNDECIDED
         assert "contradict" in verdict.reason
 

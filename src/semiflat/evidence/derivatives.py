@@ -170,10 +170,8 @@ class Evidence:
         """
         if self.on_data.fits_best or bool((self.gradient.abs() <= self.allowed).all()):
             return True
-        unit, near = self._measured
-        step = unit * newton_step(near, unit * self.gradient, torch.zeros_like(unit))
-        size = float((step / self.on_data.natural.step.clamp(min=1e-300)).abs().max())
-        return max(size, self.lost_step) <= CLOSE * self.relative_tolerance
+        everything = torch.ones_like(self.gradient, dtype=torch.bool)
+        return self._step_along(everything) <= CLOSE * self.relative_tolerance
 
     @property
     def settles_penalty(self) -> bool:
@@ -204,21 +202,23 @@ class Evidence:
 
     @cached_property
     def lost_step(self) -> float:
-        """How far, in natural units, a Newton step goes at least where rounding hides the curvature.
+        """How far, in natural units, a Newton step goes at least where rounding hides the curvature."""
+        return self._step_along(self._measured[1].hidden)
 
-        Along directions whose eigenvalue lies within its floor, by what the gradient has there beyond
-        rounding: a flat direction has nothing.
+    def _step_along(self, modes: Tensor) -> float:
+        """How far, in natural units, a Newton step goes at least along some of the eigenvectors.
+
+        By what the gradient has there beyond rounding: along a flat direction it has nothing. Where
+        rounding hides the curvature, it is at most its floor.
         """
         unit, near = self._measured
-        hidden = near.hidden
-        vectors = near.vectors[:, hidden]
+        vectors = near.vectors[:, modes]
         along = (vectors.mT @ (unit * self.gradient)).abs()
         noise = (vectors.square().mT @ (unit * self.on_data.natural.noise).square()).sqrt()
-        least = (along - ENOUGH * noise).clamp(min=0) / near.floor[hidden].clamp(min=1e-300)
-        sizes = (
-            unit[:, None] * vectors / self.on_data.natural.step[:, None].clamp(min=1e-300)
-        ).abs()
-        return float((sizes * least).max()) if sizes.numel() else 0.0
+        curvature = torch.maximum(near.values.abs(), near.floor)[modes].clamp(min=1e-300)
+        least = (along - ENOUGH * noise).clamp(min=0) / curvature
+        parts = unit[:, None] * vectors / self.on_data.natural.step[:, None].clamp(min=1e-300)
+        return float(torch.linalg.vector_norm(parts * least, dim=1).max())
 
     def still(self, slope: float) -> bool:
         """Whether a gradient elsewhere on a manifold of critical points through this one is small.

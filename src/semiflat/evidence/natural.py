@@ -37,9 +37,11 @@ class Natural:
 
     Attributes:
         unit: of each parameter, (P,).
-        step: what each parameter's change is held against, (P,): what would change the outputs
-            by as much as there is
-            to fit; a unit that says nothing counts with what it would say if its pre-activation moved by 1.
+        step: what each parameter's change is held against, (P,): what would change the outputs by as much
+            as there is to fit; a unit that says nothing counts with what it would say if its pre-activation
+            moved by 1.
+        z_step: the same for what each linear layer feeds, (out,); no more than 1 below an activation that
+            is not homogeneous.
         largest: what each entry of the gradient would be if its terms did not cancel, residuals being
             what they are, (P,).
         noise: what rounding may do to each entry of the gradient, (P,).
@@ -58,6 +60,7 @@ class Natural:
 
     unit: Tensor
     step: Tensor
+    z_step: list[Tensor]
     largest: Tensor
     noise: Tensor
     residual: Tensor
@@ -89,6 +92,7 @@ def sizes_at(data: OnData) -> Natural:
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
     count = len(first)
     rows: list[tuple[Tensor, ...]] = []
+    z_steps: list[Tensor] = []
     gains: list[Tensor] = []
     feds: list[Tensor] = []
     error_noise: list[Tensor] = []
@@ -109,9 +113,11 @@ def sizes_at(data: OnData) -> Natural:
         summed = noise.square().mT @ fed.square()
         summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
         step = ((gain[:, None] * _positive(speech)).square() + problem.weight_decay).rsqrt()
-        step = step * size_of_fit
+        step, z_step = step * size_of_fit, size_of_fit / gain
         if layer < net.depth - 1 and not net.activations[layer].homogeneous:
-            step = torch.minimum(step, 1 / size)  # a pre-activation moved by 1 is another place
+            # A pre-activation moved by 1 is another place.
+            step, z_step = torch.minimum(step, 1 / size), z_step.clamp(max=1.0)
+        z_steps = [z_step, *z_steps]
         rows.append((unit, step, loud[:, None] * speech, summed.sqrt() / count))
         if layer == 0:
             break
@@ -142,6 +148,7 @@ def sizes_at(data: OnData) -> Natural:
     return Natural(
         unit,
         step,
+        z_steps,
         largest,
         blur,
         residual,

@@ -179,6 +179,14 @@ class OnData:
         limits = limits + BETWEEN * apart
         return bool((slope.abs() <= self.per_input(bend) * limits).all())
 
+    @property
+    def fit_is_attained(self) -> bool:
+        """Whether outputs that are the best, to rounding, are those of no limit at infinity.
+
+        Piecewise polynomial in its parameters: no unit is saturated, or on its way to a linear one.
+        """
+        return self.fits_best and all(each.homogeneous for each in self.net.activations)
+
     @cached_property
     def _output_terms(self) -> Tensor:
         last = self.net.layer(self.params, self.net.depth - 1)

@@ -94,18 +94,14 @@ class _Paths:
         for layer in reversed(range(len(net.hidden))):
             theta = self._merged(theta, layer)
             for unit in range(net.hidden[layer]):
-                theta = self.go(theta, self._muted(theta, layer, unit), straight=True)[0]
+                theta = self.go(theta, self._muted(theta, layer, unit))[0]
                 for weights, bias in ((True, True), (True, False), (False, True)):
                     rest = self._resting(theta, layer, unit, weights, bias)
-                    theta = self.go(theta, rest, straight=True)[0]
+                    theta = self.go(theta, rest)[0]
         return theta
 
-    def go(self, theta: Tensor, target: Tensor, straight: bool = False) -> tuple[Tensor, Tensor]:
-        """Points taken to their targets, and which arrived; the others stay where they are.
-
-        Args:
-            straight: whether only straight legs are tried.
-        """
+    def go(self, theta: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Points taken to their targets, and which arrived; the others stay where they are."""
         theta = theta.clone()
         arrived = (theta == target).all(-1)
         rows = (~arrived).nonzero().flatten()
@@ -117,7 +113,7 @@ class _Paths:
             theta[rows[good]] = target[rows[good]]
             arrived[rows[good]] = True
             rows = rows[~good]
-        if len(rows) and not straight:
+        if len(rows):
             there = self._along(theta[rows], target[rows])
             theta[rows[there]] = target[rows[there]]
             arrived[rows[there]] = True
@@ -190,7 +186,7 @@ class _Paths:
                     if net.biases[layer + 1]:
                         params[bias_key(layer + 1)] += constant * given
                     target = torch.where(alike[:, None], net.flatten(params), theta)
-                    theta = self.go(theta, target, straight=True)[0]
+                    theta = self.go(theta, target)[0]
         return theta
 
     def _muted(self, theta: Tensor, layer: int, unit: int) -> Tensor:

@@ -357,10 +357,15 @@ def _fibre(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor | 
     if shift:
         by_b[:, -1, :] = torch.eye(M, dtype=W.dtype) / slope
     differential = torch.cat([by_V, by_W, by_b.reshape(M * D, -1)], dim=1)
-    _, sizes, right = torch.linalg.svd(differential)
+    # In natural units: rank and kernel are those of any data, whatever units they are in.
+    natural = data.natural
+    below, above = (net.layer(net.unflatten(natural.unit), each) for each in (layer, layer + 1))
+    own = torch.cat([above[:, units].flatten(), below[units].flatten(), above[:, -1] if shift else V[:0, 0]])
+    by = (natural.gain[layer + 1][:, None] * natural.fed[layer]).flatten()
+    _, sizes, right = torch.linalg.svd(by[:, None] * differential * own)
     if len(sizes) < M * D or sizes[M * D - 1] <= 1e-8 * sizes[0]:
         return None
-    kernel = right[M * D :]
+    kernel = right[M * D :] * own
     k = len(kernel)
     lowers = torch.zeros((k, net.widths[layer + 1], D), dtype=W.dtype)
     uppers = torch.zeros((k, M, net.fan_in(layer + 1)), dtype=W.dtype)

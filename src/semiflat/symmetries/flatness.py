@@ -45,7 +45,7 @@ def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFa
     Of all entries, each in parts of what it would be if its terms did not cancel. The loss is constant
     there; only if the gradient vanishes too is it a manifold of critical points.
     The gradient is analytic in the move, so a few random moves of finite size tell. A move is as long
-    as what it does to the pre-activations of its layer on the data, whatever the units of the inputs:
+    as what it does to pre-activations and outputs on the data, whatever the units of inputs and targets:
     moves that saturate a unit would see nothing.
     """
     moves = [f.tangents for f in families if f.joint and f.affine]
@@ -64,22 +64,22 @@ def steepest_on_moves(problem: Problem, params: Params, families: list[TangentFa
 
 
 def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
-    """The same directions mixed so that each moves pre-activations by 1 on average, or none.
+    """The same directions mixed so that each moves pre-activations by a natural step on average, or none.
 
-    Those that move none have length 1 in natural steps.
+    Those that move none have length 1 in the parameters' natural steps.
     """
     net, data = problem.net, OnData(problem, params)
     step = data.natural.step.clamp(min=1e-300)
     lengths = torch.linalg.vector_norm(tangents / step, dim=1, keepdim=True)
     tangents = tangents / torch.where(lengths > 0, lengths, 1.0)
-    parts = net.unflatten(tangents)
+    parts, steps = net.unflatten(tangents), net.unflatten(step)
     effect = torch.zeros((len(tangents), len(tangents)), dtype=torch.float64)
     most = 0.0  # what a direction of length 1 can do at most
-    for layer in range(net.depth):
+    for layer, z_step in enumerate(data.natural.z_step):
         fed = data.inputs[layer].values
         moment = fed.mT @ fed / len(fed)
-        most = max(most, float(moment.diagonal().sum()))
-        rows = net.layer(parts, layer)
+        rows, own = (net.layer(each, layer) / z_step[:, None] for each in (parts, steps))
+        most = max(most, float((own.square() @ moment.diagonal()).max()))
         effect += torch.einsum("kod,de,joe->kj", rows, moment, rows)
     values, vectors = torch.linalg.eigh(effect)
     seen = values > 1e-14 * most  # below, what null spaces have left of 0
@@ -91,8 +91,12 @@ def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
 
 def flatness(evidence: Evidence) -> Flatness:
     """Flat families of a point, and which of its zero eigenvalues they explain."""
-    spectrum = evidence.spectrum  # first: it says where memory does not suffice
-    families = flat_families(evidence.on_data)
+    return held_against_kernel(evidence, flat_families(evidence.on_data))
+
+
+def held_against_kernel(evidence: Evidence, families: list[TangentFamily]) -> Flatness:
+    """Families of a point, and which of its zero eigenvalues they explain."""
+    spectrum = evidence.spectrum
     joint = span([family for family in families if family.joint], evidence.unit)
     everything = span(families, evidence.unit)
     kernel = spectrum.vectors[:, spectrum.zero]

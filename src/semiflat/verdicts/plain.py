@@ -133,9 +133,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return Finding(
             Kind.MINIMUM, margin, f"{BEST_FIT}, and networks with such outputs form a manifold"
         )
-    net = evidence.point.problem.net
-    if evidence.on_data.fits_best and hidden and all(a.homogeneous for a in net.activations):
-        # Piecewise polynomial in its parameters: no unit is on its way to a limit, saturated or linear.
+    if evidence.on_data.fit_is_attained and hidden:
         return Finding(Kind.MINIMUM, margin, BEST_FIT)
     if spectrum.doubtful and tightest is not None:
         return Finding(
