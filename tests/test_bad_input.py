@@ -223,7 +223,10 @@ ASKED = [(name, argument) for name, (_, right) in TAKES.items() for argument in 
 
 
 @pytest.mark.parametrize(("name", "argument"), ASKED)
-def test_a_wrong_argument_is_refused_in_one_line_or_taken(name: str, argument: str) -> None:
+def test_a_wrong_argument_is_refused_in_one_line_or_taken(
+    name: str, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # text is a good name of a file to write
     function, right = TAKES[name]
     lines = []
     for value in wrong().values():

@@ -592,7 +592,12 @@ def test_reduce_keeps_outputs_and_drops_their_penalty(minimum: sf.CriticalPoint)
     assert sf.judge(small.point).kind is Kind.STRICT_MINIMUM
     back = small.embedding(small.point)
     assert back.loss == pytest.approx(wide.loss, rel=1e-13)
-    assert back.loss > small.point.loss + 1e-4
+    penalties = [
+        0.5 * each.problem.weight_decay * sum(float(t.square().sum()) for t in each.params.values())
+        for each in (wide.materialize(), small.point)
+    ]
+    assert wide.loss - small.point.loss == pytest.approx(penalties[0] - penalties[1], abs=1e-13)
+    assert abs(penalties[0] - penalties[1]) > 1e-4
 
 
 # -- the search and infinity ----------------------------------------------------------------------

@@ -22,6 +22,7 @@ from semiflat.evidence.spectrum import (
     symmetric_spectrum,
     with_shift,
 )
+from semiflat.memory import check_hessians
 from semiflat.points import Point
 from semiflat.problem import Problem
 
@@ -47,13 +48,16 @@ class UnitEvidence:
         K: eigenvalues of K.
         F: singular values of F.
         units: of outgoing and incoming weights that F is measured in, (M,) and (D,).
-        own: natural ones of this unit.
+        own: natural ones of this unit, in which no entry of K is larger than about 1.
+        own_K, own_F: measured in these.
     """
 
     K: Spectrum
     F: Spectrum
     units: tuple[Tensor, Tensor]
     own: tuple[Tensor, Tensor]
+    own_K: Spectrum
+    own_F: Spectrum
 
 
 @dataclass
@@ -75,6 +79,8 @@ class Evidence:
     _blocks: dict[int, list[LayerBlocks]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Asked here: whatever is done with the evidence, its Hessians are the largest that it takes.
+        check_hessians(1 + ROUNDINGS, self.point.problem.net.parameter_count)
         self.vector = self.point.problem.net.flatten(self.point.params)
         self.rounded = roundings(self.vector)
 
@@ -170,8 +176,7 @@ class Evidence:
         """
         if self.on_data.fits_best or bool((self.gradient.abs() <= self.allowed).all()):
             return True
-        everything = torch.ones_like(self.gradient, dtype=torch.bool)
-        return self._step_along(everything) <= CLOSE * self.relative_tolerance
+        return self.distance <= CLOSE * self.relative_tolerance
 
     @property
     def settles_penalty(self) -> bool:
@@ -201,23 +206,18 @@ class Evidence:
         return (place, float(parts[place])) if float(parts[place]) > HELD else None
 
     @cached_property
-    def lost_step(self) -> float:
-        """How far, in natural units, a Newton step goes at least where rounding hides the curvature."""
-        return self._step_along(self._measured[1].hidden)
+    def distance(self) -> float:
+        """How far, in natural units, a Newton step goes at least.
 
-    def _step_along(self, modes: Tensor) -> float:
-        """How far, in natural units, a Newton step goes at least along some of the eigenvectors.
-
-        By what the gradient has there beyond rounding: along a flat direction it has nothing. Where
-        rounding hides the curvature, it is at most its floor.
+        By what the gradient has along each eigenvector beyond rounding: along a flat direction it has
+        nothing. Where rounding hides the curvature, it is at most its floor.
         """
         unit, near = self._measured
-        vectors = near.vectors[:, modes]
-        along = (vectors.mT @ (unit * self.gradient)).abs()
-        noise = (vectors.square().mT @ (unit * self.on_data.natural.noise).square()).sqrt()
-        curvature = torch.maximum(near.values.abs(), near.floor)[modes].clamp(min=1e-300)
+        along = (near.vectors.mT @ (unit * self.gradient)).abs()
+        noise = (near.vectors.square().mT @ (unit * self.on_data.natural.noise).square()).sqrt()
+        curvature = torch.maximum(near.values.abs(), near.floor).clamp(min=1e-300)
         least = (along - ENOUGH * noise).clamp(min=0) / curvature
-        parts = unit[:, None] * vectors / self.on_data.natural.step[:, None].clamp(min=1e-300)
+        parts = unit[:, None] * near.vectors / self.on_data.natural.step[:, None].clamp(min=1e-300)
         return float(torch.linalg.vector_norm(parts * least, dim=1).max())
 
     def still(self, slope: float) -> bool:
@@ -297,6 +297,12 @@ class Evidence:
             return 0.0
         return float(torch.linalg.matrix_norm(_scaled(self.hessian, unit) @ basis, ord=2))
 
+    @cached_property
+    def steepest(self) -> float:
+        """The least eigenvalue with all parameters in natural units: -1 or more, whatever units they have."""
+        natural = self.on_data.natural.unit
+        return float(torch.linalg.eigvalsh(_scaled(self.hessian, natural))[0])
+
     def direction(self, vector: Tensor) -> tuple[Tensor, float]:
         """A direction in natural units as one of the parameters, of unit length, and its curvature."""
         along = self.unit * vector
@@ -345,10 +351,13 @@ class Evidence:
         ]
         K, F = (b if more else a for a, b, more in zip(plain, own, better, strict=True))
         units = (out, into) if better[1] else (torch.ones_like(out), torch.ones_like(into))
-        return UnitEvidence(K, F, units, (out, into))
+        return UnitEvidence(K, F, units, (out, into), *own)
 
-    def skipping(self, layer: int) -> Spectrum:
-        """Singular values of a layer's F∅, or of each entry in parts of its terms where that tells more."""
+    def skipping(self, layer: int) -> tuple[Spectrum, Spectrum]:
+        """Singular values of a layer's F∅, or of each entry in parts of its terms where that tells more.
+
+        And, second, in parts of its terms in any case.
+        """
         sizes = self.on_data.natural
         noise = self._noise(layer, sizes.error_noise[layer + 1], sizes.errors[layer + 1].abs())
         terms = (sizes.deltas[layer + 1][:, None] * sizes.fed[layer]).clamp(min=1e-300)
@@ -358,7 +367,7 @@ class Evidence:
             )
             for by, size in ((torch.ones_like(terms), 0.0), (terms, 1.0))
         )
-        return own if int(own.decided.sum()) > int(plain.decided.sum()) else plain
+        return (own if int(own.decided.sum()) > int(plain.decided.sum()) else plain), own
 
     def _noise(self, layer: int, blur: Tensor, size: Tensor) -> Tensor:
         """What rounding may do to ``mean size x̃ᵀ`` of a layer's x̃, (M, D), if it does ``blur`` to size."""

@@ -360,7 +360,9 @@ def _fibre(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor | 
     # In natural units: rank and kernel are those of any data, whatever units they are in.
     natural = data.natural
     below, above = (net.layer(net.unflatten(natural.unit), each) for each in (layer, layer + 1))
-    own = torch.cat([above[:, units].flatten(), below[units].flatten(), above[:, -1] if shift else V[:0, 0]])
+    own = torch.cat(
+        [above[:, units].flatten(), below[units].flatten(), above[:, -1] if shift else V[:0, 0]]
+    )
     by = (natural.gain[layer + 1][:, None] * natural.fed[layer]).flatten()
     _, sizes, right = torch.linalg.svd(by[:, None] * differential * own)
     if len(sizes) < M * D or sizes[M * D - 1] <= 1e-8 * sizes[0]:

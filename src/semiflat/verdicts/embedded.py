@@ -30,7 +30,7 @@ from semiflat.symmetries.families import flat_families
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.finding import Finding
 from semiflat.verdicts.layout import Layout
-from semiflat.verdicts.plain import BEST_FIT, classify, not_critical
+from semiflat.verdicts.plain import BEST_FIT, classify, counts, not_critical
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import (
     NO_HESSIAN,
@@ -104,9 +104,9 @@ def _classify(
     if narrow.kind is Kind.STRICT_SADDLE:
         return Finding(narrow.kind, narrow.margin, f"the {point.name} is one: {narrow.reason}")
     for part in surplus:
-        for spectrum, sign in part.escapes:
-            way_down = spectrum.clearest(-sign)
-            if way_down is not None:
+        for spectrum, sign, own in part.escapes:
+            way_down, natural = spectrum.clearest(-sign), own.clearest(-sign)
+            if way_down is not None and counts(evidence, flat, abs(natural[0]) if natural else 0.0):
                 return Finding(
                     Kind.STRICT_SADDLE,
                     Margin(*way_down),
@@ -166,7 +166,7 @@ def _steepest_on_copies(point: Layout) -> float:
 
 
 def _margin(part: Surplus) -> Margin | None:
-    tightest = [spectrum.tightest() for spectrum, _ in part.escapes]
+    tightest = [spectrum.tightest() for spectrum, *_ in part.escapes]
     margins = [Margin(*each) for each in tightest if each is not None]
     return min(margins, key=lambda m: m.ratio, default=None)
 

@@ -230,7 +230,7 @@ def _skipping(evidence: Evidence) -> list[Spectrum]:
     """The singular values of every F∅ that null units can act through."""
     net = evidence.point.problem.net
     return [
-        evidence.skipping(layer)
+        evidence.skipping(layer)[0]
         for layer in range(len(net.hidden))
         if net.biases[layer] and net.biases[layer + 1]
     ]

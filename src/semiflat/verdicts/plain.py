@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
-from semiflat.evidence import ENOUGH, Evidence, Spectrum
+from semiflat.evidence import ENOUGH, LOUD, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import span
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
@@ -84,12 +85,13 @@ def not_critical(evidence: Evidence) -> Finding | None:
         return Finding(Kind.NOT_CRITICAL, None, reason)
     if not evidence.settles_penalty:
         return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
-    if evidence.lost_step > FAR and not evidence.on_data.fits_best:
+    if evidence.distance > FAR and not evidence.on_data.fits_best:
         return Finding(
             Kind.UNDECIDED,
             None,
-            "along a direction whose curvature rounding hides the gradient is more than rounding: a Newton "
-            f"step goes at least {evidence.lost_step:.2g} natural units that way; {what_next(evidence.point)}",
+            f"a Newton step goes {evidence.distance:.2g} natural units or more (one of them changes the "
+            "outputs by as much as there is to fit): no critical point is known to be near; "
+            f"{what_next(evidence.point)}",
         )
     if evidence.changed_outputs is not None:
         output, part = evidence.changed_outputs
@@ -119,7 +121,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return early
     spectrum = evidence.spectrum
     down = spectrum.clearest(-1)
-    if down is not None:
+    if down is not None and counts(evidence, flat, -evidence.steepest):
         return Finding(
             Kind.STRICT_SADDLE,
             Margin(*down),
@@ -199,10 +201,26 @@ def _degenerate(
     )
 
 
+def counts(evidence: Evidence, flat: Flatness, size: float) -> bool:
+    """Whether curvature of this size, in natural units, is that of a critical point near by.
+
+    Where an eigenvalue may be zero and no flat direction says why, rounding hides how far the critical
+    point is along it, if there is one. What little that distance may have made does not count there.
+    """
+    spectrum = evidence.spectrum
+    return size >= LOUD or not bool(_unexplained(spectrum, flat, ~spectrum.decided).any())
+
+
+def _unexplained(spectrum: Spectrum, flat: Flatness, among: Tensor) -> Tensor:
+    """Which of some eigenvectors are no flat directions."""
+    open_part = spectrum.vectors - flat.joint @ (flat.joint.mT @ spectrum.vectors)
+    unexplained: Tensor = among & (torch.linalg.vector_norm(open_part, dim=0) > 0.5)
+    return unexplained
+
+
 def _least_known(spectrum: Spectrum, flat: Flatness) -> Margin:
     """The eigenvalue that is hidden by the most, beyond known flat directions where there is one."""
-    open_part = spectrum.vectors - flat.joint @ (flat.joint.mT @ spectrum.vectors)
-    unknown = spectrum.hidden & (torch.linalg.vector_norm(open_part, dim=0) > 0.5)
+    unknown = _unexplained(spectrum, flat, spectrum.hidden)
     among = (unknown if bool(unknown.any()) else spectrum.hidden).nonzero().flatten()
     place = among[spectrum.floor[among].argmax()]
     return Margin(float(spectrum.values[place]), float(spectrum.floor[place]))

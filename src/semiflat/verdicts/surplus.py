@@ -24,8 +24,9 @@ class Surplus:
         size: number of added parameters.
         positive, negative: eigenvalues added.
         explained: added zeros whose directions are flat.
-        escapes: the spectra and signs that can make it a saddle: (spectrum, sign), where an
+        escapes: the spectra and signs that can make it a saddle: (spectrum, sign, own), where an
             eigenvalue λ with sign·λ < 0 beyond doubt is a way down; sign 0: any that is not zero.
+            ``own`` is the same in natural units.
         why_open: if it adds no way down, why it may still not be a minimum; empty if it is one,
             because its whole kernel is flat.
         families: its flat families.
@@ -37,7 +38,7 @@ class Surplus:
     positive: int
     negative: int
     explained: int
-    escapes: list[tuple[Spectrum, int]]
+    escapes: list[tuple[Spectrum, int, Spectrum]]
     why_open: str
     families: list[FlatFamily]
     steepest: Callable[[], WideDirection | None]
@@ -103,7 +104,9 @@ def _replicated_unit(
         positive=positive,
         negative=negative,
         explained=explained,
-        escapes=[(K, 1)] * (p >= 2) + [(K, -1)] * (q >= 1) + [(F, 0)] * (z >= 1),
+        escapes=[(K, 1, known.own_K)] * (p >= 2)
+        + [(K, -1, known.own_K)] * (q >= 1)
+        + [(F, 0, known.own_F)] * (z >= 1),
         why_open=why,
         families=_copy_families(layer, unit, copies, z, above, fan, loose, mixing.shape[1]),
         steepest=lambda: steepest_copy(
@@ -197,7 +200,7 @@ def _null_layers(point: Layout, evidence: Evidence) -> list[Surplus]:
         heard = sum(r.count for r, s in zip(runs, slopes.tolist(), strict=True) if s != 0)
         dead = activation.slopes is not None and activation.slopes[0] == 0
         dead = dead and all(run.bias < 0 for run in runs)
-        F = evidence.skipping(layer)
+        F, own = evidence.skipping(layer)
         rank = F.count()[0]
         above, fan = net.widths[layer + 2], point.net.fan_in(layer)
         size = count * (above + fan)
@@ -208,7 +211,7 @@ def _null_layers(point: Layout, evidence: Evidence) -> list[Surplus]:
                 positive=heard * rank,
                 negative=heard * rank,
                 explained=size - 2 * heard * rank,
-                escapes=[(F, 0)] * (heard > 0),
+                escapes=[(F, 0, own)] * (heard > 0),
                 why_open=""
                 if dead
                 else "at second order the null units leave the loss as it is; higher derivatives "
