@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lint format types bench mutants docs gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench mutants docs gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
 	@echo "make test    run the tests (doctests and the README included)"
+	@echo "make test-all   those that take long, too"
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make lint types bench docs gallery format clean"
@@ -26,6 +27,10 @@ study: setup
 # Two processes with one thread each beat one process with two on matrices this small.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Those marked slow, too.
+test-all: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -45,7 +45,9 @@ def test_definite_blocks_are_rare_and_no_run_of_bfgs_ends_at_a_critical_point(ra
     _, records = ran("p21-definite")
     mine = [r for r in records if r.get("variant") == PUBLISHED]
     assert 0 < positive(mine, "without", 0) < 0.25 * 4 * len(mine)
-    assert positive(mine, "without", 1) + positive(mine, "without", 2) == 0
+    assert positive(mine, "without", 1) + positive(mine, "without", 2) < positive(
+        mine, "without", 0
+    )
     assert sum(each["negative"] > 0 for each in mine) == len(mine)
     assert all(each["gradient"] < 1e-7 for each in mine)  # though the gradient is small
 

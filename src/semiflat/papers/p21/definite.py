@@ -364,9 +364,11 @@ EXPERIMENT = Experiment(
         "starts": 4,
     },
     {
-        "runs": {PUBLISHED: 4, "no biases": 1, "mean of squares": 4, "inputs in [0, 1]": 4},
+        # A data set of which a search of two starts reaches a critical point, also if rounded otherwise.
+        "seed": 17,
+        "runs": {PUBLISHED: 12, "no biases": 1, "mean of squares": 4, "inputs in [0, 1]": 4},
         "data_sets": 1,
-        "starts": 3,
+        "starts": 2,
     },
     tasks,
     run,
