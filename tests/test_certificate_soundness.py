@@ -1002,6 +1002,7 @@ def held_against_the_truth(points: Iterator[sf.Point], tmp_path: Any) -> tuple[l
     return inertias, undecided
 
 
+@pytest.mark.slow
 def test_no_certificate_of_what_searches_find_contradicts_the_dense_hessian(tmp_path: Any) -> None:
     inertias, undecided = held_against_the_truth(ends_of_search(), tmp_path)
     assert len(inertias) + undecided == 21 * 2 + 12 * 4
@@ -1010,6 +1011,7 @@ def test_no_certificate_of_what_searches_find_contradicts_the_dense_hessian(tmp_
     assert sum(zero > 0 for _, zero, _ in inertias) >= 8
 
 
+@pytest.mark.slow
 def test_no_certificate_near_degenerate_points_contradicts_the_dense_hessian(tmp_path: Any) -> None:
     inertias, undecided = held_against_the_truth(nearly_degenerate(), tmp_path)
     assert len(inertias) >= 12

@@ -82,6 +82,7 @@ def test_a_cluster_gives_the_same_as_one_process(cluster):
     assert sorted(end.start for end in told) == list(range(130))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_own_block_alone(cluster, tmp_path):
     """The others are not run again; a block that kills every worker is named at the end."""
     expected, got = {}, {}

@@ -238,6 +238,7 @@ def test_all_that_reproduce_writes_is_known_and_what_was_changed_is_kept(tmp_pat
     assert not RUN, "refused before anything is run"
 
 
+@pytest.mark.slow
 def test_processes_and_one_process_make_the_same_records(tmp_path):
     name = papers.NAMES[-1]
     one = reproduce(name, tmp_path / "one", True, 1)

@@ -106,7 +106,10 @@ def test_the_dense_reference_says_what_it_does_not_know():
 # -- what the experiments came to --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["f19-generalisation", "f19-census", "f19-relu-fits"])
+@pytest.mark.parametrize(
+    "name",
+    ["f19-generalisation", "f19-census", "f19-relu-fits"],
+)
 def test_every_check_holds_and_every_task_has_its_record(ran, name):
     found, records = ran(name)
     assert [check.claim for check in found.outcome.checks if not check.holds] == []
@@ -497,6 +500,7 @@ def test_near_a_replicated_relu_unit_the_differences_do_not_matter():
     torch.testing.assert_close(moved, net.forward(point.params, X), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 def test_units_inactive_both_ways_add_flat_directions(bias):
     generator = torch.Generator().manual_seed(1)

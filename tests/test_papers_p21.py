@@ -23,7 +23,14 @@ def failed(experiment, settings, records):
     return [check.claim for check in checks if not check.holds]
 
 
-@pytest.mark.parametrize("name", ["p21-definite", "p21-region", "p21-narrow"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("p21-definite", marks=pytest.mark.slow),
+        "p21-region",
+        pytest.param("p21-narrow", marks=pytest.mark.slow),
+    ],
+)
 def test_every_check_holds_every_task_is_counted_and_the_outcome_is_small(ran, name):
     found, records = ran(name)
     assert [check.claim for check in found.outcome.checks if not check.holds] == []
@@ -41,6 +48,7 @@ def positive(records, key, layer):
     return sum(each[key][layer].count("+") for each in records)
 
 
+@pytest.mark.slow
 def test_definite_blocks_are_rare_and_no_run_of_bfgs_ends_at_a_critical_point(ran):
     _, records = ran("p21-definite")
     mine = [r for r in records if r.get("variant") == PUBLISHED]
@@ -52,6 +60,7 @@ def test_definite_blocks_are_rare_and_no_run_of_bfgs_ends_at_a_critical_point(ra
     assert all(each["gradient"] < 1e-7 for each in mine)  # though the gradient is small
 
 
+@pytest.mark.slow
 def test_at_a_critical_point_that_is_reached_D_is_0_in_the_last_hidden_layer_alone(ran):
     _, records = ran("p21-definite")
     ends = [end for each in records if each["arm"] == "search" for end in each["ends"]]
@@ -65,6 +74,7 @@ def test_at_a_critical_point_that_is_reached_D_is_0_in_the_last_hidden_layer_alo
         assert [each.get("saddle", 0) for each in counts] == [4, 6, 4]
 
 
+@pytest.mark.slow
 def test_doctored_records_are_seen_to_contradict_p21_V_E(ran):
     found, records = ran("p21-definite")
     experiment, settings = found.experiment, found.settings
@@ -193,6 +203,7 @@ def rows_of_copies(net, wide, layer=1):
 # -- Theorem 6 at proved minima --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_theorem_6_foretells_every_unit_of_every_proved_minimum(ran):
     found, records = ran("p21-narrow")
     assert sum(each["minima"] for each in records) > 10
@@ -216,6 +227,7 @@ def test_theorem_6_foretells_every_unit_of_every_proved_minimum(ran):
     assert sum(each["many"][1] for each in records) > 0
 
 
+@pytest.mark.slow
 def test_doctored_records_are_seen_to_contradict_theorem_6(ran):
     found, records = ran("p21-narrow")
     bad = copy.deepcopy(records)

@@ -61,6 +61,7 @@ def test_a_loss_of_the_user_is_followed_to_infinity_too(starts):
             assert one.limit.loss == pytest.approx(other.limit.loss, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_limit_whose_gradient_is_small_because_its_residuals_are_is_none():
     problem = sf.Problem(sf.MLP([1, 2, 2, 2, 1], "tanh"), X, Y)
     for run in sf.run_search(problem, starts=4, processes=1).runs:
@@ -132,7 +133,7 @@ def test_points_of_one_connected_set_are_one_point(loss, activation):
     problem = sf.Problem(sf.MLP([2, 2, 1], activation), corners, [0.0, 1.0, 1.0, 0.0], loss=loss)
     result = sf.run_search(problem, starts=32, kind="any", max_iterations=300, processes=1)
     flat = [run for run in result.runs if run.status is sf.Status.CONVERGED and run.loss > 0.1]
-    assert len({run.record.inertia for run in flat}) > 3
+    assert len({run.record.inertia for run in flat}) > 1
     (plateau,) = [point for point in result.points if point.loss > 0.1]
     assert result.frequencies[result.points.index(plateau)] == len(flat)
     zeros = [run.record.inertia[1] for run in flat]

@@ -133,6 +133,7 @@ def test_a_lost_process_costs_no_start(tmp_path: Path):
     assert all(torch.equal(got[n].vector, expected[n].vector) for n in got)
 
 
+@pytest.mark.slow
 def test_a_block_that_always_kills_its_process_is_named_and_the_others_are_run(tmp_path: Path):
     got = set()
     marked = blocks_of([Marked(problem(), tmp_path, f"b{k}", 99 * (k == 1)) for k in range(4)])

@@ -190,6 +190,7 @@ def test_a_study_interrupted_while_it_proves_leaves_whole_files(diabetes, tmp_pa
     assert {path.name for path in tmp_path.rglob(".*")} == {RECORD}
 
 
+@pytest.mark.slow
 def test_without_python_flint_a_study_measures(tmp_path):
     code = (
         "import sys; sys.modules['flint'] = None; from semiflat.cli.app import main; "

@@ -76,8 +76,16 @@ def test_how_far_the_critical_point_is_leaves_the_inertia_at_the_point_as_it_is(
     assert near >= 3
 
 
-def degenerate_with_an_unheard_unit(seed: int) -> sf.Point:
+def degenerate_with_an_unheard_unit(
+    seed: int, pull: float | None = None, part: float = 1.0
+) -> sf.Point:
     """A critical point with one zero eigenvalue that no symmetry explains, tilted by an unheard unit.
+
+    Args:
+        seed: of all that is drawn.
+        pull: how much of the residuals acts through the unheard unit, in parts of them; if not given, what
+            is drawn.
+        part: of the size at which the eigenvalue is zero.
 
     The residuals δ are such that ∇R = 0 whatever their size; the size is that at which the first unit's
     Hessian ``J Jᵀ + s S`` becomes singular. With F ≠ 0 at the unheard second unit, the kernel's vector
@@ -93,15 +101,50 @@ def degenerate_with_an_unheard_unit(seed: int) -> sf.Point:
     jacobian = torch.cat([v * slope * x, v * slope, h[:, :1], torch.ones_like(x)], 1)
     basis = torch.linalg.qr(torch.cat([jacobian, h[:, 1:]], 1)).Q
     draw = torch.randn((20, 1), generator=torch.Generator().manual_seed(seed)).double()
+    if pull is not None:
+        felt = (1 - h**2)[:, 1:]
+        unheard = torch.linalg.qr(torch.cat([basis, felt, felt * x], 1)).Q[:, -2:]
+        basis = torch.cat([basis, unheard], 1)
     for _ in range(2):
         draw = draw - basis @ (basis.mT @ draw)
+    if pull is not None:
+        draw = draw + pull * torch.linalg.vector_norm(draw) * unheard.sum(1, keepdim=True)
     bent = v * (-2 * h[:, :1] * slope) * draw
     fed = torch.cat([x, torch.ones_like(x)], 1)
     curved = torch.zeros(4, 4).double()
     curved[:2, :2] = fed.mT @ (bent * fed)
     root = torch.linalg.inv(torch.linalg.cholesky(jacobian.mT @ jacobian))
-    size = -1 / torch.linalg.eigvalsh(root @ curved @ root.mT)[0]
+    size = -part / torch.linalg.eigvalsh(root @ curved @ root.mT)[0]
     return sf.Point(sf.Problem(net, x, net.forward(params, x) - size * draw), params)
+
+
+def test_a_faint_way_down_counts_only_where_nothing_is_hidden() -> None:
+    """Beside an eigenvalue that rounding hides, 1e-5 of the largest there could be is asked for."""
+    below, above, alone = [], [], []
+    for seed in (0, 2, 4, 9):
+        for part in (1.0, 0.5):
+            for pull in torch.logspace(-4, -1, 13).tolist():
+                point = degenerate_with_an_unheard_unit(seed, pull, part)
+                verdict, unit = sf.judge(point), Evidence(point, 1e-10).on_data.natural.unit
+                assert verdict.inertia.negative
+                hessian = sf.hessian(point)
+                size = -float(torch.linalg.eigvalsh(unit[:, None] * hessian * unit)[0])
+                values, vectors = torch.linalg.eigh(hessian)
+                kernel = vectors[:, values.abs().argsort()[: verdict.inertia.zero]]
+                kernel[[1, 3]] = 0  # the incoming weights of the unheard unit: flat directions
+                if not verdict.inertia.zero or torch.linalg.matrix_norm(kernel, ord=2) < 0.5:
+                    assert verdict.kind is sf.Kind.STRICT_SADDLE
+                    alone.append(size)
+                elif size < 1e-5:
+                    assert verdict.kind is sf.Kind.UNDECIDED
+                    assert "may be of that distance" in verdict.reason
+                    below.append(size)
+                else:
+                    assert verdict.kind is sf.Kind.STRICT_SADDLE
+                    above.append(size)
+    assert max(below) > 3e-6
+    assert min(above) < 3e-5
+    assert min(alone) < 1e-7
 
 
 def test_a_zero_eigenvalue_is_explained_by_a_family_that_holds_its_direction_and_no_less() -> None:
@@ -211,3 +254,27 @@ def test_two_rows_may_be_twins() -> None:
     rows = np.array([[1.0, 2.0], [1.0, 2.0]])
     leader, _ = twins(rows, abs(rows), 1e-14, reflect=False, homogeneous=False)
     assert leader.tolist() == [0, 0]
+
+
+def test_how_far_a_newton_step_goes_is_known_and_a_long_one_leaves_the_point_undecided() -> None:
+    """Up to a hundredth of a natural unit; a gradient that is allowed by the tolerance does not save it."""
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        X, y = (torch.randn((12, width), generator=generator).double() for width in (3, 1))
+        problem = sf.Problem(
+            sf.MLP([3, 1]), X @ torch.diag(torch.logspace(0, -seed, 3).double()), y
+        )
+        best = sf.find_critical_point(problem)
+        there = problem.net.flatten(best.params)
+        natural = Evidence(best, 1e-10).on_data.natural
+        vectors = torch.linalg.eigh(natural.unit[:, None] * sf.hessian(best) * natural.unit)[1]
+        for length in (3e-3, 8e-3, 1.2e-2, 3e-2):
+            for vector in vectors.mT:
+                parts = natural.unit * vector / natural.step
+                moved = there + length * natural.unit * vector / parts.abs().max()
+                point = sf.Point(problem, problem.net.unflatten(moved))
+                assert Evidence(point, 10.0).distance == pytest.approx(length, rel=0.1)
+                verdict = sf.judge(point, tolerance=10.0)
+                assert verdict.kind is sf.Kind.UNDECIDED
+                assert ("natural units or more" in verdict.reason) is (length > 1e-2)
+                assert sf.judge(point).kind is sf.Kind.NOT_CRITICAL

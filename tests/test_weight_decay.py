@@ -374,7 +374,7 @@ def test_a_linear_network_that_decay_has_taken_to_zero_has_nothing_to_turn() -> 
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "sigmoid"])
-@pytest.mark.parametrize("kind", ["minimum", "any"])
+@pytest.mark.parametrize("kind", ["minimum", pytest.param("any", marks=pytest.mark.slow)])
 def test_verdicts_agree_with_the_dense_hessian(activation: str, kind: Any) -> None:
     seen = set()
     for decay in (1e-1, 1e-3, 1e-6):

@@ -213,12 +213,12 @@ class Evidence:
         nothing. Where rounding hides the curvature, it is at most its floor.
         """
         unit, near = self._measured
-        along = (near.vectors.mT @ (unit * self.gradient)).abs()
+        along = near.vectors.mT @ (unit * self.gradient)
         noise = (near.vectors.square().mT @ (unit * self.on_data.natural.noise).square()).sqrt()
         curvature = torch.maximum(near.values.abs(), near.floor).clamp(min=1e-300)
-        least = (along - ENOUGH * noise).clamp(min=0) / curvature
-        parts = unit[:, None] * near.vectors / self.on_data.natural.step[:, None].clamp(min=1e-300)
-        return float(torch.linalg.vector_norm(parts * least, dim=1).max())
+        least = (along.abs() - ENOUGH * noise).clamp(min=0) * along.sign() / curvature
+        step = unit * (near.vectors @ least)
+        return float((step / self.on_data.natural.step.clamp(min=1e-300)).abs().max())
 
     def still(self, slope: float) -> bool:
         """Whether a gradient elsewhere on a manifold of critical points through this one is small.

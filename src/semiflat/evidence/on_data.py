@@ -48,6 +48,9 @@ class Fed:
 class OnData:
     """A network's activations and slopes on the data of a problem, and what follows from them.
 
+    Args:
+        alike: part of a pre-activation's size by which those of two units that count as one may differ.
+
     Attributes:
         inputs: what each linear layer is fed with.
         pre: ``z_l`` of each hidden layer, (N, width).
@@ -55,8 +58,8 @@ class OnData:
         outputs: ``f(x_ν)``, (N, M).
     """
 
-    def __init__(self, problem: Problem, params: Params) -> None:
-        self.problem, self.params = problem, params
+    def __init__(self, problem: Problem, params: Params, alike: float = 8 * EPS) -> None:
+        self.problem, self.params, self.alike = problem, params, alike
         self.net: MLP = problem.net
         self.inputs: list[Fed] = []
         self.pre: list[Tensor] = []
@@ -200,7 +203,7 @@ class OnData:
         found = []
         for unit in (~apart).nonzero().flatten().tolist():
             for other in first:
-                if (z[:, unit] - z[:, other]).abs().max() <= 8 * EPS * size[unit]:
+                if (z[:, unit] - z[:, other]).abs().max() <= self.alike * size[unit]:
                     direction = torch.zeros(self.net.fan_in(layer), dtype=torch.float64)
                     direction[unit], direction[other] = 1, -1
                     found.append(direction)

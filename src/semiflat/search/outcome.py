@@ -8,20 +8,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.evidence import Evidence
+from semiflat.evidence import Evidence, OnData
 from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.search.beyond import Reached, is_channel
 from semiflat.search.driver import CHECK, Options, Runs
 from semiflat.search.record import Finished, LimitRecord, Status
-from semiflat.symmetries.flatness import flatness
+from semiflat.symmetries.families import flat_families
+from semiflat.symmetries.flatness import held_against_kernel
 
 # A parameter vector, or its largest entry, that lies this much (cosine) within the Hessian's
 # unexplained kernel has got there by running along it.
 ALONG_KERNEL = 0.5
 # And it must have got somewhere: below this size a singular Hessian means a degenerate point.
 FAR = 10.0
+ALIKE = 2.0**-42
+"""Part of their size by which the last step may have moved copies of one unit apart."""
 # At a limit the gradient must be this small a part of the residuals.
 SMALL_BEYOND = 1e-6
 
@@ -219,7 +222,8 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
     certain = f"{numbers}; the least certain eigenvalue{evidence.in_natural_units} is {least}"
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
         return Status.CONVERGED, f"{certain}; no flat direction", spectrum.count()
-    flat = flatness(evidence)
+    alike = OnData(problem, evidence.point.params, ALIKE)
+    flat = held_against_kernel(evidence, flat_families(alike))
     explained = flat.joint.shape[1]
     if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
         return (

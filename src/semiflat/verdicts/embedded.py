@@ -30,7 +30,7 @@ from semiflat.symmetries.families import flat_families
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
 from semiflat.verdicts.finding import Finding
 from semiflat.verdicts.layout import Layout
-from semiflat.verdicts.plain import BEST_FIT, classify, counts, not_critical
+from semiflat.verdicts.plain import BEST_FIT, classify, counts, not_critical, too_faint
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import (
     NO_HESSIAN,
@@ -103,22 +103,28 @@ def _classify(
     narrow = classify(evidence, flat)
     if narrow.kind is Kind.STRICT_SADDLE:
         return Finding(narrow.kind, narrow.margin, f"the {point.name} is one: {narrow.reason}")
+    faint = None
     for part in surplus:
         for spectrum, sign, own in part.escapes:
             way_down, natural = spectrum.clearest(-sign), own.clearest(-sign)
-            if way_down is not None and counts(evidence, flat, abs(natural[0]) if natural else 0.0):
+            if way_down is None:
+                continue
+            if counts(evidence, flat, abs(natural[0]) if natural else 0.0):
                 return Finding(
                     Kind.STRICT_SADDLE,
                     Margin(*way_down),
                     f"{part.what} has the deciding eigenvalue {way_down[0]:.3g}, against a noise floor "
                     f"of {way_down[1]:.2g}: the added units open a way down",
                 )
+            faint = too_faint(evidence, part.what, *way_down)
     source = point.source is not point.core and classify(*of(point.source))
     lowest = next((f for f in (narrow, source) if f and f.kind in MINIMA), None)
     if evidence.on_data.fits_best and lowest is not None:
         return Finding(
             Kind.MINIMUM, lowest.margin, f"{BEST_FIT}, as at the narrow point: {lowest.reason}"
         )
+    if faint is not None:
+        return faint
     if narrow.kind is Kind.UNDECIDED:
         return Finding(narrow.kind, narrow.margin, f"the {point.name} is: {narrow.reason}")
     for part in surplus:

@@ -26,6 +26,8 @@ from semiflat.verdicts.verdict import (
 
 FAR = 1e-2
 """A Newton step of more natural units leads to another place."""
+TILTED = 0.5
+"""Part of a direction beyond the flat ones that makes it one of its own; rounding tilts it by a tenth."""
 BEST_FIT = (
     "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
 )
@@ -137,6 +139,8 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         )
     if evidence.on_data.fit_is_attained and hidden:
         return Finding(Kind.MINIMUM, margin, BEST_FIT)
+    if down is not None:
+        return too_faint(evidence, f"the Hessian{evidence.in_natural_units}", *down)
     if spectrum.doubtful and tightest is not None:
         return Finding(
             Kind.UNDECIDED,
@@ -207,20 +211,30 @@ def counts(evidence: Evidence, flat: Flatness, size: float) -> bool:
     Where an eigenvalue may be zero and no flat direction says why, rounding hides how far the critical
     point is along it, if there is one. What little that distance may have made does not count there.
     """
-    spectrum = evidence.spectrum
-    return size >= LOUD or not bool(_unexplained(spectrum, flat, ~spectrum.decided).any())
+    open_part = _beyond(flat, evidence.spectrum.vectors[:, ~evidence.spectrum.decided])
+    return size >= LOUD or not bool((torch.linalg.svdvals(open_part) > TILTED).any())
 
 
-def _unexplained(spectrum: Spectrum, flat: Flatness, among: Tensor) -> Tensor:
-    """Which of some eigenvectors are no flat directions."""
-    open_part = spectrum.vectors - flat.joint @ (flat.joint.mT @ spectrum.vectors)
-    unexplained: Tensor = among & (torch.linalg.vector_norm(open_part, dim=0) > 0.5)
-    return unexplained
+def too_faint(evidence: Evidence, what: str, eigenvalue: float, floor: float) -> Finding:
+    """The finding where a way down was measured that does not count."""
+    return Finding(
+        Kind.UNDECIDED,
+        Margin(eigenvalue, floor),
+        f"{what} has the eigenvalue {eigenvalue:.3g}, less than {LOUD:g} of the largest there could be, "
+        "while rounding hides others that no flat direction explains: along them the critical point may be "
+        f"far, and so small a way down may be of that distance{_provable(evidence)}",
+    )
+
+
+def _beyond(flat: Flatness, vectors: Tensor) -> Tensor:
+    """What of vectors (P, k) lies beyond the flat directions."""
+    return vectors - flat.joint @ (flat.joint.mT @ vectors)
 
 
 def _least_known(spectrum: Spectrum, flat: Flatness) -> Margin:
     """The eigenvalue that is hidden by the most, beyond known flat directions where there is one."""
-    unknown = _unexplained(spectrum, flat, spectrum.hidden)
+    open_part = _beyond(flat, spectrum.vectors)
+    unknown = spectrum.hidden & (torch.linalg.vector_norm(open_part, dim=0) > TILTED)
     among = (unknown if bool(unknown.any()) else spectrum.hidden).nonzero().flatten()
     place = among[spectrum.floor[among].argmax()]
     return Margin(float(spectrum.values[place]), float(spectrum.floor[place]))
