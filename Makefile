@@ -28,9 +28,10 @@ study: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# Those marked slow, too.
+# Those marked slow, too; and with other examples where they are drawn.
 test-all: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" \
+		--hypothesis-profile=other
 
 lint: setup
 	$(BIN)/ruff check .

@@ -196,7 +196,6 @@ def dense_inertia(point: sf.Point) -> tuple[Signs, bool]:
     return (int(signs[0].sum()), int(signs[1].sum()), int(signs[2].sum())), clear
 
 
-@pytest.mark.slow
 def test_proofs_never_contradict_measurement() -> None:
     kinds: Counter[str] = Counter()
     open_ones = 0
