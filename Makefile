@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench mutants docs gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench mutants mass docs gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all   those that take long, too"
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
+	@echo "make mass   judge thousands of points and hold them against high precision (an hour; likewise)"
 	@echo "make lint types bench docs gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
@@ -59,6 +60,10 @@ bench: setup
 mutants: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
 	nice $(BIN)/python benchmarks/mutants.py
+
+# Goes on where it was; an hour of one core. --part 0/2 and 1/2 share the items among two processes.
+mass: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mass_verdicts.py
 
 # The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
 docs: setup

@@ -183,7 +183,7 @@ def polish(case: Case) -> Polished | str:
     are let go.
     """
     ends = set()
-    for cap in (1e-12, 1e-8, REACH):
+    for cap in (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, REACH):
         found = _newton(case, cap)
         if not isinstance(found, str):
             return found

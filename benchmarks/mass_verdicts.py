@@ -164,7 +164,13 @@ def judged(rng: np.random.Generator, made: Made) -> Iterator[dict[str, Any]]:
     flat = wide.materialize()
     case = case_of(flat, made.case, unit)
     wider = Made(case, made.single, tags=tags)
-    truth = adjudicate(case)
+    narrow, truth = truth, adjudicate(case)
+    kept = wide.embedding.preserves_criticality is True and narrow.distance <= NEAR
+    if kept and truth.kind == "not critical":
+        # Newton does not come to the embedded critical point where copies' weights are tiny.
+        truth = Truth(
+            "unclear", why="Newton leaves, but the narrow critical point embedded is near"
+        )
     lazy, plain = sf.judge(wide), sf.judge(flat)
     one, two = (
         record(how, v, truth, wider, case)

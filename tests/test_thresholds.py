@@ -118,32 +118,35 @@ def degenerate_with_an_unheard_unit(
     return sf.Point(sf.Problem(net, x, net.forward(params, x) - size * draw), params)
 
 
-def test_a_faint_way_down_counts_only_where_nothing_is_hidden() -> None:
-    """Beside an eigenvalue that rounding hides, 1e-5 of the largest there could be is asked for."""
+def test_a_way_down_counts_if_it_is_steeper_than_what_hides_the_critical_point_is_far() -> None:
+    """In natural units: so far along an eigenvalue that rounding hides, and so much below zero."""
     below, above, alone = [], [], []
     for seed in (0, 2, 4, 9):
         for part in (1.0, 0.5):
-            for pull in torch.logspace(-4, -1, 13).tolist():
+            for pull in torch.logspace(-4, 0, 13).tolist():
                 point = degenerate_with_an_unheard_unit(seed, pull, part)
-                verdict, unit = sf.judge(point), Evidence(point, 1e-10).on_data.natural.unit
+                verdict, evidence = sf.judge(point), Evidence(point, 1e-10)
                 assert verdict.inertia.negative
-                hessian = sf.hessian(point)
-                size = -float(torch.linalg.eigvalsh(unit[:, None] * hessian * unit)[0])
-                values, vectors = torch.linalg.eigh(hessian)
-                kernel = vectors[:, values.abs().argsort()[: verdict.inertia.zero]]
+                hessian, sizes = sf.hessian(point), evidence.on_data.natural
+                own = sizes.unit[:, None] * hessian * sizes.unit
+                values, vectors = torch.linalg.eigh(own)
+                steep = -float(values[0])
+                kernel = vectors[:, values.abs() < 1e-12]
                 kernel[[1, 3]] = 0  # the incoming weights of the unheard unit: flat directions
-                if not verdict.inertia.zero or torch.linalg.matrix_norm(kernel, ord=2) < 0.5:
+                if not kernel.numel() or torch.linalg.matrix_norm(kernel, ord=2) < 0.5:
                     assert verdict.kind is sf.Kind.STRICT_SADDLE
-                    alone.append(size)
-                elif size < 1e-5:
-                    assert verdict.kind is sf.Kind.UNDECIDED
-                    assert "may be of that distance" in verdict.reason
-                    below.append(size)
-                else:
-                    assert verdict.kind is sf.Kind.STRICT_SADDLE
-                    above.append(size)
-    assert max(below) > 3e-6
-    assert min(above) < 3e-5
+                    alone.append(steep)
+                    continue
+                way = torch.linalg.svd(kernel, full_matrices=False)[0][:, 0]
+                noise = float((way * sizes.unit * sizes.noise).norm())
+                slope = abs(float(way @ (sizes.unit * sf.gradient(point)))) + noise
+                hidden = max(
+                    abs(float(way @ own @ way)), float(evidence.natural_spectrum.noise.min())
+                )
+                far = float((way * sizes.unit / sizes.step).abs().max()) * slope / hidden
+                (below if verdict.kind is sf.Kind.UNDECIDED else above).append(steep / far)
+    assert 0.3 < max(below) < 1.2
+    assert 0.8 < min(above) < 3
     assert min(alone) < 1e-7
 
 

@@ -2,6 +2,7 @@
 
 from semiflat.evidence.derivatives import (
     LOUD,
+    TILTED,
     Evidence,
     allowed_gradient,
     first_kink,
@@ -24,6 +25,7 @@ __all__ = [
     "ENOUGH",
     "EPS",
     "LOUD",
+    "TILTED",
     "Evidence",
     "Natural",
     "OnData",

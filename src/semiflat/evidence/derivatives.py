@@ -36,6 +36,8 @@ SHORT = 1e-3
 """A move this long, in natural units, changes outputs to first order."""
 CLOSE = 1e3
 """Times the tolerance that a Newton step may go, in natural units, from a point that counts as critical."""
+TILTED = 0.5
+"""Part of a direction beyond the flat ones that makes it one of its own; rounding tilts it by a tenth."""
 NEAR = 10.0
 """A kink is near if it lies within so many Newton steps, rounding in the gradient counted in."""
 
@@ -216,7 +218,8 @@ class Evidence:
         along = near.vectors.mT @ (unit * self.gradient)
         noise = (near.vectors.square().mT @ (unit * self.on_data.natural.noise).square()).sqrt()
         curvature = torch.maximum(near.values.abs(), near.floor).clamp(min=1e-300)
-        least = (along.abs() - ENOUGH * noise).clamp(min=0) * along.sign() / curvature
+        least = (along.abs() - ENOUGH * noise).clamp(min=0) * along.sign()
+        least = least * near.values.sign() / curvature
         step = unit * (near.vectors @ least)
         return float((step / self.on_data.natural.step.clamp(min=1e-300)).abs().max())
 
@@ -298,10 +301,35 @@ class Evidence:
         return float(torch.linalg.matrix_norm(_scaled(self.hessian, unit) @ basis, ord=2))
 
     @cached_property
-    def steepest(self) -> float:
-        """The least eigenvalue with all parameters in natural units: -1 or more, whatever units they have."""
-        natural = self.on_data.natural.unit
-        return float(torch.linalg.eigvalsh(_scaled(self.hessian, natural))[0])
+    def natural_spectrum(self) -> Spectrum:
+        """Eigenvalues with all parameters in natural units, whatever tells more: none is far beyond 1."""
+        near = self._near(self.on_data.natural.unit)
+        if self.shifted is None:
+            return near
+        return with_shift(near, _scaled(self.shifted_hessian, self.on_data.natural.unit))
+
+    def farthest(self, flat: Tensor) -> float:
+        """How many natural units away a critical point may be where the way to it is hidden.
+
+        Args:
+            flat: an orthonormal basis (P, t), in natural units, of directions along which it does not matter.
+
+        By the gradient, with what rounding may make of it, and the curvature, which is no less than what
+        rounding may make of it. 0 where no curvature is hidden.
+        """
+        near, sizes = self.natural_spectrum, self.on_data.natural
+        hidden = near.vectors[:, ~near.decided]
+        left, parts, _ = torch.linalg.svd(hidden - flat @ (flat.mT @ hidden), full_matrices=False)
+        ways = left[:, parts > TILTED]
+        if not ways.shape[1]:
+            return 0.0
+        curvature, turned = torch.linalg.eigh(ways.mT @ _scaled(self.hessian, sizes.unit) @ ways)
+        ways = ways @ turned
+        curvature = curvature.abs().clamp(min=max(float(near.noise.min()), 1e-300))
+        noise = (ways.square().mT @ (sizes.unit * sizes.noise).square()).sqrt()
+        length = ((ways.mT @ (sizes.unit * self.gradient)).abs() + noise) / curvature
+        step = (sizes.unit / sizes.step.clamp(min=1e-300))[:, None] * ways
+        return float((step.abs() * length).max())
 
     def direction(self, vector: Tensor) -> tuple[Tensor, float]:
         """A direction in natural units as one of the parameters, of unit length, and its curvature."""

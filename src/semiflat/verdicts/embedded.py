@@ -116,7 +116,7 @@ def _classify(
                     f"{part.what} has the deciding eigenvalue {way_down[0]:.3g}, against a noise floor "
                     f"of {way_down[1]:.2g}: the added units open a way down",
                 )
-            faint = too_faint(evidence, part.what, *way_down)
+            faint = too_faint(evidence, flat, part.what, *way_down)
     source = point.source is not point.core and classify(*of(point.source))
     lowest = next((f for f in (narrow, source) if f and f.kind in MINIMA), None)
     if evidence.on_data.fits_best and lowest is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
-from semiflat.evidence import ENOUGH, LOUD, Evidence, Spectrum
+from semiflat.evidence import ENOUGH, TILTED, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import span
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
@@ -26,8 +26,6 @@ from semiflat.verdicts.verdict import (
 
 FAR = 1e-2
 """A Newton step of more natural units leads to another place."""
-TILTED = 0.5
-"""Part of a direction beyond the flat ones that makes it one of its own; rounding tilts it by a tenth."""
 BEST_FIT = (
     "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
 )
@@ -123,7 +121,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return early
     spectrum = evidence.spectrum
     down = spectrum.clearest(-1)
-    if down is not None and counts(evidence, flat, -evidence.steepest):
+    if down is not None and counts(evidence, flat, -float(evidence.natural_spectrum.values[0])):
         return Finding(
             Kind.STRICT_SADDLE,
             Margin(*down),
@@ -140,7 +138,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
     if evidence.on_data.fit_is_attained and hidden:
         return Finding(Kind.MINIMUM, margin, BEST_FIT)
     if down is not None:
-        return too_faint(evidence, f"the Hessian{evidence.in_natural_units}", *down)
+        return too_faint(evidence, flat, f"the Hessian{evidence.in_natural_units}", *down)
     if spectrum.doubtful and tightest is not None:
         return Finding(
             Kind.UNDECIDED,
@@ -209,20 +207,26 @@ def counts(evidence: Evidence, flat: Flatness, size: float) -> bool:
     """Whether curvature of this size, in natural units, is that of a critical point near by.
 
     Where an eigenvalue may be zero and no flat direction says why, rounding hides how far the critical
-    point is along it, if there is one. What little that distance may have made does not count there.
+    point is along it, if there is one; and so much of the curvature may be made by that distance.
     """
-    open_part = _beyond(flat, evidence.spectrum.vectors[:, ~evidence.spectrum.decided])
-    return size >= LOUD or not bool((torch.linalg.svdvals(open_part) > TILTED).any())
+    return size >= _farthest(evidence, flat)
 
 
-def too_faint(evidence: Evidence, what: str, eigenvalue: float, floor: float) -> Finding:
+def _farthest(evidence: Evidence, flat: Flatness) -> float:
+    joint = [family for family in flat.families if family.joint]
+    return evidence.farthest(span(joint, evidence.on_data.natural.unit))
+
+
+def too_faint(
+    evidence: Evidence, flat: Flatness, what: str, eigenvalue: float, floor: float
+) -> Finding:
     """The finding where a way down was measured that does not count."""
     return Finding(
         Kind.UNDECIDED,
         Margin(eigenvalue, floor),
-        f"{what} has the eigenvalue {eigenvalue:.3g}, less than {LOUD:g} of the largest there could be, "
-        "while rounding hides others that no flat direction explains: along them the critical point may be "
-        f"far, and so small a way down may be of that distance{_provable(evidence)}",
+        f"{what} has the eigenvalue {eigenvalue:.3g}; but rounding hides other curvatures that no flat "
+        f"direction explains, and along them a critical point may be {_farthest(evidence, flat):.2g} natural "
+        f"units away, or none: so far that it may have none below zero{_provable(evidence)}",
     )
 
 
