@@ -1,6 +1,7 @@
 """What is measured at a point, and how far the measurement can be trusted."""
 
 from semiflat.evidence.derivatives import (
+    FAR,
     LOUD,
     TILTED,
     Evidence,
@@ -24,6 +25,7 @@ from semiflat.evidence.spectrum import (
 __all__ = [
     "ENOUGH",
     "EPS",
+    "FAR",
     "LOUD",
     "TILTED",
     "Evidence",

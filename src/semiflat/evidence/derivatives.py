@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -34,6 +34,8 @@ HELD = 1e-3
 """Part of an output's spread by which a Newton step may change it at a critical point."""
 SHORT = 1e-3
 """A move this long, in natural units, changes outputs to first order."""
+FAR = 1e-2
+"""A Newton step of more natural units leads to another place."""
 CLOSE = 1e3
 """Times the tolerance that a Newton step may go, in natural units, from a point that counts as critical."""
 TILTED = 0.5
@@ -180,6 +182,13 @@ class Evidence:
             return True
         return self.distance <= CLOSE * self.relative_tolerance
 
+    @cached_property
+    def near(self) -> bool:
+        """Whether a critical point is near: a Newton step is short, and changes the outputs by little."""
+        if not self.critical or self.on_data.fits_best:
+            return self.critical
+        return self.distance <= FAR and self.changed_outputs is None
+
     @property
     def settles_penalty(self) -> bool:
         """Whether a gradient this small tells, too, that the penalty of weight decay is balanced."""
@@ -285,13 +294,15 @@ class Evidence:
         near = self._measured[1]
         if self.shifted is None:
             return near
-        return with_shift(near, self.in_units(self.shifted_hessian))
+        return replace(with_shift(near, self.in_units(self.shifted_hessian)), whole=self.near)
 
     @cached_property
     def plain_spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian as it is."""
         near = self._near(torch.ones_like(self.vector))
-        return near if self.shifted is None else with_shift(near, self.shifted_hessian)
+        if self.shifted is None:
+            return near
+        return replace(with_shift(near, self.shifted_hessian), whole=self.near)
 
     def curvature_along(self, basis: Tensor, unit: Tensor | None = None) -> float:
         """``‖H B‖₂`` of an orthonormal basis B (P, k), both in the same units."""
@@ -370,7 +381,8 @@ class Evidence:
             ]
             scale = size + _norm(out[:, None] * noise * into) / EPS
             K = symmetric_spectrum([b.K for b in blocks], scale)
-            return K, singular_spectrum([b.F for b in blocks], scale)
+            F = singular_spectrum([b.F for b in blocks], scale)
+            return replace(K, whole=self.near), replace(F, whole=self.near)
 
         plain = measured(torch.ones_like(out), torch.ones_like(into), 0.0)
         own = measured(out, into, 1.0)
@@ -390,8 +402,11 @@ class Evidence:
         noise = self._noise(layer, sizes.error_noise[layer + 1], sizes.errors[layer + 1].abs())
         terms = (sizes.deltas[layer + 1][:, None] * sizes.fed[layer]).clamp(min=1e-300)
         plain, own = (
-            singular_spectrum(
-                [b.F_null / by for b in self.layer(layer)], size + _norm(noise / by) / EPS
+            replace(
+                singular_spectrum(
+                    [b.F_null / by for b in self.layer(layer)], size + _norm(noise / by) / EPS
+                ),
+                whole=self.near,
             )
             for by, size in ((torch.ones_like(terms), 0.0), (terms, 1.0))
         )

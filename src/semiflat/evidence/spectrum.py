@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 EPS = torch.finfo(torch.float64).eps
-# Beyond this part of the largest eigenvalue, the distance to the exact critical point no longer
-# makes an eigenvalue count as zero (it still makes the verdict UNDECIDED).
+# Where no critical point is near, the distance to it makes an eigenvalue count as zero only up to this
+# part of the largest (it still makes the verdict UNDECIDED).
 SHIFT_COUNTED = 1e-10
 ENOUGH = 10.0
 """An eigenvalue counts as decided when it is this many floors away from zero."""
@@ -46,6 +46,8 @@ class Spectrum:
         noise: what rounding may have changed, for each value.
         shift: what the distance to the exact critical point may have changed; 0 if there is none.
         scale: size of the matrix that a value is small or large against.
+        whole: whether the values stand for those at the critical point: all that lie within their
+            floor are then counted as zero.
     """
 
     values: Tensor
@@ -53,6 +55,7 @@ class Spectrum:
     noise: Tensor
     shift: Tensor
     scale: float
+    whole: bool = False
 
     @property
     def floor(self) -> Tensor:
@@ -62,6 +65,8 @@ class Spectrum:
     @property
     def counting_floor(self) -> Tensor:
         """What a value must exceed in size to be counted as not zero."""
+        if self.whole:
+            return self.floor
         return self.noise + self.shift.clamp(max=SHIFT_COUNTED * self.scale)
 
     @property

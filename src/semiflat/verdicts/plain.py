@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
-from semiflat.evidence import ENOUGH, TILTED, Evidence, Spectrum
+from semiflat.evidence import ENOUGH, FAR, TILTED, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import span
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
@@ -24,8 +24,8 @@ from semiflat.verdicts.verdict import (
     Verdict,
 )
 
-FAR = 1e-2
-"""A Newton step of more natural units leads to another place."""
+ELSEWHERE = 0.5
+"""So many natural units away no curvature tells what is here, however large."""
 BEST_FIT = (
     "the outputs are the best there are for every input, to rounding: the loss cannot be lower"
 )
@@ -85,23 +85,24 @@ def not_critical(evidence: Evidence) -> Finding | None:
         return Finding(Kind.NOT_CRITICAL, None, reason)
     if not evidence.settles_penalty:
         return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
-    if evidence.distance > FAR and not evidence.on_data.fits_best:
-        return Finding(
-            Kind.UNDECIDED,
-            None,
+    if evidence.near:
+        return None
+    if evidence.changed_outputs is None or evidence.distance > FAR:
+        how_far = (
             f"a Newton step goes {evidence.distance:.2g} natural units or more (one of them changes the "
-            "outputs by as much as there is to fit): no critical point is known to be near; "
-            f"{what_next(evidence.point)}",
+            "outputs by as much as there is to fit)"
         )
-    if evidence.changed_outputs is not None:
+    else:
         output, part = evidence.changed_outputs
-        return Finding(
-            Kind.UNDECIDED,
-            None,
+        how_far = (
             f"a Newton step, with what rounding may do to it, changes output {output} by {part:.2g} of its "
-            f"spread: no critical point is known to be near; {what_next(evidence.point)}",
+            "spread"
         )
-    return None
+    return Finding(
+        Kind.UNDECIDED,
+        None,
+        f"{how_far}: no critical point is known to be near; {what_next(evidence.point)}",
+    )
 
 
 def _lost_by_embedding(evidence: Evidence) -> bool:
@@ -209,7 +210,7 @@ def counts(evidence: Evidence, flat: Flatness, size: float) -> bool:
     Where an eigenvalue may be zero and no flat direction says why, rounding hides how far the critical
     point is along it, if there is one; and so much of the curvature may be made by that distance.
     """
-    return size >= _farthest(evidence, flat)
+    return _farthest(evidence, flat) <= min(size, ELSEWHERE)
 
 
 def _farthest(evidence: Evidence, flat: Flatness) -> float:

@@ -136,8 +136,8 @@ class Verdict:
         certainty: how it is known.
         inertia: signs of the Hessian's eigenvalues at the point, critical or not, and how many of the
             zeros are explained; (0, 0, 0) at a kink, where there is no Hessian; None where it was too
-            large to build. At a critical point an eigenvalue below 1e-10 of the largest, parameters in
-            natural units, counts as zero if the distance to the exact critical point may account for it.
+            large to build. Where a critical point is near, an eigenvalue that the distance to it may
+            account for counts as zero; where none is, only below 1e-10 of the largest.
         flat_directions: the flat families; None where they were not looked for (too large).
         curvature: second derivative of the risk along ``descent_direction``, or None.
         margin: the deciding eigenvalue and its noise floor, parameters in natural units
