@@ -297,6 +297,12 @@ def test_trivial_points_are_called_so(tmp_path: Path, trivial, words):
     assert all(why in text.split("3 Critical points")[-1] for why in trivial if why)
 
 
+def test_what_was_not_shown_to_be_connected_is_said(tmp_path: Path):
+    record = drawn()
+    record["search"]["unresolved"] = "7 more runs ended at degenerate points"
+    assert "7 more runs ended at degenerate points." in " ".join(page_of(record, tmp_path).parts)
+
+
 def test_flat_families_that_share_directions_say_so(tmp_path: Path):
     record = full()
     families = [

@@ -160,6 +160,7 @@ def test_points_of_one_function_on_two_sets_are_not_joined():
     assert sorted(float(run.params["0.weight"]) for run in result.unresolved) == pytest.approx(
         [-1.5, -0.4]
     )
+    assert result.why_unresolved.startswith("2 more runs ended at degenerate points")
     assert result.unseen.runs == 0  # how often each of the two was found is not known
 
 
@@ -199,6 +200,7 @@ def test_members_of_a_flat_family_are_one_point(name):
     assert result.counts[sf.Status.CONVERGED] == 3, [run.record.evidence for run in result.runs]
     assert result.frequencies == [3]
     assert result.unresolved == []
+    assert result.why_unresolved == ""
     assert result.unseen.runs == 3
 
 

@@ -50,6 +50,7 @@ def test_the_file_holds_the_record(study):
 def test_every_run_of_the_search_is_accounted_for(study):
     record, _ = study
     assert sum(record["search"]["counts"].values()) == 6
+    assert record["search"]["unresolved"] == ""
     assert len(record["points"]) >= 1
     for row in record["points"]:
         assert row["status"] == "CONVERGED"

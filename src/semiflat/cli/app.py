@@ -141,6 +141,7 @@ def study(
         [
             f"runs: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}",
             f"critical points: {len(record['points'])} distinct",
+            *filter(None, [record["search"]["unresolved"]]),
             f"embedded points: {len(kinds)}"
             + "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
             study_line(record),
@@ -232,10 +233,7 @@ def find(
     lines += [point_line(row) for row in rows]
     lines.append(str(result.unseen) if rows else result.why_none)
     if result.unresolved:
-        lines.append(
-            f"{len(result.unresolved)} more runs ended at degenerate points that compute the same as one "
-            "of these and were not shown to be connected with it; estimates leave them out"
-        )
+        lines.append(result.why_unresolved)
     beyond = limits(result)
     if beyond:
         lines.append(

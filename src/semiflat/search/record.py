@@ -231,6 +231,16 @@ class SearchResult:
     unseen: Unseen = field(default_factory=lambda: Unseen.of([]))
 
     @property
+    def why_unresolved(self) -> str:
+        """What ``unresolved`` points are, in one line; ``""`` if there are none."""
+        if not self.unresolved:
+            return ""
+        return (
+            f"{len(self.unresolved)} more runs ended at degenerate points that compute the same as one of the "
+            "critical points and were not shown to be connected with it; estimates leave them out"
+        )
+
+    @property
     def why_none(self) -> str:
         """Why there are no ``points``, and what to do, in one line; ``""`` if there are some.
 

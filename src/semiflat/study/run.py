@@ -269,6 +269,7 @@ def _search_record(result: SearchResult, kind: str, starts: int) -> dict[str, An
         "starts": starts,
         "interrupted": result.interrupted,
         "counts": {str(status): count for status, count in result.counts.items()},
+        "unresolved": result.why_unresolved,
         "meanings": {str(status): status.meaning for status in Status},
         "lowest": [
             {
