@@ -109,7 +109,8 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
         InputError: for a batch of points, or a network too large for dense derivatives.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
     >>> found = sf.escape(sf.find_critical_point(problem, starts=8, seed=0))
     >>> found.kind, found.new_units, found.curvature < 0
     ('null unit', 1, True)

@@ -214,8 +214,7 @@ def counts(evidence: Evidence, flat: Flatness, size: float) -> bool:
 
 
 def _farthest(evidence: Evidence, flat: Flatness) -> float:
-    joint = [family for family in flat.families if family.joint]
-    return evidence.farthest(span(joint, evidence.on_data.natural.unit))
+    return evidence.farthest(span(flat.families, evidence.on_data.natural.unit))
 
 
 def too_faint(
