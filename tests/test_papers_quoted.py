@@ -289,3 +289,24 @@ def test_what_is_measured_of_proofs_paths_and_gaps_is_what_the_benchmarks_carry(
     assert f"squared loss {ours[0]:.0f} to {ours[-1]:.0f} s" in readme
     assert f"on the dense Jacobian {theirs[0]:.0f} to {theirs[-1]:.0f} s" in readme
     assert len({(row[2], row[7]) for row in whole}) == 2  # the same gap for each, to eight digits
+
+
+def test_what_is_said_of_verdicts_against_high_precision_is_what_the_mass_test_carries():
+    page = text("benchmarks/results/mass_verdicts.md")
+    found = re.search(r"(\d+) critical points and (\d+) others; (\d+) verdicts", page)
+    undecided = re.search(r"undecided: (\d+); faults: 0", page)
+    assert "**wrong kinds: 0**" in page
+    assert found
+    assert undecided
+    points, others, verdicts = found.groups()
+    said = text("README.md")
+    assert f"{verdicts} verdicts on {points} critical points and {others} others" in said
+    assert f"Undecided are {undecided[1]} of them" in said
+    for kind, words in (
+        ("strict minimum", "at strict minima"),
+        ("strict saddle", "at strict saddles"),
+        ("degenerate", "where the Hessian is degenerate"),
+    ):
+        row = re.search(rf"\| {kind} \| (\d+) \| \d+ \| \d+ \| (\d+) ", page)
+        assert row
+        assert f"{row[2]} of {row[1]} {words}" in said
