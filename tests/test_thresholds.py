@@ -17,7 +17,7 @@ from semiflat.evidence import EPS, Evidence, roundings, symmetric_spectrum
 from semiflat.reduction.twins import twins
 from semiflat.search.methods import LevenbergMarquardt
 from semiflat.symmetries.flatness import flatness, held_against_kernel
-from semiflat.verdicts.plain import judge_plain
+from semiflat.verdicts.plain import counts, judge_plain
 
 ACTIVATIONS = ["tanh", "sin", "gelu", "sigmoid", "softplus", "silu", "relu"]
 
@@ -148,6 +148,17 @@ def test_a_way_down_counts_if_it_is_steeper_than_what_hides_the_critical_point_i
     assert 0.3 < max(below) < 1.2
     assert 0.8 < min(above) < 3
     assert min(alone) < 1e-7
+
+
+def test_from_half_a_natural_unit_on_no_way_down_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However steep it is: 0.5 is where outputs change by half of what there is to fit."""
+    point = degenerate_with_an_unheard_unit(0, 0.1)
+    evidence = Evidence(point, 1e-10)
+    flat = flatness(evidence)
+    assert not bool(evidence.spectrum.decided.all())
+    for far, steep, expected in ((0.4, 3.0, True), (0.6, 3.0, False), (0.4, 0.3, False)):
+        monkeypatch.setattr(Evidence, "farthest", lambda *_, far=far: far)
+        assert counts(evidence, flat, steep) is expected
 
 
 def test_a_zero_eigenvalue_is_explained_by_a_family_that_holds_its_direction_and_no_less() -> None:

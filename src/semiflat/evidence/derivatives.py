@@ -81,6 +81,7 @@ class Evidence:
     point: Point
     relative_tolerance: float
     _blocks: dict[int, list[LayerBlocks]] = field(default_factory=dict)
+    _units: dict[tuple[int, int], UnitEvidence] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Asked here: whatever is done with the evidence, its Hessians are the largest that it takes.
@@ -267,14 +268,19 @@ class Evidence:
 
         The parameters' own units if natural ones do not tell more.
         """
-        plain = torch.ones_like(self.vector)
-        near = self._near(plain)
-        if bool(near.decided.all()):
-            return plain, near
-        natural = self.on_data.natural.unit
-        closer = self._near(natural)
-        more = int(closer.decided.sum()) > int(near.decided.sum())
-        return (natural, closer) if more else (plain, near)
+        plain = torch.ones_like(self.vector), self._plain
+        if bool(self._plain.decided.all()):
+            return plain
+        more = int(self._natural.decided.sum()) > int(self._plain.decided.sum())
+        return (self.on_data.natural.unit, self._natural) if more else plain
+
+    @cached_property
+    def _plain(self) -> Spectrum:
+        return self._near(torch.ones_like(self.vector))
+
+    @cached_property
+    def _natural(self) -> Spectrum:
+        return self._near(self.on_data.natural.unit)
 
     def _near(self, unit: Tensor) -> Spectrum:
         return symmetric_spectrum([_scaled(site, unit) for site in self.derivatives[2]])
@@ -299,10 +305,9 @@ class Evidence:
     @cached_property
     def plain_spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian as it is."""
-        near = self._near(torch.ones_like(self.vector))
         if self.shifted is None:
-            return near
-        return replace(with_shift(near, self.shifted_hessian), whole=self.near)
+            return self._plain
+        return replace(with_shift(self._plain, self.shifted_hessian), whole=self.near)
 
     def curvature_along(self, basis: Tensor, unit: Tensor | None = None) -> float:
         """``‖H B‖₂`` of an orthonormal basis B (P, k), both in the same units."""
@@ -314,10 +319,10 @@ class Evidence:
     @cached_property
     def natural_spectrum(self) -> Spectrum:
         """Eigenvalues with all parameters in natural units, whatever tells more: none is far beyond 1."""
-        near = self._near(self.on_data.natural.unit)
         if self.shifted is None:
-            return near
-        return with_shift(near, _scaled(self.shifted_hessian, self.on_data.natural.unit))
+            return self._natural
+        there = _scaled(self.shifted_hessian, self.on_data.natural.unit)
+        return with_shift(self._natural, there)
 
     def farthest(self, flat: Tensor) -> float:
         """How many natural units away a critical point may be where the way to it is hidden.
@@ -362,6 +367,11 @@ class Evidence:
 
     def unit_evidence(self, layer: int, unit: int) -> UnitEvidence:
         """F and K of a hidden unit: their values with what hides them."""
+        if (layer, unit) not in self._units:
+            self._units[layer, unit] = self._unit_evidence(layer, unit)
+        return self._units[layer, unit]
+
+    def _unit_evidence(self, layer: int, unit: int) -> UnitEvidence:
         sizes, data = self.on_data.natural, self.on_data
         slope = data.slopes[layer][:, unit, None].abs()
         bend = data.bends[layer][:, unit, None].abs() * sizes.z_noise[layer][:, unit, None]

@@ -122,7 +122,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
         return early
     spectrum = evidence.spectrum
     down = spectrum.clearest(-1)
-    if down is not None and counts(evidence, flat, -float(evidence.natural_spectrum.values[0])):
+    if down is not None and counts(evidence, flat):
         return Finding(
             Kind.STRICT_SADDLE,
             Margin(*down),
@@ -204,13 +204,21 @@ def _degenerate(
     )
 
 
-def counts(evidence: Evidence, flat: Flatness, size: float) -> bool:
-    """Whether curvature of this size, in natural units, is that of a critical point near by.
+def counts(evidence: Evidence, flat: Flatness, size: float | None = None) -> bool:
+    """Whether curvature is that of a critical point near by.
+
+    Args:
+        evidence: of a plain point.
+        flat: its flat families.
+        size: of the curvature, in natural units; that of the steepest way down if not given.
 
     Where an eigenvalue may be zero and no flat direction says why, rounding hides how far the critical
     point is along it, if there is one; and so much of the curvature may be made by that distance.
     """
-    return _farthest(evidence, flat) <= min(size, ELSEWHERE)
+    if bool(evidence.spectrum.decided.all()):
+        return True
+    steepest = -float(evidence.natural_spectrum.values[0]) if size is None else size
+    return _farthest(evidence, flat) <= min(steepest, ELSEWHERE)
 
 
 def _farthest(evidence: Evidence, flat: Flatness) -> float:
