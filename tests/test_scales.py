@@ -59,6 +59,27 @@ def test_other_units_of_inputs_and_targets_change_no_verdict(activation: str) ->
     assert len(seen) >= 2
 
 
+def test_other_units_change_no_verdict_where_a_unit_hardly_speaks() -> None:
+    """A GELU unit at the bottom of its bend, with outgoing weights near 0: a Newton step makes it another."""
+    X = torch.randn(25, 2, generator=torch.Generator().manual_seed(5)).double()
+    noise = torch.randn(25, 1, generator=torch.Generator().manual_seed(6)).double()
+    row = X.new([[-1.0, -1.4, 1.4]])
+    h = torch.nn.functional.gelu(X @ row[:, :2].mT + row[:, 2])
+    heard = torch.linalg.qr(torch.cat([torch.ones_like(h), h], 1)).Q
+    y = torch.tanh(X @ X.new([[1.2], [-0.7]])) + noise
+    problem = sf.Problem(sf.MLP([2, 2, 1], "gelu"), X, y - heard @ (heard.mT @ y))
+    params = {
+        "0.weight": torch.cat([X.new([[-1.6e-8, -3.2e-8]]), row[:, :2]]),
+        "0.bias": X.new([-0.751791524693564, 1.4]),
+        "2.weight": X.new([[-5e-10, 0.0]]),
+        "2.bias": X.new([0.0]),
+    }
+    for power in (0, *POWERS):
+        for x, y in ((2.0**power, 1.0), (1.0, 2.0**power)):
+            at = rescaled(sf.Point(problem, params), x, y)
+            assert sf.judge(at).kind is sf.Kind.STRICT_SADDLE, (x, y, sf.judge(at).reason)
+
+
 def test_another_size_of_a_homogeneous_unit_changes_no_verdict() -> None:
     for point in kinds_found("relu"):
         plain = point.materialize() if isinstance(point, sf.EmbeddedPoint) else point

@@ -149,7 +149,7 @@ class Evidence:
     @property
     def unit(self) -> Tensor:
         """What each parameter is measured in, (P,): 1, or its natural unit where that tells more."""
-        return self._measured[0]
+        return self._chosen[0]
 
     # -- is it critical? --------------------------------------------------------------------------
 
@@ -297,10 +297,22 @@ class Evidence:
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian, and its eigenvectors, in :attr:`unit`."""
-        near = self._measured[1]
+        return replace(self._chosen[1], whole=self.shifted is not None and self.near)
+
+    @cached_property
+    def _chosen(self) -> tuple[Tensor, Spectrum]:
+        """Units in which the fewest are lost in rounding and in the distance to the critical point."""
+        unit, near = self._measured
         if self.shifted is None:
-            return near
-        return replace(with_shift(near, self.in_units(self.shifted_hessian)), whole=self.near)
+            return unit, near
+        best = unit, with_shift(near, _scaled(self.shifted_hessian, unit))
+        if not bool(best[1].decided.all()):
+            natural = self.on_data.natural
+            for other in (natural.unit, natural.step):
+                found = with_shift(self._near(other), _scaled(self.shifted_hessian, other))
+                if int(found.decided.sum()) > int(best[1].decided.sum()):
+                    best = other, found
+        return best
 
     @cached_property
     def plain_spectrum(self) -> Spectrum:
