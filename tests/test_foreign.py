@@ -67,6 +67,18 @@ class Squashed(nn.Tanh):
         return super().forward(x) / 2
 
 
+class Squared(nn.Linear):
+    """Computes with the squares of what is trained."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        return value**2 if name == "weight" else value
+
+
+class Doubled(nn.Linear):
+    bias = property(lambda self: 2 * self._parameters["bias"])
+
+
 class Renamed(nn.Linear):
     """A subclass that computes what a Linear does."""
 
@@ -104,6 +116,14 @@ def tied(module: nn.Sequential) -> None:
 
 def sharing(module: nn.Sequential) -> None:
     module[2].weight = nn.Parameter(module[0].weight.data.T)
+
+
+def doubled(module: nn.Sequential) -> None:
+    module[0].__class__ = Doubled
+
+
+def expanded(module: nn.Sequential) -> None:
+    module[0].weight.data = module[0].weight.data[:1].clone().expand(3, 2)
 
 
 def own_forward(module: nn.Sequential) -> None:
@@ -187,6 +207,15 @@ OTHERS = {
         lambda: changed(sharing, 2, 3, 2),
         "'0.weight' and '2.weight' share memory",
     ),
+    "a weight that is another one": (
+        lambda: nn.Sequential(Squared(2, 1)),
+        "module 0, Squared, has a forward of its own, or attributes",
+    ),
+    "a bias that is another one": (
+        lambda: changed(doubled),
+        "module 0, Doubled, has a forward of its own, or attributes",
+    ),
+    "one number in several places": (lambda: changed(expanded), "'0.weight' share memory"),
     "frozen": (
         lambda: changed(lambda m: m[0].requires_grad_(False)),
         "parameter '0.weight' is frozen (requires_grad=False)",

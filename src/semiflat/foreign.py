@@ -199,12 +199,19 @@ def _flat(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
     )
     own = base is not nn.Module and any(
         getattr(type(module), name, None) is not getattr(base, name, None)
-        for name in ("forward", "__call__", "_call_impl")
+        for name in ("forward", "__call__", "_call_impl", "__getattr__", "__getattribute__")
+    )
+    # A property or a descriptor may give another weight than the one that is trained.
+    own = own or any(
+        name in vars(each)
+        for each in type(module).__mro__[: type(module).__mro__.index(base)]
+        for name in (*module._parameters, *module._buffers)
     )
     if own or "forward" in vars(module):
         raise InputError(
-            f"{where} has a forward of its own and is not computed as a plain {base.__name__}; only plain "
-            "modules are understood (gradient_basis_gap and module_hessian_operator take any module)"
+            f"{where} has a forward of its own, or attributes in the place of its parameters, and is not "
+            f"computed as a plain {base.__name__}; only plain modules are understood (gradient_basis_gap and "
+            "module_hessian_operator take any module)"
         )
     if module._forward_hooks or module._forward_pre_hooks or "parametrizations" in module._modules:
         raise InputError(
@@ -241,15 +248,14 @@ def _used_once(module: nn.Module, children: list[tuple[str, nn.Module]]) -> None
         memory = storages.setdefault(parameter.untyped_storage().data_ptr(), [])
         memory.append((name, parameter))
     for sharing in storages.values():
-        if len(sharing) > 1:
-            # Parts of one vector share its storage, and no number of it.
-            places = torch.cat([_places(parameter) for _, parameter in sharing])
-            if len(places.unique()) < len(places):
-                names = " and ".join(repr(name) for name, _ in sharing[:2])
-                raise InputError(
-                    f"parameters {names} share memory (tied layers), which is another problem than "
-                    "layers with parameters of their own; give each layer its own"
-                )
+        # Parts of one vector share its storage, and no number of it.
+        places = torch.cat([_places(parameter) for _, parameter in sharing])
+        if len(places.unique()) < len(places):
+            names = " and ".join(repr(name) for name, _ in sharing[:2])
+            raise InputError(
+                f"{names} share memory (tied layers, or an expanded tensor), which is another problem than "
+                "layers with parameters of their own; give each its own (.clone())"
+            )
 
 
 def _places(tensor: Tensor) -> Tensor:

@@ -266,7 +266,12 @@ def _not_critical(evidence: Evidence) -> str:
             f"an entry of it is {part:.1e} of what it would be if its terms did not cancel: it is small only "
             "because residuals, data or slopes are"
         )
+    if evidence.near:
+        return ""
     if evidence.changed_outputs is not None:
         output, part = evidence.changed_outputs
         return f"a Newton step still changes output {output} by {part:.1e} of its spread"
-    return ""
+    return (
+        f"a Newton step still goes {evidence.distance:.1e} natural units, of which one changes the outputs "
+        "by as much as there is to fit"
+    )
