@@ -385,3 +385,29 @@ def test_free_memory_is_known_here_and_nothing_small_asks_for_it(monkeypatch) ->
     monkeypatch.setattr(memory, "available", lambda: None)  # not said by the system
     memory.check_floats("a thousand terabytes", 2**47, "")
     memory.check_hessians(1, 10**9)
+
+
+# -- what used to end in an error of torch or Python ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: sf.judge(
+            sf.Point(sf.Problem(PROBLEM.net, X, X, dtype=torch.float32), point().params)
+        ),
+        lambda: sf.run_search(PROBLEM, out=5),
+        lambda: sf.run_search(PROBLEM, max_iterations=10**30),
+        lambda: sf.Composition(None),
+        lambda: sf.reduce(point(), on_data=torch.zeros(3)),
+        lambda: sf.pac_bayes_bound(point(), covariance=np.array([1, 2])),
+    ],
+)
+def test_what_is_of_the_wrong_type_or_size_is_refused_in_one_line(ask: Callable[[], Any]) -> None:
+    with pytest.raises(sf.InputError) as refused:
+        ask()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tolerance_may_be_any_whole_number() -> None:
+    assert sf.judge(point(), tolerance=10**30).kind is not sf.Kind.NOT_CRITICAL

@@ -105,3 +105,12 @@ def test_a_minimum_on_a_kink_is_known_as_one() -> None:
         verdict = sf.judge(point)
         assert verdict.kind is sf.Kind.NOT_CRITICAL
         assert falls(point, verdict)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-3])
+def test_a_loss_of_0_is_a_minimum_on_kinks_too(off: float) -> None:
+    X = torch.tensor([[-1.0], [0.0], [1.0], [2.0]]).double()
+    problem = sf.Problem(sf.MLP([1, 1, 1], "relu"), X, X.relu() + off * X)
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1).double()
+    params = {"0.weight": one, "0.bias": zero, "2.weight": one, "2.bias": zero}
+    assert (sf.judge(sf.Point(problem, params)).kind is sf.Kind.MINIMUM) is (off == 0)

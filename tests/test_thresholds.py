@@ -13,7 +13,14 @@ import known
 import semiflat as sf
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.evidence import EPS, Evidence, roundings, symmetric_spectrum
+from semiflat.evidence import (
+    EPS,
+    Evidence,
+    OnData,
+    roundings,
+    settles_penalty,
+    symmetric_spectrum,
+)
 from semiflat.reduction.twins import twins
 from semiflat.search.methods import LevenbergMarquardt
 from semiflat.symmetries.flatness import flatness, held_against_kernel
@@ -159,6 +166,19 @@ def test_from_half_a_natural_unit_on_no_way_down_counts(monkeypatch: pytest.Monk
     for far, steep, expected in ((0.4, 3.0, True), (0.6, 3.0, False), (0.4, 0.3, False)):
         monkeypatch.setattr(Evidence, "farthest", lambda *_, far=far: far)
         assert counts(evidence, flat, steep) is expected
+
+
+def test_a_penalty_is_balanced_where_little_of_its_own_gradient_is_left() -> None:
+    """A thousandth part of it: more would be that of a point which it is still to move a long way."""
+    plain = drawn(1).problem
+    problem = sf.Problem(plain.net, plain.X, plain.y, weight_decay=1e-2)
+    params = plain.net.random_params(3)
+    data, theta = OnData(problem, params), plain.net.flatten(params)
+    for part, balanced in ((1e-4, True), (5e-4, True), (3e-3, False), (3e-2, False)):
+        assert (
+            settles_penalty(data, part * 1e-2 * theta.abs().max() * torch.ones_like(theta))
+            is balanced
+        )
 
 
 def test_a_zero_eigenvalue_is_explained_by_a_family_that_holds_its_direction_and_no_less() -> None:

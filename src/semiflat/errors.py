@@ -64,6 +64,10 @@ class Unfinished(RuntimeError):
     """
 
 
+LARGEST = 2**62
+"""What a whole number may be at most, where nothing else bounds it: more than anything counts."""
+
+
 def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int:
     """``given`` as an int.
 
@@ -73,7 +77,8 @@ def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int
     number = whole_number(given)
     if number is None or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {given!r:.60}")
-    if most is not None and number > most:
+    most = LARGEST if most is None else most
+    if number > most:
         raise InputError(f"{name} must be at most {most}, not {given!r:.60}")
     return number
 
@@ -116,7 +121,7 @@ def finite_number(name: str, given: Any) -> float:
         InputError: if it is no finite number.
     """
     number = isinstance(given, Real) and not isinstance(given, bool)
-    if not number or not math.isfinite(given):
+    if not number or not abs(given) < math.inf:
         raise InputError(f"{name} must be a finite number, not {given!r}")
     return float(given)
 

@@ -42,7 +42,7 @@ class Shape:
 
 def family_at(point: Point, covariance: Covariance, prior_mean: Params | None, box: float) -> Shape:
     """The posteriors near a point, as :func:`semiflat.pac_bayes_bound` describes them."""
-    if covariance not in get_args(Covariance):
+    if not isinstance(covariance, str) or covariance not in get_args(Covariance):
         raise unknown_name("covariance", covariance, get_args(Covariance))
     _check_point(point)
     surplus = _inactive(point)

@@ -274,8 +274,10 @@ class Composition(Embedding):
     """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity."""
 
     def __init__(self, steps: Sequence[Embedding]) -> None:
-        if not all(isinstance(step, Embedding) for step in steps):
-            raise InputError(f"a composition is made of embeddings, not of {list(steps)!r}")
+        if not isinstance(steps, list | tuple) or not all(isinstance(s, Embedding) for s in steps):
+            raise InputError(
+                f"a composition is made of a list of embeddings, not of {steps!r:.200}"
+            )
         self._steps = tuple(step for each in steps for step in each.steps)
         self.net = self._steps[0].net if self._steps else None
 

@@ -108,7 +108,7 @@ class Widening:
         columns = [unit.column if above else blank for unit in added]
         # Equal units are one unit of the core with all their outgoing weights, copied.
         one = [
-            AddedUnit(row, column * unit.count, unit.hands_on)
+            AddedUnit(row, column * float(unit.count), unit.hands_on)
             for row, column, unit in zip(rows, columns, added, strict=True)
         ]
         step = _injection(core_net, layer, one)

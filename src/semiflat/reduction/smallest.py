@@ -71,6 +71,8 @@ def reduce(point: Point, tolerance: float = 0.0, on_data: bool = False) -> Reduc
     >>> all(bool((back.params[key] == wide.params[key]).all()) for key in wide.params)
     True
     """
+    if not isinstance(on_data, bool):
+        raise InputError(f"on_data must be True or False, not {on_data!r:.60}")
     state = _state(point)
     _check_tolerance(tolerance)
     return _reduced(point, state, float(tolerance), on_data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -83,8 +84,9 @@ def run_search(
         whole(name, value, 1)
     if seed is not None:
         whole_seed(seed)
-    for name, number in {"tolerance": tolerance, "start_scale": start_scale}.items():
-        positive(name, number)
+    tolerance, start_scale = positive("tolerance", tolerance), positive("start_scale", start_scale)
+    if out is not None and not isinstance(out, str | os.PathLike):
+        raise InputError(f"out must be the path of a folder, not {type(out).__name__}")
     if out is not None and (seed is None or start is not None):
         raise InputError(
             "out keeps random starts, which their seed and number tell: give a seed and no start, "

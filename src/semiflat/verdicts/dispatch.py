@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
+
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point
@@ -69,7 +71,8 @@ def judge_all(
 
     Args and errors: as for :func:`judge`.
     """
-    if finite_number("tolerance", tolerance) < 0:
+    tolerance = finite_number("tolerance", tolerance)
+    if tolerance < 0:
         raise InputError(f"tolerance must be a finite number from 0 up, not {tolerance!r}")
     dense_limit = whole("dense_limit", dense_limit)
     if not isinstance(proof, bool):
@@ -128,5 +131,10 @@ def check_point(point: Point) -> None:
             "Point.from_module(module, X, y)"
         )
     root = point.source if isinstance(point, EmbeddedPoint) else point
+    if root.problem.dtype != torch.float64:
+        raise InputError(
+            f"a verdict needs float64, the problem computes in {root.problem.dtype}; leave dtype away "
+            "(data of any precision are taken)"
+        )
     if root.problem.net.check_params(root.params) != ():
         raise InputError("judge takes one point at a time, and this Point holds a batch of them")

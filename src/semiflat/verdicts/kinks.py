@@ -41,6 +41,8 @@ LEADING = 4
 def classify_kink(evidence: Evidence) -> Finding:
     """What can be said at a kink: the way down, a local minimum, or that it is undecided."""
     assert evidence.at_kink is not None
+    if evidence.on_data.fit_is_attained and float(evidence.risk) == 0:
+        return Finding(Kind.MINIMUM, None, "the loss is 0, and cannot be lower")
     undecided = Finding(Kind.UNDECIDED, None, kink_reason(evidence.at_kink))
     layers = [layer for layer, near in enumerate(evidence.kinks) if bool(near.any())]
     found = None
