@@ -306,7 +306,7 @@ class Evidence:
         if self.shifted is None:
             return unit, near
         best = unit, with_shift(near, _scaled(self.shifted_hessian, unit))
-        if not bool(best[1].decided.all()):
+        if self.near and not bool(best[1].decided.all()):
             natural = self.on_data.natural
             for other in (natural.unit, natural.step):
                 found = with_shift(self._near(other), _scaled(self.shifted_hessian, other))
