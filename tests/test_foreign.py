@@ -207,6 +207,10 @@ OTHERS = {
         lambda: changed(sharing, 2, 3, 2),
         "'0.weight' and '2.weight' share memory",
     ),
+    "a softplus that is soon a line": (
+        lambda: changed(with_(1, nn.Softplus(1, threshold=1))),
+        "module 1, Softplus(beta=1, threshold=1), is not supported",
+    ),
     "a weight that is another one": (
         lambda: nn.Sequential(Squared(2, 1)),
         "module 0, Squared, has a forward of its own, or attributes",

@@ -371,7 +371,7 @@ def activation_of_module(module: nn.Module) -> Activation | None:
             return _KNOWN["tanh"]
         case nn.Sigmoid():
             return _KNOWN["sigmoid"]
-        case nn.Softplus() if module.beta == 1:
+        case nn.Softplus() if module.beta == 1 and module.threshold >= 20:
             return _KNOWN["softplus"]
         case nn.GELU() if module.approximate == "none":
             return _KNOWN["gelu"]

@@ -23,8 +23,8 @@ from semiflat.activations import Activation, Elementwise, activation, activation
 from semiflat.errors import InputError
 
 UNDERSTOOD = (
-    "Linear, then an activation (Tanh, Sigmoid, Softplus(beta=1), GELU(approximate='none'), SiLU, ReLU, "
-    "LeakyReLU, Identity), then Linear, and so on, ending on a Linear; between them Dropout and "
+    "Linear, then an activation (Tanh, Sigmoid, Softplus(beta=1, threshold from 20 up), "
+    "GELU(approximate='none'), SiLU, ReLU, LeakyReLU, Identity), then Linear, and so on, ending on a Linear; between them Dropout and "
     "BatchNorm1d in eval mode, Flatten, and Sequential of these"
 )
 
