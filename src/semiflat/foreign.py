@@ -24,8 +24,8 @@ from semiflat.errors import InputError
 
 UNDERSTOOD = (
     "Linear, then an activation (Tanh, Sigmoid, Softplus(beta=1, threshold from 20 up), "
-    "GELU(approximate='none'), SiLU, ReLU, LeakyReLU, Identity), then Linear, and so on, ending on a Linear; between them Dropout and "
-    "BatchNorm1d in eval mode, Flatten, and Sequential of these"
+    "GELU(approximate='none'), SiLU, ReLU, LeakyReLU, Identity), then Linear, and so on, "
+    "ending on a Linear; between them Dropout and BatchNorm1d in eval mode, Flatten, and Sequential of these"
 )
 
 
