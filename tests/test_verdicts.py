@@ -524,3 +524,18 @@ def test_judge_refuses_what_is_no_single_point():
         sf.judge(problem)
     with pytest.raises(sf.InputError, match="one point at a time"):
         sf.judge(sf.Point(problem, problem.net.random_params(0, (3,))))
+
+
+@pytest.mark.parametrize("middle", [0.0, 40.0])
+def test_inputs_far_from_0_are_told_of_where_nothing_is_decided(middle):
+    X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None] + middle
+    problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, torch.sin(3 * X))
+    params = {
+        "0.weight": torch.full((1, 1), 0.1).double(),
+        "0.bias": torch.full((1,), 30.0).double(),
+        "2.weight": torch.zeros(1, 1).double(),
+        "2.bias": problem.y.mean(0),
+    }
+    verdict = sf.judge(sf.Point(problem, params))
+    assert verdict.kind is Kind.UNDECIDED, verdict
+    assert ("standardise them" in verdict.reason) is (middle > 0)

@@ -200,7 +200,7 @@ def _degenerate(
         _least_known(spectrum, flat),
         f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
         f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
-        f"minimum lies at infinity{_provable(evidence)}",
+        f"minimum lies at infinity{_uncentred(evidence)}{_provable(evidence)}",
     )
 
 
@@ -250,6 +250,17 @@ def _least_known(spectrum: Spectrum, flat: Flatness) -> Margin:
     among = (unknown if bool(unknown.any()) else spectrum.hidden).nonzero().flatten()
     place = among[spectrum.floor[among].argmax()]
     return Margin(float(spectrum.values[place]), float(spectrum.floor[place]))
+
+
+def _uncentred(evidence: Evidence) -> str:
+    """Says so where inputs lie far from 0 beside their spread: units hardly bend there."""
+    X = evidence.point.problem.X
+    spread = X.std(0, correction=0)
+    if not bool((X.mean(0).abs() > 5 * spread)[spread > 0].any()):
+        return ""
+    return (
+        "; inputs lie far from 0 beside their spread, and units hardly bend there: standardise them"
+    )
 
 
 def _provable(evidence: Evidence) -> str:
