@@ -103,10 +103,16 @@ class Spectrum:
         place = seen[(self.values[seen].abs() / self.floor[seen]).argmin()]
         return float(self.values[place]), float(self.floor[place])
 
-    def clearest(self, sign: int) -> tuple[float, float] | None:
-        """(value, floor) of the largest decided value of that sign (0: of any), if there is one."""
+    def clearest(self, sign: int, among: Tensor | None = None) -> tuple[float, float] | None:
+        """(value, floor) of the largest decided value of that sign (0: of any), if there is one.
+
+        Args:
+            sign: -1, 0 or 1.
+            among: which values are looked at; all if not given.
+        """
         size = self.values.abs() if sign == 0 else sign * self.values
-        size = torch.where(self.decided, size, torch.zeros_like(size))
+        decided = self.decided if among is None else self.decided & among
+        size = torch.where(decided, size, torch.zeros_like(size))
         place = size.argmax()
         if float(size[place]) <= 0:
             return None

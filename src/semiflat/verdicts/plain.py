@@ -121,7 +121,9 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
     if early is not None:
         return early
     spectrum = evidence.spectrum
-    down = spectrum.clearest(-1)
+    # Along flat directions nothing leads down: what curvature is there the distance has made.
+    ways = torch.linalg.vector_norm(_beyond(flat, spectrum.vectors), dim=0) > TILTED
+    down = spectrum.clearest(-1, ways)
     if down is not None and counts(evidence, flat):
         return Finding(
             Kind.STRICT_SADDLE,
