@@ -157,6 +157,29 @@ def test_a_way_down_counts_if_it_is_steeper_than_what_hides_the_critical_point_i
     assert min(alone) < 1e-7
 
 
+def test_beside_a_minimum_of_a_linear_network_nothing_leads_down() -> None:
+    """Along its flat directions the distance to it makes curvature, of either sign."""
+    x = torch.linspace(-2, 2, 15, dtype=torch.float64)[:, None]
+    y = (x[:, 0] + 1.5 * torch.sin(5 * x[:, 0]) > 0).double()
+    line = sf.find_critical_point(sf.Problem(sf.MLP([1, 1]), x, y, loss="logistic"))
+    slope, shift = float(line.params["0.weight"]), float(line.params["0.bias"])
+    net = sf.MLP([1, 2, 2, 1], "identity")
+    problem = sf.Problem(net, x, y, loss="logistic")
+    for seed in range(60):
+        params = net.random_params(seed)
+        ends = torch.tensor([[0.0], [1.0]]).double()
+        params["4.bias"] = torch.zeros(1).double()
+        one, two = net.forward(params, ends)[:, 0]
+        params["4.weight"] = params["4.weight"] * slope / (two - one)
+        params["4.bias"] = (shift - net.forward(params, ends)[:1, 0]).double()
+        draw = torch.randn(
+            net.parameter_count, generator=torch.Generator().manual_seed(seed)
+        ).double()
+        moved = net.flatten(params) + 3e-11 * 10 ** (seed % 3) * draw
+        verdict = sf.judge(sf.Point(problem, net.unflatten(moved)))
+        assert verdict.kind is not sf.Kind.STRICT_SADDLE, (seed, verdict)
+
+
 def test_from_half_a_natural_unit_on_no_way_down_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """However steep it is: 0.5 is where outputs change by half of what there is to fit."""
     point = degenerate_with_an_unheard_unit(0, 0.1)
