@@ -121,9 +121,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
     if early is not None:
         return early
     spectrum = evidence.spectrum
-    # Along flat directions nothing leads down: what curvature is there the distance has made.
-    ways = torch.linalg.vector_norm(_beyond(flat, spectrum.vectors), dim=0) > TILTED
-    down = spectrum.clearest(-1, ways)
+    down = spectrum.clearest(-1, _more_than_flat(evidence, flat))
     if down is not None and counts(evidence, flat):
         return Finding(
             Kind.STRICT_SADDLE,
@@ -238,6 +236,19 @@ def too_faint(
         f"direction explains, and along them a critical point may be {_farthest(evidence, flat):.2g} natural "
         f"units away, or none: so far that it may have none below zero{_provable(evidence)}",
     )
+
+
+def _more_than_flat(evidence: Evidence, flat: Flatness) -> Tensor:
+    """Which eigenvalues are no curvature that the distance makes along flat directions, where there is none.
+
+    They lead beyond the flat directions, or are larger than what is measured along these alone.
+    """
+    spectrum, joint = evidence.spectrum, flat.joint
+    beyond: Tensor = torch.linalg.vector_norm(_beyond(flat, spectrum.vectors), dim=0) > TILTED
+    if not joint.shape[1]:
+        return beyond
+    made = torch.linalg.matrix_norm(joint.mT @ evidence.in_units(evidence.hessian) @ joint, ord=2)
+    return beyond | (spectrum.values.abs() > ENOUGH * made)
 
 
 def _beyond(flat: Flatness, vectors: Tensor) -> Tensor:
