@@ -244,11 +244,11 @@ def _more_than_flat(evidence: Evidence, flat: Flatness) -> Tensor:
     They lead beyond the flat directions, or are larger than what is measured along these alone.
     """
     spectrum, joint = evidence.spectrum, flat.joint
-    beyond: Tensor = torch.linalg.vector_norm(_beyond(flat, spectrum.vectors), dim=0) > TILTED
-    if not joint.shape[1]:
-        return beyond
-    made = torch.linalg.matrix_norm(joint.mT @ evidence.in_units(evidence.hessian) @ joint, ord=2)
-    return beyond | (spectrum.values.abs() > ENOUGH * made)
+    more: Tensor = torch.linalg.vector_norm(_beyond(flat, spectrum.vectors), dim=0) > TILTED
+    if joint.shape[1]:
+        along = joint.mT @ evidence.in_units(evidence.hessian) @ joint
+        more = more | (spectrum.values.abs() > ENOUGH * torch.linalg.matrix_norm(along, ord=2))
+    return more
 
 
 def _beyond(flat: Flatness, vectors: Tensor) -> Tensor:
