@@ -11,7 +11,7 @@ help:
 	@echo "make test-all   those that take long, too"
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
-	@echo "make mass   judge thousands of points and hold them against high precision (an hour; likewise)"
+	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
 	@echo "make lint types bench docs gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
@@ -61,7 +61,7 @@ mutants: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
 	nice $(BIN)/python benchmarks/mutants.py
 
-# Goes on where it was; an hour of one core. --part 0/2 and 1/2 share the items among two processes.
+# Goes on where it was; 16 minutes of one core. --part 0/2 and 1/2 share the items among two processes.
 mass: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mass_verdicts.py
 

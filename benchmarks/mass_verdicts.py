@@ -5,7 +5,7 @@ and as the plain point there, some with a proof; and adjudicated apart from semi
 wrong kind is one that high precision refutes. Each item depends on the seed and its number alone, and is
 written as it ends: the same command goes on where it was stopped.
 
-Run: python benchmarks/mass_verdicts.py --count 2400     (about an hour on one core)
+Run: python benchmarks/mass_verdicts.py --count 2400     (16 minutes of one core)
      python benchmarks/mass_verdicts.py --only kinks --count 400 --out /tmp/kinks.jsonl
      python benchmarks/mass_verdicts.py --show 123       what was judged in item 123, and why
      python benchmarks/mass_verdicts.py --summary        the page, from what is there

@@ -148,7 +148,7 @@ class Evidence:
 
     @property
     def unit(self) -> Tensor:
-        """What each parameter is measured in, (P,): 1, or its natural unit where that tells more."""
+        """What each parameter is measured in, (P,): 1, or its natural unit or step where that tells more."""
         return self._chosen[0]
 
     # -- is it critical? --------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Evidence:
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian, and its eigenvectors, in :attr:`unit`."""
-        return replace(self._chosen[1], whole=self.shifted is not None and self.near)
+        return replace(self._chosen[1], whole=self.near)
 
     @cached_property
     def _chosen(self) -> tuple[Tensor, Spectrum]:
@@ -308,8 +308,10 @@ class Evidence:
         best = unit, with_shift(near, _scaled(self.shifted_hessian, unit))
         if self.near and not bool(best[1].decided.all()):
             natural = self.on_data.natural
-            for other in (natural.unit, natural.step):
-                found = with_shift(self._near(other), _scaled(self.shifted_hessian, other))
+            steps = with_shift(
+                self._near(natural.step), _scaled(self.shifted_hessian, natural.step)
+            )
+            for other, found in ((natural.unit, self.natural_spectrum), (natural.step, steps)):
                 if int(found.decided.sum()) > int(best[1].decided.sum()):
                     best = other, found
         return best
