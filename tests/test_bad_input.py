@@ -398,6 +398,8 @@ def test_free_memory_is_known_here_and_nothing_small_asks_for_it(monkeypatch) ->
         ),
         lambda: sf.run_search(PROBLEM, out=5),
         lambda: sf.run_search(PROBLEM, max_iterations=10**30),
+        lambda: sf.run_search(PROBLEM, tolerance=10**400),
+        lambda: sf.judge(point(), tolerance=10**400),
         lambda: sf.Composition(None),
         lambda: sf.reduce(point(), on_data=torch.zeros(3)),
         lambda: sf.pac_bayes_bound(point(), covariance=np.array([1, 2])),

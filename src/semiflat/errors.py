@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 import operator
 import re
+import sys
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -68,7 +68,7 @@ LARGEST = 2**62
 """What a whole number may be at most, where nothing else bounds it: more than anything counts."""
 
 
-def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int:
+def whole(name: str, given: Any, least: int = 0, most: int = LARGEST) -> int:
     """``given`` as an int.
 
     Raises:
@@ -77,7 +77,6 @@ def whole(name: str, given: Any, least: int = 0, most: int | None = None) -> int
     number = whole_number(given)
     if number is None or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {given!r:.60}")
-    most = LARGEST if most is None else most
     if number > most:
         raise InputError(f"{name} must be at most {most}, not {given!r:.60}")
     return number
@@ -109,7 +108,7 @@ def positive(name: str, given: Any) -> float:
         InputError: if it is not a number above 0, or not finite.
     """
     number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not number or not 0 < given < math.inf:
+    if not number or not 0 < given <= sys.float_info.max:
         raise InputError(f"{name} must be positive and finite, not {given!r}")
     return float(given)
 
@@ -121,7 +120,7 @@ def finite_number(name: str, given: Any) -> float:
         InputError: if it is no finite number.
     """
     number = isinstance(given, Real) and not isinstance(given, bool)
-    if not number or not abs(given) < math.inf:
+    if not number or not abs(given) <= sys.float_info.max:
         raise InputError(f"{name} must be a finite number, not {given!r}")
     return float(given)
 

@@ -1,7 +1,6 @@
 """What is measured at a point, and how far the measurement can be trusted."""
 
 from semiflat.evidence.derivatives import (
-    FAR,
     LOUD,
     TILTED,
     Evidence,
@@ -25,7 +24,6 @@ from semiflat.evidence.spectrum import (
 __all__ = [
     "ENOUGH",
     "EPS",
-    "FAR",
     "LOUD",
     "TILTED",
     "Evidence",

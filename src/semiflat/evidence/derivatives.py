@@ -191,6 +191,20 @@ class Evidence:
         return self.distance <= FAR and self.changed_outputs is None
 
     @property
+    def how_far(self) -> str:
+        """What a Newton step does where no critical point is near."""
+        if self.changed_outputs is None or self.distance > FAR:
+            return (
+                f"a Newton step goes {self.distance:.2g} natural units or more (one of them changes the "
+                "outputs by as much as there is to fit)"
+            )
+        output, part = self.changed_outputs
+        return (
+            f"a Newton step, with what rounding may do to it, changes output {output} by {part:.2g} of its "
+            "spread"
+        )
+
+    @property
     def settles_penalty(self) -> bool:
         """Whether a gradient this small tells, too, that the penalty of weight decay is balanced."""
         return settles_penalty(self.on_data, self.gradient)

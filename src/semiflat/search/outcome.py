@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.evidence import Evidence, OnData
+from semiflat.evidence import TILTED, Evidence, OnData
 from semiflat.limits import settled
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -231,10 +231,9 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
             f"{certain}; {explained} flat direction(s), each explained",
             spectrum.count(),
         )
-    unclear = spectrum.vectors[:, ~spectrum.decided]
-    unclear = unclear - flat.joint @ (flat.joint.mT @ unclear)
+    unclear = flat.beyond(spectrum.vectors[:, ~spectrum.decided])
     left, sizes, _ = torch.linalg.svd(unclear, full_matrices=False)
-    kernel = torch.linalg.qr(evidence.unit[:, None] * left[:, sizes > 0.5])[0]
+    kernel = torch.linalg.qr(evidence.unit[:, None] * left[:, sizes > TILTED])[0]
     along = kernel.mT @ (vector / torch.linalg.vector_norm(vector).clamp(min=1e-300))
     biggest = kernel[int(vector.abs().argmax())]
     cosine = max(float(torch.linalg.vector_norm(part)) for part in (along, biggest))
@@ -266,12 +265,4 @@ def _not_critical(evidence: Evidence) -> str:
             f"an entry of it is {part:.1e} of what it would be if its terms did not cancel: it is small only "
             "because residuals, data or slopes are"
         )
-    if evidence.near:
-        return ""
-    if evidence.changed_outputs is not None:
-        output, part = evidence.changed_outputs
-        return f"a Newton step still changes output {output} by {part:.1e} of its spread"
-    return (
-        f"a Newton step still goes {evidence.distance:.1e} natural units, of which one changes the outputs "
-        "by as much as there is to fit"
-    )
+    return "" if evidence.near else evidence.how_far

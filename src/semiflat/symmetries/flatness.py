@@ -34,6 +34,10 @@ class Flatness:
     explained: int
     unexplained: int
 
+    def beyond(self, vectors: Tensor) -> Tensor:
+        """What of vectors (P, k), in the units measured in, lies beyond the joint flat directions."""
+        return vectors - self.joint @ (self.joint.mT @ vectors)
+
     def has(self, name: str) -> bool:
         """Whether a family of that name is there."""
         return any(family.name == name for family in self.families)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
-from semiflat.evidence import ENOUGH, FAR, TILTED, Evidence, Spectrum
+from semiflat.evidence import ENOUGH, TILTED, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import span
 from semiflat.symmetries.flatness import Flatness, steepest_on_moves
@@ -39,8 +39,6 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
     if found.kind is Kind.NOT_CRITICAL and direction is None:
         direction = -evidence.gradient / torch.linalg.vector_norm(evidence.gradient)
         curvature = float(direction @ evidence.hessian @ direction)
-    elif found.kind is Kind.STRICT_SADDLE and direction is None:
-        direction, curvature = evidence.direction(evidence.spectrum.vectors[:, 0])
     return Verdict(
         kind=found.kind,
         certainty=Certainty.MEASURED,
@@ -87,21 +85,10 @@ def not_critical(evidence: Evidence) -> Finding | None:
         return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
     if evidence.near:
         return None
-    if evidence.changed_outputs is None or evidence.distance > FAR:
-        how_far = (
-            f"a Newton step goes {evidence.distance:.2g} natural units or more (one of them changes the "
-            "outputs by as much as there is to fit)"
-        )
-    else:
-        output, part = evidence.changed_outputs
-        how_far = (
-            f"a Newton step, with what rounding may do to it, changes output {output} by {part:.2g} of its "
-            "spread"
-        )
     return Finding(
         Kind.UNDECIDED,
         None,
-        f"{how_far}: no critical point is known to be near; {what_next(evidence.point)}",
+        f"{evidence.how_far}: no critical point is known to be near; {what_next(evidence.point)}",
     )
 
 
@@ -128,6 +115,7 @@ def classify(evidence: Evidence, flat: Flatness) -> Finding:
             Margin(*down),
             f"the Hessian{evidence.in_natural_units} has the eigenvalue {down[0]:.3g}, {_times(*down)} its "
             "noise floor below zero",
+            *evidence.direction(spectrum.vectors[:, (spectrum.values == down[0]).nonzero()[0, 0]]),
         )
     tightest = spectrum.tightest()
     margin = None if tightest is None else Margin(*tightest)
@@ -244,22 +232,17 @@ def _more_than_flat(evidence: Evidence, flat: Flatness) -> Tensor:
     They lead beyond the flat directions, or are larger than what is measured along these alone.
     """
     spectrum, joint = evidence.spectrum, flat.joint
-    more: Tensor = torch.linalg.vector_norm(_beyond(flat, spectrum.vectors), dim=0) > TILTED
+    more: Tensor = torch.linalg.vector_norm(flat.beyond(spectrum.vectors), dim=0) > TILTED
     if joint.shape[1]:
         along = joint.mT @ evidence.in_units(evidence.hessian) @ joint
         more = more | (spectrum.values.abs() > ENOUGH * torch.linalg.matrix_norm(along, ord=2))
     return more
 
 
-def _beyond(flat: Flatness, vectors: Tensor) -> Tensor:
-    """What of vectors (P, k) lies beyond the flat directions."""
-    return vectors - flat.joint @ (flat.joint.mT @ vectors)
-
-
 def _least_known(spectrum: Spectrum, flat: Flatness) -> Margin:
     """The eigenvalue that is hidden by the most, beyond known flat directions where there is one."""
-    open_part = _beyond(flat, spectrum.vectors)
-    unknown = spectrum.hidden & (torch.linalg.vector_norm(open_part, dim=0) > TILTED)
+    open_part = torch.linalg.vector_norm(flat.beyond(spectrum.vectors), dim=0)
+    unknown = spectrum.hidden & (open_part > TILTED)
     among = (unknown if bool(unknown.any()) else spectrum.hidden).nonzero().flatten()
     place = among[spectrum.floor[among].argmax()]
     return Margin(float(spectrum.values[place]), float(spectrum.floor[place]))
