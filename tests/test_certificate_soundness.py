@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -33,13 +34,15 @@ from certificate_cases import (
     truth,
     within,
 )
+from semiflat.activations import Sup, activation
 from semiflat.certificates import bounded, enclosure
 from semiflat.certificates.bounded import Bounded, joined, outer, row_sums
 from semiflat.certificates.checker.balls import NotDefinite, hessian, risk_gradient, sweeps
 from semiflat.certificates.checker.verify import verify
-from semiflat.certificates.enclosure import SUP, TooRough, centre_parts, hessian_over
+from semiflat.certificates.enclosure import TooRough, centre_parts, hessian_over
 from semiflat.curvature.sweep import row_order
 
+SUP = {name: activation(name).sup for name in SIGMAS}
 each_sigma = pytest.mark.parametrize("sigma", SIGMAS)
 Tally = tuple[int, int]
 """How many containments were tried, and how many of them did not hold."""
@@ -303,7 +306,8 @@ def test_without_rounding_terms_the_hessian_itself_is_missed(
 def test_without_bounds_of_the_next_derivative_hessians_of_a_box_are_missed(
     sigma: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enclosure, "SUP", {name: enclosure.Sup(0.0, 0.0) for name in SUP})
+    straight = replace(activation(sigma), sup=Sup(0.0, 0.0))
+    monkeypatch.setattr(enclosure, "activation", lambda _: straight)
     assert total(first_layer_tallies(sigma))[1] >= 10
 
 

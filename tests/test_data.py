@@ -493,6 +493,8 @@ def test_to_json_is_plain_data_without_the_arrays(tmp_path: Path) -> None:
         "inputs": 2,
         "outputs": 2,
         "loss": "cross_entropy",
+        "loss_in_words": "The loss is the cross entropy in nats, averaged over the samples: calling all "
+        "2 classes equally likely gives 0.6931.",
         "features": ["a", "c"],
         "classes": ["x", "y"],
         "dropped": ["b"],

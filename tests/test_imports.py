@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"activations", "losses", "files", "data_files", "threads", "memory"},
     {"foreign"},
     {"networks", "data", "outputs"},
+    {"decay"},
     {"problem"},
     {"embeddings", "curvature"},
     {"points"},

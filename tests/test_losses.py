@@ -350,7 +350,11 @@ X = [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]
         ("logistic", 1, [-1.0, 1.0, 1.0], "y holds values from -1 to 1"),
         ("logistic", 1, [0.0, 2.0, 1.0], "y holds values from 0 to 2"),
         ("logistic", 2, [0.0, 1.0, 1.0], "y has shape (3,); loss 'logistic'"),
-        ("cross_entropy", 2, [[1.0, 0.0]] * 3, "needs one class a sample, (3,)"),
+        ("cross_entropy", 2, [[1.0], [0.0], [1.0]], "needs one class a sample, (3,), or 2 prob"),
+        ("cross_entropy", 2, [[0.5, 0.5], [0.5, 0.4], [1, 0]], "y[1] = [0.5, 0.4] is no vector"),
+        ("cross_entropy", 2, [[0.5, 0.5], [1.5, -0.5], [1, 0]], "y[1] = [1.5, -0.5] is no vector"),
+        ("hinge2", 1, [0.0, 1.0, 1.0], "y holds 0; loss 'hinge2' needs the classes −1 and 1"),
+        ("log_cosh", 2, [0.0, 1.0, 2.0], "y has shape (3,); loss 'log_cosh' with 3 samples"),
         ("cross_entropy", 1, [0.0, 0.0, 0.0], "use loss='logistic'"),
         ("cross_entropy", 2, [0, 1, 2], "y[2] = 2 is no class of a network with 2 outputs"),
         ("cross_entropy", 2, [0, -1, 1], "y[1] = -1 is no class"),
@@ -377,3 +381,244 @@ def test_an_unknown_loss_is_answered_with_the_nearest_one() -> None:
         loss_named("sqared")
     with refused("must be a name or a function"):
         loss_named(3)  # type: ignore[arg-type]
+
+
+# -- the newer losses -----------------------------------------------------------------------------
+
+
+def soft_cross_entropy(f: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(f, y, reduction="none")
+
+
+NEWER: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "log_cosh": ("log_cosh", lambda f, y: torch.log(torch.cosh(f - y)).sum(-1)),
+    "hinge2": ("hinge2", lambda f, y: (1 - y * f).clamp(min=0).pow(2).sum(-1)),
+    "hinge3": ("hinge3", lambda f, y: (1 - y * f).clamp(min=0).pow(3).sum(-1)),
+    "vectors": ("cross_entropy", soft_cross_entropy),
+}
+
+
+def newer(name: str, samples: int, seed: int = 0) -> tuple[Loss, Tensor]:
+    loss, y = loss_named(NEWER[name][0]), normal(samples, 3, seed=seed)
+    y = y.sign() if name.startswith("hinge") else y
+    if name == "vectors":
+        y = torch.softmax(2 * y, -1) * (y > -0.5)
+        y[:, 0] += 0.2
+        y = y / y.sum(-1, keepdim=True)
+        assert bool((y == 0).any())
+    return loss, loss.targets(y, samples, 3)
+
+
+@pytest.mark.parametrize("name", NEWER)
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+def test_newer_losses_have_the_derivatives_of_automatic_differentiation(
+    name: str, batch: tuple[int, ...]
+) -> None:
+    loss, y = newer(name, 6)
+    f = 2 * normal(*batch, 6, 3, seed=1)
+    value, first, second = loss.derivatives(f, y)
+    assert torch.equal(loss.value(f, y), value)
+    assert torch.equal(loss.first(f, y)[1], first)
+    rows = f.reshape(-1, 6, 3)
+    for k, row in enumerate(rows):
+        for n in range(6):
+
+            def one(at: Tensor, n: int = n) -> Tensor:
+                return NEWER[name][1](at[None], y[n : n + 1])[0]
+
+            for mine, theirs in (
+                (value.reshape(-1, 6)[k, n], one(row[n])),
+                (first.reshape(-1, 6, 3)[k, n], torch.func.grad(one)(row[n])),
+                (second.reshape(-1, 6, 3, 3)[k, n], torch.func.hessian(one)(row[n])),
+            ):
+                torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_losses_are_convex_and_level_at_their_best_outputs(name: str) -> None:
+    loss, y = newer(name, 40)
+    second = loss.derivatives(4 * normal(40, 3, seed=3), y)[2]
+    assert float(torch.linalg.eigvalsh(second).min()) > -1e-14
+    assert float(loss.value(4 * normal(40, 3, seed=3), y).min()) >= 0.0
+    best = loss.best_outputs(y, 3)
+    if name == "vectors":  # some probabilities are 0: no finite outputs
+        assert best is None
+        y = y + 0.1
+        y = y / y.sum(-1, keepdim=True)
+        best = loss.best_outputs(y, 3)
+    assert best is not None
+    assert float(loss.first(best, y)[1].abs().max()) < 1e-15
+    least = loss.value(best, y)
+    for seed in range(20):
+        assert bool((loss.value(best + normal(40, 3, seed=seed), y) >= least - 1e-15).all())
+
+
+def test_log_cosh_keeps_its_digits() -> None:
+    r = as_tensor([0.0, 1e-160, 1e-30, 1e-9, 1e-3, 0.5, 0.999, 1.0, 1.001, 3.0, 30.0, 800.0])
+    with localcontext() as context:
+        context.prec, context.Emin = 800, -(10**6)
+        cosh = [(Decimal(x).exp() + (-Decimal(x)).exp()) / 2 for x in r.tolist()]
+        expected = as_tensor([float(c.ln()) for c in cosh])
+        bend = as_tensor([float(1 / (c * c)) for c in cosh])
+    value, _, second = loss_named("log_cosh").derivatives(r[:, None], torch.zeros(len(r), 1))
+    assert close(value, expected, 4e-15)
+    assert close(second[:, 0, 0], bend, 4e-15)
+    assert torch.equal(loss_named("log_cosh").value(-r[:, None], 0 * r[:, None]), value)
+
+
+def test_one_hot_vectors_are_the_classes_they_name() -> None:
+    loss, y = loss_and_targets("cross_entropy", 9, 3)
+    vectors = functional.one_hot(y, 3).double()
+    assert torch.equal(loss.targets(vectors, 9, 3), y)
+    # Read as vectors all the same, they give the same to rounding.
+    f = normal(9, 3, seed=2)
+    for one, other in zip(loss.derivatives(f, vectors), loss.derivatives(f, y), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
+
+
+def test_a_vector_of_two_probabilities_is_the_logistic_loss_of_their_difference() -> None:
+    f, p = normal(7, 2), torch.sigmoid(normal(7, 1, seed=1))
+    soft = loss_named("cross_entropy").value(f, torch.cat([1 - p, p], -1))
+    assert torch.allclose(soft, loss_named("logistic").value(f[:, 1:] - f[:, :1], p), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["squared", "log_cosh", "logistic", "cross_entropy", "hinge3"])
+def test_what_a_proof_takes_for_the_variation_of_derivatives_is_no_less(name: str) -> None:
+    loss = loss_named(name)
+    if name in NEWER:
+        _, y = newer(name, 30)
+    else:
+        _, y = loss_and_targets(name, 30, 3)
+    f, move = 2 * normal(30, 3, seed=4), 0.3 * torch.rand(30, 3, dtype=torch.float64)
+    _, first, second = loss.derivatives(f, y)
+    share = torch.full((30,), 1 / 30, dtype=torch.float64)
+    bend = second.abs().permute(1, 2, 0) / 30
+    found = loss.variation(bend.numpy(), move.T.numpy(), share.numpy())
+    assert found is not None
+    worst = [0.0, 0.0]
+    for seed in range(200):
+        there = f + move * (
+            2 * torch.rand(30, 3, generator=torch.Generator().manual_seed(seed)) - 1
+        )
+        changed = loss.derivatives(there, y)
+        parts = (changed[1] - first).abs().T / 30, (changed[2] - second).abs().permute(1, 2, 0) / 30
+        for k, (part, bound) in enumerate(zip(parts, found, strict=True)):
+            over = part - torch.from_numpy(bound)
+            assert float(over.max()) <= 1e-15
+            near = torch.from_numpy(bound) > 0
+            if bool(near.any()):
+                worst[k] = max(worst[k], float((part[near] / torch.from_numpy(bound)[near]).max()))
+    assert worst[0] > 0.2, "the bound says something"
+
+
+def test_a_loss_once_defined_is_known_by_its_name_and_travels(tmp_path: Any) -> None:
+    class Quartic(sf.ResidualLoss):
+        name = "quartic_of_a_test"
+
+        def rho(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return r**4 / 4 + r**2 / 2, r**3 + r, 3 * r**2 + 1
+
+    problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 3.0], Quartic.name)
+    assert type(problem.loss) is Quartic
+    point = sf.find_critical_point(problem, starts=4)
+    sf.save_point(point, tmp_path / "p.safetensors")
+    again = sf.load_point(tmp_path / "p.safetensors").point(problem.X, problem.y)
+    assert again.problem.loss is problem.loss
+    assert again.loss == point.loss
+
+
+def test_a_loss_with_the_name_of_the_library_s_is_not_taken_for_it(tmp_path: Any) -> None:
+    class Doubled(sf.ResidualLoss):
+        name = "squared"
+
+        def rho(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return r**2, 2 * r, 2 + 0 * r
+
+    assert type(loss_named("squared")) is not Doubled
+    problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 3.0], Doubled())
+    point = sf.Point(problem, problem.net.random_params(0))
+    with refused("squared is not the one of that name, and cannot be stored in a file"):
+        sf.save_point(point, tmp_path / "p.safetensors")
+    assert "loss 'squared' cannot be evaluated in balls" in sf.certify(point).reason
+
+
+# -- margins --------------------------------------------------------------------------------------
+
+
+def at_margin(loss: str, beyond: float = 0.0) -> sf.Point:
+    """One linear unit, four samples: two on either side, of which the outer ones lie at y f = 1 + beyond."""
+    X = as_tensor([[-2.0], [-1.0], [1.0], [2.0]])
+    problem = sf.Problem(sf.MLP([1, 1], bias=False), X, [-1.0, 1.0, 1.0, 1.0], loss)
+    weight = torch.tensor([[0.5 * (1 + beyond)]], dtype=torch.float64)
+    return sf.Point(problem, {"0.weight": weight})
+
+
+def test_a_jump_of_the_second_derivative_is_heeded_as_a_kink_is() -> None:
+    at_it = at_margin("hinge2")
+    # The gradient is that of the one sample on the wrong side and its twin: not 0, whatever jumps.
+    assert sf.judge(at_it).kind is sf.Kind.NOT_CRITICAL
+    X = as_tensor([[1.0], [-1.0]])
+    problem = sf.Problem(sf.MLP([1, 1], bias=False), X, [1.0, -1.0], "hinge2")
+    corner = sf.Point(problem, {"0.weight": torch.ones(1, 1, dtype=torch.float64)})
+    verdict = sf.judge(corner)
+    assert verdict.kind is sf.Kind.UNDECIDED
+    assert "output 0 of sample 0 is at its margin" in verdict.reason
+    assert verdict.inertia is not None
+    assert tuple(verdict.inertia)[:3] == (0, 0, 0) or verdict.inertia.positive == 0
+    smooth = sf.judge(sf.Point(problem.with_net(problem.net), corner.params))
+    assert smooth.kind is sf.Kind.UNDECIDED
+
+
+def test_beyond_every_margin_the_loss_is_level_and_all_is_flat() -> None:
+    X = as_tensor([[1.0], [-1.0], [3.0]])
+    for loss in ("hinge2", "hinge3"):
+        problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), X, [1.0, -1.0, 1.0], loss)
+        params = problem.net.unflatten(as_tensor([2.0, 3.0, 0.0, 0.1, 2.0, 2.0, 0.0]))
+        assert float(problem.risk(params)) == 0.0
+        verdict = sf.judge(sf.Point(problem, params))
+        assert verdict.kind is sf.Kind.MINIMUM, verdict.reason
+        assert verdict.inertia is not None
+        assert verdict.inertia.zeros_explained == 7
+        assert [family.name for family in verdict.flat_directions] == ["nothing left to learn"]
+
+
+@pytest.mark.parametrize("loss", ["hinge2", "hinge3"])
+def test_minima_of_hinge_losses_agree_with_the_dense_hessian(loss: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    X = torch.randn(24, 2, generator=generator, dtype=torch.float64)
+    y = (X[:, 0] * X[:, 1] + 0.5 * torch.randn(24, generator=generator)).sign()
+    problem = sf.Problem(sf.MLP([2, 2, 1], "tanh"), X, y, loss, weight_decay=1e-3)
+    found = [r for r in sf.run_search(problem, starts=12).runs if r.status is sf.Status.CONVERGED]
+    assert found
+    for point in found:
+
+        def risk(vector: Tensor) -> Tensor:
+            params = problem.net.unflatten(vector)
+            margin = 1 - problem.y * problem.net.forward(params, problem.X)
+            return margin.clamp(min=0).pow(problem.loss.power).mean() + 5e-4 * (vector**2).sum()
+
+        vector = problem.net.flatten(point.params)
+        assert float(torch.func.grad(risk)(vector).abs().max()) < 1e-9
+        values = torch.linalg.eigvalsh(torch.func.hessian(risk)(vector))
+        verdict = sf.judge(point)
+        assert verdict.kind is sf.Kind.STRICT_MINIMUM
+        assert float(values.min()) > 0
+        proof = sf.certify(point)
+        assert proof.certified, proof.reason
+        assert proof.kind == "STRICT_MINIMUM"
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_losses_are_proved_about(name: str) -> None:
+    y = newer(name, 20)[1]
+    X = normal(20, 2, seed=8)
+    problem = sf.Problem(sf.MLP([2, 1, 3], "tanh"), X, y, NEWER[name][0], weight_decay=0.01)
+    for point in [
+        r for r in sf.run_search(problem, starts=6).runs if r.record.status == "CONVERGED"
+    ]:
+        proof = sf.certify(point)
+        assert proof.certified, proof.reason
+        low, high = proof.loss or (1.0, 0.0)
+        assert low <= point.loss <= high or abs(point.loss - low) < 1e-14
+        verdict = sf.judge(point)
+        assert verdict.kind.value == proof.kind

@@ -174,8 +174,7 @@ def test_another_search_is_refused(folder, other, message):
 
 def test_another_problem_is_refused(folder):
     one = problem()
-    decayed = problem()
-    decayed.weight_decay = 0.1
+    decayed = problem().with_weight_decay(0.1)
     for other, message in (
         (problem("gelu"), 'activations ["tanh"], this one has ["gelu"]'),
         (one.with_net(sf.MLP([1, 3, 1], "tanh")), r"widths [1, 2, 1], this one has [1, 3, 1]"),

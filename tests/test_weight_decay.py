@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -704,3 +705,194 @@ def test_a_study_with_decay_is_refused_in_one_line(capsys: Any, tmp_path: Any) -
     assert error.count("\n") == 1
     assert "use semiflat find --weight-decay and semiflat judge" in error
     assert not (tmp_path / "out").exists()
+
+
+# -- groups ---------------------------------------------------------------------------------------
+
+
+GROUPS = [
+    {"weight": 0.3, "bias": 0},
+    {"bias": 0.2},
+    {"weight": 0.1, "bias": 0.4},
+    {"weight": 0.1, "2.weight": 0, "0.bias": 0.5},
+]
+
+
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
+def test_every_derivative_has_the_penalty_of_each_group(groups: dict[str, float]) -> None:
+    ref = random_reference([2, 3, 3], "softplus", "squared", True, seed=4)
+    problem = problem_of(ref, groups)
+    params, at = ref.params, ref.vector
+    assert [*params] == [*problem.net.shapes]
+    decays = torch.cat(
+        [
+            torch.full(t.shape, groups.get(k, groups.get(k.split(".")[1], 0.0))).double().flatten()
+            for k, t in params.items()
+        ]
+    )
+
+    def risk(vector: Tensor) -> Tensor:
+        return ref.risk(vector) + (decays * vector.square()).sum() / 2
+
+    value, gradient, hessian = risk(at), torch.func.grad(risk)(at), torch.func.hessian(risk)(at)
+    for one, other in zip(
+        risk_gradient_hessian(problem, params), (value, gradient, hessian), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)  # decays are float32 here
+    operator = sf.hessian_operator(sf.Point(problem, params))
+    close(operator @ np.eye(len(at)), risk_gradient_hessian(problem, params)[2])
+    close(operator.gradient(), risk_gradient(problem, params)[1])
+
+
+@pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_decay_of_weights_alone_is_judged_and_proved(loss: str, activation: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    X = torch.randn(30, 2, generator=generator, dtype=torch.float64)
+    y = (X[:, 0] * X[:, 1] > 0).long() + (X[:, 0] > 1).long()
+    targets = y if loss == "cross_entropy" else torch.nn.functional.one_hot(y, 3).double()
+    problem = sf.Problem(
+        sf.MLP([2, 2, 3], activation), X, targets, loss, weight_decay={"weight": 0.01, "bias": 0}
+    )
+    found = [r for r in sf.run_search(problem, starts=8).runs if r.status is sf.Status.CONVERGED]
+    assert found
+    minima = 0
+    for point in found:
+        verdict = sf.judge(point)
+        values = torch.linalg.eigvalsh(sf.hessian(point))
+        if verdict.kind is sf.Kind.UNDECIDED:
+            continue
+        assert verdict.inertia is not None
+        assert verdict.inertia.negative == 0
+        assert float(values.min()) > -1e-12
+        # A softmax ignores what is added to all biases, and these are not held back.
+        if activation == "tanh":
+            assert verdict.inertia.zero == (loss == "cross_entropy")
+            proof = sf.certify(point)
+            assert proof.certified, proof.reason
+            assert proof.kind == verdict.kind.value
+            assert proof.inertia == tuple(verdict.inertia)[:3] or proof.inertia is not None
+        minima += 1
+    assert minima
+
+
+def test_a_symmetry_that_decay_breaks_is_refused_by_the_checker(tmp_path: Any) -> None:
+    generator = torch.Generator().manual_seed(2)
+    X = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
+    net = sf.MLP([2, 1, 3], "tanh")
+    free = sf.Problem(net, X, y, "cross_entropy", weight_decay={"weight": 0.01, "bias": 0})
+    proof = sf.certify(sf.find_critical_point(free, starts=4))
+    assert [family["family"] for family in proof.document["frozen"]] == ["softmax bias shift"]
+    proof.save(tmp_path / "c.json")
+    assert sf.verify(tmp_path / "c.json").ok
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert document["format"] != "semiflat-certificate-1"
+    document["problem"]["weight_decay"] = "0x1p-7"
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    assert "decayed" in sf.verify(tmp_path / "c.json").reason
+
+
+def test_one_decay_for_all_is_written_as_before(minimum: sf.CriticalPoint) -> None:
+    document = sf.certify(minimum).document
+    assert document["format"] == "semiflat-certificate-1"
+    assert float.fromhex(document["problem"]["weight_decay"]) == minimum.problem.weight_decay
+
+
+def test_groups_go_into_files_and_come_back(tmp_path: Any) -> None:
+    for k, groups in enumerate(GROUPS):
+        problem = taught().with_weight_decay(groups)
+        point = sf.Point(problem, problem.net.random_params(0))
+        save_point(point, tmp_path / f"{k}.safetensors")
+        again = load_point(tmp_path / f"{k}.safetensors").point(problem.X, problem.y)
+        assert again.problem.decay == problem.decay
+        assert again.loss == point.loss
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": 0.1}, "unknown group of weight_decay 'weights'; did you mean 'weight'?"),
+        ({"9.weight": 0.1}, "unknown group of weight_decay '9.weight'"),
+        ({"weight": -1}, "weight_decay['weight'] must be a finite number from 0 up"),
+        ({"bias": "much"}, "weight_decay['bias'] must be a finite number"),
+    ],
+)
+def test_groups_that_are_none_are_refused(given: Any, message: str) -> None:
+    with refused(message):
+        taught().with_weight_decay(given)
+
+
+def test_groups_of_equal_decay_are_one_number() -> None:
+    assert taught().with_weight_decay({"weight": 0.1, "bias": 0.1}).weight_decay == 0.1
+    assert taught().with_weight_decay({"weight": 0, "bias": 0}).weight_decay == 0.0
+    assert taught().with_weight_decay({"weight": 0.1}).weight_decay == {"weight": 0.1, "bias": 0.0}
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_scikit_learn_network_is_near_a_critical_point_of_its_own_penalty(outputs: int) -> None:
+    network = pytest.importorskip("sklearn.neural_network")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    Y = np.stack([np.sin(X[:, 0]), X[:, 0] * X[:, 1]], 1)[:, :outputs].squeeze()
+    model = network.MLPRegressor(
+        hidden_layer_sizes=(2,),
+        activation="tanh",
+        solver="lbfgs",
+        alpha=1.0,
+        tol=1e-13,
+        max_iter=20000,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, Y)
+    with_it = sf.Point.from_sklearn(model, X, Y, weight_decay="alpha")
+    assert with_it.problem.weight_decay == {"weight": 1 / 60, "bias": 0.0}
+    # With two outputs scikit-learn stops early: its loss and its gradient are of two functions.
+    assert with_it.gradient_norm < sf.Point.from_sklearn(model, X, Y).gradient_norm / 5
+    near = sf.find_critical_point(with_it.problem, start=with_it.params)
+    assert near.status is sf.Status.CONVERGED
+    assert near.loss == pytest.approx(with_it.loss, rel=1e-3)
+    with refused("weight_decay='beta' is no number"):
+        sf.Point.from_sklearn(model, X, Y, weight_decay="beta")
+
+
+def test_a_module_is_at_rest_where_its_optimiser_s_groups_put_it() -> None:
+    problem = taught()
+    net = problem.net
+    torch.manual_seed(0)
+    module = net.to_module(net.random_params(0))
+    weights = [p for p in module.parameters() if p.ndim > 1]
+    biases = [p for p in module.parameters() if p.ndim == 1]
+    optimizer = torch.optim.SGD(
+        [{"params": weights, "weight_decay": 0.05}, {"params": biases}], lr=0.3, momentum=0.9
+    )
+    for _ in range(4000):
+        optimizer.zero_grad()
+        ((module(problem.X) - problem.y).square().sum(-1) / 2).mean().backward()
+        optimizer.step()
+    point = sf.Point.from_module(module, problem.X, problem.y, weight_decay=optimizer)
+    assert point.problem.weight_decay == {"weight": 0.05, "bias": 0.0}
+    assert point.gradient_norm < 1e-10
+    assert sf.judge(point).kind in (sf.Kind.STRICT_MINIMUM, sf.Kind.MINIMUM)
+    with refused("the weight decay of AdamW is decoupled from the gradient"):
+        decoupled = torch.optim.AdamW(module.parameters(), weight_decay=0.1)
+        sf.Point.from_module(module, problem.X, problem.y, weight_decay=decoupled)
+    with refused("weight of linear layer 1 is no parameter of the optimiser"):
+        half = torch.optim.SGD(module[:1].parameters(), lr=0.1, weight_decay=0.1)
+        sf.Point.from_module(module, problem.X, problem.y, weight_decay=half)
+
+
+def test_the_command_line_takes_groups(capsys: Any, tmp_path: Any) -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(30, 2))
+    np.savez(tmp_path / "data.npz", X=X, y=np.tanh(X @ [1.0, -0.5]))
+    find = ["find", "--data", str(tmp_path / "data.npz"), "--hidden", "1", "--starts", "4"]
+    find += ["--out", str(tmp_path / "points"), "--json"]
+    assert _run([*find, "--weight-decay", "weight=0.01,bias=0"]) == 0
+    path = json.loads(capsys.readouterr().out)["points"][0]["file"]
+    assert load_point(path).weight_decay == {"weight": 0.01, "bias": 0.0}
+    for wrong in ("weight=", "much", "weight=1=2"):
+        assert _run([*find, "--weight-decay", wrong]) == 2
+        assert "nor one for each group" in capsys.readouterr().err

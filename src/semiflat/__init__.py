@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from semiflat.errors import InputError
     from semiflat.networks import MLP
     from semiflat.data import Dataset, load_data
+    from semiflat.activations import Activation
+    from semiflat.decay import WeightDecay
+    from semiflat.losses import Loss, ResidualLoss
     from semiflat.problem import Problem
     from semiflat.points import (
         EmbeddedPoint,
@@ -109,6 +112,10 @@ __all__ = [
     "MLP",
     "Dataset",
     "load_data",
+    "Activation",
+    "Loss",
+    "ResidualLoss",
+    "WeightDecay",
     "Problem",
     "Point",
     "EmbeddedPoint",
@@ -201,6 +208,9 @@ _ROOMS = {
     "networks": "MLP",
     "data": "Dataset load_data",
     "problem": "Problem",
+    "losses": "Loss ResidualLoss",
+    "activations": "Activation",
+    "decay": "WeightDecay",
     "points": "EmbeddedPoint Point gradient hessian hessian_operator jacobian layer_block "
     "unit_blocks",
     "curvature.operators": "module_hessian_operator",

@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from semiflat._version import __version__
+from semiflat.decay import WeightDecay
 from semiflat.embeddings import Embedding, embedding_from_json
 from semiflat.errors import InputError
 from semiflat.files import path_of, write_whole
 from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point, one_line
-from semiflat.problem import Problem, checked_weight_decay
+from semiflat.problem import Problem, check_names
 
 FORMAT = "semiflat-point-1"
 _SOURCE = "source."
@@ -50,9 +51,7 @@ def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
     """What :func:`save_point` writes: the same bytes for the same point."""
     problem = point.problem
     names = [activation.name for activation in problem.net.activations]
-    for name in [*names, problem.loss.name]:
-        if name.startswith("<callable"):
-            raise InputError(f"{name} is a Python function and cannot be stored in a file")
+    check_names(problem, "cannot be stored in a file")
     network = {
         "widths": list(problem.net.widths),
         "activations": names,
@@ -64,7 +63,7 @@ def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
         "semiflat": __version__,
         "network": json.dumps(network),
         "loss": problem.loss.name,
-        "weight_decay": repr(problem.weight_decay),
+        "weight_decay": json.dumps(problem.weight_decay),
         "data_sha256": problem.data_hash,
         "data": json.dumps(data or {}),
         "note": point.note,
@@ -135,17 +134,24 @@ class StoredPoint:
     data: dict[str, Any]
     embedding: Embedding | None
     wide: Params | None
-    weight_decay: float = 0.0
+    weight_decay: float | dict[str, float] = 0.0
     note: str = ""
 
-    def point(self, X: Any, y: Any) -> Point:
-        """The point on these data.
+    def point(self, X: Any, y: Any, sample_weight: Any = None) -> Point:
+        """The point on these data, with the weights of its samples if they have some.
 
         Raises:
             InputError: if the data are not those the point was made on, or the stored wide
                 parameters are not the embedding of the stored source.
         """
-        problem = Problem(self.net, X, y, self.loss, weight_decay=self.weight_decay)
+        problem = Problem(
+            self.net,
+            X,
+            y,
+            self.loss,
+            weight_decay=self.weight_decay,
+            sample_weight=sample_weight,
+        )
         if problem.data_hash != self.data_sha256:
             raise InputError(
                 f"the data (SHA-256 {problem.data_hash[:12]}…) are not those that "
@@ -235,6 +241,6 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         data,
         embedding,
         wide,
-        checked_weight_decay(float(metadata.get("weight_decay", "0"))),
+        WeightDecay.of(json.loads(metadata.get("weight_decay", "0"))).plain,
         one_line(metadata.get("note", "")),
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from semiflat.data_files import SUFFIXES, Table, listed, read_file
 from semiflat.errors import InputError, unknown_name
-from semiflat.losses import LOSSES
+from semiflat.losses import Loss, loss_named
 
 BUNDLED: tuple[str, ...] = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 """The data sets that scikit-learn has without a download."""
@@ -70,12 +70,14 @@ class Dataset:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the arrays as plain data, and the numbers of samples and inputs."""
+        standardised = bool(self.standardisation and self.standardisation.y_scale)
         return {
             "name": self.name,
             "samples": self.X.shape[0],
             "inputs": self.X.shape[1],
             "outputs": self.outputs,
             "loss": self.loss,
+            "loss_in_words": loss_named(self.loss).in_words(self.outputs, standardised),
             "features": list(self.features),
             "classes": None if self.classes is None else list(self.classes),
             "dropped": list(self.dropped),
@@ -114,21 +116,19 @@ def load_data(
     semiflat.errors.InputError: unknown data set 'irsi'; did you mean 'iris'? Known: ...
     """
     source = str(source)
-    if loss is not None and loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    table = _read(source, target, labels=loss in ("cross_entropy", "logistic"))
+    table = _read(source, target, labels=loss is not None and loss_named(loss).classifies)
     if len(table.X) < 2:
         raise InputError(f"{source!r} has {len(table.X)} sample(s); expected at least two")
 
-    loss = loss or _fitting_loss(table.y)
+    known = loss_named(loss or _fitting_loss(table.y))
     targets: _Columns | None = None
     classes: tuple[str, ...] | None = None
-    if loss == "squared":
-        y, targets = _numbers(source, table.y)
-        outputs = targets.mean.size
+    if known.classifies:
+        y, classes = _classes(source, table, known)
+        outputs = 1 if known.codes else len(classes)
     else:
-        y, classes = _classes(source, table, loss)
-        outputs = 1 if loss == "logistic" else len(classes)
+        y, targets = _numbers(source, table.y, known)
+        outputs = targets.mean.size
 
     inputs = _columns(table.X)
     keep = ~inputs.constant
@@ -154,7 +154,7 @@ def load_data(
         )
         y = y if targets is None else targets.standardised.reshape(y.shape)
     X = np.ascontiguousarray(X[:, keep])
-    return Dataset(source, X, y, loss, outputs, features, classes, dropped, standardisation)
+    return Dataset(source, X, y, known.name, outputs, features, classes, dropped, standardisation)
 
 
 def _read(source: str, target: str | None, labels: bool) -> Table:
@@ -199,11 +199,11 @@ def _fitting_loss(y: np.ndarray) -> str:
     return "cross_entropy" if few else "squared"
 
 
-def _numbers(source: str, y: np.ndarray) -> tuple[np.ndarray, _Columns]:
+def _numbers(source: str, y: np.ndarray, loss: Loss) -> tuple[np.ndarray, _Columns]:
     if y.dtype.kind in "Ub":
         kind = "text" if y.dtype.kind == "U" else "bool"
         raise InputError(
-            f"the target of {source!r} is {kind}, as {str(y.flat[0])!r}; loss 'squared' needs "
+            f"the target of {source!r} is {kind}, as {str(y.flat[0])!r}; loss {loss.name!r} needs "
             "numbers: use loss 'cross_entropy' or encode it"
         )
     y = y.astype(np.float64)
@@ -219,16 +219,16 @@ def _numbers(source: str, y: np.ndarray) -> tuple[np.ndarray, _Columns]:
     return y, moments
 
 
-def _classes(source: str, table: Table, loss: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _classes(source: str, table: Table, loss: Loss) -> tuple[np.ndarray, tuple[str, ...]]:
     y = table.y
     if y.ndim > 1:
         raise InputError(
-            f"the target of {source!r} has shape {y.shape}; loss {loss!r} needs one class a "
+            f"the target of {source!r} has shape {y.shape}; loss {loss.name!r} needs one class a "
             "sample, (N,): turn one-hot rows into classes with y.argmax(1)"
         )
     if y.dtype.kind == "f" and (y != np.rint(y)).any():
         raise InputError(
-            f"the target of {source!r} holds {y[y != np.rint(y)][0]:g}; loss {loss!r} needs "
+            f"the target of {source!r} holds {y[y != np.rint(y)][0]:g}; loss {loss.name!r} needs "
             "classes as text or whole numbers: use loss 'squared', or round them"
         )
     values, codes = np.unique(y, return_inverse=True)
@@ -240,12 +240,13 @@ def _classes(source: str, table: Table, loss: str) -> tuple[np.ndarray, tuple[st
         raise InputError(
             f"the target of {source!r} has the single class {labels[0]!r}; expected at least two"
         )
-    if loss == "logistic" and len(labels) != 2:
+    if loss.codes and len(labels) != 2:
         raise InputError(
             f"the target of {source!r} has {len(labels)} classes ({listed(labels)}); loss "
-            "'logistic' needs exactly two: use loss 'cross_entropy'"
+            f"{loss.name!r} needs exactly two: use loss 'cross_entropy'"
         )
-    return codes.astype(np.float64 if loss == "logistic" else np.int64), tuple(labels)
+    coded = codes.astype(np.int64) if loss.codes is None else np.array(loss.codes)[codes]
+    return coded, tuple(labels)
 
 
 class _Columns(NamedTuple):

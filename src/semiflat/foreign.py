@@ -63,9 +63,9 @@ class Chain:
             h = h @ weight.mT + offset
             if layer < len(self.activations):
                 value, slope, _ = self.activations[layer].derivatives(h)
-                # Twice the slope, for what lies beside; torch's own softplus is cut off at 2e-9.
+                # Twice the slope, for what lies beside.
                 error = error * (2 * slope.abs()).clamp(min=1.2) + 8 * rounding * (1 + value.abs())
-                error += 3e-9 * (self.activations[layer].name == "softplus")
+                error += self.activations[layer].module_error
                 h = value
         return 2 * error
 
@@ -163,7 +163,7 @@ def read_module(module: Any) -> Chain:
                 known = activation_of_module(child)
                 if known is None:
                     raise InputError(f"{where} is not supported; supported is {UNDERSTOOD}")
-                if known.name == "identity":
+                if known.linear:
                     continue
                 if not chain.open or before is not None:
                     raise InputError(
@@ -429,6 +429,24 @@ def network_of(model: Any, X: Any) -> tuple[Any, Any]:
                 ) from error
         model = model[-1]
     return model, X.toarray() if hasattr(X, "toarray") else X
+
+
+def alpha_of(model: Any, given: str, samples: float) -> dict[str, float]:
+    """What the penalty of a scikit-learn network is as a weight decay.
+
+    Args:
+        given: what the user says, ``"alpha"``.
+        samples: N, or the sum of the samples' weights. A solver that takes batches divides ``alpha`` by
+            their size instead.
+    """
+    if given != "alpha":
+        raise InputError(
+            f"weight_decay={given!r} is no number; the penalty that the model was trained with is "
+            'weight_decay="alpha"'
+        )
+    if model.solver != "lbfgs":
+        samples = min(200 if model.batch_size == "auto" else int(model.batch_size), samples)
+    return {"weight": float(model.alpha) / samples, "bias": 0.0}
 
 
 def targets_of(network: Any, y: Any) -> tuple[str, Any]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from semiflat.curvature.blocks import UnitBlocks, layer_blocks
 from semiflat.curvature.gradient import output_jacobian, risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.operators import HessianOperator
 from semiflat.curvature.operators import hessian_operator as _hessian_operator
+from semiflat.decay import WeightDecay
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
-from semiflat.foreign import network_of, plain, targets_of
-from semiflat.losses import Loss
+from semiflat.foreign import alpha_of, network_of, plain, targets_of
+from semiflat.losses import Loss, LossFunction
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
@@ -86,23 +89,35 @@ class Point:
         module: nn.Sequential,
         X: Any,
         y: Any,
-        loss: str | Loss | Callable[[Tensor, Tensor], Tensor] = "squared",
-        weight_decay: float = 0.0,
+        loss: str | Loss | LossFunction = "squared",
+        weight_decay: float | Mapping[str, float] | WeightDecay | Optimizer = 0.0,
+        sample_weight: Any = None,
     ) -> Point:
         """The point where an ``nn.Sequential`` stands, on its data: network, problem and parameters.
 
-        Args and errors: as for :meth:`MLP.from_module` and :class:`Problem`. For several modules on one
-        problem: ``Point(problem, module)``.
+        Args and errors: as for :meth:`MLP.from_module` and :class:`Problem`. The ``weight_decay`` may be the
+        optimiser that trained the module: then it is that of its parameter groups, in units of this loss
+        (torch's ``MSELoss`` is 2/M times ``"squared"``, and so is its penalty's weight). For several modules
+        on one problem: ``Point(problem, module)``.
 
         >>> module = nn.Sequential(nn.Linear(1, 2), nn.Tanh(), nn.Linear(2, 1))
         >>> Point.from_module(module, [[0.0], [1.0]], [0.0, 1.0]).problem.net.widths
         (1, 2, 1)
         """
         net, params = MLP.from_module(module)
-        return Point(Problem(net, X, y, loss, weight_decay=weight_decay), params)
+        if isinstance(weight_decay, Optimizer):
+            weight_decay = WeightDecay.of_optimizer(weight_decay, module)
+        problem = Problem(net, X, y, loss, weight_decay=weight_decay, sample_weight=sample_weight)
+        return Point(problem, params)
 
     @staticmethod
-    def from_sklearn(model: Any, X: Any, y: Any, weight_decay: float = 0.0) -> Point:
+    def from_sklearn(
+        model: Any,
+        X: Any,
+        y: Any,
+        weight_decay: float | Mapping[str, float] | WeightDecay | Literal["alpha"] = 0.0,
+        sample_weight: Any = None,
+    ) -> Point:
         """The point where a fitted scikit-learn network stands, on its data.
 
         The loss is the model's: squared for a regressor, logistic for a classifier of two classes or
@@ -110,11 +125,10 @@ class Point:
         Of a ``Pipeline`` it is the last step's network, on inputs that the steps before have
         transformed; of a search that of its best estimator.
 
-        scikit-learn's penalty ``alpha / (2N) ‖W‖²`` is left out: it is on weights alone, and
-        ``weight_decay`` here is on all parameters. So a model trained with ``alpha`` above 0 stands near a
-        critical point of another risk; train with ``alpha=0``, or go on with
-        ``find_critical_point(point.problem, start=point.params)``. With M outputs scikit-learn's squared
-        loss is this one divided by M.
+        scikit-learn's penalty ``alpha / (2N) ‖W‖²`` is on weights alone. With ``weight_decay="alpha"`` it is
+        part of the problem; by default it is left out, and a model trained with ``alpha`` above 0 stands near
+        a critical point of another risk. With M outputs the loss that scikit-learn prints is this one divided
+        by M; the gradient that it follows is not.
 
         Raises:
             InputError: as for :meth:`MLP.from_sklearn` and :class:`Problem`, or for a y that is none of the
@@ -123,7 +137,13 @@ class Point:
         network, inputs = network_of(model, X)
         net, params = MLP.from_sklearn(network)
         loss, targets = targets_of(network, y)
-        return Point(Problem(net, inputs, targets, loss, weight_decay=weight_decay), params)
+        if isinstance(weight_decay, str):
+            total = len(inputs) if sample_weight is None else float(np.sum(sample_weight))
+            weight_decay = alpha_of(network, weight_decay, total)
+        problem = Problem(
+            net, inputs, targets, loss, weight_decay=weight_decay, sample_weight=sample_weight
+        )
+        return Point(problem, params)
 
     @property
     def params(self) -> Params:
@@ -219,12 +239,12 @@ class EmbeddedPoint(Point):
     @cached_property
     def loss(self) -> Any:
         """The source's loss, as the function is the same; with weight decay the wide network's own."""
-        return super().loss if self.problem.weight_decay else self.source.loss
+        return super().loss if self.problem.decay else self.source.loss
 
     @cached_property
     def gradient_norm(self) -> Any:
         """``‖∇R‖∞`` at the wide point, from the core's gradient or, with weight decay, its own."""
-        if self.problem.weight_decay:
+        if self.problem.decay:
             return super().gradient_norm
         net = self.core.problem.net
         narrow = net.unflatten(gradient(self.core))

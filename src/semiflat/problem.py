@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semiflat.activations import Cross
+from semiflat.activations import Cross, known_activation
+from semiflat.decay import WeightDecay
 from semiflat.errors import InputError
 from semiflat.foreign import check_dtype, plain
-from semiflat.losses import Loss, PerSample, loss_named
+from semiflat.losses import Loss, LossFunction, PerSample, known_loss, loss_named
 from semiflat.networks import MLP, Params
+
+FIT = 1e-20
+"""What outputs of size 1 may lose to the best ones, and be these but for the last digits."""
 
 
 class Problem:
@@ -26,20 +30,26 @@ class Problem:
     derivatives and its critical points is said of the sum; the papers' embeddings still keep the
     outputs, but neither the penalty nor criticality (docs/verdicts.md).
 
+    With sample weights w the mean is ``Σ_ν w_ν ℓ_ν / Σ_ν w_ν``: a weight of 2 is the row twice, and rows
+    of weight 0 are left out, of ``X`` and ``y``, too.
+
     Args:
         net: the architecture.
         X: inputs, shape (N, d); arrays, lists and tensors of any real dtype.
-        y: targets: (N,) or (N, M) numbers, or (N,) classes for ``"cross_entropy"``.
-        loss: ``"squared"`` (½‖f−y‖²), ``"cross_entropy"``, ``"logistic"``, or a function of one
-            sample's output (M,) and target that gives a number.
+        y: targets: (N,) or (N, M) numbers; for ``"cross_entropy"`` (N,) classes or (N, M) probabilities.
+        loss: ``"squared"`` (½‖f−y‖²), ``"cross_entropy"``, ``"logistic"``, ``"log_cosh"``, ``"hinge2"``,
+            ``"hinge3"``, a :class:`Loss`, or a function of one sample's output (M,) and target that gives
+            a number.
         dtype: the precision of every computation; float64 unless you know why not.
         weight_decay: λ ≥ 0 of the penalty ½ λ ‖θ‖² on all parameters, biases included, as the
-            ``weight_decay`` of torch's optimisers has it: its gradient is λθ.
+            ``weight_decay`` of torch's optimisers has it: its gradient is λθ. Or a λ for each group, as
+            ``{"weight": 1e-3, "bias": 0}``, whose names may be those of single tensors (``"2.bias"``), too.
+        sample_weight: what each sample counts with, (N,) numbers from 0 up; alike if none are given.
 
     Raises:
         InputError: for shapes that do not fit, values that are not finite (with row and column),
             targets the loss cannot use, a loss or activation that gives two results for one
-            input, and a weight decay that is no finite number from 0 up.
+            input, a weight decay that is no finite number from 0 up, weights that are below 0 or all 0.
 
     >>> net = MLP([2, 3, 1])
     >>> problem = Problem(net, [[0.0, 1.0], [1.0, 0.0]], [1.0, -1.0])
@@ -52,9 +62,10 @@ class Problem:
         net: MLP,
         X: Any,
         y: Any,
-        loss: str | Loss | Callable[[Tensor, Tensor], Tensor] = "squared",
+        loss: str | Loss | LossFunction = "squared",
         dtype: torch.dtype = torch.float64,
-        weight_decay: float = 0.0,
+        weight_decay: float | Mapping[str, float] | WeightDecay = 0.0,
+        sample_weight: Any = None,
     ) -> None:
         if not isinstance(net, MLP):
             raise InputError(
@@ -64,7 +75,8 @@ class Problem:
         check_dtype(dtype)
         self.net = net
         self.dtype = dtype
-        self.weight_decay = checked_weight_decay(weight_decay)
+        self.decay = WeightDecay.of(weight_decay)
+        self.decay.check(net)
         self.loss = loss_named(loss)
         self.X = finite("X", X, dtype)
         if self.X.ndim != 2 or self.X.shape[1] != net.inputs or self.X.shape[0] == 0:
@@ -80,8 +92,22 @@ class Problem:
                 f"y has {len(targets) if targets.ndim else 'no'} rows, but X has {len(self.X)} "
                 "samples; give one target a sample"
             )
+        self.sample_weight = None
+        if sample_weight is not None:
+            weights = _checked_weights(sample_weight, len(self.X))
+            counted = weights > 0
+            self.X, targets, weights = self.X[counted], targets[counted], weights[counted]
+            if bool((weights != weights[0]).any()):
+                self.sample_weight = weights
         self.y = self.loss.targets(targets, len(self.X), net.outputs)
         self._probe_determinism()
+
+    def _with(self, **changes: Any) -> Any:
+        """A problem like this one, but for some of its parts; what follows from them is computed again."""
+        parts = "net", "dtype", "decay", "loss", "X", "y", "sample_weight"
+        other = object.__new__(type(self))
+        other.__dict__ = {name: self.__dict__[name] for name in parts} | changes
+        return other
 
     def with_net(self, net: MLP) -> Problem:
         """The same data, loss and weight decay for another network with the same input and output."""
@@ -92,25 +118,72 @@ class Problem:
                 f"a network with {net.inputs} input(s) and {net.outputs} output(s) does not fit "
                 f"data for {self.net.inputs} and {self.net.outputs}"
             )
-        other = object.__new__(Problem)
-        other.__dict__ = self.__dict__ | {"net": net}
-        return other
+        self.decay.check(net)
+        found: Problem = self._with(net=net)
+        return found
 
-    def with_weight_decay(self, weight_decay: float) -> Problem:
+    def with_weight_decay(self, weight_decay: float | Mapping[str, float] | WeightDecay) -> Problem:
         """The same network, data and loss with another weight decay.
 
         >>> problem = Problem(MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0], weight_decay=0.1)
         >>> problem.with_weight_decay(0)
         Problem(widths=[1, 1], activation=[], loss='squared', samples=2)
         """
-        other = object.__new__(type(self))
-        other.__dict__ = self.__dict__ | {"weight_decay": checked_weight_decay(weight_decay)}
-        return other
+        decay = WeightDecay.of(weight_decay)
+        decay.check(self.net)
+        found: Problem = self._with(decay=decay)
+        return found
+
+    def on_samples(self, chosen: Tensor) -> Problem:
+        """The samples chosen, (N,) of bool, alone; they count with the part of the risk that they have."""
+        shares = self.weighed(torch.ones(self.samples, dtype=self.dtype))[chosen]
+        found: Problem = self._with(X=self.X[chosen], y=self.y[chosen], sample_weight=shares)
+        found.__dict__["_shares"] = shares
+        return found
+
+    # -- samples and what they count --------------------------------------------------------------
 
     @property
     def samples(self) -> int:
-        """Number of samples N."""
+        """Number of samples N that count."""
         return self.X.shape[-2]
+
+    @cached_property
+    def _shares(self) -> Tensor | None:
+        w = self.sample_weight
+        return None if w is None else w / w.sum()
+
+    def share(self, samples: slice | Tensor = slice(None)) -> float | Tensor:
+        """What the loss of each of some samples counts with in the risk, (n,): 1/N where all count alike."""
+        return 1.0 / self.samples if self._shares is None else self._shares[samples]
+
+    def mean(self, values: Tensor, dim: int = 0) -> Tensor:
+        """The mean over all samples, which lie along ``dim``, each with its weight.
+
+        >>> weighted = Problem(MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0], sample_weight=[1, 3])
+        >>> float(weighted.mean(torch.tensor([0.0, 1.0])))
+        0.75
+        """
+        if self._shares is None:
+            return values.mean(dim)
+        share = self._shares.to(values.dtype)
+        return (values.movedim(dim, -1) * share).sum(-1)
+
+    def rms(self, values: Tensor) -> Tensor:
+        """The root mean square over all samples, which come first."""
+        return self.mean(values.square()).sqrt()
+
+    def weighed(self, values: Tensor) -> Tensor:
+        """Values of all samples, which come first, each times what its sample counts with in a mean."""
+        if self._shares is None:
+            return values / self.samples
+        return values * self._shares.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """The standard deviation over all samples, which come first."""
+        if self._shares is None:
+            return values.std(0, correction=0)
+        return self.mean((values - self.mean(values)).square()).sqrt()
 
     def check_double(self, what: str) -> None:
         """Raise :class:`InputError`, naming what needs it, unless the problem computes in float64."""
@@ -118,6 +191,14 @@ class Problem:
             raise InputError(
                 f"the problem computes in {self.dtype}, and {what} needs float64; make the Problem with "
                 "dtype=torch.float64"
+            )
+
+    def check_unweighted(self, what: str) -> None:
+        """Raise :class:`InputError`, naming what does not take them, if the problem has sample weights."""
+        if self.sample_weight is not None:
+            raise InputError(
+                f"{what} counts all samples alike, and the problem has sample weights; make one without, or "
+                "repeat rows"
             )
 
     def targets(self, samples: slice) -> Tensor:
@@ -134,19 +215,35 @@ class Problem:
         """The problem of some runs of a batch: the same one, where all runs share the data."""
         return self
 
+    # -- what the loss makes of the targets -------------------------------------------------------
+
+    @cached_property
+    def best_outputs(self) -> Tensor | None:
+        """Finite outputs (N, M) at which every sample's loss is lowest; None where none are known."""
+        return self.loss.best_outputs(self.y, self.net.outputs)
+
+    @cached_property
+    def least_loss(self) -> float | None:
+        """The mean loss of the best outputs: no risk is lower. None where none are known."""
+        best = self.best_outputs
+        return None if best is None else float(self.mean(self.loss.value(best, self.y), -1))
+
     @cached_property
     def target_size(self) -> float:
-        """Largest number that a squared loss has to fit, at least 1: what parameters scale with."""
-        return max(1.0, float(self.y.abs().max())) if self.loss.name == "squared" else 1.0
+        """Largest number that outputs are to be, at least 1: what parameters scale with."""
+        best = self.best_outputs
+        return 1.0 if best is None else max(1.0, float(best.abs().max()))
 
-    def risk(self, params: Params) -> Tensor:
-        """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
-        mean = self.loss.value(self.net.forward(params, self.X), self.y).mean(-1)
-        return mean + self.penalty(params) if self.weight_decay else mean
+    @cached_property
+    def value_noise(self) -> float:
+        """What rounding may do to a risk near its infimum, where some outputs attain that."""
+        return self.loss.value_noise(self.y, self.net.outputs)
 
-    def penalty(self, params: Params) -> Tensor:
-        """``½ weight_decay ‖θ‖²``, shape ``(*batch,)``; differentiable. Its Hessian is weight_decay·I."""
-        return self.weight_decay / 2 * self.net.flatten(params).square().sum(-1)
+    def fits(self, risk: float) -> bool:
+        """Whether a risk is that of the best outputs but for the last digits."""
+        if self.least_loss is None:
+            return False
+        return risk - self.least_loss <= max(FIT * self.target_size**2, 4 * self.value_noise)
 
     @property
     def no_critical_point_below(self) -> float:
@@ -155,16 +252,47 @@ class Problem:
         Without weight decay it is the loss's, which rests on scaling the last layer up. A penalty
         keeps that from going on for ever: then every risk may be that of a critical point.
         """
-        return -math.inf if self.weight_decay else self._no_critical_point_below()
+        return -math.inf if self.decay else self._no_critical_point_below()
 
     def _no_critical_point_below(self) -> float:
-        return self.loss.no_critical_point_below(self.y)
+        separated, bound = self.loss.separated_below(self.y), self.loss.lower_bound
+        if separated is not None:  # no sample's loss is more than the risk over its share
+            share = self.share()
+            return separated * (share if isinstance(share, float) else float(share.min()))
+        return -math.inf if bound is None else bound
+
+    # -- the risk ---------------------------------------------------------------------------------
+
+    def risk(self, params: Params) -> Tensor:
+        """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
+        mean = self.mean(self.loss.value(self.net.forward(params, self.X), self.y), -1)
+        return mean + self.penalty(params) if self.decay else mean
+
+    def penalty(self, params: Params) -> Tensor:
+        """``½ Σ_i λ_i θ_i²``, shape ``(*batch,)``; differentiable. Its Hessian is diagonal, of the λ_i."""
+        return (self.decays / 2 * self.net.flatten(params).square()).sum(-1)
+
+    @property
+    def weight_decay(self) -> float | dict[str, float]:
+        """λ of the penalty ½ λ ‖θ‖²; a dictionary of groups where they differ."""
+        return self.decay.plain
+
+    @cached_property
+    def decays(self) -> Tensor:
+        """λ_i of each parameter, (P,), in the flat order."""
+        return self.decay.of_each(self.net).to(self.dtype)
+
+    @cached_property
+    def coercive(self) -> bool:
+        """Whether every parameter is decayed: then nothing lies at infinity."""
+        return bool(self.decay) and bool((self.decays > 0).all())
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 of shapes and float64 values of X and y."""
+        """SHA-256 of shapes and float64 values of X and y, and of the weights where samples have some."""
         digest = hashlib.sha256()
-        for tensor in (self.X, self.y):
+        weights = [] if self.sample_weight is None else [self.sample_weight]
+        for tensor in (self.X, self.y, *weights):
             array = np.ascontiguousarray(tensor.to(torch.float64).numpy(), dtype="<f8")
             digest.update(repr(array.shape).encode())
             digest.update(array.tobytes())
@@ -175,7 +303,8 @@ class Problem:
             f"Problem(widths={list(self.net.widths)}, "
             f"activation={[a.name for a in self.net.activations]}, loss={self.loss.name!r}, "
             f"samples={self.samples}"
-            + (f", weight_decay={self.weight_decay!r})" if self.weight_decay else ")")
+            + (f", weight_decay={self.weight_decay!r}" if self.decay else "")
+            + (", weighted)" if self.sample_weight is not None else ")")
         )
 
     def _probe_determinism(self) -> None:
@@ -186,6 +315,20 @@ class Problem:
             raise InputError(
                 f"the risk of one network came out as {float(first)!r} and then {float(second)!r}; "
                 "loss and activation must give the same result for the same input"
+            )
+
+
+def check_names(problem: Problem, otherwise: str) -> None:
+    """Raise :class:`InputError` unless activations and loss are those that their names stand for."""
+    known: dict[str, bool] = {
+        each.name: known_activation(each.name) == each for each in problem.net.activations
+    }
+    known[problem.loss.name] = known_loss(problem.loss.name) is problem.loss
+    for name, same in known.items():
+        if not same:
+            what = "is a Python function" if name.startswith("<") else "is not the one of that name"
+            raise InputError(
+                f"{name} {what}, and {otherwise}. Give it a name of its own: Activation.define, or a Loss"
             )
 
 
@@ -215,8 +358,18 @@ class ProblemBatch(Problem):
                         f"problems searched together must agree in {what}: problem 0 has {one}, "
                         f"problem {k} has {two}; search them apart"
                     )
-        self.net, self.loss, self.dtype = first.net, first.loss, first.dtype
-        self.weight_decay = first.weight_decay
+        self.net, self.loss, self.dtype, self.decay = (
+            first.net,
+            first.loss,
+            first.dtype,
+            first.decay,
+        )
+        self.sample_weight = None
+        if any(problem.sample_weight is not None for problem in problems):
+            alike = torch.ones(first.samples, dtype=first.dtype)
+            self.sample_weight = torch.stack(
+                [alike if p.sample_weight is None else p.sample_weight for p in problems]
+            )
         self.X = torch.stack([problem.X for problem in problems])
         self.y = torch.stack([problem.y for problem in problems])
 
@@ -224,26 +377,42 @@ class ProblemBatch(Problem):
         """The targets of some samples, on every data set."""
         return self.y[:, samples]
 
+    @cached_property
+    def _shares(self) -> Tensor | None:
+        w = self.sample_weight
+        return None if w is None else w / w.sum(-1, keepdim=True)
+
+    def share(self, samples: slice | Tensor = slice(None)) -> float | Tensor:
+        """What the loss of each of some samples counts with in its data set's risk, (B, n)."""
+        return 1.0 / self.samples if self._shares is None else self._shares[:, samples]
+
     def _no_critical_point_below(self) -> float:
         # Of each data set by itself, whose samples the loss counts; what lies below all lies below its own.
-        return min(self.loss.no_critical_point_below(y) for y in self.y)
+        alone = (self._with(y=y) for y in self.y)
+        return min(Problem._no_critical_point_below(each) for each in alone)
 
     def rows(self, chosen: slice | Tensor) -> ProblemBatch:
         """The problem of some runs of the batch."""
-        some = object.__new__(ProblemBatch)
-        some.__dict__ = self.__dict__ | {"X": self.X[chosen], "y": self.y[chosen]}
-        return some
+        weights = None if self.sample_weight is None else self.sample_weight[chosen]
+        found: ProblemBatch = self._with(X=self.X[chosen], y=self.y[chosen], sample_weight=weights)
+        return found
 
 
-def checked_weight_decay(given: Any) -> float:
-    """``given`` as a float, or :class:`InputError`."""
-    number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
-    if not number or not math.isfinite(given) or given < 0:
+def _checked_weights(given: Any, samples: int) -> Tensor:
+    weights = finite("sample_weight", given)
+    if tuple(weights.shape) != (samples,):
         raise InputError(
-            f"weight_decay must be a finite number from 0 up, the λ of the penalty ½ λ ‖θ‖² such as "
-            f"1e-4; given is {given!r}"
+            f"sample_weight has shape {tuple(weights.shape)}; {samples} samples need ({samples},), a number "
+            "each"
         )
-    return float(given)
+    if bool((weights < 0).any()):
+        row = int((weights < 0).nonzero()[0, 0])
+        raise InputError(
+            f"sample_weight[{row}] = {float(weights[row]):g} is below 0; a sample counts with 0 or more"
+        )
+    if not bool(weights.any()):
+        raise InputError("sample_weight is 0 for every sample; at least one has to count")
+    return weights
 
 
 def _is_real(given: Any) -> bool:

@@ -41,9 +41,9 @@ class BoundedLoss(ABC):
 class ZeroOne(BoundedLoss):
     """1 for a wrong class, 0 for the right one; a tie is wrong.
 
-    ``"cross_entropy"``: the largest output must be the class's. ``"logistic"``: every logit must lie on
-    its target's side of 0, and targets must be 0 or 1. ``"squared"``: one output must have the sign of a
-    target −1 or 1; of several, the largest must be that of the one-hot target.
+    ``"cross_entropy"``: the largest output must be the class's. ``"logistic"`` and hinge losses: every
+    output must lie on its target's side of 0. Losses of numbers, such as ``"squared"``: one output must have
+    the sign of a target −1 or 1; of several, the largest must be that of the one-hot target.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0]], [0, 1], loss="logistic")
@@ -52,45 +52,36 @@ class ZeroOne(BoundedLoss):
     """
 
     def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
-        y = problem.targets(samples)
-        if problem.loss.name == "logistic":
-            right = ((2 * y - 1) * outputs > 0).all(-1)
-        elif outputs.shape[-1] == 1:
-            right = (y * outputs > 0).all(-1)
+        labels = problem.loss.labels(problem.targets(samples), problem.net.outputs)
+        assert labels is not None, "checked before"
+        if labels.is_floating_point():
+            right = (labels * outputs > 0).all(-1)
         else:
-            classes = y if problem.loss.name == "cross_entropy" else y.argmax(-1)
-            chosen = torch.nn.functional.one_hot(classes, outputs.shape[-1]).bool()
+            chosen = torch.nn.functional.one_hot(labels, outputs.shape[-1]).bool()
             others = outputs.masked_fill(chosen, -torch.inf).amax(-1)
-            right = (
-                outputs.gather(-1, classes.expand(outputs.shape[:-1])[..., None])[..., 0] > others
-            )
+            own = outputs.gather(-1, labels.expand(outputs.shape[:-1])[..., None])[..., 0]
+            right = own > others
         return (~(right & outputs.isfinite().all(-1))).double()
 
     def check(self, problem: Problem) -> None:
-        name = problem.loss.name
-        if _hard(problem) or (name == "squared" and self._classes(problem.y)):
+        if _labels(problem) is not None:
             return
-        if name == "logistic":
+        if problem.loss.classifies:
             raise InputError(
                 "ZeroOne needs classes, and y holds probabilities between 0 and 1; use Clipped(at)"
             )
         raise InputError(
-            f"ZeroOne needs classes, and loss {name!r} has targets that are none (a single −1 or 1, or "
-            "one-hot rows); use Clipped(at) with an at chosen before the data were seen"
+            f"ZeroOne needs classes, and loss {problem.loss.name!r} has targets that are none (a single −1 or "
+            "1, or one-hot rows); use Clipped(at) with an at chosen before the data were seen"
         )
 
-    @staticmethod
-    def _classes(y: Tensor) -> bool:
-        if y.ndim != 2 or y.shape[1] == 1:
-            return bool((y.abs() == 1).all())
-        return bool((((y == 0) | (y == 1)).all(-1) & (y.sum(-1) == 1)).all())
-
     def trivial(self, problem: Problem) -> tuple[float, str]:
-        y = problem.y if problem.y.ndim == 2 else problem.y[:, None]
-        counts = torch.unique(y, dim=0, return_counts=True)[1]
+        labels = _labels(problem)
+        assert labels is not None, "checked before"
+        counts = torch.unique(labels, dim=0, return_counts=True)[1]
         frequent = 1 - float(counts.max()) / problem.samples
-        single = problem.loss.name != "logistic" and problem.net.outputs > 1
-        classes = problem.net.outputs if single else 2**problem.net.outputs
+        outputs = problem.net.outputs
+        classes = 2**outputs if labels.is_floating_point() else outputs
         if frequent < 1 - 1 / classes:
             return frequent, "always saying the most frequent class, on these data"
         return 1 - 1 / classes, "guessing"
@@ -137,52 +128,45 @@ class Clipped(BoundedLoss):
 
     def trivial(self, problem: Problem) -> tuple[float, str]:
         found = [(1.0, "any network")]
-        if _hard(problem):
+        if problem.loss.classifies and _labels(problem) is not None:
             # Said with all confidence, a class costs 0 or 1.
             found.append(ZeroOne().trivial(problem))
-        constants, real = _constants(problem), _real(problem)
-        for _ in range(SHIFTS if real else 1):
+        constants = _constants(problem)
+        best = _real(problem)
+        for _ in range(1 if best is None else SHIFTS):
             outputs = constants[:, None].expand(-1, problem.samples, -1)
             losses = self.value(problem, outputs)
             fitted = float(losses.mean(1).min())
             found.append((fitted, "the constant output that fits best, on these data"))
-            if real:
+            if best is not None:
                 # To the mean of the targets that are not cut off: downhill for the squared loss.
                 near = (losses < 1).double()
                 some = near.sum(1, keepdim=True).clamp(min=1)
-                constants = torch.where(
-                    near.any(1)[:, None], near @ problem.y.double() / some, constants
-                )
+                constants = torch.where(near.any(1)[:, None], near @ best / some, constants)
         return min(found, key=lambda each: each[0])
 
     def __str__(self) -> str:
         return f"loss clipped at {self.at:g}"
 
 
-def _hard(problem: Problem) -> bool:
-    """Whether the loss is one of classes, and the targets are classes."""
-    if problem.loss.name == "logistic":
-        return bool(((problem.y == 0) | (problem.y == 1)).all())
-    return problem.loss.name == "cross_entropy"
+def _labels(problem: Problem) -> Tensor | None:
+    return problem.loss.labels(problem.y, problem.net.outputs)
 
 
-def _real(problem: Problem) -> bool:
-    """Whether the targets are outputs that a network may have."""
-    named = problem.loss.name in ("logistic", "cross_entropy")
-    return not named and tuple(problem.y.shape) == (problem.samples, problem.net.outputs)
+def _real(problem: Problem) -> Tensor | None:
+    """The targets, if they are outputs that a network may have, (N, M)."""
+    fit = tuple(problem.y.shape) == (problem.samples, problem.net.outputs)
+    return problem.y.double() if fit and not problem.loss.odds else None
 
 
 def _constants(problem: Problem) -> Tensor:
     """Constant outputs (K, M) to compare with: the best where a formula has it, else some targets."""
-    y = problem.y
-    if problem.loss.name == "logistic":
-        return torch.logit(y.mean(0, keepdim=True), eps=1e-12)
-    if problem.loss.name == "cross_entropy":
-        counts = torch.bincount(y, minlength=problem.net.outputs).double()
-        return (counts / len(y)).clamp(min=1e-12).log()[None]
-    if not _real(problem):
+    known = problem.loss.best_constants(problem.y, problem.net.outputs)
+    if known is not None:
+        return known
+    y = _real(problem)
+    if y is None:
         return torch.zeros((1, problem.net.outputs), dtype=torch.float64)
-    y = y.double()
     chosen = torch.linspace(0, len(y) - 1, min(len(y), CONSTANTS)).long()
     return torch.cat([y.mean(0, keepdim=True), y[y[:, 0].argsort()][chosen]])
 
@@ -194,7 +178,7 @@ def bounded_loss(problem: Problem, given: BoundedLoss | None) -> BoundedLoss:
         InputError: if none is given and the problem has no classes, or if it does not fit.
     """
     if given is None:
-        if problem.loss.name not in ("cross_entropy", "logistic"):
+        if not problem.loss.classifies:
             raise InputError(
                 f"a PAC-Bayes bound needs a loss between 0 and 1, and loss {problem.loss.name!r} has no "
                 "upper end; give loss=Clipped(at) with an at chosen before the data were seen"

@@ -57,7 +57,7 @@ def family_at(point: Point, covariance: Covariance, prior_mean: Params | None, b
     wide, narrow = point.problem.net, source.problem.net
     if narrow.activations[layer].smooth:
         curvature = surplus_curvature(source, layer, rows[0])
-        decay = source.problem.weight_decay
+        decay = source.problem.decay.largest
         smooth = SmoothSurplus(columns, rows[0], curvature, decay, covariance)
         if covariance == "inverse_hessian":
             _check_rank(smooth)
@@ -145,6 +145,12 @@ def _check_point(point: Point) -> None:
     if root.problem.net.check_params(root.params) != ():
         raise InputError("pac_bayes_bound takes one point, and this Point holds a batch of them")
     root.problem.check_double("a bound")
+    root.problem.check_unweighted("a PAC-Bayes bound")
+    if isinstance(root.problem.weight_decay, dict):
+        raise InputError(
+            f"a PAC-Bayes bound takes one weight decay for all parameters, not {root.problem.decay}; use "
+            "problem.with_weight_decay(...)"
+        )
 
 
 def _inactive(point: Point) -> InactiveUnits | None:

@@ -105,14 +105,14 @@ class Certificate:
         document, path, files = self.document, Path(path), {}
         if data is not None and "X" in document.get("problem", {}).get("data", {}):
             stored = document["problem"]["data"]
-            values = {key: stored[key] for key in ("X", "y")}
+            values = {key: stored[key] for key in ("X", "y", "weights") if key in stored}
             beside = path.parent / Path(data).name
             if beside == path:
                 raise InputError(
                     f"certificate and data cannot both go to {str(path)!r}; give the data another name"
                 )
             files[beside] = (json.dumps(values) + "\n").encode()
-            named = {"sha256": stored["sha256"], "file": beside.name}
+            named = {k: v for k, v in stored.items() if k not in values} | {"file": beside.name}
             document = {**document, "problem": {**document["problem"], "data": named}}
         return files | {path: (json.dumps(document, ensure_ascii=False) + "\n").encode()}
 

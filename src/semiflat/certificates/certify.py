@@ -23,15 +23,14 @@ from semiflat.certificates.certificate import (
 )
 from semiflat.certificates.checker.arithmetic import arb, arb_mat, ctx
 from semiflat.certificates.checker.balls import (
-    ACTIVATIONS,
-    LOSSES,
     Network,
     NotDefinite,
     risk_gradient,
 )
 from semiflat.certificates.checker.verify import hash_of
 from semiflat.certificates.checker.wide import bordered, embedded
-from semiflat.certificates.checker.words import FORMAT, claim_in_words
+from semiflat.certificates.checker.words import FORMAT, NEWER, claim_in_words
+from semiflat.certificates.in_balls import without_balls
 from semiflat.certificates.narrow import PRECISION, Narrow, prove_narrow
 from semiflat.certificates.polish import Undecided, in_rows
 from semiflat.embeddings.unit_runs import Copies
@@ -198,7 +197,7 @@ def _single(point: Point) -> Point:
 def _source(point: Point) -> Point:
     """Where the narrow proof has to be made; a wide point itself if embedding does not carry criticality."""
     _single(point)
-    if isinstance(point, EmbeddedPoint) and not point.problem.weight_decay:
+    if isinstance(point, EmbeddedPoint) and not point.problem.decay:
         return point.source
     return point
 
@@ -206,20 +205,16 @@ def _source(point: Point) -> Point:
 def _network(problem: Problem) -> Network | Certificate:
     """The problem for balls, or why there is none."""
     net, loss = problem.net, problem.loss.name
-    unknown = [a.name for a in net.activations if a.name not in ACTIVATIONS]
+    names = [a.name for a in net.activations]
+    unknown = without_balls(problem)
     if unknown:
-        return nothing(
-            INVALID,
-            f"activation {unknown[0]!r} cannot be evaluated in balls; known: {', '.join(ACTIVATIONS)}",
-        )
-    if loss not in LOSSES:
-        return nothing(
-            INVALID, f"loss {loss!r} cannot be evaluated in balls; known: {', '.join(LOSSES)}"
-        )
+        return nothing(INVALID, unknown)
     X = problem.X.double().tolist()
     y = problem.y.double().reshape(problem.samples, -1).tolist()
-    names = [a.name for a in net.activations]
-    return Network(list(net.widths), names, list(net.biases), loss, problem.weight_decay, X, y)
+    weights = None if problem.sample_weight is None else problem.sample_weight.tolist()
+    one = problem.weight_decay
+    decay = problem.decay.of_layers(net) if isinstance(one, dict) else one
+    return Network(list(net.widths), names, list(net.biases), loss, decay, X, y, weights)
 
 
 def _narrow(root: Point) -> Narrow | Certificate:
@@ -240,7 +235,12 @@ def _in_double(point: Point) -> Point:
         return point
     y = problem.y.double() if problem.y.is_floating_point() else problem.y
     exact = Problem(
-        problem.net, problem.X.double(), y, problem.loss, weight_decay=problem.weight_decay
+        problem.net,
+        problem.X.double(),
+        y,
+        problem.loss,
+        weight_decay=problem.decay,
+        sample_weight=problem.sample_weight,
     )
     return Point(exact, point.params)
 
@@ -315,16 +315,21 @@ def _finished(
     Q: Array | None = None,
 ) -> Certificate:
     """The certificate of a statement; ``head`` and ``Q`` are what it has beyond problem and centre."""
+    decay: Any = net.decay
+    decay = [_hex([pair])[0] for pair in decay] if isinstance(decay, list) else float(decay).hex()
+    newer = isinstance(decay, list) or net.weights is not None
     problem = {
         "widths": net.widths,
         "activations": net.activations,
         "biases": net.biases,
         "loss": net.loss,
-        "weight_decay": float(net.decay).hex(),
+        "weight_decay": decay,
     }
-    data = {"sha256": hash_of(net.X, net.y, net.loss == "cross_entropy")}
+    data: dict[str, Any] = {"sha256": hash_of(net.X, net.y, net.classes, net.weights)}
+    if net.weights is not None:
+        data["weighted"] = True
     document = {
-        "format": FORMAT,
+        "format": NEWER if newer else FORMAT,
         "status": CERTIFIED,
         "claim": "",
         "statement": statement,
@@ -334,19 +339,20 @@ def _finished(
     }
     document["claim"] = claim_in_words(document)
 
-    large = partial(_large, document["problem"], net.X, net.y, centre, Q)
+    large = partial(_large, document["problem"], net, centre, Q)
     return Certificate(CERTIFIED, document["claim"], document, large)
 
 
 def _large(
     problem: dict[str, Any],
-    X: list[list[float]],
-    y: list[list[float]],
+    net: Network,
     centre: Sequence[Array],
     Q: Array | None,
 ) -> dict[str, Any]:
     """The large entries of a certificate."""
-    data = {**problem["data"], "X": _hex(X), "y": _hex(y)}
+    data = {**problem["data"], "X": _hex(net.X), "y": _hex(net.y)}
+    if net.weights is not None:
+        data["weights"] = [w.hex() for w in net.weights]
     body = {"problem": {**problem, "data": data}, "centre": _hex([t.tolist() for t in centre])}
     return body if Q is None else {**body, "Q": _hex(Q.tolist())}
 

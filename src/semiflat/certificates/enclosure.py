@@ -9,37 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from semiflat.activations import activation
 from semiflat.certificates.bounded import TINY, UNIT, Array, Bounded, joined, outer, upper
 from semiflat.certificates.checker.arithmetic import arb
 from semiflat.certificates.checker.balls import Network, Sweep, risk_gradient, sweeps
+from semiflat.losses import known_loss
 
 CHUNK = 6_000_000  # float64 numbers of the largest arrays held for some samples
-
-
-class Sup(NamedTuple):
-    """Upper bounds of |σ''| and |σ'''| on the whole line."""
-
-    second: float
-    third: float
-
-
-SUP = {
-    "tanh": Sup(0.77, 2.0),
-    "sigmoid": Sup(0.0963, 0.125),
-    "softplus": Sup(0.25, 0.0963),
-    "sin": Sup(1.0, 1.0),
-    "gelu": Sup(0.798, 0.8),
-    "silu": Sup(0.5, 0.31),
-    "identity": Sup(0.0, 0.0),
-    "relu": Sup(0.0, 0.0),
-    "leaky_relu": Sup(0.0, 0.0),
-}
-
-KINKED = "relu", "leaky_relu"
 
 
 class TooRough(Exception):
@@ -56,6 +35,7 @@ class Centre:
         first, second: σ' and σ'' of each hidden layer.
         delta: ∂(ℓ/N)/∂f.
         bend: ∂²(ℓ/N)/∂f², (M, M, n).
+        share: upper bounds of what each sample counts with, 1/N if all count alike, (n,).
     """
 
     fed: list[Bounded]
@@ -64,6 +44,7 @@ class Centre:
     second: list[Bounded]
     delta: Bounded
     bend: Bounded
+    share: Array
 
 
 def centre_of(sweep: Sweep) -> Centre:
@@ -71,13 +52,16 @@ def centre_of(sweep: Sweep) -> Centre:
     return Centre(
         [_rows(fed.entries(), sweep.n) for fed in sweep.fed],
         [
-            _least(_rows([z for row in rows for z in row], sweep.n)) if name in KINKED else None
+            None
+            if activation(name).smooth
+            else _least(_rows([z for row in rows for z in row], sweep.n))
             for rows, name in zip(sweep.pre, sweep.net.activations, strict=True)
         ],
         [_rows([s for row in rows for s in row], sweep.n) for rows in sweep.first],
         [_rows([s for row in rows for s in row], sweep.n) for rows in sweep.second],
         _rows([d for row in sweep.delta[-1] for d in row], sweep.n),
         _square(sweep),
+        upper(as_bounded(sweep.shares).magnitude(), 1),
     )
 
 
@@ -136,7 +120,7 @@ def hessian_over(net: Network, centre: list[Centre], theta: Array, reach: Array)
         out, fan = net.widths[layer + 1], net.fan_in(layer)
         at = slice(net.place(layer), net.place(layer) + out * fan)
         weights.append(Bounded(theta[at].reshape(out, fan), reach[at].reshape(out, fan)))
-    total = Bounded(np.diag(np.full(P, net.decay)), np.zeros((P, P)))
+    total = Bounded(np.diag(np.array(net.decays)), np.zeros((P, P)))
     for part in centre:
         total = total + _part(net, _moved_away(net, part, weights), weights)
     return total
@@ -156,8 +140,10 @@ def _moved_away(net: Network, c: Centre, weights: list[Bounded]) -> Centre:
         if layer == net.depth - 1:
             break
         name = net.activations[layer]
-        sup, s1, s2 = SUP[name], c.first[layer], c.second[layer]
+        sup, s1, s2 = activation(name).sup, c.first[layer], c.second[layer]
         least = c.pre[layer]
+        if sup is None:
+            raise TooRough(f"no bounds of the second and third derivative of {name} are known")
         if least is not None and not bool((least > z).all()):
             raise TooRough("the sign of a pre-activation may change in the box, where σ has a kink")
         moves = upper(s1.magnitude() * z + sup.second / 2 * z * z, 8) + TINY
@@ -168,19 +154,15 @@ def _moved_away(net: Network, c: Centre, weights: list[Bounded]) -> Centre:
         rad = above.rad.copy()
         rad[: len(z)] = upper(rad[: len(z)] + moves, 2)
         fed.append(Bounded(above.mid, rad))
-    return Centre(fed, c.pre, first, second, *_loss_moved(net, c, z))
+    return Centre(fed, c.pre, first, second, *_loss_moved(net, c, z), c.share)
 
 
 def _loss_moved(net: Network, c: Centre, move: Array) -> tuple[Bounded, Bounded]:
-    share = 1.0 / len(net.X)
-    if net.loss == "squared":
-        delta, bend = move * share, np.zeros_like(c.bend.rad)
-    elif net.loss == "logistic":
-        delta = move * (share / 4)
-        bend = np.eye(len(move))[:, :, None] * (0.0963 * share * move)[None]
-    else:  # |∂p_k/∂f_j| ≤ 1/4
-        slope = np.broadcast_to(move.sum(0) * (share / 4), move.shape)
-        delta, bend = slope, slope[:, None, :] + slope[None, :, :]
+    loss = known_loss(net.loss)
+    found = None if loss is None else loss.variation(c.bend.magnitude(), move, c.share)
+    if found is None:
+        raise TooRough(f"no bounds of the third derivative of loss {net.loss!r} are known")
+    delta, bend = found
     terms = 2 * len(move) + 8
     return (
         Bounded(c.delta.mid, upper(c.delta.rad + delta, terms)),

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from semiflat.certificates.checker.balls import Network
-from semiflat.certificates.checker.gauge import HOMOGENEOUS
 from semiflat.evidence import OnData
 from semiflat.points import Point
 
@@ -17,21 +16,23 @@ Family = dict[str, Any]
 def symmetric_families(net: Network, point: Point) -> list[Family]:
     """The families of theory §3 that are known in advance, as a certificate lists them.
 
-    None with weight decay, which breaks them.
+    With weight decay, which breaks the others, the shift of the output's biases that are not decayed.
     """
-    if net.decay:
-        return []
+    shift = net.shift_invariant
+    if net.decayed:
+        free = shift and net.biases[-1] and not net.layer_decays[-1][1]
+        return [{"family": "softmax bias shift"}] if free else []
     data = OnData(point.problem, point.params)
     families: list[Family] = []
-    if net.loss == "cross_entropy":
+    if shift:
         families.append({"family": "softmax shift"})
     columns = list(zip(*net.X, strict=True))
     constant = [j for j, column in enumerate(columns) if len(set(column)) == 1]
     constant = [j for j in constant if net.biases[0] or columns[j][0] == 0]
     families += [{"family": "constant input", "input": j} for j in constant]
     held: list[Family] = []
-    for layer, name in enumerate(net.activations):
-        if name not in HOMOGENEOUS:
+    for layer, activation in enumerate(point.problem.net.activations):
+        if not activation.homogeneous:
             continue
         silent = data.dead[layer].tolist()
         below = data.dead[layer - 1] if layer else torch.zeros(net.widths[0], dtype=torch.bool)
@@ -41,7 +42,7 @@ def symmetric_families(net: Network, point: Point) -> list[Family]:
             weights[:, constant] = 0.0
         for unit in range(net.widths[layer + 1]):
             at = {"layer": layer, "unit": unit}
-            if name == "relu" and silent[unit]:
+            if silent[unit]:
                 families.append({"family": "dead unit", **at})
             elif float(weights[unit].max()) > 0:
                 held.append({"family": "scaling", **at, "input": int(weights[unit].argmax())})

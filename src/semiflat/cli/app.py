@@ -35,8 +35,9 @@ from semiflat.cli.options import (
     Seed,
     Starts,
     Target,
-    WeightDecay,
+    WeightDecayText,
     say,
+    weight_decay_of,
 )
 from semiflat.cli.paths import path
 from semiflat.cli.points import check_points, limits, point_line, save_points
@@ -93,7 +94,7 @@ def study(
     no_proofs: Annotated[
         bool, typer.Option("--no-proofs", help="Measure only; prove nothing in ball arithmetic.")
     ] = False,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", hidden=True)] = 0.0,
+    weight_decay: Annotated[str, typer.Option("--weight-decay", hidden=True)] = "0",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -101,12 +102,13 @@ def study(
 
     Example: semiflat study --data diabetes --out study
     """
+    from semiflat.decay import WeightDecay
     from semiflat.report import report_files, write_report
     from semiflat.study import Settings, Study
 
-    if weight_decay:
+    if WeightDecay.of(weight_decay_of(weight_decay)):
         raise InputError(
-            f"a study embeds critical points, and with --weight-decay {weight_decay:g} embeddings do "
+            f"a study embeds critical points, and with --weight-decay {weight_decay} embeddings do "
             "not keep them critical; use semiflat find --weight-decay and semiflat judge"
         )
     settings = Settings(
@@ -182,7 +184,7 @@ def find(
         typer.Option("--dask", help="Address of a Dask scheduler to use instead: tcp://host:8786."),
     ] = None,
     seed: Seed = 0,
-    weight_decay: WeightDecay = 0.0,
+    weight_decay: WeightDecayText = "0",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -202,7 +204,8 @@ def find(
     options = DataOptions(data, target, loss, not raw)
     dataset = options.load()
     net = MLP([dataset.X.shape[1], *parse_hidden(hidden), dataset.outputs], activation)
-    problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=weight_decay)
+    decay = weight_decay_of(weight_decay)
+    problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=decay)
     outputs = Outputs("find", force, {"the data": data})
     check_points(outputs, out, starts)
     lost = None

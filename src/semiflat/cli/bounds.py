@@ -66,7 +66,7 @@ def bound(
     if surplus < 0:
         raise InputError(f"--surplus {surplus} must be a whole number from 0 up")
     loaded, source = stored_point(point, data, target, raw)
-    if chosen is None and loaded.problem.loss.name not in ("cross_entropy", "logistic"):
+    if chosen is None and not loaded.problem.loss.classifies:
         raise InputError(
             f"a bound needs a loss between 0 and 1, and {loaded.problem.loss.name!r} has no upper end; give "
             "--loss clipped --clip C, with a C chosen before the data were seen"

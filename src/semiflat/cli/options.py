@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from semiflat.errors import InputError
+
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 Data = Annotated[
@@ -22,15 +24,19 @@ Target = Annotated[
     str | None, typer.Option("--target", help="Target column of a .csv; the last by default.")
 ]
 LossName = Annotated[
-    str | None, typer.Option("--loss", help="squared, cross_entropy or logistic; by the target.")
+    str | None, typer.Option("--loss", help="squared, cross_entropy, logistic, …; by the target.")
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not standardise.")]
 Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 for two layers.")]
 ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
 Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random starts.")]
-WeightDecay = Annotated[
-    float, typer.Option("--weight-decay", help="λ of the penalty ½ λ ‖θ‖² on all parameters.")
+WeightDecayText = Annotated[
+    str,
+    typer.Option(
+        "--weight-decay",
+        help="λ of the penalty ½ λ ‖θ‖² on all parameters, or weight=1e-3,bias=0.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[
@@ -40,6 +46,24 @@ Force = Annotated[
     ),
 ]
 PointFile = Annotated[Path, typer.Argument(metavar="POINT", help="A .safetensors file of a point.")]
+
+
+def weight_decay_of(text: str) -> float | dict[str, float]:
+    """``1e-3`` or ``weight=1e-3,bias=0`` as :class:`~semiflat.Problem` takes it.
+
+    >>> weight_decay_of("0.1"), weight_decay_of("weight=0.1,bias=0")
+    (0.1, {'weight': 0.1, 'bias': 0.0})
+    """
+    try:
+        if "=" not in text:
+            return float(text)
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(value) for name, value in pairs}
+    except ValueError:
+        raise InputError(
+            f"--weight-decay {text!r} is neither a number, as 1e-3, nor one for each group, as "
+            "weight=1e-3,bias=0"
+        ) from None
 
 
 def say(as_json: bool, record: Any, lines: Sequence[str]) -> None:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from semiflat.curvature.modules import FrozenModule
 from semiflat.curvature.sweep import chunks
-from semiflat.errors import whole
+from semiflat.decay import WeightDecay
+from semiflat.errors import InputError, whole
 from semiflat.losses import Loss, loss_named
 from semiflat.networks import Params
-from semiflat.problem import Problem, checked_weight_decay
+from semiflat.problem import Problem
 
 PartialRisk = Callable[[Tensor, slice], Tensor]
 """(flat parameters, samples) -> the samples' part of the risk; the parts sum to the risk."""
@@ -34,7 +35,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
             flat parameters.
         at: flat parameters, (P,).
         slices: slices that cover the samples; memory is that of one of them.
-        weight_decay: λ of the penalty ½ λ ‖θ‖², which the parts do not have.
+        decays: λ_i of the penalty ½ Σ λ_i θ_i², which the parts do not have: one number, or (P,).
     """
 
     def __init__(
@@ -42,16 +43,16 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
         partial_risk: PartialRisk,
         at: Tensor,
         slices: list[slice],
-        weight_decay: float = 0.0,
+        decays: float | Tensor = 0.0,
     ) -> None:
         super().__init__(dtype=np.dtype(np.float64), shape=(len(at), len(at)))
         self._partial_risk, self._at, self._slices = partial_risk, at, slices
-        self._weight_decay = weight_decay
+        self._decays = decays
 
     def product(self, vector: Tensor) -> Tensor:
         """``H v`` for a tensor v of shape (P,)."""
         vector = vector.to(self._at.dtype)
-        result = self._weight_decay * vector
+        result = self._decays * vector
         for part in self._slices:
             gradient = torch.func.grad(lambda v, part=part: self._partial_risk(v, part))
             pull = torch.func.vjp(gradient, self._at)[1]
@@ -67,7 +68,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
 
     def gradient(self) -> Tensor:
         """The gradient of the risk, (P,)."""
-        result = self._weight_decay * self._at
+        result = self._decays * self._at
         for part in self._slices:
             result += torch.func.grad(lambda v, part=part: self._partial_risk(v, part))(self._at)
         return result.detach()
@@ -78,12 +79,13 @@ def hessian_operator(problem: Problem, params: Params) -> HessianOperator:
     net = problem.net
     partial_risk = partial(_part, problem)
     slices = list(chunks(problem.samples, 12 * sum(net.widths)))
-    return HessianOperator(partial_risk, net.flatten(params), slices, problem.weight_decay)
+    return HessianOperator(partial_risk, net.flatten(params), slices, problem.decays)
 
 
 def _part(problem: Problem, vector: Tensor, part: slice) -> Tensor:
     outputs = problem.net.forward(problem.net.unflatten(vector), problem.X[part])
-    return problem.loss.value(outputs, problem.y[part]).sum() / problem.samples
+    losses = problem.loss.value(outputs, problem.y[part])
+    return (losses * problem.share(part)).sum()
 
 
 def module_hessian_operator(
@@ -117,7 +119,11 @@ def module_hessian_operator(
     >>> H.shape, H.matvec(np.ones(7)).shape
     ((7, 7), (7,))
     """
-    decay, batch_size = checked_weight_decay(weight_decay), whole("batch_size", batch_size, 1)
+    decay, batch_size = WeightDecay.of(weight_decay).plain, whole("batch_size", batch_size, 1)
+    if isinstance(decay, dict):
+        raise InputError(
+            f"the parameters of a module have one weight decay, not {decay!r}; give a number"
+        )
     frozen = FrozenModule(module, X)
     chosen = loss_named(loss)
     targets = frozen.targets(y, chosen)

@@ -17,13 +17,14 @@ def hessian_parts(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
     """``H⁽¹⁾ = mean_ν Jᵀ ℓ'' J`` (Gauss–Newton) and ``H⁽²⁾ = mean_ν Σ_i ∂_iℓ ∇²f_i``, each (P, P).
 
     They sum to the Hessian of the data's part of the risk (Z22 eqs. A.12–A.14): that of weight decay,
-    ``weight_decay·I``, comes from neither the loss nor the network's curvature and is in neither. For
+    the diagonal of the λ_i, comes from neither the loss nor the network's curvature and is in neither. For
     one network, not a batch.
     """
     hessian = risk_gradient_hessian(problem.with_weight_decay(0), params)[2]
     jacobian = output_jacobian(problem, params)
     _, _, second = problem.loss.derivatives(problem.net.forward(params, problem.X), problem.y)
-    first_part = torch.einsum("nip,nij,njq->pq", jacobian, second, jacobian) / problem.samples
+    second = problem.weighed(second)
+    first_part = torch.einsum("nip,nij,njq->pq", jacobian, second, jacobian)
     return first_part, hessian - first_part
 
 

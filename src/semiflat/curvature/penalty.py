@@ -15,18 +15,17 @@ def add_penalty(
     gradient: Tensor,
     hessian: Tensor | None = None,
 ) -> None:
-    """Add ``½ λ ‖θ‖²``, ``λθ`` and ``λI`` to what the data make of them, in place.
+    """Add ``½ Σ λ_i θ_i²``, ``λ_i θ_i`` and the diagonal of the λ_i to what the data make of them, in place.
 
     Args:
-        problem: says λ, its weight decay.
+        problem: says the λ_i, its weight decay.
         params: with any leading batch axes.
         risk: ``(*batch,)``. gradient: ``(*batch, P)``, in the flat order.
         hessian: ``(*batch, P, P)``, any matrix that the penalty is to be counted in.
     """
-    decay = problem.weight_decay
-    if not decay:
+    if not problem.decay:
         return
     risk += problem.penalty(params)
-    gradient += decay * problem.net.flatten(params)
+    gradient += problem.decays * problem.net.flatten(params)
     if hessian is not None:
-        hessian.diagonal(dim1=-2, dim2=-1).add_(decay)
+        hessian.diagonal(dim1=-2, dim2=-1).add_(problem.decays)

@@ -86,8 +86,12 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
     else:
         losses, loss_first = problem.loss.first(z.mT, targets)
     # Scaling here, at the narrowest place, spares every sum below a division by N.
-    share = 1.0 / problem.samples
-    delta = loss_first.mT.contiguous() * share
+    share = problem.share(samples)
+    by_output = share if isinstance(share, float) else share[..., None, :]
+    delta = loss_first.mT.contiguous() * by_output
+    if loss_second is not None:
+        by_pair = by_output if isinstance(by_output, float) else by_output[..., None, :]
+        loss_second = loss_second.movedim(-3, -1).contiguous() * by_pair
     deltas, pulled = [delta], []
     for layer in range(net.depth - 2, -1, -1):
         pull = weights[layer + 1].mT @ delta
@@ -103,7 +107,7 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
         losses * share,
         deltas[::-1],
         pulled[::-1],
-        None if loss_second is None else loss_second.movedim(-3, -1).contiguous() * share,
+        loss_second,
     )
 
 

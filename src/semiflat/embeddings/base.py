@@ -221,7 +221,7 @@ class Embedding(ABC):
         wide = float(point.widened_by(self).gradient_norm)
         # A weight decay's own gradient has to be told from 0.
         largest = max(float(tensor.abs().max()) for tensor in point.params.values())
-        decay = point.problem.weight_decay
+        decay = point.problem.decay.largest
         small = min(1e-10, 1e-3 * decay * largest) if decay else 1e-10
         # A critical point's own gradient is not 0 but rounding, which the added weights may scale.
         return wide, max(small, 100 * narrow) if narrow <= 1e-8 else small
@@ -303,7 +303,7 @@ class Composition(Embedding):
 
     def _criticality(self, without_decay: Condition, point: PointLike) -> tuple[float, float]:
         # With weight decay steps that are always critical without it are so no longer.
-        if point.problem.weight_decay:
+        if point.problem.decay:
             return self._wide_gradient(point)
         return without_decay.measure(point)
 

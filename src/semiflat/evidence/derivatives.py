@@ -221,11 +221,11 @@ class Evidence:
         step = self.shifted - self.vector
         part = min(1.0, SHORT / float((step / data.natural.unit).abs().max().clamp(min=1e-300)))
         there = problem.net.forward(problem.net.unflatten(self.vector + part * step), problem.X)
-        noise = ENOUGH * data.natural.output_noise.square().mean(0).sqrt()
-        moved = ((there - data.outputs).square().mean(0).sqrt() - noise) / part
+        noise = ENOUGH * problem.rms(data.natural.output_noise)
+        moved = (problem.rms(there - data.outputs) - noise) / part
         residual = data.natural.residual
-        size = torch.maximum(data.outputs.std(0, correction=0), residual.std(0, correction=0))
-        size = size + 1e-6 * residual.square().mean(0).sqrt()
+        size = torch.maximum(problem.spread(data.outputs), problem.spread(residual))
+        size = size + 1e-6 * problem.rms(residual)
         # What is not a number has left every bound.
         parts = torch.nan_to_num(moved / size.clamp(min=1e-300), nan=torch.inf)
         place = int(parts.argmax())
@@ -453,7 +453,8 @@ class Evidence:
     def _noise(self, layer: int, blur: Tensor, size: Tensor) -> Tensor:
         """What rounding may do to ``mean size x̃ᵀ`` of a layer's x̃, (M, D), if it does ``blur`` to size."""
         fed, off = self.on_data.inputs[layer].values.abs(), self.on_data.natural.fed_noise[layer]
-        return (blur.mT @ fed + size.mT @ (off + EPS * fed)) / len(fed)
+        weighed = self.point.problem.weighed
+        return weighed(blur).mT @ fed + weighed(size).mT @ (off + EPS * fed)
 
     # -- kinks ------------------------------------------------------------------------------------
 
@@ -464,6 +465,11 @@ class Evidence:
         As far as rounding can tell, and the distance to the exact critical point.
         """
         return kinks(self.on_data, self.shifted)
+
+    @cached_property
+    def no_hessian(self) -> str:
+        """Why the risk has no second derivative here, as far as can be told; empty if it has one."""
+        return no_hessian(self.on_data, self.kinks, self.shifted)
 
     @property
     def at_kink(self) -> tuple[int, int, int] | None:
@@ -482,11 +488,13 @@ def settles_penalty(data: OnData, gradient: Tensor) -> bool:
     Where the penalty's own gradient is within a tolerance, so is that of points which it is still
     to move a long way, such as copies of a unit. What rounding does to the gradient is let pass.
     """
-    if not data.problem.weight_decay:
+    decays = data.problem.decays
+    if not data.problem.decay:
         return True
     largest = max(float(tensor.abs().max()) for tensor in data.params.values())
-    own = data.problem.weight_decay * (SILENT * data.natural.unit).clamp(min=largest)
-    return bool((gradient.abs() <= torch.maximum(ENOUGH * data.natural.noise, SETTLED * own)).all())
+    own = decays * (SILENT * data.natural.unit).clamp(min=largest)
+    settled = gradient.abs() <= torch.maximum(ENOUGH * data.natural.noise, SETTLED * own)
+    return bool((settled | (decays == 0)).all())
 
 
 def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
@@ -512,12 +520,45 @@ def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
             found.append(torch.zeros_like(z, dtype=torch.bool))
             continue
         margin = 4 * data.natural.z_noise[layer]
-        if problem.weight_decay:  # it ties a unit's size to that of the others
+        if problem.decay:  # it ties a unit's size to that of the others
             margin = margin.clamp(min=4 * EPS * float(data.sizes[layer].max()))
         if there is not None:
             margin = margin + NEAR * (there.pre[layer] - z).abs()
         found.append((z.abs() <= margin) & moves[:, None])
     return found
+
+
+def no_hessian(data: OnData, near: list[Tensor], shifted: Tensor | None = None) -> str:
+    """Why the risk has no second derivative at a point, as far as can be told; empty if it has one.
+
+    Args:
+        data: the point on its data.
+        near: its kinks, see :func:`kinks`.
+        shifted: where a Newton step leads, (P,).
+    """
+    kink = first_kink(near)
+    if kink is not None:
+        layer, unit, samples = kink
+        many = f"on {samples} samples" if samples > 1 else "on a sample"
+        return (
+            f"the loss is not differentiable here: as far as rounding and a Newton step can tell, unit {unit} "
+            f"of hidden layer {layer} has pre-activation 0 {many}, where its activation has a kink"
+        )
+    inside = data.inside_flat
+    if data.problem.loss.smooth or inside is None:
+        return ""
+    margin = 4 * data.natural.output_noise
+    if shifted is not None:
+        there = data.net.forward(data.net.unflatten(shifted), data.problem.X)
+        margin = margin + NEAR * (there - data.outputs).abs()
+    beside = inside.abs() <= margin
+    if not bool(beside.any()):
+        return ""
+    sample, output = beside.nonzero()[0].tolist()
+    return (
+        "the loss has no second derivative here: as far as rounding and a Newton step can tell, output "
+        f"{output} of sample {sample} is at its margin, where that of loss {data.problem.loss.name!r} jumps"
+    )
 
 
 def first_kink(found: list[Tensor]) -> tuple[int, int, int] | None:

@@ -81,16 +81,16 @@ def sizes_at(data: OnData) -> Natural:
     problem, net = data.problem, data.net
     fed_noise, z_noise, output_noise = _rounding_of_activations(data)
     first, second = data.loss_first, data.loss_second
-    gain = _positive(second.diagonal(dim1=-2, dim2=-1).abs().mean(0).sqrt())
+    gain = _positive(problem.mean(second.diagonal(dim1=-2, dim2=-1).abs()).sqrt())
     residual = first / gain.square()
-    loud = _rms(first)  # what ∂ℓ/∂z would be without cancellation
-    spread = data.outputs.std(0, correction=0)
+    loud = problem.rms(first)  # what ∂ℓ/∂z would be without cancellation
+    spread = problem.spread(data.outputs)
     spread = torch.maximum(spread, NEARLY * data.outputs.abs().amax(0))
     size_of_fit = torch.linalg.vector_norm(torch.maximum(loud / gain, gain * spread))
-    fit = float((_rms(first) / gain).square().sum())
+    fit = float((loud / gain).square().sum())
     delta = first
     noise = (second.abs() @ output_noise[..., None])[..., 0] + EPS * first.abs()
-    count = len(first)
+    decays = net.unflatten(problem.decays.to(first.dtype))
     rows: list[tuple[Tensor, ...]] = []
     z_steps: list[Tensor] = []
     gains: list[Tensor] = []
@@ -106,32 +106,34 @@ def sizes_at(data: OnData) -> Natural:
         size = _positive(_sizes(data, layer, SILENT, silent))
         speech = _sizes(data, layer, 1.0, silent)
         gains, feds = [gain, *gains], [size, *feds]
-        deltas, errors = [delta.abs().mean(0), *deltas], [delta, *errors]
+        deltas, errors = [problem.mean(delta.abs()), *deltas], [delta, *errors]
         error_noise = [noise, *error_noise]
-        # Weight decay curves the loss along every parameter.
-        unit = ((gain[:, None] * size).square() + problem.weight_decay).rsqrt()
-        summed = noise.square().mT @ fed.square()
-        summed = summed + delta.square().mT @ (fed_noise[layer] + EPS * fed.abs()).square()
-        step = ((gain[:, None] * _positive(speech)).square() + problem.weight_decay).rsqrt()
+        # Weight decay curves the loss along every parameter that has one.
+        decay = net.layer(decays, layer)
+        unit = ((gain[:, None] * size).square() + decay).rsqrt()
+        summed = problem.weighed(noise).square().mT @ fed.square()
+        part = problem.weighed(delta).square()
+        summed = summed + part.mT @ (fed_noise[layer] + EPS * fed.abs()).square()
+        step = ((gain[:, None] * _positive(speech)).square() + decay).rsqrt()
         step, z_step = step * size_of_fit, size_of_fit / gain
         if layer < net.depth - 1 and not net.activations[layer].homogeneous:
             # A pre-activation moved by 1 is another place.
             step, z_step = torch.minimum(step, 1 / size), z_step.clamp(max=1.0)
         z_steps = [z_step, *z_steps]
-        rows.append((unit, step, loud[:, None] * speech, summed.sqrt() / count))
+        rows.append((unit, step, loud[:, None] * speech, summed.sqrt()))
         if layer == 0:
             break
         weight = net.layer(data.params, layer)[:, : net.widths[layer]]
         slope, bend = data.slopes[layer - 1], data.bends[layer - 1]
         pull, terms = delta @ weight, delta.abs() @ weight.abs()
         pulls = [pull, *pulls]
-        slopes = [delta.abs().mT @ slope.abs() / count, *slopes]
+        slopes = [problem.weighed(delta.abs()).mT @ slope.abs(), *slopes]
         coupled = slopes[0] * unit[:, : pull.shape[1]]
-        coupling = (gain[:, None] * weight * _rms(slope)).square() + coupled.square()
-        bent = (terms * bend.abs()).mean(0)
+        coupling = (gain[:, None] * weight * problem.rms(slope)).square() + coupled.square()
+        bent = problem.mean(terms * bend.abs())
         # Outgoing weights may be near to 0 where they belong: they count as at least a Newton step.
         steps = loud / gain.square()
-        own = weight * _rms(slope) * loud[:, None]
+        own = weight * problem.rms(slope) * loud[:, None]
         nearby = slopes[0] * steps[:, None] / _positive(speech[: pull.shape[1]])
         loud = (own.square() + nearby.square()).sum(0).sqrt()
         gain = _positive((coupling.sum(0) + bent).sqrt())
@@ -142,9 +144,8 @@ def sizes_at(data: OnData) -> Natural:
         torch.cat([flat_rows(net, layer, part[k]) for layer, part in enumerate(rows[::-1])], -1)
         for k in range(4)
     )
-    if problem.weight_decay:
-        own = problem.weight_decay * net.flatten(data.params).abs()
-        largest, blur = largest + own, blur + EPS * own
+    own = problem.decays * net.flatten(data.params).abs()
+    largest, blur = largest + own, blur + EPS * own
     return Natural(
         unit,
         step,
@@ -193,10 +194,11 @@ def _sizes(data: OnData, layer: int, z: float, silent: Tensor) -> Tensor:
             a unit that says nothing has a size, too.
         silent: homogeneous units for which it counts, (width,).
     """
-    squares = data.inputs[layer].values.square().mean(0)
+    mean = data.problem.mean
+    squares = mean(data.inputs[layer].values.square())
     if layer:
         counts = z * silent if data.net.activations[layer - 1].homogeneous else z
-        squares[: data.net.widths[layer]] += counts**2 * data.slopes[layer - 1].square().mean(0)
+        squares[: data.net.widths[layer]] += counts**2 * mean(data.slopes[layer - 1].square())
     return squares.sqrt()
 
 
@@ -205,14 +207,9 @@ def _silent(data: OnData, layer: int, delta: Tensor, fit: float) -> Tensor:
     if not layer:
         return torch.zeros(0, dtype=torch.float64)
     width = data.net.widths[layer]
-    said = _rms(data.inputs[layer].values[:, :width])
-    heard = _rms(delta) @ data.net.layer(data.params, layer)[:, :width].abs()
+    said = data.problem.rms(data.inputs[layer].values[:, :width])
+    heard = data.problem.rms(delta) @ data.net.layer(data.params, layer)[:, :width].abs()
     return (heard * said <= SILENT * fit).double()
-
-
-def _rms(values: Tensor) -> Tensor:
-    """Over the samples, which come first."""
-    return values.square().mean(0).sqrt()
 
 
 def _positive(sizes: Tensor) -> Tensor:

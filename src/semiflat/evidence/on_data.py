@@ -127,6 +127,21 @@ class OnData:
         return sizes_at(self)
 
     @cached_property
+    def inside_flat(self) -> Tensor | None:
+        """How deep each output lies where the loss does not change with it, (N, M); None if nowhere."""
+        return self.problem.loss.inside_flat(self.outputs, self.problem.y)
+
+    @cached_property
+    def where_felt(self) -> OnData:
+        """The same on the samples whose loss changes with the outputs: nothing else tells nearby."""
+        if self.inside_flat is None:
+            return self
+        silent = (self.inside_flat > 4 * self.natural.output_noise).all(-1)
+        if not bool(silent.any()):
+            return self
+        return OnData(self.problem.on_samples(~silent), self.params, self.alike)
+
+    @cached_property
     def _loss_derivatives(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.problem.loss.derivatives(self.outputs, self.problem.y)
 
@@ -149,9 +164,11 @@ class OnData:
     def per_input(self, values: Tensor) -> Tensor:
         """The mean of ``values`` (N, …) over the samples of each distinct input."""
         shape = (int(self.distinct.max()) + 1, *values.shape[1:])
-        sums = torch.zeros(shape, dtype=values.dtype).index_add(0, self.distinct, values)
-        counts = torch.bincount(self.distinct).to(values.dtype)
-        return sums / counts.reshape(-1, *[1] * (values.ndim - 1))
+        weighed = self.problem.weighed
+        ones = weighed(values.new_ones(len(values), *[1] * (values.ndim - 1)))
+        sums = torch.zeros(shape, dtype=values.dtype).index_add(0, self.distinct, weighed(values))
+        zeros = ones.new_zeros(shape[0], *ones.shape[1:])
+        return sums / zeros.index_add(0, self.distinct, ones)
 
     @cached_property
     def fits_best(self) -> bool:
@@ -165,7 +182,7 @@ class OnData:
         output far larger than the output, and then residuals well above the target's rounding may be
         real. Where targets of one input differ, the outputs are there to a small part of the difference.
         """
-        if not self.problem.loss.convex or self.problem.weight_decay:
+        if not self.problem.loss.convex or self.problem.decay:
             return False
         losses = self._loss_derivatives[0]
         unscaled = self.problem.loss.lower_bound == 0.0 and not bool(self.problem.y.any())
@@ -176,7 +193,7 @@ class OnData:
         bend = self.loss_second.diagonal(dim1=-2, dim2=-1)
         slope = self.per_input(self.loss_first)
         apart = (self.loss_first - slope[self.distinct]).abs().amax(0)
-        apart = apart / bend.mean(0).clamp(min=1e-300)
+        apart = apart / self.problem.mean(bend).clamp(min=1e-300)
         size = self.outputs.abs().amax(0) + apart  # each output has a size of its own
         limits = EPS * torch.minimum(8 * torch.maximum(size, self._output_terms), 256 * size)
         limits = limits + BETWEEN * apart

@@ -165,6 +165,7 @@ def check_one(point: Point) -> None:
     if batch:
         raise InputError(f"expected one point, not a batch of shape {batch}; take them one by one")
     point.problem.check_double("a gradient basis")
+    point.problem.check_unweighted("a gradient basis model")
 
 
 def check_convex(loss: Loss, vouched: bool = False) -> None:
@@ -180,7 +181,7 @@ def model_on(features: GradientFeatures) -> GradientBasisModel:
     """The model on features: a projection for the squared loss, a convex program for others."""
     loss, outputs, targets = features.loss, features.outputs, features.targets
     value = float(loss.value(outputs, targets).mean())
-    if loss.name == "squared":
+    if loss.quadratic:
         found = project(features, outputs - targets)
         share = 0.5 / features.samples
         gap = min(value, share * found.inside)

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from semiflat.evidence import EPS
-from semiflat.induced.separation import SEPARATING, Separation, separated, separation
+from semiflat.induced.separation import Separation, separated, separation
 from semiflat.induced.spans import Span
 from semiflat.losses import Loss
 
@@ -29,8 +28,6 @@ DAMPINGS = range(-10, 3)
 """Powers of ten of damping, in parts of the largest curvature, tried where Newton's step is too long."""
 BRACKETED = 1e-9
 """Part of the infimum that may be left open before another start is tried."""
-FAR = 1000.0
-"""A logistic output that is as good as infinite: its term and slope are exactly 0."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ def minimise(start: Tensor, span: Span, loss: Loss, targets: Tensor) -> Minimum:
     none = torch.zeros(start.shape, dtype=torch.bool)
     if separated(loss, start, targets):
         return Minimum(0.0, 0.0, False, ~none, start, 0)
-    told = Separation(none, loss.name == "squared")
     matrix = span.matrix()
-    if loss.name in SEPARATING and matrix is not None:
+    told = Separation(none, loss.attains)
+    if matrix is not None:
         told = separation(loss, matrix, targets)
     found = _Descent(start, span, loss, targets, told).run()
     if found.value - found.lower <= BRACKETED * abs(found.value):
@@ -96,7 +93,6 @@ class _Descent:
         self.samples = len(start)
         matrix = span.matrix()
         self.matrix = matrix if span.dimension <= DENSE_DIMENSION else None
-        self.known = loss.name in SEPARATING  # whose conjugate is known
         self.lower = -math.inf if loss.lower_bound is None else loss.lower_bound
 
     def run(self) -> Minimum:
@@ -143,11 +139,10 @@ class _Descent:
 
     def _seen(self, outputs: Tensor) -> Tensor:
         """Outputs with the vanishing terms where they end: they then count nothing at all."""
-        if not self.told.vanishing.any():
-            return outputs
-        if self.loss.name == "cross_entropy":
-            return outputs.masked_fill(self.told.vanishing, -torch.inf)
-        return torch.where(self.told.vanishing, FAR * (2 * self.targets - 1), outputs)
+        vanishing = self.told.vanishing
+        return (
+            self.loss.in_the_limit(outputs, self.targets, vanishing) if vanishing.any() else outputs
+        )
 
     def _value(self, outputs: Tensor) -> float:
         return float(self.loss.value(self._seen(outputs), self.targets).mean())
@@ -217,34 +212,20 @@ class _Descent:
         self, value: float, slope: Tensor, curvature: Tensor, change: Tensor, fall: float
     ) -> None:
         """Raise the lower bound by the dual point of a Newton step, if it is one."""
-        if not self.known:
+        dual = slope + (curvature @ change[..., None])[..., 0]
+        least = self.loss.dual(dual * self.samples, self.targets, self.told.vanishing)
+        if least is None:
             # What Newton's model still promises, twice over: an estimate.
             self.lower = max(self.lower, value - 2 * fall - 8 * EPS * abs(value))
             return
-        dual = slope + (curvature @ change[..., None])[..., 0]
-        scaled = dual * self.samples
-        if self.loss.name == "cross_entropy":
-            q = scaled + functional.one_hot(self.targets, scaled.shape[1])
-            q = torch.where(self.told.vanishing, 0.0, q)
-            entropy = _entropy(q)
-        else:
-            q = torch.where(self.told.vanishing, self.targets, scaled + self.targets)
-            entropy = _entropy(q) + _entropy(1 - q)
-        if bool((q < -4 * EPS).any()) or (
-            self.loss.name == "logistic" and bool((q > 1 + 4 * EPS).any())
-        ):
+        if not bool(torch.isfinite(least).all()):
             return
         # f = start + U c: the bound holds up to Uᵀu, which is 0 but for rounding and unfinished solves.
         left = torch.linalg.vector_norm(self.span.adjoint(dual))
         reach = 10 * (1 + torch.linalg.vector_norm(self.coefficients))
         reach = reach + 10 * torch.linalg.vector_norm(self.outputs)
-        bound = float(entropy.sum() / self.samples + (dual * self._plain_start()).sum())
+        bound = float(least.sum() / self.samples + (dual * self._plain_start()).sum())
         self.lower = max(self.lower, bound - float(left * reach) - 8 * EPS * abs(value))
 
     def _plain_start(self) -> Tensor:
         return torch.where(self.told.vanishing, 0.0, self.start)
-
-
-def _entropy(q: Tensor) -> Tensor:
-    entropy: Tensor = -torch.special.xlogy(q.clamp(min=0), q.clamp(min=0))
-    return entropy

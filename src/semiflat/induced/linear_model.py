@@ -52,7 +52,7 @@ def linear_minimum(
     value = float(loss.value(outputs, targets).mean())
     span = SharedSpan(columns, outputs.shape[1])
     noise = 16 * EPS * abs(value)
-    if loss.name == "squared":
+    if loss.quadratic:
         residual = outputs - targets
         along = span.basis.mT @ residual
         gap = min(value, 0.5 * float(along.square().sum()) / len(outputs))

@@ -95,7 +95,7 @@ def locally_linear_model(
     check_one(point)
     problem, net = point.problem, point.problem.net
     check_convex(problem.loss, convex)
-    if problem.weight_decay:
+    if problem.decay:
         raise InputError(
             "K19 Thm 4 speaks of the data's risk alone; with weight decay its local minima are not those "
             "of the sum: use problem.with_weight_decay(0)"

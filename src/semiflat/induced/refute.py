@@ -132,9 +132,9 @@ def refute_minimum(
     (True, 'gradient', 'units of hidden layer 0 that nothing hears', True)
     """
     check_one(point)
-    if point.problem.weight_decay:
+    if point.problem.decay:
         raise InputError(
-            f"weight decay {point.problem.weight_decay:g} changes along every move that keeps the outputs, so "
+            f"weight decay {point.problem.decay} changes along every move that keeps the outputs, so "
             "K19 Lemma 3 says nothing; judge(point) takes the sum as it is"
         )
     draws, seed, tolerance = (

@@ -15,15 +15,12 @@ import torch
 from scipy import sparse
 from scipy.optimize import linprog
 from torch import Tensor
-from torch.nn import functional
 
 from semiflat.evidence import EPS
 from semiflat.losses import Loss
 
 PROGRAM_ENTRIES = 400_000
 """Entries of a linear program that is solved to tell separable data."""
-SEPARATING = ("cross_entropy", "logistic")
-"""Losses whose infimum may not be attained."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +38,12 @@ class Separation:
     direction: Tensor | None = None
 
 
-def terms(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Which of the entries (N, M) are terms with a margin: not the class itself, nor a soft target."""
-    if loss.name == "cross_entropy":
-        return ~functional.one_hot(targets, outputs.shape[1]).bool()
-    return (targets == 0) | (targets == 1)
-
-
-def margins(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The margin of each term, (N, M, …) for outputs (N, M, …); 0 at a class itself."""
-    if loss.name == "cross_entropy":
-        own = outputs[torch.arange(len(outputs)), targets]
-        return own[:, None] - outputs
-    sign = 2 * targets - 1
-    return outputs * sign.reshape(*sign.shape, *[1] * (outputs.ndim - 2))
-
-
 def separated(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     """Whether every term's margin is positive: scaling these outputs up then drives the loss to 0."""
-    if loss.name not in SEPARATING:
+    found = loss.margins(outputs, targets)
+    if found is None or len(found.ties):
         return False
-    counted = terms(loss, outputs, targets)
-    if loss.name == "logistic" and not counted.all():
-        return False
-    return bool((margins(loss, outputs, targets)[counted] > 0).all())
+    return bool((found.sizes[found.counted] > 0).all())
 
 
 def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
@@ -72,15 +51,17 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
 
     Directions add up, so ``max Σ s`` with margins ≥ s and 0 ≤ s ≤ 1 has s = 1 for every term whose margin
     can grow. The answer is checked: with the other margins made 0 by a projection, these must be positive.
+    Where nothing is said of a loss's margins, nothing is known.
     """
     shape = basis.shape[:2]
-    counted = terms(loss, basis[..., 0] if basis.shape[2] else basis.new_zeros(shape), targets)
-    unknown = Separation(torch.zeros(shape, dtype=torch.bool), False)
-    growing = margins(loss, basis, targets)[counted]
+    unknown = Separation(torch.zeros(shape, dtype=torch.bool), loss.attains)
+    found = loss.margins(basis, targets)
+    if found is None:
+        return unknown
+    counted, soft, growing = found.counted, found.ties, found.sizes[found.counted]
     count, k = growing.shape
     if count * k > PROGRAM_ENTRIES or count == 0 or k == 0:
         return Separation(unknown.vanishing, count == 0 or k == 0)
-    soft = basis[~counted] if loss.name == "logistic" else basis.new_zeros((0, k))
     # Outputs that move together, as a softmax ignores, leave margins of any size: made orthonormal again.
     left, sizes, right = torch.linalg.svd(torch.cat([growing, soft]), full_matrices=False)
     kept = sizes > max(count, k) * EPS
@@ -90,7 +71,7 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
     growing, soft = left[:count, kept], left[count:, kept]
     rows = sparse.hstack([sparse.csr_matrix(-growing.numpy()), sparse.eye(count)])
     still = sparse.hstack([sparse.csr_matrix(soft.numpy()), sparse.csr_matrix((len(soft), count))])
-    found = linprog(
+    solved = linprog(
         np.concatenate([np.zeros(k), -np.ones(count)]),
         A_ub=rows,
         b_ub=np.zeros(count),
@@ -99,12 +80,12 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
         bounds=[(None, None)] * k + [(0, 1)] * count,
         method="highs",
     )
-    if found.x is None:
+    if solved.x is None:
         return unknown
-    chosen = torch.from_numpy(found.x[k:] > 0.5)
-    direction = torch.from_numpy(found.x[:k])
+    chosen = torch.from_numpy(solved.x[k:] > 0.5)
+    direction = torch.from_numpy(solved.x[:k])
     if not chosen.any():
-        return Separation(unknown.vanishing, bool((found.x[k:] < 1e-6).all()))
+        return Separation(unknown.vanishing, bool((solved.x[k:] < 1e-6).all()))
     fixed = torch.cat([growing[~chosen], soft])
     if len(fixed):
         direction = direction - torch.linalg.pinv(fixed) @ (fixed @ direction)

@@ -67,12 +67,14 @@ def approach(
                 assert b is not None
                 V[:, unit] *= abs(scale)
                 b[unit] -= math.log(abs(scale))
-                if activation.name == "tanh":  # 1 + tanh y ~ 2 e^{2y}
+                assert activation.tail is not None
+                level, size, rate = activation.tail
+                V[:, unit] /= size
+                for tensor in incoming:
+                    tensor[unit] /= rate
+                if level:
                     assert upper is not None
-                    V[:, unit] /= 2
-                    upper += V[:, unit]
-                    for tensor in incoming:
-                        tensor[unit] /= 2
+                    upper -= level * V[:, unit]
             else:
                 assert upper is not None
                 there = activation.derivatives(torch.tensor(lean, dtype=torch.float64))

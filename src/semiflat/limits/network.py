@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -190,7 +191,7 @@ class LimitProblem(ProblemBatch):
         self, problems: Sequence[Problem], nets: Sequence[LimitMLP], offsets: list[Tensor]
     ) -> None:
         super().__init__(problems)
-        if self.weight_decay:
+        if self.decay:
             raise InputError(
                 f"a limit has units at infinity, and with weight_decay={self.weight_decay!r} they cost "
                 "infinitely much: no run goes there; use problem.with_weight_decay(0)"
@@ -207,13 +208,9 @@ class LimitProblem(ProblemBatch):
         return self.layers[layer].respond(self.net.activations[layer], moved)
 
     def rows(self, chosen: slice | Tensor) -> LimitProblem:
-        some = object.__new__(LimitProblem)
-        some.__dict__ = self.__dict__ | {
-            "X": self.X[chosen],
-            "y": self.y[chosen],
-            "layers": [layer[chosen] for layer in self.layers],
-            "offsets": [offset[chosen] for offset in self.offsets],
-        }
+        some = cast(LimitProblem, super().rows(chosen))
+        some.layers = [layer[chosen] for layer in self.layers]
+        some.offsets = [offset[chosen] for offset in self.offsets]
         return some
 
     def risk(self, params: Params) -> Tensor:

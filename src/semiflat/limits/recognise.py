@@ -29,8 +29,6 @@ TAIL = -2.5
 """A pre-activation below which a sigmoid is exponential enough for a start."""
 FLAT = 1e-6
 """A slope relative to the largest, below which a sample is to one side of a step."""
-TAILS = {"sigmoid", "softplus", "tanh"}
-SATURATING = {"sigmoid", "tanh"}
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,7 @@ class _Work:
             for unit, form in enumerate(self.forms[layer])
             if form is Form.UNIT and not self._is_base(layer, unit)
         ]
-        name = self.net.activations[layer].name
-        if name in SATURATING:
+        if self.net.activations[layer].saturates:
             fed = torch.cat([h, torch.ones_like(h[:1])]) if self.net.biases[layer] else h
             steps = [u for u, form in enumerate(self.forms[layer]) if form is Form.STEP]
             for unit in free + steps:
@@ -122,7 +119,7 @@ class _Work:
                 free.remove(one)
                 free.remove(other)
         for unit in free:
-            self._lonely(layer, unit, z[unit], name)
+            self._lonely(layer, unit, z[unit])
         self._sort(layer)
 
     def _sort(self, layer: int) -> None:
@@ -281,7 +278,7 @@ class _Work:
             f"{lengths[1]:.3g} that cancel but for {cancelled:.2g}"
         )
 
-    def _lonely(self, layer: int, unit: int, z: Tensor, name: str) -> None:
+    def _lonely(self, layer: int, unit: int, z: Tensor) -> None:
         V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
         loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std(correction=0))
         upper = self.params.get(bias_key(layer + 1))
@@ -299,7 +296,8 @@ class _Work:
                 f"{float((z - middle).abs().max()):.2g}, outgoing weights of length {loud:.3g}"
             )
             return
-        if name not in TAILS:
+        tail = self.net.activations[layer].tail
+        if tail is None:
             return
         if self._may_reflect(layer) and middle > 0:
             self._reflect(layer, unit)
@@ -307,12 +305,11 @@ class _Work:
         top = float(z.max())
         if top > TAIL:
             return
-        if name == "tanh":  # tanh z = −1 + 2 e^{2z} − …
-            upper -= V[:, unit]
-            V[:, unit] *= 2
-            W[unit] *= 2
-            b[unit] *= 2
-            top *= 2
+        upper += tail.level * V[:, unit]
+        V[:, unit] *= tail.size
+        W[unit] *= tail.rate
+        b[unit] *= tail.rate
+        top *= tail.rate
         b[unit] -= top
         V[:, unit] *= float(torch.exp(torch.tensor(top)))
         self.forms[layer][unit] = Form.TAIL

@@ -101,7 +101,7 @@ def _risk(point: Point) -> Callable[[Tensor], Tensor]:
                 h = h + params[f"{2 * layer}.bias"]
             if layer < len(activations):
                 h = activations[layer](h)
-        return loss(h, problem.y).mean() + problem.weight_decay / 2 * (vector**2).sum()
+        return loss(h, problem.y).mean() + (problem.decays * vector**2).sum() / 2
 
     return risk
 

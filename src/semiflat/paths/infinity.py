@@ -268,10 +268,11 @@ def _check(problem: Problem) -> None:
         raise InputError(f"minimum_at_infinity takes a Problem, not a {type(problem).__name__}")
     net = problem.net
     problem.check_double("a path")
-    if problem.loss.name != "squared" or problem.weight_decay:
+    problem.check_unweighted("a path")
+    if not problem.loss.quadratic or problem.decay:
         raise InputError(
             f"P21 Thm 1 is about the squared loss without weight decay, and this problem has "
-            f"{problem.loss.name!r}, weight decay {problem.weight_decay:g}; make one without"
+            f"{problem.loss.name!r}, weight decay {problem.decay}; make one without"
         )
     if net.outputs != 1:
         raise InputError(

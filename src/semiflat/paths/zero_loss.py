@@ -222,14 +222,14 @@ def _check(point: Point) -> None:
     problem, net = point.problem, point.problem.net
     if net.check_params(point.params) != ():
         raise InputError("path_to_zero_loss takes one point, and this Point holds a batch of them")
-    if problem.loss.name != "squared":
+    if not problem.loss.quadratic:
         raise InputError(
             f"P21 Thm 3 is about the squared loss, and this problem has {problem.loss.name!r}; make the "
             "problem with loss='squared'"
         )
-    if problem.weight_decay:
+    if problem.decay:
         raise InputError(
-            f"with weight decay {problem.weight_decay:g} the loss has no zero to lead to; use "
+            f"with weight decay {problem.decay} the loss has no zero to lead to; use "
             "problem.with_weight_decay(0)"
         )
     if net.outputs != 1:
@@ -237,6 +237,7 @@ def _check(point: Point) -> None:
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"
         )
     problem.check_double("a path")
+    problem.check_unweighted("a path")
     if not net.hidden:
         raise InputError(f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none")
 

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from semiflat.activations import Activation
 from semiflat.networks import bias_key, weight_key
 from semiflat.reduction.state import State
 
@@ -37,7 +36,7 @@ def largest_input(state: State, layer: int) -> Tensor:
         slack = torch.where(slack.isfinite(), slack, 0.0)
         least, most = least - slack, most + slack
         if below < layer:
-            low, high = _through(state.net.activations[below], least, most)
+            low, high = state.net.activations[below].between(least, most)
     return most
 
 
@@ -45,16 +44,3 @@ def _product(weight: Tensor, where_below: Tensor, where_above: Tensor) -> Tensor
     """Σ_j of w_ij times one bound for w < 0 … the other for w > 0; 0 times an infinity is 0."""
     terms = torch.where(weight > 0, weight * where_below, weight * where_above)
     return torch.where(weight == 0, 0.0, terms).sum(1)
-
-
-def _through(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds on σ(z) for low ≤ z ≤ high."""
-    rising = activation.slopes is not None and min(activation.slopes) >= 0
-    if rising or activation.image is not None or activation.name == "softplus":
-        return activation.function(low), activation.function(high)
-    if activation.name == "sin":
-        return torch.full_like(low, -1.0), torch.full_like(high, 1.0)
-    if activation.name in {"gelu", "silu"}:
-        # Their minima are −0.16997… and −0.27846…; above 0 they rise.
-        return torch.full_like(low, -0.2785), activation.function(high.clamp(min=0))
-    return torch.full_like(low, -math.inf), torch.full_like(high, math.inf)

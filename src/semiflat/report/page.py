@@ -69,7 +69,7 @@ def _context(record: Row, figures: list[Figure]) -> Row:
         "outcome": sentences.outcome(record),
         "why_nothing": sentences.why_nothing(record),
         "summary": sentences.summary(record, narrow),
-        "scale": words.scale_of_loss(record["data"]),
+        "scale": record["data"].get("loss_in_words") or "",
         "search_note": sentences.search_note(record),
         "narrow": narrow,
         "families": family_names(record),

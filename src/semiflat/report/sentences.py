@@ -8,7 +8,7 @@ from typing import Any
 from semiflat.report import numbers, proofs
 from semiflat.report.numbers import count, listed, loss
 from semiflat.report.traps import NarrowPoint, most_added, rows
-from semiflat.report.words import LOSSES, MINIMA, kinds_counted, status_words
+from semiflat.report.words import MINIMA, kinds_counted, status_words
 
 Row = dict[str, Any]
 
@@ -18,7 +18,7 @@ def title(record: Row) -> str:
     data, network = record["data"], record["network"]
     return (
         f"{data.get('name')}: {numbers.widths(network.get('widths'))} {network.get('activation')}, "
-        f"{data.get('samples')} samples, {LOSSES.get(str(data.get('loss')), data.get('loss'))}"
+        f"{data.get('samples')} samples, {str(data.get('loss')).replace('_', '-')} loss"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +98,6 @@ STATUS_MARKS = {
     "MAX_ITERATIONS": "↓",
 }
 
-LOSSES = {
-    "squared": "squared loss",
-    "cross_entropy": "cross-entropy loss",
-    "logistic": "logistic loss",
-}
-
 
 def kind_words(kind: Any) -> KindWords:
     """The words for a kind, also for one this version does not know."""
@@ -143,28 +136,3 @@ def status_words(status: Any) -> str:
     ('ran to infinity', 'other end')
     """
     return STATUSES.get(str(status), str(status).lower().replace("_", " "))
-
-
-def scale_of_loss(data: dict[str, Any]) -> str:
-    """What a loss can be held against: the loss of the best constant, where it is known."""
-    name, outputs = data.get("loss"), data.get("outputs") or 1
-    if name == "squared":
-        text = "The loss is half the squared error, averaged over the samples"
-        standardised = (data.get("standardisation") or {}).get("y_scale")
-        if not standardised:
-            return f"{text}."
-        return (
-            f"{text}, in standard deviations of the target: predicting the mean every time gives "
-            f"{0.5 * outputs:g}."
-        )
-    if name == "cross_entropy" and outputs > 1:
-        return (
-            "The loss is the cross entropy in nats, averaged over the samples: calling all "
-            f"{outputs} classes equally likely gives {math.log(outputs):.4g}."
-        )
-    if name == "logistic":
-        return (
-            "The loss is the logistic loss in nats, averaged over the samples: calling both "
-            f"classes equally likely gives {math.log(2):.4g}."
-        )
-    return ""

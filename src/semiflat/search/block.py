@@ -40,8 +40,6 @@ STAGES: dict[str, list[list[Phase]]] = {
 DESCENTS = (0, 4, 8, 16)
 """For critical points of any index, how far down the starts go first, in turn: from random parameters
 themselves, Newton's steps mostly lead to the constant predictor."""
-FIT = 1e-20
-"""A squared loss, for targets of size 1, that is an exact fit but for the last digits."""
 BLOCK = 64
 """Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
 by many. It does not depend on the machine, so that the same starts are always run together."""
@@ -121,7 +119,7 @@ class _Block:
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
         self.any_index = settings.kind == "any"
         self.descends = self.any_index and not settings.given
-        self.beyond = not self.any_index and not shared.weight_decay
+        self.beyond = not self.any_index and not shared.decay
 
     @property
     def results(self) -> list[Finished]:
@@ -158,7 +156,7 @@ class _Block:
             row
             for row, end in stopped.items()
             if end.loss >= self.problems[row].no_critical_point_below
-            and not _fits(self.problems[row], end.loss)
+            and not self.problems[row].fits(end.loss)
         ]
         reached = go_beyond(
             [self.problems[row] for row in rows],
@@ -200,8 +198,3 @@ class _Block:
     def _end(self, row: int, end: Finished) -> None:
         self.ended[row] = end
         self.on_end(end)
-
-
-def _fits(problem: Problem, loss: float) -> bool:
-    """Whether there is nothing left that infinity could do better."""
-    return problem.loss.name == "squared" and loss <= FIT * problem.target_size**2

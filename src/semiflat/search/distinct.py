@@ -90,7 +90,6 @@ def _same_function(one: CriticalPoint, other: CriticalPoint) -> bool:
     if problem.loss.shift_invariant:
         first, second = (f - f.mean(-1, keepdim=True) for f in (first, second))
     # Constants lie as near as the targets are wide; where these are classes outputs are logarithms of odds.
-    odds = problem.loss.name in ("cross_entropy", "logistic")
-    width = 1.0 if odds else float(problem.y.double().std(0, correction=0).max())
+    width = 1.0 if problem.loss.odds else float(problem.spread(problem.y.double()).max())
     spread = max(width, float(first.std(0, correction=0).max()), float(first.abs().max() * 1e-3))
     return float((first - second).abs().max()) <= SAME_OUTPUT * spread

@@ -54,7 +54,7 @@ def data_units(problem: Problem) -> tuple[Tensor, Tensor]:
     net, X = problem.net, problem.X
     features = X.square().mean(-2).sqrt()
     features = torch.where(features > 0, features, torch.ones_like(features))
-    spread = problem.loss.target_spread(problem.y)
+    spread = problem.loss.target_spread(problem.y, net.outputs)
     if spread is None:
         spread = X.new_ones(*X.shape[:-2], net.outputs)
     scale = spread.square().amax(-1)
@@ -259,7 +259,10 @@ class Driver:
             change = torch.linalg.vector_norm(gradient - step.gradient, dim=-1)
             ratio = 1 - off / change.clamp(min=1e-300)
         # Below the rounding of the merit its decrease says nothing; the gradient still does.
-        blind = step.promised <= 64 * EPS * merit.abs()
+        rounding = EPS * merit.abs()
+        if self.method.follows_loss:
+            rounding = rounding.clamp(min=self.problem.value_noise)
+        blind = step.promised <= 64 * rounding
         ratio = torch.where(blind, torch.where(new_size < size, 0.5, 0.0).to(ratio.dtype), ratio)
         # Once below the tolerance, only a clear gain is worth another step.
         polishing = self.runs.below[index] > 0
@@ -288,9 +291,9 @@ class Driver:
             sizes, risk = self.runs.theta[now].abs().amax(-1), self.runs.risk[now]
             before = self.runs.looked[now]
             gain = (before[:, 1] - risk) / before[:, 1].abs().clamp(min=1e-300)
-            # With weight decay nothing is at infinity: a slow run is on its way.
+            # Where all is decayed nothing is at infinity: a slow run is on its way.
             creeping = (sizes > GROWTH * before[:, 0]) & (gain.abs() < GAIN)
-            self.runs.creeping[now] = creeping & (self.problem.weight_decay == 0)
+            self.runs.creeping[now] = creeping & (not self.problem.coercive)
             self.runs.last[now] = before
             self.runs.looked[now] = torch.stack([sizes, risk], -1)
 

@@ -165,8 +165,9 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
     why_not = None
     if not reached.converged:
         why_not = "which is no critical point"
-    elif problem.loss.name == "squared" and (
-        reached.gradient_norm > SMALL_BEYOND * math.sqrt(max(reached.loss, 0.0))
+    elif problem.least_loss is not None and (
+        reached.gradient_norm
+        > SMALL_BEYOND * math.sqrt(max(reached.loss - problem.least_loss, 0.0))
     ):
         why_not = f"small only because the residuals are (loss {reached.loss:.2g})"
     elif not stand:
@@ -194,17 +195,14 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
     problem, vector, spectrum = evidence.point.problem, evidence.vector, evidence.spectrum
     largest = float(vector.abs().max())
     numbers = f"gradient {evidence.gradient_norm:.1e}"
-    if evidence.at_kink is not None:
-        layer, unit, samples = evidence.at_kink
+    if evidence.no_hessian:
         return (
             Status.STALLED,
-            f"{numbers}, but unit {unit} of hidden layer {layer} is at its kink on {samples} sample(s), as far "
-            "as rounding and a Newton step can tell: the loss is not differentiable here, and a way down need "
-            "not show",
+            f"{numbers}, but {evidence.no_hessian}; a way down need not show",
             None,
         )
     why = _not_critical(evidence)
-    if why and largest > FAR and not problem.weight_decay:
+    if why and largest > FAR and not problem.coercive:
         return (
             Status.DIVERGED,
             f"{numbers}; {why}; the largest parameter is {largest:.3g}: a minimum at infinity, not a critical "
@@ -242,7 +240,7 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
         f"{float(spectrum.floor.max()):.1g}) beside {explained} that known flatness explains; largest "
         f"parameter {largest:.3g}"
     )
-    runs_off = largest > FAR and not problem.weight_decay and not evidence.on_data.fit_is_attained
+    runs_off = largest > FAR and not problem.coercive and not evidence.on_data.fit_is_attained
     if cosine > ALONG_KERNEL and runs_off:
         return (
             Status.DIVERGED,

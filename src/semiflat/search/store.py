@@ -16,7 +16,7 @@ from typing import Any
 from semiflat._version import __version__
 from semiflat.errors import InputError
 from semiflat.files import lock
-from semiflat.problem import Problem
+from semiflat.problem import Problem, check_names
 from semiflat.search.block import Settings
 from semiflat.search.plain import from_plain, to_plain
 from semiflat.search.record import Finished
@@ -40,12 +40,10 @@ def header(
     """
     net, loss = problems[0].net, problems[0].loss
     activations = [activation.name for activation in net.activations]
-    for name in [*activations, loss.name]:
-        if name.startswith("<callable"):
-            raise InputError(
-                f"{name} is a Python function, and a folder cannot tell whether it is the same one "
-                "when the search goes on; use a named one, or leave out away"
-            )
+    check_names(
+        problems[0],
+        "a folder cannot tell whether it is the same one when the search goes on; leave out away",
+    )
     several = {"starts of each problem": starts} if len(problems) > 1 else {}
     return {
         "format": FORMAT,
@@ -55,7 +53,7 @@ def header(
         "biases": list(net.biases),
         "loss": loss.name,
         "dtype": str(problems[0].dtype).removeprefix("torch."),
-        "weight decay": float(getattr(problems[0], "weight_decay", 0.0)),
+        "weight decay": problems[0].weight_decay,
         "data (SHA-256)": [problem.data_hash for problem in problems],
         "kind": settings.kind,
         "seed": settings.seed,

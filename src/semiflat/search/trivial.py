@@ -15,11 +15,9 @@ def triviality(point: Point) -> str | None:
     problem = point.problem
     data = OnData(problem, point.params)
     outputs = data.outputs
-    size = max(1e-300, float(outputs.abs().max()))
-    if problem.loss.name == "squared":
-        size = max(size, float(problem.y.abs().max()))
-    if problem.loss.name in ("cross_entropy", "logistic"):  # logarithms of odds
-        size = max(size, 1.0)
+    best = problem.best_outputs
+    size = 1.0 if problem.loss.odds else 1e-300 if best is None else float(best.abs().max())
+    size = max(size, float(outputs.abs().max()))
     if float((outputs - outputs.mean(0)).abs().max()) <= EQUAL * size:
         return "constant predictor: the same output for every sample"
     for layer, (dead, constant, unheard) in enumerate(

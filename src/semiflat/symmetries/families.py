@@ -18,8 +18,9 @@ from critical points to critical points.
   full row rank on these, the networks with the same outputs form a manifold of global minima whose
   tangent space is the Jacobian's kernel, and all else lies inside it.
 
-With weight decay λ none of them is flat. Along a straight line of constant outputs the risk curves by λ;
-a family survives only in so far as it keeps ‖θ‖ too, and those known to are rotations: units of one
+With weight decay of all parameters none of them is flat. Along a straight line of constant outputs the risk
+curves by λ; what is left are lines that move none but parameters without decay, such as a softmax's shift of
+biases, and families that keep ‖θ‖, too. Those known to are rotations: units of one
 layer with one pattern of slopes on the data act through V·W, which ``QW, VQᵀ`` leaves as it is, and Q
 orthogonal keeps all lengths. Risk and penalty are constant along these orbits at every nearby point, so
 they carry critical points to critical points as the other symmetries do without decay.
@@ -36,6 +37,7 @@ from torch import Tensor
 from semiflat.curvature.gradient import flat_rows, output_jacobian
 from semiflat.evidence import OnData
 from semiflat.networks import MLP, weight_key
+from semiflat.problem import Problem
 
 # Two tangents closer than this in angle are one: structural ones differ by rounding or by far more.
 SAME_DIRECTION = 1e-9
@@ -76,17 +78,42 @@ def flat_families(data: OnData) -> list[TangentFamily]:
     Returns:
         The families that are not empty. They may overlap; :func:`span` counts overlaps once.
     """
-    families: list[TangentFamily | None] = []
-    if data.problem.weight_decay:
-        families += [_rotations(data, layer) for layer in range(len(data.net.hidden))]
-        return [family for family in families if family is not None]
-    for layer in range(data.net.depth):
-        families += _null_space_moves(data, layer)
-    for layer in range(len(data.net.hidden)):
-        families += [_unheard(data, layer), _constant_bias(data, layer)]
-        families += _linear_mixing(data, layer)
-    families += [_softmax_shift(data), _exact_fits(data)]
+    data = data.where_felt
+    hidden = range(len(data.net.hidden))
+    families = _in_straight_lines(data)
+    if data.problem.decay:
+        families += [_bias_shifts(data, layer) for layer in hidden]
+        families = [None if f is None else _undecayed(data.problem, f) for f in families]
+        families += [_rotations(data, layer) for layer in hidden]
+    elif data.problem.samples:
+        for layer in hidden:
+            families += [_constant_bias(data, layer), *_linear_mixing(data, layer)]
+        families.append(_exact_fits(data))
     return [family for family in families if family is not None]
+
+
+def _in_straight_lines(data: OnData) -> list[TangentFamily | None]:
+    """The families that lead from the point in straight lines, so that a part of one is flat, too."""
+    if not data.problem.samples:
+        everything = torch.eye(data.net.parameter_count, dtype=torch.float64)
+        reason = "every sample is beyond its margin, where the loss does not change"
+        return [_family("nothing left to learn", reason, everything)]
+    families = [
+        family for layer in range(data.net.depth) for family in _null_space_moves(data, layer)
+    ]
+    families += [_unheard(data, layer) for layer in range(len(data.net.hidden))]
+    return [*families, _softmax_shift(data)]
+
+
+def _undecayed(problem: Problem, family: TangentFamily) -> TangentFamily | None:
+    """What of a family moves no parameter that weight decay holds back."""
+    decayed = family.tangents[:, problem.decays > 0]
+    left, sizes, _ = torch.linalg.svd(decayed, full_matrices=True)
+    largest = float(sizes[0]) if len(sizes) else 0.0
+    rank = int((sizes > 1e-12 * max(largest, 1e-300)).sum())
+    free = left[:, rank:].mT @ family.tangents
+    free[:, problem.decays > 0] = 0.0
+    return _family(family.name, family.reason, free, family.joint, family.affine)
 
 
 def span(families: list[TangentFamily], unit: Tensor) -> Tensor:
@@ -290,6 +317,23 @@ def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
             mixings,
         ),
     ]
+
+
+def _bias_shifts(data: OnData, layer: int) -> TangentFamily | None:
+    """Biases of units with one slope on all samples, against the biases above: straight lines."""
+    net = data.net
+    if not (net.activations[layer].homogeneous and net.biases[layer] and net.biases[layer + 1]):
+        return None
+    tangents = []
+    for unit in range(net.hidden[layer]):
+        if data.one_slope(layer, unit) and bool(data.slopes[layer][0, unit] != 0):
+            tangents.append(_orbit(data, layer, [unit], shift=True)[-1:])
+    return _family(
+        "biases of units linear on the data",
+        f"units of hidden layer {layer} with one slope on every sample may shift their biases against those "
+        "above",
+        tangents,
+    )
 
 
 def _rotations(data: OnData, layer: int) -> TangentFamily | None:

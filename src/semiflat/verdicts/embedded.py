@@ -68,13 +68,13 @@ def judge_embedded(point: Layout, of: Known) -> Verdict:
         kind=found.kind,
         certainty=Certainty.MEASURED,
         inertia=NO_HESSIAN
-        if evidence.at_kink is not None
+        if evidence.no_hessian
         else Inertia(positive, zero, negative, zeros_explained=explained),
         flat_directions=FlatDirections(
             (*flat.families, *(family for part in surplus for family in part.families)),
             flat.dimension + sum(f.dimension for part in surplus for f in part.families),
-            0 if evidence.at_kink else explained,
-            0 if evidence.at_kink else zero - explained,
+            0 if evidence.no_hessian else explained,
+            0 if evidence.no_hessian else zero - explained,
         ),
         curvature=None if direction is None else direction.curvature,
         margin=found.margin,

@@ -129,10 +129,10 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     if verdict.kind is Kind.STRICT_SADDLE:
         return _down("none needed", 0, None, point, verdict)
     evidence = Evidence(point, tolerance)
-    if evidence.at_kink is not None:
+    if evidence.no_hessian:
         return Escape("undecided", 0, None, None, verdict, verdict.reason)
     found = _one_unit(point, evidence, tolerance)
-    if found is None and point.problem.weight_decay:
+    if found is None and point.problem.decay:
         return Escape("undecided", 0, None, None, verdict, _PINNED)
     return found or _copied_units(point, evidence, verdict, tolerance)
 

@@ -57,20 +57,10 @@ def name_of(point: Point, entry: int) -> str:
     raise IndexError(entry)
 
 
-def kink_reason(kink: tuple[int, int, int]) -> str:
-    """Why there is no Hessian, by a unit at its kink: (layer, unit, number of samples)."""
-    layer, unit, samples = kink
-    many = f"on {samples} samples" if samples > 1 else "on a sample"
-    return (
-        f"the loss is not differentiable here: as far as rounding and a Newton step can tell, unit {unit} of "
-        f"hidden layer {layer} has pre-activation 0 {many}, where its activation has a kink"
-    )
-
-
 def unsettled(point: Point, gradient_norm: float) -> str:
     """Why a gradient within tolerance says nothing where weight decay is that small."""
     return (
         f"the gradient's largest entry, {gradient_norm:.2g}, is within the tolerance, but not small "
-        f"against what weight_decay={point.problem.weight_decay:.2g} does by itself, so whether the "
+        f"against what weight_decay={point.problem.decay} does by itself, so whether the "
         "penalty is balanced is not known: polish the point, or use a larger or no decay"
     )

@@ -23,7 +23,7 @@ from torch import Tensor
 from semiflat.curvature.gradient import flat_rows
 from semiflat.evidence import ENOUGH, EPS, Evidence, symmetric_spectrum
 from semiflat.symmetries.families import TangentFamily, flat_families, span
-from semiflat.verdicts.finding import Finding, kink_reason
+from semiflat.verdicts.finding import Finding
 from semiflat.verdicts.verdict import Kind, Margin
 
 FEW = 16
@@ -43,7 +43,7 @@ def classify_kink(evidence: Evidence) -> Finding:
     assert evidence.at_kink is not None
     if evidence.on_data.fit_is_attained and float(evidence.risk) == 0:
         return Finding(Kind.MINIMUM, None, "the loss is 0, and cannot be lower")
-    undecided = Finding(Kind.UNDECIDED, None, kink_reason(evidence.at_kink))
+    undecided = Finding(Kind.UNDECIDED, None, evidence.no_hessian)
     layers = [layer for layer, near in enumerate(evidence.kinks) if bool(near.any())]
     found = None
     if len(layers) == 1 and int(evidence.kinks[layers[0]].sum()) <= FEW:
@@ -92,7 +92,8 @@ class _Kinks:
         assert slopes is not None
         self.moves: Tensor = torch.func.jacrev(self._pre)(evidence.vector)
         pull = data.natural.pulls[layer][samples, units]
-        self.gains = pull * (slopes[1] - slopes[0]) / len(data.outputs)
+        share = data.problem.share(samples)
+        self.gains = pull * (slopes[1] - slopes[0]) * share
         self.on = (data.pre[layer][samples, units] > 0).double()
         self.left = evidence.gradient - self.moves.mT @ (self.gains * self.on)
 
@@ -205,7 +206,7 @@ def _falls_along(evidence: Evidence, direction: Tensor) -> Iterator[tuple[float,
     Up to the first that raises it: what lies behind a ridge is no way down from here.
     """
     problem, data = evidence.point.problem, evidence.on_data
-    noise = (data.loss_first.abs() * data.natural.output_noise).sum(-1).mean()
+    noise = problem.mean((data.loss_first.abs() * data.natural.output_noise).sum(-1))
     noise = ENOUGH * (noise + EPS * evidence.risk.abs())
     length = 1 / torch.linalg.vector_norm(direction / evidence.unit)
     sizes = length * torch.logspace(-9, 0, 19, dtype=torch.float64)
@@ -234,7 +235,7 @@ def _down_a_unit(evidence: Evidence, layers: list[int]) -> Finding | None:
         omegas = torch.cat([omegas, -omegas])
         z = fed @ omegas.mT
         said = net.activations[layer].derivatives(z)[0]
-        heard = said.mT @ data.natural.errors[layer + 1] / len(fed)
+        heard = said.mT @ data.problem.weighed(data.natural.errors[layer + 1])
         steep = torch.linalg.vector_norm(heard, dim=1) / torch.linalg.vector_norm(omegas, dim=1)
         for place in steep.argsort(descending=True)[:LEADING].tolist():
             if not steep[place] > 0:

@@ -18,12 +18,12 @@ from semiflat.evidence import (
     EPS,
     OnData,
     allowed_gradient,
-    first_kink,
     kinks,
+    no_hessian,
     settles_penalty,
 )
 from semiflat.points import Point, hessian_operator
-from semiflat.verdicts.finding import kink_reason, steep_reason, unsettled
+from semiflat.verdicts.finding import steep_reason, unsettled
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
 
 
@@ -84,14 +84,14 @@ def judge_large(point: Point, relative_tolerance: float) -> Verdict:
     allowed = allowed_gradient(data, relative_tolerance)
     worst = int((gradient.abs() / allowed.clamp(min=1e-300)).argmax())
     tolerance = float(allowed[worst])
-    kink = first_kink(kinks(data))
+    rough = no_hessian(data, kinks(data))
     size = net.parameter_count
     need = f"a dense Hessian of {size} parameters would need {8 * size**2 / 2**30:.1f} GiB"
     direction: Tensor | None = None
     curvature: float | None = None
     margin: Margin | None = None
-    if kink is not None:
-        kind, reason = Kind.UNDECIDED, kink_reason(kink)
+    if rough:
+        kind, reason = Kind.UNDECIDED, rough
     elif bool((gradient.abs() > allowed).any()):
         kind = Kind.NOT_CRITICAL
         reason = steep_reason(point, worst, float(gradient[worst]), tolerance)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
+from semiflat.certificates.in_balls import without_balls
 from semiflat.evidence import ENOUGH, TILTED, Evidence, Spectrum
 from semiflat.points import EmbeddedPoint
 from semiflat.symmetries.families import span
@@ -46,8 +46,8 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
         flat_directions=FlatDirections(
             tuple(flat.families),
             flat.dimension,
-            0 if evidence.at_kink else flat.explained,
-            0 if evidence.at_kink else flat.unexplained,
+            0 if evidence.no_hessian else flat.explained,
+            0 if evidence.no_hessian else flat.unexplained,
         ),
         curvature=curvature,
         margin=found.margin,
@@ -61,7 +61,7 @@ def judge_plain(evidence: Evidence, flat: Flatness) -> Verdict:
 
 def inertia_of(evidence: Evidence, flat: Flatness) -> Inertia:
     """The signs of a point's Hessian; none at a kink, where there is none."""
-    if evidence.at_kink is not None:
+    if evidence.no_hessian:
         return NO_HESSIAN
     return Inertia(*evidence.spectrum.count(), zeros_explained=flat.explained)
 
@@ -83,6 +83,8 @@ def not_critical(evidence: Evidence) -> Finding | None:
         return Finding(Kind.NOT_CRITICAL, None, reason)
     if not evidence.settles_penalty:
         return Finding(Kind.UNDECIDED, None, unsettled(evidence.point, evidence.gradient_norm))
+    if evidence.no_hessian:
+        return Finding(Kind.UNDECIDED, None, evidence.no_hessian)
     if evidence.near:
         return None
     return Finding(
@@ -96,7 +98,7 @@ def _lost_by_embedding(evidence: Evidence) -> bool:
     """Whether it is an embedded point whose source is critical: only weight decay can tell them apart."""
     point = evidence.point
     return (
-        point.problem.weight_decay > 0
+        bool(point.problem.decay)
         and isinstance(point, EmbeddedPoint)
         and Evidence(point.source, evidence.relative_tolerance).critical
     )
@@ -261,11 +263,8 @@ def _uncentred(evidence: Evidence) -> str:
 
 def _provable(evidence: Evidence) -> str:
     """Says where a proof may decide what floating point cannot."""
-    names = [activation.name for activation in evidence.point.problem.net.activations]
-    known = (
-        all(name in ACTIVATIONS for name in names) and evidence.point.problem.loss.name in LOSSES
-    )
-    return "; judge(…, proof=True), with more digits, may decide" if known else ""
+    unknown = without_balls(evidence.point.problem)
+    return "" if unknown else "; judge(…, proof=True), with more digits, may decide"
 
 
 def _times(eigenvalue: float, floor: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -125,6 +125,18 @@ class FlatDirections:
     dimension: int
     zeros_explained: int
     zeros_unexplained: int
+
+    def __iter__(self) -> Iterator[FlatFamily]:
+        """The families."""
+        return iter(self.families)
+
+    def __len__(self) -> int:
+        """How many families there are."""
+        return len(self.families)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.families)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 try:
@@ -32,4 +33,9 @@ def need_arithmetic() -> None:
     assert ctx.prec
 
 
-__all__ = ["arb", "arb_mat", "ctx", "fmpq", "need_arithmetic"]
+def quotient(value: Fraction) -> arb:
+    """A rational as a ball."""
+    return arb(fmpq(value.numerator, value.denominator))
+
+
+__all__ = ["arb", "arb_mat", "ctx", "need_arithmetic", "quotient"]

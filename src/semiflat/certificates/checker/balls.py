@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
 
-from semiflat.certificates.checker.arithmetic import arb, arb_mat
+from semiflat.certificates.checker.arithmetic import arb, arb_mat, quotient
 
 Jet = tuple[arb, arb, arb]
+LossJet = Callable[[list[arb], list[float]], tuple[arb, list[arb], list[list[arb]]]]
 Layers = list[arb_mat]
 CHUNK = 1_000_000  # balls of the larger lists that are held for some samples
 
@@ -86,43 +88,131 @@ ACTIVATIONS: dict[str, Callable[[arb], Jet]] = {
 """σ(z), σ'(z), σ''(z)."""
 
 
-def _squared(f: list[arb], y: list[float]) -> tuple[arb, list[arb], list[list[arb]]]:
-    first = [a - b for a, b in zip(f, y, strict=True)]
-    second = [[arb(int(j == k)) for j in range(len(f))] for k in range(len(f))]
-    return sum((r * r for r in first), arb(0)) / 2, first, second
+def _squared(f: arb, y: float) -> Jet:
+    return (f - y) * (f - y) / 2, f - y, arb(1)
 
 
-def _logistic(f: list[arb], y: list[float]) -> tuple[arb, list[arb], list[list[arb]]]:
-    jets = [_softplus(a) for a in f]
-    value = sum((jet[0] - b * a for jet, a, b in zip(jets, f, y, strict=True)), arb(0))
-    second = [[jets[k][2] if j == k else arb(0) for j in range(len(f))] for k in range(len(f))]
-    return value, [jet[1] - b for jet, b in zip(jets, y, strict=True)], second
+def _logistic(f: arb, y: float) -> Jet:
+    value, first, second = _softplus(f)
+    return value - y * f, first - y, second
 
 
 def _cross_entropy(f: list[arb], y: list[float]) -> tuple[arb, list[arb], list[list[arb]]]:
-    chosen = int(y[0])
+    """For a class, ``y = [class]``, or a probability for each output."""
+    if len(y) == 1:
+        y = [float(k == y[0]) for k in range(len(f))]
     total = [sum(((b - a).exp() for b in f), arb(0)) for a in f]
-    p = [1 / each for each in total]
-    first = [p[k] - int(k == chosen) for k in range(len(f))]
-    second = [[p[k] * (int(j == k) - p[j]) for j in range(len(f))] for k in range(len(f))]
-    return total[chosen].log(), first, second
+    p, size = [1 / each for each in total], sum(map(arb, y), arb(0))
+    value = sum((a * each.log() for a, each in zip(y, total, strict=True) if a), arb(0))
+    first = [size * a - b for a, b in zip(p, y, strict=True)]
+    second = [[size * p[k] * (int(j == k) - p[j]) for j in range(len(f))] for k in range(len(f))]
+    return value, first, second
 
 
-LOSSES = {"squared": _squared, "logistic": _logistic, "cross_entropy": _cross_entropy}
+def _separable(of_output: Callable[[arb, float], Jet]) -> LossJet:
+    """A loss that is a sum over the outputs."""
+
+    def loss(f: list[arb], y: list[float]) -> tuple[arb, list[arb], list[list[arb]]]:
+        jets = [of_output(a, b) for a, b in zip(f, y, strict=True)]
+        second = [[jets[k][2] if j == k else arb(0) for j in range(len(f))] for k in range(len(f))]
+        return sum((jet[0] for jet in jets), arb(0)), [jet[1] for jet in jets], second
+
+    return loss
+
+
+def _log_cosh(f: arb, y: float) -> Jet:
+    c = (f - y).cosh()
+    return c.log(), (f - y).tanh(), 1 / (c * c)
+
+
+def _hinge(power: int) -> Callable[[arb, float], Jet]:
+    def jet(f: arb, y: float) -> Jet:
+        short = 1 - y * f
+        if short < 0:
+            return arb(0), arb(0), arb(0)
+        if not short > 0:
+            if power == 2:
+                raise NotDefinite(
+                    f"the sign of 1 − y f, {short.str(3)}, is not proved, and ℓ'' jumps at 0"
+                )
+            short = arb.union(arb(0), arb(short.abs_upper()))
+        low = short if power == 3 else arb(1)
+        return short * short * low, -power * y * short * low, power * (power - 1) * low
+
+    return jet
+
+
+LOSSES: dict[str, LossJet] = {
+    "squared": _separable(_squared),
+    "logistic": _separable(_logistic),
+    "cross_entropy": _cross_entropy,
+    "log_cosh": _separable(_log_cosh),
+    "hinge2": _separable(_hinge(2)),
+    "hinge3": _separable(_hinge(3)),
+}
 """ℓ of one sample with its first and second derivative in the output."""
+SHIFT_INVARIANT = ("cross_entropy",)
+"""Losses that ignore what is added to all outputs."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """Architecture, loss, weight decay and data: all that the risk is made of, exactly."""
+    """Architecture, loss, weight decay and data: all that the risk is made of, exactly.
+
+    ``decay`` is one λ, or a pair a linear layer, of its weights and of its biases; ``weights`` what each
+    sample counts with, None where all count alike.
+    """
 
     widths: list[int]
     activations: list[str]
     biases: list[bool]
     loss: str
-    decay: float
+    decay: float | list[tuple[float, float]]
     X: list[list[float]]
     y: list[list[float]]
+    weights: list[float] | None = None
+
+    @property
+    def classes(self) -> bool:
+        """Whether targets are classes, and not a number an output."""
+        return self.shift_invariant and len(self.y[0]) == 1
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether the loss ignores what is added to all outputs."""
+        return self.loss in SHIFT_INVARIANT
+
+    @property
+    def layer_decays(self) -> list[tuple[float, float]]:
+        """λ of the weights and of the biases of each linear layer."""
+        given = self.decay
+        return given if isinstance(given, list) else [(given, given)] * self.depth
+
+    @property
+    def decayed(self) -> bool:
+        """Whether any parameter is."""
+        return any(self.decays)
+
+    @cached_property
+    def decays(self) -> list[float]:
+        """λ of each parameter, in the order of θ."""
+        pairs = self.layer_decays
+        return [
+            decay
+            for layer, (weight, bias) in enumerate(pairs)
+            for _ in range(self.widths[layer + 1])
+            for decay in [weight] * self.widths[layer] + [bias] * self.biases[layer]
+        ]
+
+    @cached_property
+    def _total(self) -> Fraction:
+        return sum(map(Fraction, self.weights or ()), Fraction(0))
+
+    def share(self, sample: int) -> arb:
+        """What a sample's loss counts with in the risk."""
+        if self.weights is None:
+            return arb(1) / len(self.X)
+        return quotient(Fraction(self.weights[sample]) / self._total)
 
     @property
     def depth(self) -> int:
@@ -161,7 +251,8 @@ class Sweep:
     """Forward and backward over some samples. Lists hold one row of balls for each sample.
 
     ``fed[l]`` is what linear layer l is fed with, ``pre``, ``first`` and ``second`` are z, σ' and σ'' of the
-    hidden layers, ``delta[l] = ∂(ℓ/N)/∂z_l``, ``pulled[l] = ∂(ℓ/N)/∂h_l``, ``bend`` is ℓ''/N.
+    hidden layers, ``delta[l] = ∂(ℓ/N)/∂z_l``, ``pulled[l] = ∂(ℓ/N)/∂h_l``, ``bend`` is ℓ''/N. Samples that
+    have weights count with w_ν / Σw in place of 1/N: ``shares``.
     """
 
     def __init__(self, net: Network, theta: Layers, samples: range) -> None:
@@ -184,11 +275,12 @@ class Sweep:
                 self.first.append([[each[1] for each in row] for row in jets])
                 self.second.append([[each[2] for each in row] for row in jets])
         self.outputs = z
-        loss, share = LOSSES[net.loss], arb(1) / len(net.X)
+        loss, self.shares = LOSSES[net.loss], [net.share(v) for v in samples]
         ends = [loss(row, net.y[v]) for row, v in zip(z, samples, strict=True)]
-        self.risk = sum((end[0] for end in ends), arb(0)) * share
-        self.bend = [[[b * share for b in row] for row in end[2]] for end in ends]
-        self.delta: list[list[list[arb]]] = [[[d * share for d in end[1]] for end in ends]]
+        each = list(zip(ends, self.shares, strict=True))
+        self.risk = sum((end[0] * share for end, share in each), arb(0))
+        self.bend = [[[b * share for b in row] for row in end[2]] for end, share in each]
+        self.delta: list[list[list[arb]]] = [[[d * share for d in end[1]] for end, share in each]]
         self.pulled: list[list[list[arb]]] = []
         for layer in range(net.depth - 1, 0, -1):
             weights = arb_mat([row[: net.widths[layer]] for row in theta[layer].tolist()])
@@ -309,8 +401,9 @@ def risk_gradient(
     net: Network, theta: list[arb], passes: Iterable[Sweep] | None = None
 ) -> tuple[arb, list[arb]]:
     """R and ∇R, weight decay included; ``passes`` are the sweeps over all samples, if there are any yet."""
-    risk = arb(net.decay) / 2 * sum((t * t for t in theta), arb(0))
-    gradient = [net.decay * t for t in theta]
+    pairs = list(zip(net.decays, theta, strict=True))
+    risk = sum((decay * (t * t) for decay, t in pairs), arb(0)) / 2
+    gradient = [decay * t for decay, t in pairs]
     for sweep in sweeps(net, theta) if passes is None else passes:
         risk += sweep.risk
         gradient = [a + b for a, b in zip(gradient, sweep.gradient(), strict=True)]
@@ -320,7 +413,7 @@ def risk_gradient(
 def hessian(net: Network, theta: list[arb]) -> arb_mat:
     """∇²R, weight decay included: an enclosure of every Hessian in the box θ."""
     P = net.size
-    H = [[arb(net.decay if i == j else 0) for j in range(P)] for i in range(P)]
+    H = [[arb(net.decays[i] if i == j else 0) for j in range(P)] for i in range(P)]
     for sweep in sweeps(net, theta):
         sweep.add_hessian(H)
     return arb_mat(H)

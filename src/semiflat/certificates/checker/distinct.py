@@ -83,7 +83,7 @@ def _seen(net: Network, theta: list[arb]) -> tuple[arb, list[list[arb]]]:
     with ctx.workprec(PRECISIONS[0]):
         passes = list(sweeps(net, theta))
         outputs = [row for sweep in passes for row in sweep.outputs]
-        if net.loss == "cross_entropy":
+        if net.shift_invariant:
             outputs = [[f - row[0] for f in row] for row in outputs]
         return risk_gradient(net, theta, passes)[0], outputs
 

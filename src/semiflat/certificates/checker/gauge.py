@@ -28,18 +28,23 @@ def frozen_places(net: Network, families: list[dict[str, Any]], centre: list[arb
     Raises:
         NotDefinite: if a family does not leave the risk as it is, or does not move its parameter.
     """
-    if families and net.decay:
+    bias_alone = all(each["family"] == "softmax bias shift" for each in families)
+    if net.decayed and not bias_alone:
         raise NotDefinite("symmetries: weight decay breaks them")
     found: set[int] = set()
     scaled: set[tuple[int, int]] = set()
     for each in families:
         match each["family"]:
             case "softmax shift":
+                _need(net.shift_invariant, "the loss does not ignore a shift of the outputs")
+                found |= _row(net, net.depth - 1, net.widths[-1] - 1)
+            case "softmax bias shift":
+                _need(net.shift_invariant, "the loss does not ignore a shift of the outputs")
                 _need(
-                    net.loss == "cross_entropy", "the loss does not ignore a shift of the outputs"
+                    net.biases[-1] and not net.layer_decays[-1][1],
+                    "the biases are none, or decayed",
                 )
-                top = net.depth - 1
-                found |= _row(net, top, net.widths[-1] - 1)
+                found.add(net.place(net.depth - 1, net.widths[-1] - 1, net.widths[-2]))
             case "constant input":
                 j = _index(each["input"], net.widths[0])
                 values = {row[j] for row in net.X}

@@ -20,6 +20,7 @@ from semiflat.certificates.checker.arithmetic import arb, arb_mat, ctx, need_ari
 from semiflat.certificates.checker.balls import (
     ACTIVATIONS,
     LOSSES,
+    SHIFT_INVARIANT,
     Network,
     NotDefinite,
     hessian,
@@ -29,7 +30,7 @@ from semiflat.certificates.checker.exact import Invalid, exact, matrix, number
 from semiflat.certificates.checker.gauge import frozen_places, need_dead
 from semiflat.certificates.checker.inertia import congruent_signs
 from semiflat.certificates.checker.wide import embedded
-from semiflat.certificates.checker.words import FORMAT, claim_in_words
+from semiflat.certificates.checker.words import FORMAT, NEWER, claim_in_words
 
 PRECISIONS = 128, 256, 512
 TERMS = 10
@@ -131,7 +132,7 @@ def read(path: str | Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes().decode(), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"{str(path)!r} is not whole JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") not in (FORMAT, NEWER):
         raise Invalid(f"{str(path)!r} is no certificate of format {FORMAT!r}")
     return document
 
@@ -282,36 +283,52 @@ def network_of(document: dict[str, Any], folder: Path, data: str | Path | None =
                 f"the data are not in the certificate, and there is no file {str(beside)!r}"
             )
         stored = {**json.loads(beside.read_bytes().decode()), "sha256": stored["sha256"]}
-    X, y = data_in(stored)
+    X, y, weights = data_in(stored)
     widths, activations, biases = problem["widths"], problem["activations"], problem["biases"]
-    decay, loss = exact(problem["weight_decay"]), problem["loss"]
+    loss, given = problem["loss"], problem["weight_decay"]
+    one = isinstance(given, str)
+    pairs = [[given, given]] * len(biases) if one else given
+    decays = [(exact(weight), exact(bias)) for weight, bias in pairs]
     whole = all(type(w) is int and w > 0 for w in widths) and len(widths) >= 2
     whole = whole and all(isinstance(b, bool) for b in biases)
     fits = len(activations) == len(widths) - 2 and len(biases) == len(widths) - 1
-    classes = loss == "cross_entropy"
+    classes = loss in SHIFT_INVARIANT and all(len(row) == 1 for row in y)
     of_size = X and all(len(row) == widths[0] for row in X) and len(y) == len(X)
     targets = all(len(row) == (1 if classes else widths[-1]) for row in y)
-    if not (whole and fits and of_size and targets and decay >= 0):
+    counted = weights is None or (len(weights) == len(X) and all(w > 0 for w in weights))
+    decayed = len(decays) == len(biases) and min(map(min, decays), default=-1.0) >= 0
+    if not (whole and fits and of_size and targets and counted and decayed):
         raise Invalid("architecture and data do not fit together")
     if not (set(activations) <= set(ACTIVATIONS) and loss in LOSSES):
         raise Invalid(f"unknown activation or loss: {activations}, {loss!r}")
     if classes and not all(row[0] in range(widths[-1]) for row in y):
         raise Invalid("a target is no class")
-    if hash_of(X, y, classes) != stored["sha256"]:
+    if bool(problem["data"].get("weighted")) is (weights is None):
+        raise Invalid("the file says otherwise whether its samples have weights")
+    if hash_of(X, y, classes, weights) != stored["sha256"]:
         raise Invalid("the data are not those of the certificate: their SHA-256 differs")
-    return Network(widths, activations, biases, loss, decay, X, y)
+    decay = decays[0][0] if one else decays
+    return Network(widths, activations, biases, loss, decay, X, y, weights)
 
 
-def data_in(stored: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
-    """X and y of a file."""
+def data_in(
+    stored: dict[str, Any],
+) -> tuple[list[list[float]], list[list[float]], list[float] | None]:
+    """X, y and, where samples have them, weights of a file."""
     X, y = ([[exact(v) for v in row] for row in stored[key]] for key in ("X", "y"))
-    return X, y
+    return X, y, [exact(w) for w in stored["weights"]] if "weights" in stored else None
 
 
-def hash_of(X: list[list[float]], y: list[list[float]], classes: bool) -> str:
-    """SHA-256 of the shapes and little-endian float64 values of X and y."""
+def hash_of(
+    X: list[list[float]],
+    y: list[list[float]],
+    classes: bool,
+    weights: list[float] | None = None,
+) -> str:
+    """SHA-256 of the shapes and little-endian float64 values of X, y and the weights there are."""
     digest = hashlib.sha256()
-    for rows, flat in ((X, False), (y, classes)):
+    more = [] if weights is None else [([[w] for w in weights], True)]
+    for rows, flat in ((X, False), (y, classes), *more):
         shape = (len(rows),) if flat else (len(rows), len(rows[0]))
         values = array("d", [v for row in rows for v in row])
         if sys.byteorder == "big":

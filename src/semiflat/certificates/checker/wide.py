@@ -17,7 +17,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
-from semiflat.certificates.checker.arithmetic import arb, arb_mat, fmpq
+from semiflat.certificates.checker.arithmetic import arb, arb_mat, quotient
 from semiflat.certificates.checker.balls import ACTIVATIONS, Network, NotDefinite, sweeps
 from semiflat.certificates.checker.exact import matrix, rational
 from semiflat.certificates.checker.gauge import HOMOGENEOUS
@@ -38,7 +38,7 @@ def embedded(
         NotDefinite: if the embedding is none that keeps critical points critical, or neither a way
             down nor a minimum is proved.
     """
-    _need(not net.decay, "weight decay: embeddings do not keep critical points critical")
+    _need(not net.decayed, "weight decay: embeddings do not keep critical points critical")
     layers = [_runs(net, layer, runs) for layer, runs in enumerate(embedding["layers"])]
     _need(len(layers) == net.depth - 1, "it must say what each hidden layer holds")
     law = _Law(net, theta, inertia)
@@ -129,11 +129,11 @@ class _Law:
             net.biases[layer] or all(alpha == 0 for alpha, _ in nulls),
             "a null unit needs a bias in its own layer",
         )
-        slopes = [(sigma(_ball(alpha))[1], count) for alpha, count in nulls]
+        slopes = [(sigma(quotient(alpha))[1], count) for alpha, count in nulls]
         heard = sum(count for slope, count in slopes if abs(slope) > 0)
         silent = sum(count for slope, count in slopes if slope == 0)
         rows = [row[: net.widths[layer]] for row in skip.tolist()]  # the bias's column is 0
-        last = layer == net.depth - 2 and net.loss == "cross_entropy"
+        last = layer == net.depth - 2 and net.shift_invariant
         rows = rows[: len(rows) - last]  # and so is the sum of the rows
         rank = rank_at_least(arb_mat(rows)) if rows else 0
         total = sum(count for _, count in slopes)
@@ -260,7 +260,7 @@ def bordered(net: Network, theta: list[arb], units: list[Unit]) -> dict[Unit, ar
 def dependent_rows(net: Network, theta: list[arb], layer: int, unit: int) -> tuple[int, ...] | None:
     """Rows of F that Fᵀζ = 0 (and Fᵀ1 = 0) make dependent on the others, if a minor is not 0."""
     zeta = [row[unit] for row in net.layers(theta)[layer + 1].tolist()]
-    if layer == net.depth - 2 and net.loss == "cross_entropy":
+    if layer == net.depth - 2 and net.shift_invariant:
         pairs = combinations(range(len(zeta)), 2)
         return next(((i, j) for i, j in pairs if zeta[i] != zeta[j]), None)
     return next(((i,) for i, weight in enumerate(zeta) if weight != 0), None)
@@ -270,10 +270,6 @@ def _bordered(F: list[list[arb]], G: arb_mat) -> arb_mat:
     """``[[0, F], [Fᵀ, G]]``."""
     rows = [[arb(0)] * len(F) + row for row in F]
     return arb_mat(rows + [[f[i] for f in F] + row for i, row in enumerate(G.tolist())])
-
-
-def _ball(value: Fraction) -> arb:
-    return arb(fmpq(value.numerator, value.denominator))
 
 
 def _need(holds: bool, otherwise: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 FORMAT = "semiflat-certificate-1"
+NEWER = "semiflat-certificate-1.1"
+"""With sample weights, or a weight decay for each group: what a checker of the first format does not know."""
 
 KINDS = {
     "STRICT_MINIMUM": "a strict local minimum",
@@ -17,7 +19,8 @@ def claim_in_words(document: dict[str, Any]) -> str:
     """One or two sentences; the numbers are those of ``document["proved"]``, printed to 17 digits."""
     problem, proved = document["problem"], document["proved"]
     network = "-".join(map(str, problem["widths"]))
-    about = f"the exact {problem['loss']} risk of the {network} network on data {_short(problem)}"
+    weighted = "weighted " if problem["data"].get("weighted") else ""
+    about = f"the exact {weighted}{problem['loss']} risk of the {network} network on data {_short(problem)}"
     match document["statement"]:
         case "no critical point":
             radius = _number(document["radius"])
@@ -58,7 +61,12 @@ def _kind(proved: dict[str, Any]) -> str:
 
 
 def _short(problem: dict[str, Any]) -> str:
-    decay = float.fromhex(problem["weight_decay"])
+    given = problem["weight_decay"]
+    decay = (
+        float.fromhex(given)
+        if isinstance(given, str)
+        else [[float.fromhex(each) for each in pair] for pair in given]
+    )
     penalty = f" with weight decay {decay!r}" if decay else ""
     return f"{problem['data']['sha256'][:12]}…{penalty}"
 

@@ -1,0 +1,30 @@
+"""What of a problem the checker can evaluate in balls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from semiflat.activations import activation
+from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
+from semiflat.losses import known_loss
+from semiflat.problem import Problem
+
+
+def without_balls(problem: Problem) -> str:
+    """What cannot be evaluated in balls, and what can; empty if all of it can.
+
+    The checker knows functions by their names. One of yours that has the name of another is not that one.
+    """
+    for each in problem.net.activations:
+        if each.name not in ACTIVATIONS or activation(each.name) != each:
+            return _refusal("activation", each.name, ACTIVATIONS)
+    if problem.loss.name not in LOSSES or known_loss(problem.loss.name) is not problem.loss:
+        return _refusal("loss", problem.loss.name, LOSSES)
+    return ""
+
+
+def _refusal(what: str, name: str, known: Collection[str]) -> str:
+    return (
+        f"{what} {name!r} cannot be evaluated in balls; known: {', '.join(known)}. Another one needs its "
+        "function and two derivatives in semiflat.certificates.checker.balls"
+    )
