@@ -148,6 +148,19 @@ class MLP:
         """The same network with other hidden widths."""
         return MLP([self.inputs, *hidden, self.outputs], self.activations, self.biases)
 
+    def of_units(self, layers: Sequence[Sequence[Any]]) -> MLP:
+        """The wide network whose hidden layers are made of runs of units, each with a ``count``."""
+        return self.with_hidden([sum(run.count for run in runs) for runs in layers])
+
+    def plain_units(self, layer: int) -> Tensor:
+        """Which units of a hidden layer hand on σ of their own pre-activation: all, but in a limit."""
+        return torch.ones(self.hidden[layer], dtype=torch.bool)
+
+    def branch(self, layer: int, unit: int) -> list[int]:
+        """A hidden unit and the units that lean on its pre-activation: in an MLP, the unit alone."""
+        self.check_unit(layer, unit)
+        return [unit]
+
     # -- parameters -------------------------------------------------------------------------------
 
     def check_params(self, params: Params) -> tuple[int, ...]:
@@ -302,13 +315,22 @@ class MLP:
         >>> net.forward(net.random_params(0, batch=(4,)), torch.zeros(7, 2).double()).shape
         torch.Size([4, 7, 1])
         """
+        top = self.depth - 1
+        return self._linear(params, self._below(params, inputs, top), top)
+
+    def activity(self, layer: int, z: Tensor) -> Tensor:
+        """``h`` of a hidden layer alone, for z of shape (*batch, N, width)."""
+        return self.activations[layer].function(z)
+
+    def _linear(self, params: Params, h: Tensor, layer: int) -> Tensor:
+        z: Tensor = h @ params[weight_key(layer)].mT
+        return z + params[bias_key(layer)][..., None, :] if self.biases[layer] else z
+
+    def _below(self, params: Params, inputs: Tensor, layer: int) -> Tensor:
+        """What the layer below linear layer ``layer`` hands on."""
         h = inputs
-        for layer in range(self.depth):
-            h = h @ params[weight_key(layer)].mT
-            if self.biases[layer]:
-                h = h + params[bias_key(layer)][..., None, :]
-            if layer < len(self.activations):
-                h = self.activations[layer].function(h)
+        for below in range(layer):
+            h = self.activity(below, self._linear(params, h, below))
         return h
 
     def respond(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
@@ -325,12 +347,7 @@ class MLP:
         >>> net.fed(net.random_params(0), torch.zeros(7, 2).double(), layer=1).shape
         torch.Size([7, 4])
         """
-        h = inputs
-        for below in range(layer):
-            h = h @ params[weight_key(below)].mT
-            if self.biases[below]:
-                h = h + params[bias_key(below)][..., None, :]
-            h = self.activations[below].function(h)
+        h = self._below(params, inputs, layer)
         return torch.cat([h, h.new_ones(*h.shape[:-1], 1)], dim=-1) if self.biases[layer] else h
 
     # -- to and from other libraries --------------------------------------------------------------

@@ -205,7 +205,7 @@ class EmbeddedPoint(Point):
         if embedding.preserves_output is not True:
             embedding.verify(source)
         self.unit_map = self.widening.units
-        self.problem = self.source.problem.with_net(self.widening.wide)
+        self.problem = self.source.problem.widened(self.widening)
 
     @cached_property
     def core(self) -> Point:
@@ -239,12 +239,12 @@ class EmbeddedPoint(Point):
     @cached_property
     def loss(self) -> Any:
         """The source's loss, as the function is the same; with weight decay the wide network's own."""
-        return super().loss if self.problem.decay else self.source.loss
+        return self.source.loss if self.problem.by_algebra else super().loss
 
     @cached_property
     def gradient_norm(self) -> Any:
         """``‖∇R‖∞`` at the wide point, from the core's gradient or, with weight decay, its own."""
-        if self.problem.decay:
+        if not self.problem.by_algebra:
             return super().gradient_norm
         net = self.core.problem.net
         narrow = net.unflatten(gradient(self.core))

@@ -211,6 +211,26 @@ class Problem:
         """What a hidden layer makes of its pre-activations on some samples, see :meth:`MLP.respond`."""
         return self.net.respond(layer, z)
 
+    def activate(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
+        """The same on all samples, for z of shape (N, width), which is what comes back."""
+        return *self.net.activations[layer].derivatives(z), None
+
+    def outputs(self, params: Params, samples: slice = slice(None)) -> Tensor:
+        """``f(x_ν)`` on some samples, (*batch, n, M); differentiable."""
+        return self.net.forward(params, self.X[samples])
+
+    def widened(self, widening: Any) -> Problem:
+        """The problem of a wider network that an embedding has made of this one's."""
+        return self.with_net(widening.wide)
+
+    @property
+    def by_algebra(self) -> bool:
+        """Whether an embedded point's loss, gradient and inertia follow from its source's.
+
+        Not with weight decay: embeddings keep the outputs, but not the penalty.
+        """
+        return not self.decay
+
     def rows(self, chosen: slice | Tensor) -> Problem:
         """The problem of some runs of a batch: the same one, where all runs share the data."""
         return self
@@ -265,7 +285,7 @@ class Problem:
 
     def risk(self, params: Params) -> Tensor:
         """``R(θ)`` straight from the definition, shape ``(*batch,)``; differentiable."""
-        mean = self.mean(self.loss.value(self.net.forward(params, self.X), self.y), -1)
+        mean = self.mean(self.loss.value(self.outputs(params), self.y), -1)
         return mean + self.penalty(params) if self.decay else mean
 
     def penalty(self, params: Params) -> Tensor:

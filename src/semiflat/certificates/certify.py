@@ -197,7 +197,7 @@ def _single(point: Point) -> Point:
 def _source(point: Point) -> Point:
     """Where the narrow proof has to be made; a wide point itself if embedding does not carry criticality."""
     _single(point)
-    if isinstance(point, EmbeddedPoint) and not point.problem.decay:
+    if isinstance(point, EmbeddedPoint) and point.problem.by_algebra:
         return point.source
     return point
 

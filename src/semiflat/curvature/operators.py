@@ -83,7 +83,7 @@ def hessian_operator(problem: Problem, params: Params) -> HessianOperator:
 
 
 def _part(problem: Problem, vector: Tensor, part: slice) -> Tensor:
-    outputs = problem.net.forward(problem.net.unflatten(vector), problem.X[part])
+    outputs = problem.outputs(problem.net.unflatten(vector), part)
     losses = problem.loss.value(outputs, problem.y[part])
     return (losses * problem.share(part)).sum()
 

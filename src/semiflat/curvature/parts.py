@@ -22,7 +22,7 @@ def hessian_parts(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
     """
     hessian = risk_gradient_hessian(problem.with_weight_decay(0), params)[2]
     jacobian = output_jacobian(problem, params)
-    _, _, second = problem.loss.derivatives(problem.net.forward(params, problem.X), problem.y)
+    _, _, second = problem.loss.derivatives(problem.outputs(params), problem.y)
     second = problem.weighed(second)
     first_part = torch.einsum("nip,nij,njq->pq", jacobian, second, jacobian)
     return first_part, hessian - first_part

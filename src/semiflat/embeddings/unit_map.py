@@ -242,7 +242,7 @@ class UnitMap:
 
     def affine(self, net: MLP) -> AffineMap:
         """The whole map with its sparse matrix."""
-        wide_net = net.with_hidden(self.hidden)
+        wide_net = net.of_units(self.layers)
         entries = Entries(net, wide_net)
         here, there = places(net), places(wide_net)
         for layer in range(net.depth):

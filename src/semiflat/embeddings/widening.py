@@ -72,7 +72,7 @@ class Widening:
     @cached_property
     def wide(self) -> MLP:
         """The wide architecture."""
-        return self.net.with_hidden(self.units.hidden)
+        return self.net.of_units(self.units.layers)
 
     # -- building it ------------------------------------------------------------------------------
 

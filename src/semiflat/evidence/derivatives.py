@@ -220,7 +220,7 @@ class Evidence:
             return None
         step = self.shifted - self.vector
         part = min(1.0, SHORT / float((step / data.natural.unit).abs().max().clamp(min=1e-300)))
-        there = problem.net.forward(problem.net.unflatten(self.vector + part * step), problem.X)
+        there = problem.outputs(problem.net.unflatten(self.vector + part * step))
         noise = ENOUGH * problem.rms(data.natural.output_noise)
         moved = (problem.rms(there - data.outputs) - noise) / part
         residual = data.natural.residual
@@ -549,7 +549,7 @@ def no_hessian(data: OnData, near: list[Tensor], shifted: Tensor | None = None) 
         return ""
     margin = 4 * data.natural.output_noise
     if shifted is not None:
-        there = data.net.forward(data.net.unflatten(shifted), data.problem.X)
+        there = data.problem.outputs(data.net.unflatten(shifted))
         margin = margin + NEAR * (there - data.outputs).abs()
     beside = inside.abs() <= margin
     if not bool(beside.any()):

@@ -12,13 +12,15 @@ unit multiplies the units as it multiplies the parameters, so what is measured i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from semiflat.activations import Cross
 from semiflat.curvature.gradient import flat_rows
+from semiflat.curvature.sweep import pull_back
 from semiflat.evidence.spectrum import EPS
 
 if TYPE_CHECKING:
@@ -129,17 +131,25 @@ def sizes_at(data: OnData) -> Natural:
         pulls = [pull, *pulls]
         slopes = [problem.weighed(delta.abs()).mT @ slope.abs(), *slopes]
         coupled = slopes[0] * unit[:, : pull.shape[1]]
-        coupling = (gain[:, None] * weight * problem.rms(slope)).square() + coupled.square()
+        cross = data.cross[layer - 1]
+        reach = (weight * problem.rms(slope)).square()
         bent = problem.mean(terms * bend.abs())
+        if cross is not None:  # what a unit does through those that lean on it
+            sizes = [problem.rms(part.mT) for part in (cross.slope, cross.mixed, cross.twice)]
+            reach = reach.index_add(1, cross.by, (weight * sizes[0]).square())
+            loudness = problem.rms(terms)
+            bent = bent + loudness * sizes[1]
+            bent = bent.index_add(0, cross.by, loudness * (sizes[1] + sizes[2]))
+        coupling = gain[:, None].square() * reach + coupled.square()
         # Outgoing weights may be near to 0 where they belong: they count as at least a Newton step.
         steps = loud / gain.square()
-        own = weight * problem.rms(slope) * loud[:, None]
         nearby = slopes[0] * steps[:, None] / _positive(speech[: pull.shape[1]])
-        loud = (own.square() + nearby.square()).sum(0).sqrt()
+        loud = (reach * loud[:, None].square() + nearby.square()).sum(0).sqrt()
         gain = _positive((coupling.sum(0) + bent).sqrt())
-        noise = (noise @ weight.abs() + EPS * terms) * slope.abs()
+        blur = noise @ weight.abs() + EPS * terms
+        noise = _pulled(blur, slope.abs(), cross, sizes=True)
         noise = noise + (bend * pull).abs() * z_noise[layer - 1]
-        delta = pull * slope
+        delta = _pulled(pull, slope, cross)
     unit, step, largest, blur = (
         torch.cat([flat_rows(net, layer, part[k]) for layer, part in enumerate(rows[::-1])], -1)
         for k in range(4)
@@ -178,12 +188,25 @@ def _rounding_of_activations(data: OnData) -> tuple[list[Tensor], list[Tensor], 
             break
         z_noise.append(noise)
         h = data.inputs[layer + 1].values
-        noise = data.slopes[layer].abs() * noise
+        cross = data.cross[layer]
+        moved = data.slopes[layer].abs() * noise
+        if cross is not None:
+            moved = moved + cross.slope.abs().mT * noise[:, cross.by]
+        noise = moved
         if net.biases[layer + 1]:
             noise = torch.cat([noise, noise.new_zeros(len(noise), 1)], dim=1)
         noise = noise + EPS * h.abs()
         fed.append(noise)
     return fed, z_noise, noise + EPS * data.outputs.abs()
+
+
+def _pulled(stack: Tensor, slope: Tensor, cross: Cross | None, sizes: bool = False) -> Tensor:
+    """``Σ_i stack_i ∂h_i/∂z_j``, (N, width), or the sum of the terms' sizes."""
+    if cross is None:
+        return stack * slope
+    if sizes:
+        cross = replace(cross, slope=cross.slope.abs())
+    return pull_back(stack.mT.contiguous(), slope.mT.contiguous(), cross).mT.contiguous()
 
 
 def _sizes(data: OnData, layer: int, z: float, silent: Tensor) -> Tensor:

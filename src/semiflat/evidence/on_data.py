@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from semiflat.activations import Cross
 from semiflat.evidence.natural import Natural, sizes_at
 from semiflat.evidence.spectrum import EPS
 from semiflat.networks import MLP, Params, weight_key
@@ -55,6 +56,7 @@ class OnData:
         inputs: what each linear layer is fed with.
         pre: ``z_l`` of each hidden layer, (N, width).
         slopes, bends: ``σ'(z_l)`` and ``σ''(z_l)`` of each hidden layer, (N, width).
+        cross: what units of each hidden layer owe to other units' pre-activations, samples last.
         outputs: ``f(x_ν)``, (N, M).
     """
 
@@ -65,6 +67,7 @@ class OnData:
         self.pre: list[Tensor] = []
         self.slopes: list[Tensor] = []
         self.bends: list[Tensor] = []
+        self.cross: list[Cross | None] = []
         h = problem.X
         for layer in range(self.net.depth):
             if self.net.biases[layer]:
@@ -73,17 +76,22 @@ class OnData:
             z = h @ self.net.layer(params, layer).mT
             if layer < len(self.net.activations):
                 self.pre.append(z)
-                h, slope, bend = self.net.activations[layer].derivatives(z)
+                h, slope, bend, cross = problem.activate(layer, z)
                 self.slopes.append(slope)
                 self.bends.append(bend)
+                self.cross.append(cross)
         self.outputs = z
 
     @cached_property
     def dead(self) -> list[Tensor]:
         """Units that are 0 on every sample, and stay so nearby: ReLU with z < 0 throughout."""
         return [
-            (z < 0).all(0) & (activation.slopes is not None and activation.slopes[0] == 0)
-            for z, activation in zip(self.pre, self.net.activations, strict=True)
+            (z < 0).all(0)
+            & (activation.slopes is not None and activation.slopes[0] == 0)
+            & self.net.plain_units(layer)
+            for layer, (z, activation) in enumerate(
+                zip(self.pre, self.net.activations, strict=True)
+            )
         ]
 
     @cached_property
@@ -102,8 +110,10 @@ class OnData:
         infinity.
         """
         return [
-            ((z - z[:1]).abs().amax(0) <= 8 * EPS * size) & ~dead
-            for z, size, dead in zip(self.pre, self.sizes, self.dead, strict=True)
+            ((z - z[:1]).abs().amax(0) <= 8 * EPS * size) & ~dead & self.net.plain_units(layer)
+            for layer, (z, size, dead) in enumerate(
+                zip(self.pre, self.sizes, self.dead, strict=True)
+            )
         ]
 
     @cached_property
@@ -118,7 +128,10 @@ class OnData:
                 heard = torch.ones(len(outgoing), dtype=torch.bool)
             else:
                 heard = ~(found[-1] | self.dead[layer + 1])
-            found.append((outgoing[heard] == 0).all(0))
+            alone = (outgoing[heard] == 0).all(0)
+            for unit in alone.nonzero().flatten().tolist():
+                alone[unit] = alone[self.net.branch(layer, unit)].all()
+            found.append(alone)
         return found[::-1]
 
     @cached_property
@@ -215,7 +228,7 @@ class OnData:
     def duplicate_directions(self, layer: int) -> Tensor:
         """Differences of units below linear layer ``layer`` that are fed with the same z, (q, D)."""
         z, size = self.pre[layer - 1], self.sizes[layer - 1]
-        apart = self.dead[layer - 1] | self.constant[layer - 1]
+        apart = self.dead[layer - 1] | self.constant[layer - 1] | ~self.net.plain_units(layer - 1)
         first: list[int] = []
         found = []
         for unit in (~apart).nonzero().flatten().tolist():

@@ -86,7 +86,7 @@ def _same_function(one: CriticalPoint, other: CriticalPoint) -> bool:
     if not (_singular(one) and _singular(other)):
         return False
     problem = other.problem
-    first, second = (problem.net.forward(each.params, problem.X) for each in (one, other))
+    first, second = (problem.outputs(each.params) for each in (one, other))
     if problem.loss.shift_invariant:
         first, second = (f - f.mean(-1, keepdim=True) for f in (first, second))
     # Constants lie as near as the targets are wide; where these are classes outputs are logarithms of odds.

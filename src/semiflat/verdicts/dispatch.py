@@ -92,7 +92,7 @@ def judge_all(
     for point in points:
         check_point(point)
         parts = None
-        if isinstance(point, EmbeddedPoint) and not point.problem.decay:
+        if isinstance(point, EmbeddedPoint) and point.problem.by_algebra:
             parts = layout(point)
         root = point if parts is None else parts.core
         if parts is None and root.problem.net.parameter_count <= dense_limit:
