@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"_version", "errors", "images"},
     {"activations", "losses", "files", "data_files", "threads", "memory"},
     {"foreign"},
-    {"networks", "data", "outputs"},
+    {"networks", "data", "outputs", "jobs"},
     {"problem"},
     {"embeddings", "curvature"},
     {"points"},

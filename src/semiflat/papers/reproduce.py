@@ -15,12 +15,12 @@ from typing import Any
 from semiflat._version import __version__
 from semiflat.errors import Unfinished
 from semiflat.files import as_json, sole_writer
+from semiflat.jobs import process_count
 from semiflat.outputs import Outputs
 from semiflat.papers import experiment
 from semiflat.papers.experiment import Experiment, Outcome, Record, Settings, Task
 from semiflat.papers.figure import check_can_draw, render
 from semiflat.papers.records import Records, check_same
-from semiflat.search.spread import process_count
 from semiflat.threads import threads
 
 _WHEN = "seconds", "wall", "machine"

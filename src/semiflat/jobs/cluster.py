@@ -11,7 +11,7 @@ from typing import Any
 
 from semiflat._version import __version__
 from semiflat.errors import InputError
-from semiflat.search.workers import Lost
+from semiflat.jobs.workers import Ended
 
 PATIENCE = 10
 """Seconds to wait for a scheduler, and for its first worker."""
@@ -83,7 +83,7 @@ def _check_workers(client: Any, address: str) -> None:
     threads = max(client.nthreads().values(), default=1)
     if threads > 1:
         warnings.warn(
-            f"a Dask worker at {address} has {threads} threads, of which a search uses one; start "
+            f"a Dask worker at {address} has {threads} threads, of which semiflat uses one; start "
             "workers with --nthreads 1 --nworkers auto",
             stacklevel=2,
         )
@@ -101,7 +101,7 @@ def _backend() -> Any:
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):  # type: ignore[misc]
-        """joblib's (1.6), but for three things that a search on real machines needs."""
+        """joblib's (1.6), but for three things that work on real machines needs."""
 
         def effective_n_jobs(self, n_jobs: int) -> int:
             # Where there is one worker, joblib runs the work in this process.
@@ -122,7 +122,7 @@ def _backend() -> Any:
                     # is lost, though the result is here.
                     future.release()
                     # Of what the scheduler gave up joblib tells nobody, and its caller waits for ever.
-                    callback([(number, Lost(result[1]))] if gave_up else result)
+                    callback([(number, Ended([], gave_up=result[1]))] if gave_up else result)
                 await asyncio.sleep(0.01)
 
     return Backend
