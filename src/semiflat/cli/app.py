@@ -38,6 +38,7 @@ from semiflat.cli.options import (
     WeightDecay,
     say,
 )
+from semiflat.cli.others import add_others
 from semiflat.cli.paths import path
 from semiflat.cli.points import check_points, limits, point_line, save_points
 from semiflat.cli.progress import stages
@@ -49,7 +50,6 @@ from semiflat.cli.proofs import (
     study_line,
     verify,
 )
-from semiflat.cli.reproduce import reproduce
 from semiflat.cli.steps import forms, parse_step
 from semiflat.errors import InputError, Unfinished
 from semiflat.files import sole_writer
@@ -377,7 +377,6 @@ app.command()(certify)
 app.command()(verify)
 app.command()(path)
 app.command()(bound)
-app.command()(reproduce)
 
 
 @app.command()
@@ -436,6 +435,9 @@ def reduce(
     if not table:
         lines.append(f"  (widths at other tolerances are left out above {TABLE_LIMIT} units)")
     say(as_json, record, lines)
+
+
+add_others(app)
 
 
 @app.callback(invoke_without_command=True)

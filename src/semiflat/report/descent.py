@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from semiflat.report.drawing import (
     BLUE,
     GREY,
-    INK,
     VERMILLION,
     Figure,
     array,
@@ -21,6 +20,7 @@ from semiflat.report.drawing import (
     png,
     shared_power,
 )
+from semiflat.report.look import INK
 from semiflat.report.numbers import is_number, size
 
 _MOST = 6

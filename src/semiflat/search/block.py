@@ -1,8 +1,8 @@
 """A block of starts, run as one batch: the job that is spread, kept and run again.
 
-Not one start: in torch a start's last bits depend on the batch it is in (``bmm``, ``eigh`` and sums take
-another way through larger batches), so what is to come out the same anywhere has to be run together.
-Where runs depend on their start alone, a job can be one start: a block of one, in stores as well.
+A job is not one start: in torch the last bits of a run depend on its batch (``bmm``, ``eigh`` and sums
+change with it), so what is to come out the same anywhere has to be run together. Once a run depends on
+its start alone, a job can be one start: a block of one, which stores can hold as they are.
 """
 
 from __future__ import annotations

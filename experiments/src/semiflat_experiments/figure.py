@@ -1,0 +1,54 @@
+"""The experiments' figures: one size, one style, readable in grey."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import semiflat as sf
+from semiflat_experiments.experiment import Experiment, Record, Settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D")
+SHADES = ("#0072B2", "#D55E00", "#222222", "#8C8C8C")
+"""Told apart by the colour-blind, and in grey by their lightness together with line and marker."""
+
+
+def check_can_draw() -> None:
+    """Raise :class:`InputError` without matplotlib: better before the computing than after it."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise sf.InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
+
+
+def render(experiment: Experiment, settings: Settings, records: Sequence[Record]) -> bytes:
+    """The experiment's figure as a PNG, 7.2 inches wide.
+
+    Raises:
+        InputError: without matplotlib.
+    """
+    check_can_draw()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from semiflat.report import style
+
+    with style():
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        experiment.draw(figure, settings, records)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def say_so(axes: Axes, words: str) -> None:
+    """Words in the middle of axes that have nothing to show."""
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
+    axes.set_xticks([])
+    axes.set_yticks([])
