@@ -127,11 +127,12 @@ def test_find_tells_of_the_critical_points_at_infinity(capsys, tmp_path):
 def test_starts_without_a_result_are_named_and_the_points_of_the_others_saved(
     capsys, data_file, tmp_path, monkeypatch
 ):
-    from semiflat.search import LostStarts, gather
+    from semiflat.jobs import JobsLost
+    from semiflat.search import gather
 
-    def lose_the_last(blocks, settings, on_end, machines):
-        spread(blocks[:-1], settings, on_end, machines)
-        raise LostStarts(blocks[-1:], settings.seed, "it was told to")
+    def lose_the_last(jobs, on_end, machines):
+        spread(jobs[:-1], on_end, machines)
+        raise JobsLost(jobs[-1:], "it was told to")
 
     spread = gather.spread
     monkeypatch.setattr(gather, "spread", lose_the_last)

@@ -16,6 +16,7 @@ import semiflat as sf
 import semiflat_experiments as papers
 from semiflat.cli.app import _run
 from semiflat.errors import Unfinished
+from semiflat.jobs import JobsLost, spread
 from semiflat.outputs import RECORD
 from semiflat_experiments.experiment import (
     Check,
@@ -155,7 +156,7 @@ def test_a_folder_has_one_writer_and_packages_are_looked_for_first(tmp_path, mon
     with other, pytest.raises(sf.InputError, match="another process is writing to"):
         reproduce("toy", tmp_path, True, 1)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(sf.InputError, match="drawing needs matplotlib"):
+    with pytest.raises(sf.InputError, match="need matplotlib: pip install"):
         reproduce("toy", tmp_path, True, 1)
     assert not RUN, "nothing was run"
 
@@ -189,7 +190,7 @@ def test_a_folder_with_another_runs_results_is_kept_without_force(tmp_path):
     assert list(range(8)) == RUN, "before anything is run"
     (tmp_path / "records" / "toy.jsonl").write_text("something else\n")
     with pytest.raises(
-        sf.InputError, match=r"toy.jsonl' is damaged in line 1: it is no JSON; give another"
+        sf.InputError, match=r"toy.jsonl' is damaged in line 1: it is not the beginning of a run's"
     ):
         reproduce("toy", tmp_path, False, 1)
 
@@ -303,3 +304,17 @@ def test_every_experiment_says_what_it_is(name):
     tasks = [json.dumps(task, sort_keys=True) for task in found.tasks(full)]
     assert len(set(tasks)) == len(tasks)
     assert all("seed" in task for task in found.tasks(full))
+
+
+def test_tasks_whose_processes_are_lost_are_named_and_the_others_are_kept(tmp_path, monkeypatch):
+    def lose_the_last(jobs, on_end, machines):
+        spread(jobs[:-1], on_end, machines)
+        raise JobsLost(jobs[-1:], "it was told to")
+
+    with monkeypatch.context() as here:
+        here.setattr("semiflat_experiments.reproduce.spread", lose_the_last)
+        with pytest.raises(Unfinished, match=r"toy failed at seed 3: it was told to; .* is kept"):
+            reproduce("toy", tmp_path, True, 1)
+    RUN.clear()
+    assert reproduce("toy", tmp_path, True, 1).outcome.data == {"total": 0 + 1 + 4}
+    assert RUN == [3]

@@ -43,30 +43,26 @@ def reproduce(
     Example: semiflat reproduce k19-gap --quick --out reproduction
     """
     from semiflat_experiments import NAMES, experiment
-    from semiflat_experiments.page import PAGE, check_can_write, lines, write_page
+    from semiflat_experiments.figure import check_installed
+    from semiflat_experiments.page import PAGE, lines, write_page
     from semiflat_experiments.reproduce import reproduce as run
 
     if not names:
         _list(as_json)
         return
-    check_can_write()
+    check_installed("jinja2")
     given = dict.fromkeys(names)
     named = [experiment(name).name for name in given if name != "all"]
     chosen = NAMES if "all" in given else named
     Outputs("reproduce", force).check(out / PAGE)
     found = []
     with stages() as report:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            report(stage, done, total, "")
+
         for each in chosen:
-            found.append(
-                run(
-                    each,
-                    out,
-                    quick,
-                    processes,
-                    force,
-                    lambda stage, done, total: report(stage, done, total, ""),
-                )
-            )
+            found.append(run(each, out, quick, processes, force, tell))
             page = write_page(out, force)
     records = [result.to_json() for result in found]
     words = [*lines(records), "", f"page: {page}"]

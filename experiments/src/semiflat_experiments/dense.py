@@ -14,7 +14,7 @@ from torch import Tensor
 
 import semiflat as sf
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "softplus": lambda z: torch.logaddexp(z, torch.zeros_like(z)),
@@ -106,10 +106,10 @@ def _risk(point: sf.Point) -> Callable[[Tensor], Tensor]:
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    if name in _ACTIVATIONS:
-        return _ACTIVATIONS[name]
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
     if name.startswith("leaky_relu"):
         slope = 0.01 if name == "leaky_relu" else float(name[len("leaky_relu(") : -1])
         return lambda z: torch.where(z > 0, z, slope * z)
-    known = ", ".join([*_ACTIVATIONS, "leaky_relu"])
+    known = ", ".join([*ACTIVATIONS, "leaky_relu"])
     raise sf.InputError(f"no dense reference for activation {name!r}; known: {known}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import semiflat as sf
@@ -18,12 +19,13 @@ SHADES = ("#0072B2", "#D55E00", "#222222", "#8C8C8C")
 """Told apart by the colour-blind, and in grey by their lightness together with line and marker."""
 
 
-def check_can_draw() -> None:
-    """Raise :class:`InputError` without matplotlib: better before the computing than after it."""
+def check_installed(package: str) -> None:
+    """Raise :class:`InputError` without a package: better before the computing than after it."""
     try:
-        import matplotlib  # noqa: F401
+        import_module(package)
     except ImportError:
-        raise sf.InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
+        why = f"figures and pages need {package}: pip install 'semiflat[report]'"
+        raise sf.InputError(why) from None
 
 
 def render(experiment: Experiment, settings: Settings, records: Sequence[Record]) -> bytes:
@@ -32,7 +34,7 @@ def render(experiment: Experiment, settings: Settings, records: Sequence[Record]
     Raises:
         InputError: without matplotlib.
     """
-    check_can_draw()
+    check_installed("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -9,9 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import semiflat as sf
 from semiflat.outputs import Outputs
 from semiflat_experiments import NAMES
+from semiflat_experiments.figure import check_installed
 
 PAGE = "reproduction.html"
 
@@ -22,7 +22,7 @@ def write_page(out: Path, force: bool = False) -> Path:
     Raises:
         InputError: without jinja2, or where another file of that name is in the way.
     """
-    check_can_write()
+    check_installed("jinja2")
     import jinja2
 
     template = files("semiflat_experiments").joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -32,14 +32,6 @@ def write_page(out: Path, force: bool = False) -> Path:
     content = environment.from_string(template).render(runs=runs).encode()
     Outputs("reproduce", force).write({page: content})
     return page
-
-
-def check_can_write() -> None:
-    """Raise :class:`InputError` without jinja2: better before the computing than after it."""
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        raise sf.InputError("a page needs jinja2: pip install 'semiflat[report]'") from None
 
 
 def _shown(out: Path, name: str) -> dict[str, Any] | None:

@@ -31,18 +31,6 @@ def key(task: Task) -> str:
     return json.dumps(task, sort_keys=True)
 
 
-def contents(settings: Settings) -> Contents[Done]:
-    """What the records of a run with these settings are."""
-    return Contents(
-        "a run's results",
-        {"settings": dict(settings)},
-        "choose another --out, or give --force to replace them",
-        lambda done: key(done.task),
-        asdict,
-        _done,
-    )
-
-
 def open_records(out: Path, name: str, settings: Settings, force: bool = False) -> LinesStore[Done]:
     """The records in ``out/records/NAME.jsonl``, held by this process alone until they are closed.
 
@@ -52,7 +40,15 @@ def open_records(out: Path, name: str, settings: Settings, force: bool = False) 
     Raises:
         InputError: if it does hold another run's, is no such file, or another process writes to it.
     """
-    return LinesStore(out / "records" / f"{name}.jsonl", contents(settings), force)
+    contents = Contents(
+        "a run's results",
+        {"settings": dict(settings)},
+        "choose another --out, or give --force to replace them",
+        lambda done: key(done.task),
+        asdict,
+        _done,
+    )
+    return LinesStore(out / "records" / f"{name}.jsonl", contents, force)
 
 
 def _done(plain: dict[str, Any]) -> Done:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import semiflat as sf
-from semiflat.jobs import Emit, Job, JobsLost, JobStore, Machines, process_count, spread
+from semiflat.jobs import Emit, Job, JobsLost, Machines, process_count, spread
 from semiflat.outputs import Outputs, as_json
 from semiflat_experiments import experiment
 from semiflat_experiments.experiment import Experiment, Outcome, Settings, Task
-from semiflat_experiments.figure import check_can_draw, render
-from semiflat_experiments.records import Done, contents, key, open_records
+from semiflat_experiments.figure import check_installed, render
+from semiflat_experiments.records import Done, key, open_records
 
 _WHEN = "seconds", "wall", "machine"
 OnProgress = Callable[[str, int, int], None]
@@ -52,17 +52,12 @@ class Reproduction:
 
     def to_json(self) -> dict[str, Any]:
         """All but the picture, as plain data."""
+        about = ("name", "source", "title", "describes")
         return {
-            "name": self.experiment.name,
-            "source": self.experiment.source,
-            "title": self.experiment.title,
-            "describes": self.experiment.describes,
+            **{key: getattr(self.experiment, key) for key in about},
             "quick": self.quick,
             "settings": self.settings,
-            "rows": [asdict(row) for row in self.outcome.rows],
-            "checks": [asdict(check) for check in self.outcome.checks],
-            "caption": self.outcome.caption,
-            "data": self.outcome.data,
+            **asdict(self.outcome),
             "seconds": round(self.seconds, 1),
             "wall": round(self.wall, 1),
             "machine": self.machine,
@@ -91,78 +86,72 @@ def reproduce(
             not write, or that another process writes to, and without matplotlib.
         Unfinished: if a task fails, naming its seed; records that are there stay.
     """
-    check_can_draw()
+    check_installed("matplotlib")
+    begun, machines = time.perf_counter(), Machines(process_count(processes))
     chosen = experiment(name)
     settings = chosen.settings(quick)
-    with open_records(out, name, settings, force) as records:
-        return _reproduce(chosen, settings, out, quick, processes, force, on_progress, records)
-
-
-def _reproduce(
-    chosen: Experiment,
-    settings: dict[str, Any],
-    out: Path,
-    quick: bool,
-    processes: int | None,
-    force: bool,
-    on_progress: OnProgress | None,
-    records: JobStore[Done],
-) -> Reproduction:
-    begun, name, machines = time.perf_counter(), chosen.name, Machines(process_count(processes))
     ended, picture, outputs = out / f"{name}.json", out / f"{name}.png", Outputs("reproduce", force)
-    if ended.exists() and not force:  # its records may be gone, as they are from a repository
-        contents(settings).check(ended, {"settings": _settings_in(ended)})
-    tasks = {key(task): task for task in chosen.tasks(settings)}
-    known = set(records.keys())
-    missing = [task for named, task in tasks.items() if named not in known]
-    if missing:  # with all records kept there is nothing to wait for, and the results are compared
-        outputs.check(ended, picture)
+    with open_records(out, name, settings, force) as records:
+        if ended.exists() and not force:  # its records may be gone, as they are from a repository
+            records.contents.check(ended, {"settings": _read(ended).get("settings")})
+        tasks = {key(task): task for task in chosen.tasks(settings)}
+        known = set(records.keys())
+        missing = [task for named, task in tasks.items() if named not in known]
+        if missing:  # with all records kept there is nothing to wait for; the results are compared
+            outputs.check(ended, picture)
 
+        def keep(done: Done) -> None:
+            records.put([done])
+            if on_progress is not None:
+                on_progress(name, len(records.keys()), len(tasks))
+
+        _run_all(chosen, settings, missing, machines, keep)
+        done = [each for named in tasks if (each := records.get(named)) is not None]
+        found = [each.record for each in done]
+        result = Reproduction(
+            chosen,
+            settings,
+            quick,
+            chosen.outcome(settings, found),
+            render(chosen, settings, found),
+            sum(each.seconds for each in done),
+            time.perf_counter() - begun,
+            _machine(machines.processes),
+        )
+        results = {picture: result.png, ended: as_json(result.to_json())}
+        at_another_time = dict.fromkeys(_WHEN)
+        if _read(ended) | at_another_time == json.loads(results[ended]) | at_another_time:
+            del results[ended]
+        outputs.write(results)
+    return result
+
+
+def _read(ended: Path) -> dict[str, Any]:
+    """A result that is there already; nothing where there is none, or no result."""
+    try:
+        found = json.loads(ended.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _run_all(
+    chosen: Experiment,
+    settings: Settings,
+    tasks: Sequence[Task],
+    machines: Machines,
+    keep: Callable[[Done], None],
+) -> None:
     def on_end(job: Job, parts: Sequence[Done | str]) -> None:
         for part in parts:
             if isinstance(part, str):
                 raise _unfinished(chosen, [job.name], part)
-            records.put([part])
-            if on_progress is not None:
-                on_progress(name, len(records.keys()), len(tasks))
+            keep(part)
 
     try:
-        spread([Job(t, partial(_run, name, settings, t)) for t in missing], on_end, machines)
+        spread([Job(t, partial(_run, chosen.name, settings, t)) for t in tasks], on_end, machines)
     except JobsLost as lost:
         raise _unfinished(chosen, [job.name for job in lost.jobs], lost.why) from lost
-    done = [each for named in tasks if (each := records.get(named)) is not None]
-    found = [each.record for each in done]
-    result = Reproduction(
-        chosen,
-        settings,
-        quick,
-        chosen.outcome(settings, found),
-        render(chosen, settings, found),
-        sum(each.seconds for each in done),
-        time.perf_counter() - begun,
-        _machine(machines.processes),
-    )
-    results = {picture: result.png, ended: as_json(result.to_json())}
-    if _same_but_for_time(ended, results[ended]):
-        del results[ended]
-    outputs.write(results)
-    return result
-
-
-def _same_but_for_time(ended: Path, content: bytes) -> bool:
-    """Whether a result is there already, computed at another time or elsewhere."""
-    try:
-        there, now = json.loads(ended.read_bytes()), json.loads(content)
-        return {**there, **dict.fromkeys(_WHEN)} == {**now, **dict.fromkeys(_WHEN)}
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def _settings_in(ended: Path) -> Any:
-    try:
-        return json.loads(ended.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError):
-        return None  # no result of any run
 
 
 def _run(name: str, settings: Settings, task: Task, emit: Emit) -> None:

@@ -18,7 +18,7 @@ from semiflat.jobs.store import Contents, JobStore, Value
 
 
 class LinesStore(JobStore[Value]):
-    """A file of values, held by this process alone until it is closed.
+    """A file of values, held by this process alone until it is closed; see :class:`JobStore`.
 
     Args:
         path: of the file; made, and its folder, if it does not exist.
@@ -49,7 +49,6 @@ class LinesStore(JobStore[Value]):
             raise
 
     def put(self, values: Sequence[Value]) -> None:
-        """See :meth:`JobStore.put`."""
         new = {self.contents.key(value): value for value in values}
         new = {key: value for key, value in new.items() if key not in self._values}
         if new:
@@ -58,15 +57,12 @@ class LinesStore(JobStore[Value]):
             self._values |= new
 
     def get(self, key: Hashable) -> Value | None:
-        """See :meth:`JobStore.get`."""
         return self._values.get(key)
 
     def keys(self) -> Collection[Hashable]:
-        """See :meth:`JobStore.keys`."""
         return self._values.keys()
 
     def close(self) -> None:
-        """See :meth:`JobStore.close`."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -74,17 +70,13 @@ class LinesStore(JobStore[Value]):
     def _read(self, content: bytes) -> None:
         # A last line without its end was being written when the process was killed.
         lines = content.split(b"\n")[:-1]
-        if not lines:
+        if len(lines) < 2:  # nothing has come of that run yet, so another may be begun
             name, value = next(iter(self.contents.header.items()))
             beginning = json.dumps({name: value})[:-1].encode()
             if content[: len(beginning)] != beginning[: len(content)]:
                 raise self._damaged(1, f"it is not the beginning of {self.contents.what}")
             return
-        header = self._line(1, lines[0])
-        if len(lines) == 1:
-            self.contents.check_format(self.path, header)
-            return  # nothing has come of that run yet, so another may be begun
-        self.contents.check(self.path, header)
+        self.contents.check(self.path, self._line(1, lines[0]))
         for number, line in enumerate(lines[1:], start=2):
             plain = self._line(number, line)
             try:

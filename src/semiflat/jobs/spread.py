@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semiflat.errors import InputError, Unfinished
-from semiflat.jobs.workers import Ended, Job, pack, parallel
+from semiflat.jobs.workers import Job, pack, parallel
 from semiflat.threads import threads
 
 TRIES = 3
@@ -88,10 +88,23 @@ def spread(jobs: Sequence[Job], on_end: OnEnd, machines: Machines = Machines()) 
                 job.work(lambda part, job=job: on_end(job, [part]))  # type: ignore[misc]
 
 
-def _hand_on(job: Job, ended: Ended, on_end: OnEnd) -> None:
-    on_end(job, ended.parts)
-    if ended.interrupted:
-        raise KeyboardInterrupt
+def _elsewhere(
+    jobs: Sequence[Job],
+    waiting: dict[int, Any],
+    packed: Iterator[tuple[int, bytes]],
+    on_end: OnEnd,
+    **how: Any,
+) -> None:
+    """Run packed jobs in other processes; who ends leaves ``waiting``, who is given up has its reason there."""
+    with closing(parallel(packed, **how)) as results:
+        for k, ended in results:
+            if ended.gave_up is not None:
+                waiting[k] = f"the cluster gave them up ({ended.gave_up})"
+                continue
+            del waiting[k]
+            on_end(jobs[k], ended.parts)
+            if ended.interrupted:
+                raise KeyboardInterrupt
 
 
 def _over_processes(jobs: Sequence[Job], machines: Machines, on_end: OnEnd) -> None:
@@ -115,10 +128,7 @@ def _over_processes(jobs: Sequence[Job], machines: Machines, on_end: OnEnd) -> N
         # process joblib makes none, and a job that kills its process would kill this one.
         how = {"n_jobs": max(2, min(machines.processes, len(chosen))), "pre_dispatch": "n_jobs"}
         try:
-            with closing(parallel(packed(chosen), **how)) as results:
-                for k, ended in results:
-                    del losses[k]
-                    _hand_on(jobs[k], ended, on_end)
+            _elsewhere(jobs, losses, packed(chosen), on_end, **how)
         except BrokenProcessPool:
             for k in begun & losses.keys():
                 losses[k] += 1
@@ -135,24 +145,18 @@ def _over_cluster(address: str, jobs: Sequence[Job], thread_count: int, on_end: 
 
     lost = dict.fromkeys(range(len(jobs)), "they were not run")
 
-    def run(chosen: Sequence[int], how_many: str) -> None:
-        packed = ((k, pack(jobs[k], thread_count)) for k in chosen)
-        with closing(parallel(packed, n_jobs=-1, pre_dispatch=how_many)) as results:
-            for k, ended in results:
-                if ended.gave_up is not None:
-                    lost[k] = f"the cluster gave them up ({ended.gave_up})"
-                else:
-                    del lost[k]
-                    _hand_on(jobs[k], ended, on_end)
+    def run(how_many: str) -> None:
+        packed = ((k, pack(jobs[k], thread_count)) for k in list(lost))
+        _elsewhere(jobs, lost, packed, on_end, n_jobs=-1, pre_dispatch=how_many)
 
     with connected(address):
         try:
             # A lost worker's jobs are run again by the scheduler, which gives a job up by itself.
             # More is handed out than there are workers, for those that join later.
-            run(list(lost), "3*n_jobs")
+            run("3*n_jobs")
             # It may have taken jobs that waited beside a deadly one for deadly, too.
             if len(lost) > 1:
-                run(list(lost), "1")
+                run("1")
         except CancelledError as error:
             lost = dict.fromkeys(lost, f"the cluster was lost ({error})")
     if lost:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from semiflat.errors import InputError
 
@@ -40,7 +40,11 @@ class Contents(Generic[Value]):
         Raises:
             InputError: with the first thing that differs.
         """
-        self.check_format(place, header)
+        form, own = header.get("format"), self.header.get("format")
+        if form != own:
+            raise InputError(
+                f"{str(place)!r} is of format {form!r}, this version writes {own!r}; give another folder"
+            )
         there, now = dict(_entries(header)), dict(_entries(json.loads(json.dumps(self.header))))
         for name in [*now, *(there.keys() - now.keys())]:
             if there.get(name) != now.get(name):
@@ -48,14 +52,6 @@ class Contents(Generic[Value]):
                     f"{str(place)!r} holds {self.what} with {name} {_short(there.get(name))}, this one "
                     f"has {_short(now.get(name))}; {self.advice}"
                 )
-
-    def check_format(self, place: Path, header: dict[str, Any]) -> None:
-        """Refuse a header of another format, found at ``place``."""
-        there, own = header.get("format"), self.header.get("format")
-        if there != own:
-            raise InputError(
-                f"{str(place)!r} is of format {there!r}, this version writes {own!r}; give another folder"
-            )
 
 
 class JobStore(ABC, Generic[Value]):
@@ -84,7 +80,7 @@ class JobStore(ABC, Generic[Value]):
     def close(self) -> None:
         """Let others write; closed twice, it stays closed."""
 
-    def __enter__(self) -> JobStore[Value]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

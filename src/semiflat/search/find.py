@@ -6,7 +6,7 @@ import os
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,10 +116,9 @@ def run_search(
     settings = Settings(kind, seed, tolerance, max_iterations, start is not None)
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
-    with ExitStack() as close:
-        store = None
-        if out is not None:
-            store = close.enter_context(open_store(out, problems, settings, start_scale, starts))
+    with (
+        nullcontext() if out is None else open_store(out, problems, settings, start_scale, starts)
+    ) as store:
         got = gather(problems, theta, settings, machines, store, progress)
     ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]
     result = _result(ended, seed, start is not None, got)

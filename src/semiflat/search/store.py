@@ -59,10 +59,7 @@ def header(
 
 
 class KeptRun(NamedTuple):
-    """A run as a store keeps it.
-
-    A block is run as a batch, and rounding depends on what is in it. So a run counts as that of its
-    block alone; of one that is run by itself the block is itself.
+    """A run as a store keeps it: that of its block alone, since rounding depends on what is in a batch.
 
     Attributes:
         block: number of its first start, and how many there are.

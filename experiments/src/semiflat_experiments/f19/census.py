@@ -8,16 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import semiflat as sf
-from semiflat_experiments.experiment import (
-    Check,
-    Experiment,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    Task,
-    qualified,
-)
+from semiflat_experiments import Check, Experiment, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, Task, qualified
 from semiflat_experiments.f19.claims import MINIMUM, SADDLE
 from semiflat_experiments.f19.counts import (
     KINDS,

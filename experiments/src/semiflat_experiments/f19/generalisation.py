@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semiflat_experiments.experiment import (
-    Check,
-    Experiment,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    Task,
-    counted,
-    qualified,
-)
+from semiflat_experiments import Check, Experiment, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
 from semiflat_experiments.f19.fits import (
     EXACT,
     GRID,

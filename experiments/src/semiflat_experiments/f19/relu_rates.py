@@ -10,17 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 import semiflat as sf
-from semiflat_experiments.experiment import (
-    Check,
-    Experiment,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    Task,
-    counted,
-    qualified,
-)
+from semiflat_experiments import Check, Experiment, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
 from semiflat_experiments.f19.fits import EXACT, POINTS, UNITS, squared_error
 from semiflat_experiments.f19.relu_fit import fits
 from semiflat_experiments.figure import SHADES, say_so

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import semiflat as sf
+from semiflat_experiments.dense import ACTIVATIONS
 
 Array = NDArray[np.float64]
 CLASSES = (3, 5, 8)
@@ -132,10 +133,6 @@ _DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
         torch.erfc(-z / math.sqrt(2)) / 2 + z * torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     ),
 }
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "gelu": lambda z: z * torch.erfc(-z / math.sqrt(2)) / 2,
-}
 
 
 class Limiting(nn.Module):
@@ -174,10 +171,10 @@ class Limiting(nn.Module):
             return own * _DERIVATIVES[self.name](z[..., self.limit.net.base(layer, unit)])
         if form is sf.Form.TAIL:
             return torch.exp(own)
-        return own if form is sf.Form.LINEAR else _ACTIVATIONS[self.name](own)
+        return own if form is sf.Form.LINEAR else ACTIVATIONS[self.name](own)
 
 
 def knows(limit: sf.Limit) -> bool:
     """Whether :class:`Limiting` can write it out."""
     forms = {form for row in limit.net.forms for form in row}
-    return sf.Form.STEP not in forms and limit.net.activations[0].name in _ACTIVATIONS
+    return sf.Form.STEP not in forms and limit.net.activations[0].name in _DERIVATIVES

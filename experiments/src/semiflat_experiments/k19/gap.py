@@ -11,17 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 import semiflat as sf
-from semiflat_experiments.experiment import (
-    Check,
-    Experiment,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    Task,
-    counted,
-    qualified,
-)
+from semiflat_experiments import Check, Experiment, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
 from semiflat_experiments.figure import LINES, MARKERS, SHADES, say_so
 from semiflat_experiments.k19.digits import (
     Limiting,

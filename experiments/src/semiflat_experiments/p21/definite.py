@@ -10,17 +10,8 @@ import numpy as np
 import torch
 
 import semiflat as sf
-from semiflat_experiments.experiment import (
-    Check,
-    Experiment,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    Task,
-    counted,
-    qualified,
-)
+from semiflat_experiments import Check, Experiment, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
 from semiflat_experiments.figure import say_so
 from semiflat_experiments.p21.arms import differing, interval, units
 from semiflat_experiments.p21.definite_figure import (

@@ -11,18 +11,9 @@ import torch
 from torch import Tensor
 
 import semiflat as sf
+from semiflat_experiments import Check, Experiment, Outcome, Row
 from semiflat_experiments.dense import dense_hessian
-from semiflat_experiments.experiment import (
-    Check,
-    Experiment,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    Task,
-    counted,
-    qualified,
-)
+from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
 from semiflat_experiments.figure import say_so
 from semiflat_experiments.p21.region_figure import draw_region
 from semiflat_experiments.p21.replicated import (

@@ -6,15 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from semiflat_experiments.experiment import (
-    Check,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    counted,
-    qualified,
-)
+from semiflat_experiments import Check, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, counted, qualified
 from semiflat_experiments.z22.census import SHAPES
 from semiflat_experiments.z22.dimensions_figure import all_of
 

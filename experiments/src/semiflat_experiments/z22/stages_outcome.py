@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from semiflat_experiments.experiment import (
-    Check,
-    Outcome,
-    Record,
-    Row,
-    Settings,
-    counted,
-    qualified,
-)
+from semiflat_experiments import Check, Outcome, Row
+from semiflat_experiments.experiment import Record, Settings, counted, qualified
 
 STAGNANT = 0.05
 """A run stagnates if the loss changes by less than this part while the number of steps doubles."""
