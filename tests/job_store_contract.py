@@ -70,7 +70,8 @@ class JobStoreContract(ABC):
     def test_what_has_a_name_stays_as_it_was(self, place):
         with self.open(place, contents()) as store:
             store.put([("a", 1.0)])
-            store.put([("a", 2.0), ("b", 3.0)])
+            store.put([("a", 2.0), ("b", 3.0), ("b", 5.0)])
+            assert (store.get("a"), store.get("b")) == (("a", 1.0), ("b", 3.0))
         with self.open(place, contents()) as store:
             assert (store.get("a"), store.get("b")) == (("a", 1.0), ("b", 3.0))
             store.put([("b", 4.0)])

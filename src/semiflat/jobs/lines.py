@@ -49,8 +49,10 @@ class LinesStore(JobStore[Value]):
             raise
 
     def put(self, values: Sequence[Value]) -> None:
-        new = {self.contents.key(value): value for value in values}
-        new = {key: value for key, value in new.items() if key not in self._values}
+        new: dict[Hashable, Value] = {}
+        for value in values:
+            if (key := self.contents.key(value)) not in self._values:
+                new.setdefault(key, value)
         if new:
             head = [] if self._end else [self.contents.header]
             self._append([*head, *map(self.contents.plain, new.values())])
