@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -35,18 +34,12 @@ def render(experiment: Experiment, settings: Settings, records: Sequence[Record]
         InputError: without matplotlib.
     """
     check_installed("matplotlib")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from semiflat.report import style
+    from semiflat.report import canvas, png, style
 
     with style():
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = canvas(3.2)
         experiment.draw(figure, settings, records)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
-    return stream.getvalue()
+        return png(figure, dpi=130)
 
 
 def say_so(axes: Axes, words: str) -> None:

@@ -14,13 +14,11 @@ from semiflat.report.drawing import (
     VERMILLION,
     Figure,
     array,
-    canvas,
     drawable,
     minus,
-    png,
     shared_power,
 )
-from semiflat.report.look import INK
+from semiflat.report.look import INK, canvas, png
 from semiflat.report.numbers import is_number, size
 
 _MOST = 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +9,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
 # Okabe and Ito's colours: told apart by the colour-blind; their lightness differs too.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-
-WIDTH = 7.2
-"""Inches; with 160 dots to each the letters are legible at 800 pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +32,6 @@ class Figure:
     png: bytes
     title: str
     caption: str
-
-
-def canvas(height: float) -> Canvas:
-    """An empty figure ``height`` inches high."""
-    figure = Canvas(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def png(figure: Canvas) -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160, metadata={"Software": None})
-    return stream.getvalue()
 
 
 def array(values: Sequence[Any] | None) -> Numbers:

@@ -15,12 +15,10 @@ from semiflat.report.drawing import (
     VERMILLION,
     Figure,
     array,
-    canvas,
     drawable,
-    png,
     shared_power,
 )
-from semiflat.report.look import INK
+from semiflat.report.look import INK, canvas, png
 from semiflat.report.numbers import size
 from semiflat.report.words import KINDS, kind_words
 
