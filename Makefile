@@ -14,10 +14,11 @@ help:
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
 	@echo "make lint types bench docs gallery format clean"
 
-# Installed once, and again when the requirements change. torch is pinned in constraints.txt.
-.venv/.installed: pyproject.toml constraints.txt
+# The library and the papers' experiments, once, and again when the requirements change. torch is pinned in
+# constraints.txt.
+.venv/.installed: pyproject.toml constraints.txt experiments/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e experiments
 	@touch $@
 
 setup: .venv/.installed

@@ -38,7 +38,7 @@ ROOMS = [
     "evidence", "symmetries", "verdicts", "embeddings/compatible.py", "search/distinct.py",
     "search/outcome.py", "search/driver.py", "reduction", "limits", "certificates",
 ]  # fmt: skip
-SLOW = {"test_papers", "test_study", "test_report", "test_cli", "test_cluster", "test_imports"}
+SLOW = {"test_study", "test_report", "test_cli", "test_cluster", "test_imports"}
 TURNED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 MOVED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 

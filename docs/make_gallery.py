@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from semiflat.papers import NAMES
+from semiflat_experiments import NAMES
 
 HERE = Path(__file__).parent
 PAGES = ("paths", "induced", "bounds", "certificates", "embeddings")

@@ -127,11 +127,12 @@ def test_find_tells_of_the_critical_points_at_infinity(capsys, tmp_path):
 def test_starts_without_a_result_are_named_and_the_points_of_the_others_saved(
     capsys, data_file, tmp_path, monkeypatch
 ):
-    from semiflat.search import LostStarts, gather
+    from semiflat.jobs import JobsLost
+    from semiflat.search import gather
 
-    def lose_the_last(blocks, settings, on_end, machines):
-        spread(blocks[:-1], settings, on_end, machines)
-        raise LostStarts(blocks[-1:], settings.seed, "it was told to")
+    def lose_the_last(jobs, on_end, machines):
+        spread(jobs[:-1], on_end, machines)
+        raise JobsLost(jobs[-1:], "it was told to")
 
     spread = gather.spread
     monkeypatch.setattr(gather, "spread", lose_the_last)
@@ -591,7 +592,8 @@ def test_ctrl_c_says_so_in_one_line(capsys, monkeypatch, data_file, tmp_path):
 
 
 def test_every_command_of_the_app_is_tested_here_or_in_a_file_of_its_own():
-    assert {command.callback.__name__ for command in app.registered_commands} == {
+    named = (command.name or command.callback.__name__ for command in app.registered_commands)
+    assert set(named) == {
         "study",
         "find",
         "widen",
@@ -601,5 +603,5 @@ def test_every_command_of_the_app_is_tested_here_or_in_a_file_of_its_own():
         "reduce",
         "path",  # test_cli_paths.py
         "bound",  # test_cli_bounds.py
-        "reproduce",  # test_papers.py
+        "reproduce",  # test_other_packages.py, and experiments/tests/test_papers.py
     }

@@ -15,12 +15,10 @@ import torch
 
 import semiflat as sf
 from marked import Marked, marks
-from semiflat.search.block import Settings
-from semiflat.search.spread import LostStarts, Machines, spread
+from semiflat.jobs import JobsLost, Machines, spread
 from test_spread import blocks_of, problem, same
 
 distributed = pytest.importorskip("distributed")
-SETTINGS = Settings(max_iterations=20)
 
 
 @contextmanager
@@ -86,22 +84,20 @@ def test_a_cluster_gives_the_same_as_one_process(cluster):
 def test_a_killed_worker_costs_its_own_block_alone(cluster, tmp_path):
     """The others are not run again; a block that kills every worker is named at the end."""
     expected, got = {}, {}
-    spread(
-        blocks_of([problem()] * 6), SETTINGS, lambda block, ends: expected.update(by_start(ends))
-    )
+    spread(blocks_of([problem()] * 6), lambda block, ends: expected.update(by_start(ends)))
     counted = {}
 
     def on_end(block, ends):
         got.update(by_start(ends))
-        label = f"b{block.numbers[0] // 4}"
+        label = f"b{block.name[0] // 4}"
         counted[label] = len(marks(tmp_path, label))
 
     deaths = [0, 0, 1, 0, 99, 0]
     marked = [Marked(problem(), tmp_path, f"b{k}", deaths[k]) for k in range(6)]
-    with pytest.raises(LostStarts, match=r"starts 16 to 19 of seed 0 have no result") as error:
-        spread(blocks_of(marked), SETTINGS, on_end, Machines(dask=cluster))
+    with pytest.raises(JobsLost, match=r"jobs range\(16, 20\) have no result") as error:
+        spread(blocks_of(marked), on_end, Machines(dask=cluster))
     assert "\n" not in str(error.value)
-    assert error.value.numbers == [16, 17, 18, 19]
+    assert [job.name for job in error.value.jobs] == [range(16, 20)]
     assert counted.keys() == {"b0", "b1", "b2", "b3", "b5"}
     assert counted["b2"] >= 2
     for label, times in counted.items():
@@ -115,7 +111,7 @@ def by_start(ends):
 
 
 def test_no_cluster_is_one_clear_line(monkeypatch):
-    from semiflat.search import cluster
+    from semiflat.jobs import cluster
 
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with socket.socket() as nobody:
@@ -140,7 +136,7 @@ def test_a_client_that_never_connected_does_not_outlive_its_error():
 
 
 def test_a_cluster_without_workers_is_one_clear_line(monkeypatch, tmp_path):
-    from semiflat.search import cluster
+    from semiflat.jobs import cluster
 
     monkeypatch.setattr(cluster, "PATIENCE", 3)  # a busy machine takes a while to connect
     with (
@@ -153,7 +149,7 @@ def test_a_cluster_without_workers_is_one_clear_line(monkeypatch, tmp_path):
 
 
 def test_workers_of_another_version_are_refused(cluster, monkeypatch):
-    monkeypatch.setattr("semiflat.search.cluster.__version__", "9.9")
+    monkeypatch.setattr("semiflat.jobs.cluster.__version__", "9.9")
     with pytest.raises(sf.InputError, match=r"has semiflat 0.*this process semiflat 9\.9"):
         sf.run_search(problem(), starts=2, dask=cluster)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import semiflat as sf
-import semiflat.papers.reproduce
 import semiflat.study.run  # before anything is patched that it imports
 from semiflat import outputs as module
 from semiflat.checkpoints import holds, packed
@@ -251,7 +250,6 @@ def commands(point, data_file, file, folder=None):
         "find": find(data_file, folder),
         "study": ["study", "--data", data_file, "--hidden", "1", "--starts", "2", "--wider", "1",
                   "--out", folder],
-        "reproduce": ["reproduce", "f19-generalisation", "--quick", "--out", folder],
     }  # fmt: skip
 
 
@@ -259,7 +257,6 @@ WRITES = {
     "find": ["p0.safetensors", "p3.safetensors"],
     "study": ["study.json", "report.html", "figures/spectrum.png", "points/p0.safetensors",
               "points/p0-e3.safetensors", "certificates/p0.json", "certificates/data.json"],
-    "reproduce": ["f19-generalisation.json", "f19-generalisation.png", "reproduction.html"],
 }  # fmt: skip
 
 
@@ -280,7 +277,6 @@ def test_every_command_refuses_before_it_computes(
     for place in (
         "semiflat.search.run_search",
         "semiflat.study.run.run_search",
-        "semiflat.papers.reproduce._run_all",
         "semiflat.reduction.reduce",
         "semiflat.verdicts.judge",
         "semiflat.embeddings.Composition.__call__",
@@ -299,7 +295,7 @@ def test_every_command_refuses_before_it_computes(
         assert "--force" in err
     assert file.read_text() == content
     others = {path for path in tmp_path.rglob("*") if path.is_file()} - {file}
-    assert {path.suffix for path in others} <= {".lock"}, "reproduce looks while it holds its lock"
+    assert not others
 
 
 @pytest.mark.parametrize("command", ["widen", "reduce", "certify", "judge", "path"])

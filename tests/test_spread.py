@@ -1,5 +1,6 @@
 """Starts over processes: the same results, also when a process is lost on the way."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 
 import semiflat as sf
 from marked import Marked, mark, marks
+from semiflat.jobs import Job, JobsLost, Machines, spread
+from semiflat.jobs.spread import TRIES
 from semiflat.search import gather
 from semiflat.search.block import Settings, run_block
-from semiflat.search.spread import TRIES, LostStarts, Machines, spread
-from semiflat.search.workers import Block
 
 SETTINGS = Settings(max_iterations=20)
+TWO = Machines(processes=2)
 X = torch.linspace(-2, 2, 20, dtype=torch.float64)[:, None]
 
 
@@ -76,22 +78,20 @@ def test_problems_that_do_not_belong_together_are_refused():
         sf.run_search([problem(), problem()], start=problem().net.random_params(0, (3,)))
 
 
-def blocks_of(problems, size=4) -> list[Block]:
+def blocks_of(problems, size=4) -> list[Job]:
     """One block of starts for each problem."""
     net = problems[0].net
     starts = net.flatten(net.random_params(0, (size * len(problems),)))
     return [
-        Block([one], range(size * k, size * (k + 1)), starts[size * k : size * (k + 1)])
+        Job(numbers, partial(run_block, [one], numbers, starts[list(numbers)], SETTINGS))
         for k, one in enumerate(problems)
+        for numbers in [range(size * k, size * (k + 1))]
     ]
 
 
 def results(blocks, machines) -> dict:
     got = {}
-    interrupted = spread(
-        blocks, SETTINGS, lambda block, ends: got.update({end.start: end for end in ends}), machines
-    )
-    assert not interrupted
+    spread(blocks, lambda block, ends: got.update({end.start: end for end in ends}), machines)
     return got
 
 
@@ -100,12 +100,12 @@ def test_a_slow_block_does_not_hold_up_the_others(tmp_path: Path):
     order = []
 
     def on_end(block, ends):
-        order.append(block.numbers[0])
+        order.append(block.name[0])
         mark(tmp_path, "ended")
 
     slow = Marked(problem(), tmp_path, "slow", after={"ended": 3})
     blocks = blocks_of([slow, problem(), problem(), problem()])
-    assert not spread(blocks, SETTINGS, on_end, Machines(processes=2))
+    spread(blocks, on_end, TWO)
     assert sorted(order) == [0, 4, 8, 12]
     assert order[-1] == 0
 
@@ -126,7 +126,7 @@ def test_a_lost_process_costs_no_start(tmp_path: Path):
     marked = blocks_of(
         [Marked(problem(), tmp_path, f"b{k}", int(k == 4), waits.get(k)) for k in range(7)]
     )
-    assert not spread(marked, SETTINGS, on_end, Machines(processes=2))
+    spread(marked, on_end, TWO)
     assert [len(marks(tmp_path, f"b{k}")) for k in range(7)] == [1, 1, 1, 1, 2, 2, 1]
     expected = results(blocks_of([problem()] * 7), Machines())
     assert got.keys() == expected.keys()
@@ -137,14 +137,9 @@ def test_a_lost_process_costs_no_start(tmp_path: Path):
 def test_a_block_that_always_kills_its_process_is_named_and_the_others_are_run(tmp_path: Path):
     got = set()
     marked = blocks_of([Marked(problem(), tmp_path, f"b{k}", 99 * (k == 1)) for k in range(4)])
-    with pytest.raises(LostStarts, match="starts 4 to 7 of seed 0 have no result") as error:
-        spread(
-            marked,
-            SETTINGS,
-            lambda block, ends: got.update(end.start for end in ends),
-            Machines(processes=2),
-        )
-    assert error.value.numbers == [4, 5, 6, 7]
+    with pytest.raises(JobsLost, match=r"jobs range\(4, 8\) have no result: .* all other") as error:
+        spread(marked, lambda block, ends: got.update(end.start for end in ends), TWO)
+    assert error.value.jobs == [marked[1]]
     assert len(marks(tmp_path, "b1")) == TRIES
     assert got == set(range(16)) - {4, 5, 6, 7}
 
@@ -152,14 +147,15 @@ def test_a_block_that_always_kills_its_process_is_named_and_the_others_are_run(t
 def test_what_was_run_is_in_the_error_and_in_the_folder(tmp_path: Path, monkeypatch):
     """And the next search runs what is missing."""
 
-    def lose_the_last(blocks, settings, on_end, machines):
-        spread(blocks[:-1], settings, on_end, machines)
-        raise LostStarts(blocks[-1:], settings.seed, "it was told to")
+    def lose_the_last(jobs, on_end, machines):
+        spread(jobs[:-1], on_end, machines)
+        raise JobsLost(jobs[-1:], "it was told to")
 
     monkeypatch.setattr(gather, "spread", lose_the_last)
     how = {"starts": 70, "max_iterations": 5, "processes": 1, "out": tmp_path}
-    with pytest.raises(LostStarts, match="starts 64 to 69 of seed 0") as error:
+    with pytest.raises(sf.LostStarts, match="starts 64 to 69 of seed 0 have no result") as error:
         sf.run_search(problem(), **how)
+    assert error.value.numbers == list(range(64, 70))
     assert [run.record.start for run in error.value.result.runs] == list(range(64))
     monkeypatch.undo()
     assert sf.run_search(problem(), **how).stored == 64
@@ -184,14 +180,41 @@ def test_ctrl_c_returns_what_is_done(processes: int):
 
 
 def test_a_block_that_is_cut_short_gives_what_really_ended(monkeypatch):
-    def cut(problems, numbers, starts, settings, on_end, thread_count):
-        done, _ = run_block(problems, numbers[:3], starts[:3], settings, on_end, thread_count)
-        return done, True
+    def cut(problems, numbers, starts, settings, on_end):
+        run_block(problems, numbers[:3], starts[:3], settings, on_end)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("semiflat.search.spread.run_block", cut)
+    monkeypatch.setattr("semiflat.search.gather.run_block", cut)
     result = sf.run_search(problem(), starts=100, max_iterations=5, processes=1)
     assert result.interrupted
     assert [run.record.start for run in result.runs] == [0, 1, 2]
     start = problem().net.random_params(0, (5,))
     given = sf.run_search(problem(), start=start, max_iterations=5)
     assert [run.record.start for run in given.runs] == [-1, -2, -3]
+
+
+def cut_short(emit):
+    emit("a part")
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_another_process_hands_on_what_had_come_of_the_job():
+    got = []
+    with pytest.raises(KeyboardInterrupt):
+        spread([Job(k, cut_short) for k in range(2)], lambda job, parts: got.append(parts), TWO)
+    assert got == [["a part"]]
+
+
+def test_a_job_that_fails_fails_here():
+    with pytest.raises(ZeroDivisionError):
+        spread([Job(k, lambda emit: emit(1 / 0)) for k in range(2)], lambda job, parts: None, TWO)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_run_with_the_threads_they_are_given(processes: int):
+    before = torch.get_num_threads()
+    got = []
+    jobs = [Job(k, lambda emit: emit(torch.get_num_threads())) for k in range(2)]
+    spread(jobs, lambda job, parts: got.extend(parts), Machines(processes, threads=3))
+    assert got == [3, 3]
+    assert torch.get_num_threads() == before

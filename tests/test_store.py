@@ -20,7 +20,7 @@ from semiflat.outputs import Outputs
 from semiflat.search.block import Settings
 from semiflat.search.plain import from_plain, to_plain
 from semiflat.search.record import Finished, LimitRecord, Status
-from semiflat.search.store import FILE, Store
+from semiflat.search.store import FILE, KeptRun, open_store
 from test_spread import problem, same
 
 HOW = {"seed": 3, "max_iterations": 30, "processes": 1}
@@ -215,7 +215,7 @@ def test_what_cannot_go_on_is_refused(tmp_path):
 def test_two_at_once_are_refused(folder):
     settings = Settings("minimum", HOW["seed"], 1e-12, HOW["max_iterations"])
     with (
-        Store(folder, [problem()], settings, 1.0, 130),
+        open_store(folder, [problem()], settings, 1.0, 130),
         pytest.raises(sf.InputError, match="another process is writing to"),
     ):
         search(130, folder)
@@ -227,21 +227,22 @@ def test_what_an_interrupted_write_leaves_behind_is_overwritten(folder, monkeypa
     settings = Settings("minimum", HOW["seed"], 1e-12, HOW["max_iterations"])
     before = (folder / FILE).read_bytes()
     one = Finished(7, Status.STALLED, "", 1, torch.zeros(7, dtype=torch.float64), math.nan, 1.0)
-    with Store(folder, [problem()], settings, 1.0, 130) as store:
+    with open_store(folder, [problem()], settings, 1.0, 130) as store:
 
         def tear(file):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(os, "fsync", tear)
         with pytest.raises(KeyboardInterrupt):
-            store.add(range(7, 9), [one])
+            store.put([KeptRun((7, 2), one)])
         monkeypatch.undo()
-        store.add(range(7, 9), [one])
-        store.add(range(7, 9), [one])
+        store.put([KeptRun((7, 2), one)])
+        store.put([KeptRun((7, 2), one)])
     assert (folder / FILE).read_bytes().startswith(before)
     assert len(lines(folder)) == len(before.split(b"\n")) + 1
-    with Store(folder, [problem()], settings, 1.0, 130) as store:
-        assert store.done(range(7, 9)) is None
+    with open_store(folder, [problem()], settings, 1.0, 130) as store:
+        assert store.get(((7, 2), 7)).run.status is one.status
+        assert store.get(((7, 2), 8)) is None
 
 
 def test_records_come_back_exactly():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from semiflat._version import __version__
 
 if TYPE_CHECKING:
-    from semiflat.errors import InputError
+    from semiflat.errors import InputError, Unfinished
     from semiflat.networks import MLP
     from semiflat.data import Dataset, load_data
     from semiflat.activations import Activation
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         unit_blocks,
     )
     from semiflat.curvature.operators import module_hessian_operator
+    from semiflat.limits import Form, Limit
     from semiflat.search import (
         CriticalPoint,
         LostStarts,
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "Unfinished",
     "MLP",
     "Dataset",
     "load_data",
@@ -136,6 +138,8 @@ __all__ = [
     "Unseen",
     "SaddleLine",
     "LostStarts",
+    "Limit",
+    "Form",
     "Embedding",
     "Composition",
     "Condition",
@@ -204,7 +208,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "errors": "InputError",
+    "errors": "InputError Unfinished",
     "networks": "MLP",
     "data": "Dataset load_data",
     "problem": "Problem",
@@ -214,6 +218,7 @@ _ROOMS = {
     "points": "EmbeddedPoint Point gradient hessian hessian_operator jacobian layer_block "
     "unit_blocks",
     "curvature.operators": "module_hessian_operator",
+    "limits": "Form Limit",
     "search": "CriticalPoint LostStarts SaddleLine SearchResult Status Unseen "
     "find_critical_point find_critical_points run_search saddle_lines",
     "embeddings": "Compatible Composition Condition ConstantUnits Embedding GlobalNull GlobalSplit "

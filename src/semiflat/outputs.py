@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from semiflat.errors import InputError
-from semiflat.files import write_json, write_whole
+from semiflat.files import as_json, write_json, write_whole
+
+__all__ = ["RECORD", "Outputs", "as_json"]
 
 RECORD = ".semiflat-written.json"
 FORMAT = "semiflat-written-1"

@@ -39,6 +39,7 @@ from semiflat.cli.options import (
     say,
     weight_decay_of,
 )
+from semiflat.cli.others import add_others
 from semiflat.cli.paths import path
 from semiflat.cli.points import check_points, limits, point_line, save_points
 from semiflat.cli.progress import stages
@@ -50,7 +51,6 @@ from semiflat.cli.proofs import (
     study_line,
     verify,
 )
-from semiflat.cli.reproduce import reproduce
 from semiflat.cli.steps import forms, parse_step
 from semiflat.errors import InputError, Unfinished
 from semiflat.files import sole_writer
@@ -380,7 +380,6 @@ app.command()(certify)
 app.command()(verify)
 app.command()(path)
 app.command()(bound)
-app.command()(reproduce)
 
 
 @app.command()
@@ -439,6 +438,9 @@ def reduce(
     if not table:
         lines.append(f"  (widths at other tolerances are left out above {TABLE_LIMIT} units)")
     say(as_json, record, lines)
+
+
+add_others(app)
 
 
 @app.callback(invoke_without_command=True)

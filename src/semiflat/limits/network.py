@@ -38,7 +38,12 @@ FAR = 1e4
 
 
 class Form(StrEnum):
-    """What a unit of a limiting network is; see the module."""
+    """What a unit of a limiting network is.
+
+    >>> import semiflat as sf
+    >>> [str(form) for form in sf.Form]
+    ['unit', 'gate', 'tail', 'linear', 'step']
+    """
 
     UNIT = "unit"
     GATE = "gate"

@@ -11,16 +11,14 @@ from matplotlib.lines import Line2D
 from semiflat.report.drawing import (
     BLUE,
     GREY,
-    INK,
     VERMILLION,
     Figure,
     array,
-    canvas,
     drawable,
     minus,
-    png,
     shared_power,
 )
+from semiflat.report.look import INK, canvas, png
 from semiflat.report.numbers import is_number, size
 
 _MOST = 6

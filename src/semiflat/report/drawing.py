@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
 # Okabe and Ito's colours: told apart by the colour-blind; their lightness differs too.
-BLUE, VERMILLION, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#222222"
-
-WIDTH = 7.2
-"""Inches; with 160 dots to each the letters are legible at 800 pixels."""
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 
 
 @dataclass(frozen=True)
@@ -40,46 +32,6 @@ class Figure:
     png: bytes
     title: str
     caption: str
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The figures' own settings, whatever the user's are."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "font.size": 9.5,
-                "axes.titlesize": 9.5,
-                "axes.labelsize": 9.5,
-                "axes.titlelocation": "left",
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.edgecolor": "#555555",
-                "axes.linewidth": 0.8,
-                "text.color": INK,
-                "axes.labelcolor": INK,
-                "xtick.color": "#444444",
-                "ytick.color": "#444444",
-                "text.parse_math": False,
-                "axes.formatter.use_mathtext": False,
-            }
-        )
-        yield
-
-
-def canvas(height: float) -> Canvas:
-    """An empty figure ``height`` inches high."""
-    figure = Canvas(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def png(figure: Canvas) -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160, metadata={"Software": None})
-    return stream.getvalue()
 
 
 def array(values: Sequence[Any] | None) -> Numbers:

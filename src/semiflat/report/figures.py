@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from semiflat.report.descent import draw_descent
-from semiflat.report.drawing import Figure, style
+from semiflat.report.drawing import Figure
+from semiflat.report.look import style
 from semiflat.report.share_line import draw_share_line
 from semiflat.report.spectrum import draw_spectrum
 

@@ -12,15 +12,13 @@ from matplotlib.lines import Line2D
 from semiflat.report.drawing import (
     BLUE,
     GREY,
-    INK,
     VERMILLION,
     Figure,
     array,
-    canvas,
     drawable,
-    png,
     shared_power,
 )
+from semiflat.report.look import INK, canvas, png
 from semiflat.report.numbers import size
 from semiflat.report.words import KINDS, kind_words
 

@@ -17,10 +17,9 @@ from semiflat.report.drawing import (
     Figure,
     Numbers,
     array,
-    canvas,
     drawable,
-    png,
 )
+from semiflat.report.look import canvas, png
 
 CAPTION = (
     "Every mark is one eigenvalue of a Hessian: negative ones as triangles, those that are zero "

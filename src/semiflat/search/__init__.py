@@ -1,9 +1,9 @@
 """Search for critical points: batched, second order, honest about how each run ended."""
 
 from semiflat.search.find import find_critical_point, find_critical_points, run_search
+from semiflat.search.gather import LostStarts
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 from semiflat.search.saddle_line import SaddleLine, saddle_lines
-from semiflat.search.spread import LostStarts
 from semiflat.search.unseen import Unseen
 
 __all__ = [

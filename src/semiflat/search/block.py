@@ -1,4 +1,9 @@
-"""A block of starts, run as one batch: the unit of work that is spread, stored and run again."""
+"""A block of starts, run as one batch: the job that is spread, kept and run again.
+
+A job is not one start: in torch the last bits of a run depend on its batch (``bmm``, ``eigh`` and sums
+change with it), so what is to come out the same anywhere has to be run together. Once a run depends on
+its start alone, a job can be one start: a block of one, which stores can hold as they are.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,6 @@ from semiflat.search.driver import Driver, Options, Phase
 from semiflat.search.methods import GradientSystem, LevenbergMarquardt, SignedNewton, TrustRegion
 from semiflat.search.outcome import Stop, beyond_outcome, outcome
 from semiflat.search.record import Finished, Status
-from semiflat.threads import threads
 
 STAGES: dict[str, list[list[Phase]]] = {
     # The exact Hessian is enough for problems that are not badly conditioned. Where it does not get
@@ -69,9 +73,8 @@ def run_block(
     numbers: Sequence[int],
     starts: Tensor,
     settings: Settings,
-    on_end: OnEnd = lambda finished: None,
-    thread_count: int = 1,
-) -> tuple[list[Finished], bool]:
+    on_end: OnEnd,
+) -> None:
     """Run some starts to their ends.
 
     Args:
@@ -79,18 +82,9 @@ def run_block(
         numbers: of the starts; they name the results.
         starts: parameters, (B, P).
         on_end: called with each result as soon as there is one.
-
-    Returns:
-        The results of the starts that have ended, in the order of ``numbers``, and whether Ctrl-C
-        stopped the others.
     """
-    with threads(thread_count), freed_memory_kept():
-        block = _Block(problems, numbers, starts, settings, on_end)
-        try:
-            block.run(STAGES[settings.kind])
-        except KeyboardInterrupt:
-            return block.results, True
-    return block.results, False
+    with freed_memory_kept():
+        _Block(problems, numbers, starts, settings, on_end).run(STAGES[settings.kind])
 
 
 class _Block:
@@ -120,11 +114,6 @@ class _Block:
         self.any_index = settings.kind == "any"
         self.descends = self.any_index and not settings.given
         self.beyond = not self.any_index and not shared.decay
-
-    @property
-    def results(self) -> list[Finished]:
-        """Of the starts that have ended, in their order."""
-        return [self.ended[row] for row in sorted(self.ended)]
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:
         """Take all starts to their ends."""

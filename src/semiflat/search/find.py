@@ -6,21 +6,21 @@ import os
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from semiflat.errors import InputError, positive, unknown_name, whole, whole_seed
+from semiflat.jobs import Machines, process_count
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.block import STAGES, Settings
 from semiflat.search.distinct import classes
 from semiflat.search.gather import Gathered, Progress, gather
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
-from semiflat.search.spread import Machines, process_count
-from semiflat.search.store import Store
+from semiflat.search.store import open_store
 from semiflat.search.unseen import Unseen
 
 
@@ -116,10 +116,9 @@ def run_search(
     settings = Settings(kind, seed, tolerance, max_iterations, start is not None)
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
-    with ExitStack() as open_store:
-        store = None
-        if out is not None:
-            store = open_store.enter_context(Store(out, problems, settings, start_scale, starts))
+    with (
+        nullcontext() if out is None else open_store(out, problems, settings, start_scale, starts)
+    ) as store:
         got = gather(problems, theta, settings, machines, store, progress)
     ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]
     result = _result(ended, seed, start is not None, got)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
+from semiflat.errors import Unfinished
+from semiflat.jobs import Job, JobsLost, JobStore, Machines, spread
 from semiflat.problem import Problem
-from semiflat.search.block import BLOCK, Settings
-from semiflat.search.record import Finished, Status, count_line
-from semiflat.search.spread import LostStarts, Machines, spread
-from semiflat.search.store import Store
-from semiflat.search.workers import Block
+from semiflat.search.block import BLOCK, Settings, run_block
+from semiflat.search.record import Finished, SearchResult, Status, count_line
+from semiflat.search.store import KeptRun, block_of
 
 Progress = Callable[[Sequence[Finished]], None]
 """Called with runs that ended since the last call; first with those read from a folder."""
@@ -39,6 +40,26 @@ def tally(tell: Callable[[int, str], None]) -> Progress:
     return count
 
 
+class LostStarts(Unfinished):
+    """Starts that could not be run because their processes were lost again and again.
+
+    Attributes:
+        numbers: of the starts.
+        result: of the search, all others having been run.
+    """
+
+    def __init__(self, numbers: Sequence[int], seed: int | None, why: str) -> None:
+        self.numbers = sorted(numbers)
+        known = set(self.numbers)
+        firsts = [number for number in self.numbers if number - 1 not in known]
+        lasts = [number for number in self.numbers if number + 1 not in known]
+        ranges = ", ".join(f"{one} to {two}" for one, two in zip(firsts, lasts, strict=True))
+        super().__init__(
+            f"starts {ranges} of seed {seed} have no result: {why}; all other starts were run"
+        )
+        self.result: SearchResult | None = None
+
+
 @dataclass
 class Gathered:
     """What there is of a search.
@@ -61,44 +82,50 @@ def gather(
     starts: Tensor,
     settings: Settings,
     machines: Machines,
-    store: Store | None = None,
+    store: JobStore[KeptRun] | None = None,
     progress: Progress = lambda finished: None,
 ) -> Gathered:
     """Run all starts (B, P), of which every problem has as many, but those that the store has.
 
-    What has ended is handed on at once: to the store, then to ``progress``.
+    What has ended is handed on at once: to the store, then to ``progress``. A block of which the store
+    has a part alone is run again as a whole.
     """
     got = Gathered()
     waiting = []
-    for block in _blocks(problems, starts):
-        done = None if store is None else store.done(block.numbers)
-        if done is None:
-            waiting.append(block)
+    for job in _jobs(problems, starts, settings):
+        kept = [] if store is None else [store.get((block_of(job.name), n)) for n in job.name]
+        runs = {each.run.start: each.run for each in kept if each is not None}
+        if len(runs) == len(job.name):
+            got.ended.update(runs)
         else:
-            got.ended.update(zip(block.numbers, done, strict=True))
+            waiting.append(job)
     got.stored = len(got.ended)
 
-    def on_end(block: Block, finished: Sequence[Finished]) -> None:
+    def on_end(job: Job, finished: Sequence[Finished]) -> None:
         got.ended.update({end.start: end for end in finished})
         if store is not None:
-            store.add(block.numbers, finished)
+            store.put([KeptRun(block_of(job.name), end) for end in finished])
         progress(finished)
 
     try:
         progress(list(got.ended.values()))
-        got.interrupted = spread(waiting, settings, on_end, machines)
+        spread(waiting, on_end, machines)
     except KeyboardInterrupt:
         got.interrupted = True
-    except LostStarts as error:
-        got.lost = error
+    except JobsLost as lost:
+        numbers = [number for job in lost.jobs for number in job.name]
+        got.lost = LostStarts(numbers, settings.seed, lost.why)
     return got
 
 
-def _blocks(problems: Sequence[Problem], starts: Tensor) -> list[Block]:
+def _jobs(problems: Sequence[Problem], starts: Tensor, settings: Settings) -> list[Job]:
+    """A job for each block of starts, named by their numbers."""
     each = len(starts) // len(problems)
-    blocks = []
+    jobs = []
     for first in range(0, len(starts), BLOCK):
         rows = range(first, min(first + BLOCK, len(starts)))
         own = [problems[row // each] for row in rows] if len(problems) > 1 else list(problems)
-        blocks.append(Block(own, rows, starts[rows.start : rows.stop]))
-    return blocks
+        # A view would take all starts along to another process.
+        block = starts[rows.start : rows.stop].clone()
+        jobs.append(Job(rows, partial(run_block, own, rows, block, settings)))
+    return jobs
