@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         GlobalSplit,
         InactivePropagation,
         InactiveUnits,
+        NullGates,
         NullUnits,
         Permute,
         Reflect,
@@ -150,6 +151,7 @@ __all__ = [
     "InactivePropagation",
     "ConstantUnits",
     "NullUnits",
+    "NullGates",
     "Compatible",
     "GlobalSplit",
     "GlobalNull",
@@ -222,7 +224,7 @@ _ROOMS = {
     "search": "CriticalPoint LostStarts SaddleLine SearchResult Status Unseen "
     "find_critical_point find_critical_points run_search saddle_lines",
     "embeddings": "Compatible Composition Condition ConstantUnits Embedding GlobalNull GlobalSplit "
-    "InactivePropagation InactiveUnits NullUnits Permute Reflect Replicate Rescale "
+    "InactivePropagation InactiveUnits NullGates NullUnits Permute Reflect Replicate Rescale "
     "ScaledReplicate Split",
     "certificates.certificate": "Certificate",
     "certificates.certify": "certify certify_all certify_descent certify_not_critical",

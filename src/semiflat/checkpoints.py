@@ -20,12 +20,14 @@ from semiflat.decay import WeightDecay
 from semiflat.embeddings import Embedding, embedding_from_json
 from semiflat.errors import InputError
 from semiflat.files import path_of, write_whole
+from semiflat.limits import AtInfinity, Limit, LimitMLP
 from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point, one_line
 from semiflat.problem import Problem, check_names
 
 FORMAT = "semiflat-point-1"
+_FAR = "far."
 _SOURCE = "source."
 
 
@@ -68,6 +70,11 @@ def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
         "data": json.dumps(data or {}),
         "note": point.note,
     }
+    if isinstance(problem, AtInfinity):
+        root = point.source if isinstance(point, EmbeddedPoint) else point
+        assert isinstance(root.problem, AtInfinity)
+        metadata["forms"] = json.dumps([list(map(str, row)) for row in root.problem.net.forms])
+        tensors |= {_FAR + key: tensor.contiguous() for key, tensor in root.problem.far.items()}
     if isinstance(point, EmbeddedPoint):
         metadata["embedding"] = _readable(point)
         metadata["source_widths"] = json.dumps(list(point.source.problem.net.widths))
@@ -124,6 +131,7 @@ class StoredPoint:
         wide: the stored wide parameters of an embedded point.
         weight_decay: of the problem; 0 in files that say nothing of it.
         note: what was known of the point, ``""`` in files that say nothing; see :attr:`Point.note`.
+        far: of a point at infinity, see :class:`Limit`; else None.
     """
 
     path: str
@@ -136,6 +144,7 @@ class StoredPoint:
     wide: Params | None
     weight_decay: float | dict[str, float] = 0.0
     note: str = ""
+    far: Params | None = None
 
     def point(self, X: Any, y: Any, sample_weight: Any = None) -> Point:
         """The point on these data, with the weights of its samples if they have some.
@@ -159,6 +168,11 @@ class StoredPoint:
                 "standardised in the same way"
             )
         plain = Point(problem, self.params, self.note)
+        if self.far is not None:
+            assert isinstance(self.net, LimitMLP)
+            finite = problem.with_net(self.net.finite)
+            at = Limit(finite, self.net, plain.params, self.far).point
+            plain = Point(at.problem, self.params, self.note)
         if self.embedding is None or self.wide is None:
             return plain
         embedded = self.embedding(plain)
@@ -216,7 +230,8 @@ def _is_pickle(path: Path) -> bool:
 
 def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
     network = json.loads(metadata["network"])
-    stored = {key: t for key, t in tensors.items() if not key.startswith(_SOURCE)}
+    far = {key[len(_FAR) :]: t for key, t in tensors.items() if key.startswith(_FAR)}
+    stored = {key: t for key, t in tensors.items() if not key.startswith((_SOURCE, _FAR))}
     embedding = None
     wide = None
     if "embedding" in metadata:
@@ -225,6 +240,9 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         stored = {k[len(_SOURCE) :]: t for k, t in tensors.items() if k.startswith(_SOURCE)}
         network["widths"] = json.loads(metadata["source_widths"])
     net = MLP(network["widths"], network["activations"], network["biases"])
+    if "forms" in metadata:
+        net = LimitMLP(net, json.loads(metadata["forms"]))
+        net.check_params(far)
     net.check_params(stored)
     loss_named(metadata["loss"])
     data = json.loads(metadata["data"])
@@ -243,4 +261,5 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         wide,
         WeightDecay.of(json.loads(metadata.get("weight_decay", "0"))).plain,
         one_line(metadata.get("note", "")),
+        far or None,
     )

@@ -22,6 +22,9 @@ from semiflat.networks import MLP, Params
 FIT = 1e-20
 """What outputs of size 1 may lose to the best ones, and be these but for the last digits."""
 
+PARTS = "net", "dtype", "decay", "loss", "X", "y", "sample_weight"
+"""What a problem is made of; all else follows."""
+
 
 class Problem:
     """The risk ``R(θ) = mean_ν ℓ(f(x_ν; θ), y_ν) + ½ weight_decay ‖θ‖²`` of a network on data (theory §1).
@@ -104,9 +107,8 @@ class Problem:
 
     def _with(self, **changes: Any) -> Any:
         """A problem like this one, but for some of its parts; what follows from them is computed again."""
-        parts = "net", "dtype", "decay", "loss", "X", "y", "sample_weight"
         other = object.__new__(type(self))
-        other.__dict__ = {name: self.__dict__[name] for name in parts} | changes
+        other.__dict__ = {name: self.__dict__[name] for name in PARTS} | changes
         return other
 
     def with_net(self, net: MLP) -> Problem:

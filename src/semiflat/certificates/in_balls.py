@@ -15,6 +15,9 @@ def without_balls(problem: Problem) -> str:
 
     The checker knows functions by their names. One of yours that has the name of another is not that one.
     """
+    net = problem.net
+    if not all(bool(net.plain_units(layer).all()) for layer in range(len(net.hidden))):
+        return "units at infinity cannot be evaluated in balls: what is said of them is measured"
     for each in problem.net.activations:
         if each.name not in ACTIVATIONS or activation(each.name) != each:
             return _refusal("activation", each.name, ACTIVATIONS)

@@ -10,6 +10,7 @@ from semiflat.embeddings.conditions import Condition
 from semiflat.embeddings.constant_units import ConstantUnits
 from semiflat.embeddings.everywhere import GlobalNull, GlobalSplit
 from semiflat.embeddings.inactive import InactiveUnits
+from semiflat.embeddings.null_gates import NullGates
 from semiflat.embeddings.null_units import NullUnits
 from semiflat.embeddings.propagation import InactivePropagation
 from semiflat.embeddings.replicate import Replicate
@@ -28,6 +29,7 @@ __all__ = [
     "GlobalSplit",
     "InactivePropagation",
     "InactiveUnits",
+    "NullGates",
     "NullUnits",
     "Permute",
     "Reflect",

@@ -112,9 +112,15 @@ class Replicate(Embedding):
     def extend(self, widening: Widening) -> Widening:
         net = widening.wide
         net.check_unit(self.layer, self.unit)
-        copied = widening.with_units(
-            widening.units.replicated(self.layer, self.unit, self.weight_runs)
-        )
+        branch = net.branch(self.layer, self.unit)
+        units = widening.units
+        for unit in branch:
+            units = units.replicated(self.layer, unit, self.weight_runs)
+        if len(branch) > 1:  # each copy's gates right after it
+            old, new = net.hidden[self.layer], range(self.copies - 1)
+            moved = [old + k + j * (self.copies - 1) for k in new for j in range(len(branch))]
+            units = units.permuted(self.layer, [*range(old), *moved])
+        copied = widening.with_units(units)
         if self.offsets is None:
             return copied
         return with_offsets(copied, self.layer, self.places(net), self.offsets)

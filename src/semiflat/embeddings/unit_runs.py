@@ -20,10 +20,14 @@ class Copies:
 
 @dataclass(frozen=True)
 class Nulls:
-    """A run of null units: incoming weights 0, bias ``bias``, outgoing weights 0 (Z22 Def. 4.3)."""
+    """A run of null units: incoming weights 0, bias ``bias``, outgoing weights 0 (Z22 Def. 4.3).
+
+    Or of null gates of the unit before, in a limiting network (theory §9).
+    """
 
     bias: Fraction
     count: int = 1
+    gate: bool = False
 
 
 LayerMap = tuple[Copies | Nulls, ...]

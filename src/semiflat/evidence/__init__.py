@@ -13,7 +13,7 @@ from semiflat.evidence.derivatives import (
     settles_penalty,
 )
 from semiflat.evidence.natural import Natural
-from semiflat.evidence.on_data import OnData
+from semiflat.evidence.on_data import Fed, OnData
 from semiflat.evidence.spectrum import (
     ENOUGH,
     EPS,
@@ -28,6 +28,7 @@ __all__ = [
     "LOUD",
     "TILTED",
     "Evidence",
+    "Fed",
     "Natural",
     "OnData",
     "Spectrum",

@@ -129,7 +129,8 @@ class OnData:
             else:
                 heard = ~(found[-1] | self.dead[layer + 1])
             alone = (outgoing[heard] == 0).all(0)
-            for unit in alone.nonzero().flatten().tolist():
+            # A unit is heard through those that lean on it, too.
+            for unit in (alone & self.net.plain_units(layer)).nonzero().flatten().tolist():
                 alone[unit] = alone[self.net.branch(layer, unit)].all()
             found.append(alone)
         return found[::-1]

@@ -2,10 +2,11 @@
 
 from semiflat.limits.approach import approach
 from semiflat.limits.limit import Limit, Rate, settled
-from semiflat.limits.network import Form, LimitMLP, LimitProblem
+from semiflat.limits.network import AtInfinity, Form, LimitMLP, LimitProblem
 from semiflat.limits.recognise import Guess, recognise
 
 __all__ = [
+    "AtInfinity",
     "Form",
     "Guess",
     "Limit",

@@ -15,7 +15,7 @@ from semiflat.errors import InputError
 from semiflat.evidence.derivatives import newton_step, roundings
 from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum, with_shift
 from semiflat.limits.approach import approach
-from semiflat.limits.network import FAR, Form, LimitMLP, LimitProblem
+from semiflat.limits.network import FAR, AtInfinity, Form, LimitMLP, LimitProblem
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -78,6 +78,26 @@ class Limit:
         self._vector = net.flatten(params)
         risk, gradient, hessian = self._derivatives(self._vector)
         self.loss, self.gradient, self.hessian = float(risk), gradient, hessian
+
+    @classmethod
+    def of(cls, point: Point) -> Limit:
+        """The limit that a point of a limiting network is."""
+        problem = point.problem
+        assert isinstance(problem, AtInfinity)
+        return cls(problem.finite, problem.net, point.params, problem.far)
+
+    @cached_property
+    def point(self) -> Point:
+        """The point of the limiting network: to judge, reduce, escape from, embed and save as any other.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
+        >>> limit = sf.Limit(problem, LimitMLP(problem.net, [["unit", "gate"]]), problem.net.random_params(0))
+        >>> sf.Replicate(0, 0, [0.5, 0.5])(limit.point).problem.net.forms
+        ((<Form.UNIT: 'unit'>, <Form.GATE: 'gate'>, <Form.UNIT: 'unit'>, <Form.GATE: 'gate'>),)
+        """
+        problem = AtInfinity(self.problem, self.net, self.offsets, self.far)
+        return Point(problem, self.params, f"a point at infinity: {self!r}")
 
     def _derivatives(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         risk, gradient, hessian = risk_gradient_hessian(
@@ -152,8 +172,12 @@ class Limit:
         _, zero, negative = self.inertia
         if negative or any(rate.gap < -self.noise for rate in self.rates):
             return "SADDLE"
-        certain = zero == self.gauge and all(rate.gap > self.noise for rate in self.rates)
-        return "MINIMUM" if certain and self._steps_hold else "UNDECIDED"
+        return "MINIMUM" if zero == self.gauge and self.held else "UNDECIDED"
+
+    @property
+    def held(self) -> bool:
+        """Whether the loss rises, beyond rounding, wherever a limit becomes finite or a step lets go."""
+        return all(rate.gap > self.noise for rate in self.rates) and self._steps_hold
 
     @property
     def _steps_hold(self) -> bool:

@@ -22,16 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import cast
+from itertools import takewhile
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from semiflat.activations import Activation, Cross
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
-from semiflat.problem import Problem, ProblemBatch
+from semiflat.problem import PARTS, Problem, ProblemBatch
 
 FAR = 1e4
 """A pre-activation where every saturating activation is flat to the last bit."""
@@ -70,9 +71,9 @@ class LimitMLP(MLP):
 
     forms: tuple[tuple[Form, ...], ...]
 
-    def __init__(self, net: MLP, forms: Sequence[Sequence[Form]]) -> None:
+    def __init__(self, net: MLP, forms: Sequence[Sequence[Form | str]]) -> None:
         super().__init__(net.widths, net.activations, net.biases)
-        object.__setattr__(self, "forms", tuple(tuple(layer) for layer in forms))
+        object.__setattr__(self, "forms", tuple(tuple(map(Form, layer)) for layer in forms))
         if tuple(map(len, self.forms)) != net.hidden:
             raise InputError(
                 f"forms for {[len(layer) for layer in self.forms]} units do not fit hidden widths "
@@ -121,18 +122,76 @@ class LimitMLP(MLP):
                 total += 2 * gates - 1 if gates else _GAUGE[form]
         return total
 
+    def with_hidden(self, hidden: Sequence[int]) -> LimitMLP:
+        """The same network with plain units at the ends of its hidden layers.
+
+        Raises:
+            InputError: for fewer units than there are: which of them went would not be known.
+        """
+        if len(hidden) != len(self.forms) or any(
+            width < len(row) for width, row in zip(hidden, self.forms, strict=False)
+        ):
+            raise InputError(
+                f"hidden widths {list(hidden)} are below the {list(self.hidden)} of a limiting network; say "
+                "which units it has: LimitMLP(net, forms)"
+            )
+        forms = [
+            [*row, *[Form.UNIT] * (width - len(row))]
+            for width, row in zip(hidden, self.forms, strict=True)
+        ]
+        return LimitMLP(self.finite.with_hidden(hidden), forms)
+
+    def of_units(self, layers: Sequence[Sequence[Any]]) -> LimitMLP:
+        """The wide limiting network whose units are copies of these, null units and null gates."""
+        forms = [
+            [form for run in runs for form in [_form_of(run, row)] * run.count]
+            for runs, row in zip(layers, self.forms, strict=True)
+        ]
+        return LimitMLP(self.finite.with_hidden([len(row) for row in forms]), forms)
+
+    def plain_units(self, layer: int) -> Tensor:
+        """Which units hand on σ of their own pre-activation."""
+        return torch.tensor([form is Form.UNIT for form in self.forms[layer]], dtype=torch.bool)
+
+    def branch(self, layer: int, unit: int) -> list[int]:
+        """A unit and its gates, which stand right after it: what is copied together.
+
+        A branch of k gates stands for 1 + k units of a finite network, and so does each copy of it.
+
+        Raises:
+            InputError: for a gate, which is part of its base's branch.
+        """
+        self.check_unit(layer, unit)
+        row = self.forms[layer]
+        if row[unit] is Form.GATE:
+            raise InputError(
+                f"unit {unit} of hidden layer {layer} is a gate of unit {self.base(layer, unit)}; name that "
+                "unit, whose branch it belongs to"
+            )
+        gates = takewhile(lambda k: row[k] is Form.GATE, range(unit + 1, len(row)))
+        return [unit, *gates]
+
     def respond(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
+        """As :meth:`MLP.respond`; a gate's output moves with its base's pre-activation, too."""
         return Layer([self.forms[layer]])[0].respond(self.activations[layer], z)
 
-    def forward(self, params: Params, inputs: Tensor) -> Tensor:
-        h = inputs.mT
-        for layer in range(self.depth):
-            h = params[weight_key(layer)] @ h
-            if self.biases[layer]:
-                h = h + params[bias_key(layer)][..., None]
-            if layer < len(self.activations):
-                h = self.respond(layer, h)[0]
-        return h.mT
+    def activity(self, layer: int, z: Tensor) -> Tensor:
+        """``h`` of a hidden layer alone, for z of shape (*batch, N, width)."""
+        return self.respond(layer, z.mT)[0].mT
+
+    def to_module(self, params: Params | None = None) -> nn.Sequential:
+        """Refused: units at infinity are no layers of torch's."""
+        raise InputError(
+            "a limiting network is no nn.Sequential; a finite network near it is one: "
+            "limit.approach(1e3).problem.net.to_module(limit.approach(1e3).params)"
+        )
+
+
+def _form_of(run: Any, forms: Sequence[Form]) -> Form:
+    source: int | None = getattr(run, "source", None)
+    if source is None:
+        return Form.GATE if run.gate else Form.UNIT
+    return forms[source]
 
 
 class Layer:
@@ -179,6 +238,115 @@ class Layer:
         return h, first, second, cross
 
 
+class AtInfinity(Problem):
+    """The problem of one limiting network, of which a :class:`Point` may be made as of any other.
+
+    Args:
+        problem: the finite network's.
+        net: the limiting network.
+        offsets: for each hidden layer (width, N), see :class:`LimitProblem`.
+        far: shaped as the parameters; what the steps' incoming weights tend to, times infinity.
+    """
+
+    net: LimitMLP
+
+    def __init__(self, problem: Problem, net: LimitMLP, offsets: list[Tensor], far: Params) -> None:
+        refuse_decay(problem)
+        self.__dict__ = {name: problem.__dict__[name] for name in PARTS} | {"net": net}
+        self.offsets, self.far = offsets, far
+
+    @property
+    def finite(self) -> Problem:
+        """The problem of the finite networks that tend to this one."""
+        made = object.__new__(Problem)
+        made.__dict__ = {name: self.__dict__[name] for name in PARTS} | {"net": self.net.finite}
+        return made
+
+    def _with(self, **changes: Any) -> AtInfinity:
+        found = cast(AtInfinity, super()._with(**changes))
+        found.offsets, found.far = self.offsets, self.far
+        return found
+
+    def with_net(self, net: MLP) -> AtInfinity:
+        """The same for another limiting network, without steps, or of the same units."""
+        steps = any(bool(offset.any()) for offset in self.offsets)
+        if not isinstance(net, LimitMLP) or (steps and net.forms != self.net.forms):
+            raise InputError(
+                f"a problem at infinity needs a limiting network, not {type(net).__name__}; embed the point, "
+                "which tells what becomes of each unit"
+            )
+        found = cast(AtInfinity, super().with_net(net))
+        if not steps:
+            found.offsets = [
+                offset.new_zeros(width, offset.shape[1])
+                for offset, width in zip(self.offsets, net.hidden, strict=True)
+            ]
+            found.far = {key: torch.zeros(shape).double() for key, shape in net.shapes.items()}
+        return found
+
+    def widened(self, widening: Any) -> AtInfinity:
+        """The problem of a wider limiting network: copies of a step have its samples on the same sides."""
+        if widening.core is not None:
+            raise InputError(
+                "a limiting network is widened by Replicate, NullUnits and NullGates alone: other units "
+                "have no place beside units at infinity"
+            )
+        layers = widening.units.layers
+        sources = [
+            torch.tensor([getattr(run, "source", -1) for run in runs for _ in range(run.count)])
+            for runs in layers
+        ]
+        found = self._with(net=widening.wide)
+        found.offsets = [
+            torch.where((source >= 0)[:, None], offset[source.clamp(min=0)], 0.0)
+            for offset, source in zip(self.offsets, sources, strict=True)
+        ]
+        found.far = widening.lift(self.far)
+        return found
+
+    def on_samples(self, chosen: Tensor) -> AtInfinity:
+        """The samples chosen alone."""
+        found = cast(AtInfinity, super().on_samples(chosen))
+        found.offsets = [offset[:, chosen] for offset in self.offsets]
+        return found
+
+    def respond(
+        self, layer: int, z: Tensor, samples: slice
+    ) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
+        """What a hidden layer makes of its pre-activations on some samples."""
+        return self.net.respond(layer, z + self.offsets[layer][:, samples])
+
+    def activate(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
+        """The same on all samples, for z of shape (N, width)."""
+        h, slope, bend, cross = self.respond(layer, z.mT, slice(None))
+        return h.mT.contiguous(), slope.mT.contiguous(), bend.mT.contiguous(), cross
+
+    def outputs(self, params: Params, samples: slice = slice(None)) -> Tensor:
+        """``f(x_ν)`` on some samples, (*batch, n, M)."""
+        net, h = self.net, self.X[samples]
+        for layer in range(net.depth):
+            h = h @ params[weight_key(layer)].mT
+            if net.biases[layer]:
+                h = h + params[bias_key(layer)][..., None, :]
+            if layer < net.depth - 1:
+                h = self.respond(layer, h.mT, samples)[0].mT
+        return h
+
+    @property
+    def by_algebra(self) -> bool:
+        """No: the laws are of plain units; what is embedded here is judged by its own derivatives."""
+        return False
+
+
+def refuse_decay(problem: Problem) -> None:
+    """Raise :class:`InputError` for a problem with weight decay: it has no limits at infinity."""
+    if problem.decay:
+        raise InputError(
+            f"a limit has units at infinity, and with weight_decay={problem.weight_decay!r} they cost "
+            "infinitely much: no run goes there; use problem.with_weight_decay(0)"
+        )
+
+
 class LimitProblem(ProblemBatch):
     """A batch of limiting networks of one shape, each on its data, with what fixes their steps.
 
@@ -196,11 +364,7 @@ class LimitProblem(ProblemBatch):
         self, problems: Sequence[Problem], nets: Sequence[LimitMLP], offsets: list[Tensor]
     ) -> None:
         super().__init__(problems)
-        if self.decay:
-            raise InputError(
-                f"a limit has units at infinity, and with weight_decay={self.weight_decay!r} they cost "
-                "infinitely much: no run goes there; use problem.with_weight_decay(0)"
-            )
+        refuse_decay(self)
         self.layers = [
             Layer([net.forms[layer] for net in nets]) for layer in range(len(self.net.hidden))
         ]

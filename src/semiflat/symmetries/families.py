@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import flat_rows, output_jacobian
-from semiflat.evidence import OnData
+from semiflat.evidence import Fed, OnData
+from semiflat.limits.network import AtInfinity, Form, LimitMLP
 from semiflat.networks import MLP, weight_key
 from semiflat.problem import Problem
 
@@ -88,6 +89,7 @@ def flat_families(data: OnData) -> list[TangentFamily]:
     elif data.problem.samples:
         for layer in hidden:
             families += [_constant_bias(data, layer), *_linear_mixing(data, layer)]
+            families += _at_infinity(data, layer)
         families.append(_exact_fits(data))
     return [family for family in families if family is not None]
 
@@ -289,7 +291,7 @@ def _constant_bias(data: OnData, layer: int) -> TangentFamily | None:
 def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
     """Units linear on the data with one pattern of slopes: only the product V·W matters."""
     net = data.net
-    if not net.activations[layer].homogeneous:
+    if not (net.activations[layer].homogeneous and bool(net.plain_units(layer).all())):
         return []
     scalings, mixings = [], []
     for group in data.same_pattern(layer):
@@ -315,6 +317,56 @@ def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
             f"units of hidden layer {layer} with the same slope on every sample act through the "
             "product of outgoing and incoming weights alone",
             mixings,
+        ),
+    ]
+
+
+def _at_infinity(data: OnData, layer: int) -> list[TangentFamily | None]:
+    """What changes no function of a limiting network: exact at every nearby point (theory §5)."""
+    net, problem = data.net, data.problem
+    if not isinstance(net, LimitMLP) or not isinstance(problem, AtInfinity):
+        return []
+    row = net.forms[layer]
+    gates: list[Tensor] = []
+    for unit in net.plain_units(layer).nonzero().flatten().tolist():
+        beside = net.branch(layer, unit)[1:]
+        gates += [_orbit(data, layer, beside, shift=False)] if beside else []
+    linear = [unit for unit, form in enumerate(row) if form is Form.LINEAR]
+    shift = net.biases[layer] and net.biases[layer + 1]
+    tails = []
+    for unit in (unit for unit, form in enumerate(row) if form is Form.TAIL):
+        lower, upper = _blank(net, layer), _blank(net, layer + 1)
+        lower[unit, -1] = 1
+        upper[:, unit] = -data.params[weight_key(layer + 1)][:, unit]
+        tails.append(_in_layer(net, layer, lower[None]) + _in_layer(net, layer + 1, upper[None]))
+    steps = []
+    for unit in (unit for unit, form in enumerate(row) if form is Form.STEP):
+        edge = problem.offsets[layer][unit] == 0
+        chosen = torch.arange(len(row)) == unit
+        unseen = Fed(data.inputs[layer].values[edge]).null_space
+        steps.append(_every_row(net, layer, unseen, chosen))
+    return [
+        _family(
+            "gates of one unit",
+            f"gates of one unit of hidden layer {layer} act through the sum of outgoing times incoming weights",
+            gates,
+        ),
+        _family(
+            "linear units at infinity",
+            f"units of hidden layer {layer} that have become linear act through the product of their weights",
+            [_orbit(data, layer, linear, shift)] if linear else [],
+        ),
+        _family(
+            "tails",
+            f"units of hidden layer {layer} in their exponential tails may shift their bias against the size "
+            "of their outgoing weights",
+            tails,
+        ),
+        _family(
+            "steps",
+            f"incoming weights of steps of hidden layer {layer} are noticed by the samples on their edges "
+            "alone",
+            steps,
         ),
     ]
 

@@ -12,6 +12,7 @@ from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
+from semiflat.verdicts.infinity import approached
 from semiflat.verdicts.irreversible import judge_irreversibly
 from semiflat.verdicts.lanczos import judge_large
 from semiflat.verdicts.layout import Layout, layout
@@ -96,7 +97,7 @@ def judge_all(
             parts = layout(point)
         root = point if parts is None else parts.core
         if parts is None and root.problem.net.parameter_count <= dense_limit:
-            verdicts.append(judge_plain(*of(root)))
+            verdicts.append(approached(root, judge_plain(*of(root))))
         elif parts is None or parts.source.problem.net.parameter_count > dense_limit:
             verdicts.append(judge_large(Point(point.problem, point.params), tolerance))
         elif parts.plain:

@@ -33,6 +33,7 @@ from semiflat.verdicts.layout import Layout
 from semiflat.verdicts.plain import BEST_FIT, classify, counts, not_critical, too_faint
 from semiflat.verdicts.surplus import Surplus, added
 from semiflat.verdicts.verdict import (
+    MINIMA,
     NO_HESSIAN,
     Certainty,
     FlatDirections,
@@ -42,7 +43,6 @@ from semiflat.verdicts.verdict import (
     Verdict,
 )
 
-MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 Known = Callable[[Point], tuple[Evidence, Flatness]]
 """Gives what is known of a plain point, computed once."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from semiflat.curvature.parts import hessian_parts, second_difference
-from semiflat.embeddings import Compatible, Composition, Embedding, NullUnits, Replicate
+from semiflat.embeddings import Compatible, Composition, Embedding, NullGates, NullUnits, Replicate
 from semiflat.errors import InputError
 from semiflat.evidence import (
     ENOUGH,
@@ -42,6 +42,10 @@ _PINNED = (
     "no unit that was tried makes it a strict saddle when added; with weight decay most widenings do not "
     "keep it critical, so a wider network has to be searched by itself"
 )
+_AT_INFINITY = (
+    "no unit, branch or gate that was tried makes it a strict saddle when added; of copies that share the "
+    "output (Z22 Thm 6.3) nothing is known at infinity"
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class Escape:
     """How a critical point becomes a strict saddle, or why it may never.
 
     Attributes:
-        kind: ``"none needed"``, ``"replicated unit"``, ``"null unit"``, ``"copied units"``, ``"none"``,
-            ``"undecided"`` or ``"not critical"``.
+        kind: ``"none needed"``, ``"replicated unit"``, ``"null unit"``, ``"null gate"``, ``"copied units"``,
+            ``"none"``, ``"undecided"`` or ``"not critical"``.
         new_units: how many hidden units are added.
         embedding: what adds them; None where there is none.
         point: the strict saddle: the embedded point, or the point itself where none is needed.
@@ -132,8 +136,9 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     if evidence.no_hessian:
         return Escape("undecided", 0, None, None, verdict, verdict.reason)
     found = _one_unit(point, evidence, tolerance)
-    if found is None and point.problem.decay:
-        return Escape("undecided", 0, None, None, verdict, _PINNED)
+    if found is None and not point.problem.by_algebra:
+        why = _PINNED if point.problem.decay else _AT_INFINITY
+        return Escape("undecided", 0, None, None, verdict, why)
     return found or _copied_units(point, evidence, verdict, tolerance)
 
 
@@ -161,11 +166,17 @@ def _one_unit(point: Point, evidence: Evidence, tolerance: float) -> Escape | No
     net = point.problem.net
     candidates: list[tuple[str, Embedding]] = []
     for layer, width in enumerate(net.hidden):
-        for unit in range(width):
+        plain = bool(net.plain_units(layer).all())
+        for unit in range(width) if plain else ():
             spectrum = evidence.unit_evidence(layer, unit).K
             for sign, shares in zip((-1, 1), SHARES, strict=True):
                 if spectrum.clearest(sign) is not None:
                     candidates.append(("replicated unit", Replicate(layer, unit, shares)))
+        for unit in net.plain_units(layer).nonzero().flatten().tolist() if not plain else ():
+            # A branch's K is in the wide point's Hessian: it is tried.
+            candidates += [("replicated unit", Replicate(layer, unit, each)) for each in SHARES]
+            if len(net.branch(layer, unit)) > 1:
+                candidates.append(("null gate", NullGates(layer, unit)))
         if net.biases[layer] and net.biases[layer + 1]:
             bias = 0 if net.activations[layer].smooth else 1  # σ' ≠ 0, away from a kink
             candidates.append(("null unit", NullUnits(layer, [bias])))
@@ -177,7 +188,8 @@ def _one_unit(point: Point, evidence: Evidence, tolerance: float) -> Escape | No
         if verdict.kind is not Kind.STRICT_SADDLE or verdict.curvature is None:
             continue
         if best is None or verdict.curvature < (best.curvature or 0.0):
-            best = _down(kind, 1, embedding, there, verdict)
+            new = sum(there.problem.net.hidden) - sum(net.hidden)
+            best = _down(kind, new, embedding, there, verdict)
     return best
 
 

@@ -28,6 +28,9 @@ class Kind(StrEnum):
         return self.value.lower().replace("_", " ")
 
 
+MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
+
+
 class Certainty(StrEnum):
     """How a verdict is known: by theorem or ball arithmetic, or by floating point with a margin."""
 

@@ -1,0 +1,314 @@
+"""Points of limiting networks: judged, embedded, left, saved and read as other points are."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import semiflat as sf
+from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.limits import Limit, LimitMLP
+from test_limits import with_a_minimum_at_infinity
+
+SIGMA = {
+    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+    "sigmoid": (torch.sigmoid, lambda z: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
+    "softplus": (torch.nn.functional.softplus, torch.sigmoid),
+}
+CASES = [
+    ("tanh", [["unit", "gate"]]),
+    ("sigmoid", [["unit", "gate", "gate", "unit"]]),
+    ("softplus", [["unit", "tail", "linear"]]),
+    ("tanh", [["linear", "unit", "gate", "tail"], ["unit", "gate"]]),
+    ("sigmoid", [["unit", "unit", "gate"], ["unit", "gate", "gate"]]),
+]
+each_case = pytest.mark.parametrize(("name", "forms"), CASES, ids=str)
+
+
+def made(name: str, forms: list[list[str]], outputs: int = 2, seed: int = 0) -> sf.Point:
+    """A random point of a limiting network on random data."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(12, 2, generator=generator, dtype=torch.float64)
+    y = torch.randn(12, outputs, generator=generator, dtype=torch.float64)
+    net = sf.MLP([2, *map(len, forms), outputs], name)
+    problem = sf.Problem(net, X, y)
+    return Limit(problem, LimitMLP(net, forms), net.random_params(seed)).point
+
+
+def outputs_of(net: Any, name: str, params: dict[str, Tensor], X: Tensor) -> Tensor:
+    """The limiting network written out unit by unit; nothing of the library's but names and shapes."""
+    sigma, slope = SIGMA[name]
+    h = X
+    for layer, row in enumerate(net.forms):
+        z = h @ params[f"{2 * layer}.weight"].T + params[f"{2 * layer}.bias"]
+        columns, base = [], None
+        for unit, form in enumerate(row):
+            if form == "unit":
+                base = z[:, unit]
+                columns.append(sigma(base))
+            elif form == "gate":
+                columns.append(z[:, unit] * slope(base))
+            elif form == "tail":
+                columns.append(torch.exp(z[:, unit]))
+            else:
+                columns.append(z[:, unit])
+        h = torch.stack(columns, 1)
+    top = len(net.forms)
+    return h @ params[f"{2 * top}.weight"].T + params[f"{2 * top}.bias"]
+
+
+def independent(point: sf.Point) -> Any:
+    """The risk of a point's problem, from the outputs above, as a function of flat parameters."""
+    problem, net = point.problem, point.problem.net
+    name = net.activations[0].name
+
+    def risk(vector: Tensor) -> Tensor:
+        f = outputs_of(net, name, net.unflatten(vector), problem.X)
+        return ((f - problem.y) ** 2).sum(1).mean() / 2
+
+    return risk
+
+
+def inertia(matrix: Tensor) -> tuple[int, int, int]:
+    values = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
+    size = 1e-11 * float(values.abs().max())
+    counts = (values > size), (values.abs() <= size), (values < -size)
+    return tuple(int(each.sum()) for each in counts)  # type: ignore[return-value]
+
+
+def dense(point: sf.Point) -> Tensor:
+    """The Hessian by automatic differentiation."""
+    return torch.func.hessian(independent(point))(point.problem.net.flatten(point.params))
+
+
+@each_case
+def test_derivatives_are_those_of_automatic_differentiation(
+    name: str, forms: list[list[str]]
+) -> None:
+    point = made(name, forms)
+    problem, vector = point.problem, point.problem.net.flatten(point.params)
+    risk = independent(point)
+    found = risk_gradient_hessian(problem, point.params)
+    expected = risk(vector), torch.func.grad(risk)(vector), torch.func.hessian(risk)(vector)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert point.loss == pytest.approx(float(expected[0]), rel=1e-12)
+    assert point.gradient_norm == pytest.approx(float(expected[1].abs().max()), rel=1e-10)
+    net, X = problem.net, problem.X
+    top = len(forms)
+    f = outputs_of(net, name, point.params, X)
+    torch.testing.assert_close(net.forward(point.params, X), f)
+    torch.testing.assert_close(net.fed(point.params, X, top) @ net.layer(point.params, top).mT, f)
+    operator = sf.hessian_operator(point)
+    torch.testing.assert_close(
+        torch.from_numpy(operator @ torch.eye(len(vector)).double().numpy()), expected[2]
+    )
+
+
+@each_case
+def test_directions_said_to_be_flat_change_nothing(name: str, forms: list[list[str]]) -> None:
+    point = made(name, forms)
+    vector = point.problem.net.flatten(point.params)
+    gradient = torch.func.grad(independent(point))(vector)
+    families = [f for f in sf.judge(point).flat_directions or () if f.name in GAUGES]
+    assert families
+    for family in families:
+        tangents = family.tangents  # type: ignore[attr-defined]
+        assert float((tangents @ gradient).abs().max()) < 1e-12
+    assert sum(family.dimension for family in families) == Limit.of(point).gauge
+
+
+GAUGES = {"gates of one unit", "tails", "linear units at infinity"}
+
+
+def risk_above(point: sf.Point, top: int, z: Tensor) -> Tensor:
+    """The risk from the pre-activations of linear layer ``top``, the last or the last but one, on."""
+    problem, params = point.problem, point.params
+    if top < len(problem.net.hidden):
+        h = problem.net.activity(top, z)
+        z = h @ params[f"{2 * top + 2}.weight"].T + params[f"{2 * top + 2}.bias"]
+    return ((z - problem.y) ** 2).sum(1).mean() / 2
+
+
+def surrogate(point: sf.Point, layer: int, unit: int) -> Tensor:
+    """K of a branch: the Hessian of ⟨δ, c σ(z) + Σ v_j z_j σ'(z)⟩ in (c, v | u, ω), δ held fixed."""
+    problem, net = point.problem, point.problem.net
+    name = net.activations[0].name
+    sigma, slope = SIGMA[name]
+    top = layer + 1
+    x = net.fed(point.params, problem.X, layer)
+    branch = net.branch(layer, unit)
+    above = point.params[f"{2 * top}.weight"]
+
+    z = net.fed(point.params, problem.X, top) @ net.layer(point.params, top).mT
+    delta = torch.func.grad(partial(risk_above, point, top))(z)
+    rows = net.layer(point.params, layer)[branch]
+    M, D, k = len(above), x.shape[1], len(branch)
+
+    def s(vector: Tensor) -> Tensor:
+        readout, inner = vector[: M * k].reshape(M, k), vector[M * k :].reshape(k, D)
+        base = x @ inner[0]
+        said = [sigma(base), *((x @ inner[j]) * slope(base) for j in range(1, k))]
+        return (delta * (torch.stack(said, 1) @ readout.T)).sum()
+
+    at = torch.cat([above[:, branch].flatten(), rows.flatten()])
+    return torch.func.hessian(s)(at)
+
+
+@pytest.mark.parametrize(
+    "shares", [[0.5, 0.5], [0.3, 0.3, 0.4], [-0.5, 1.5], [2, -0.5, -0.5], [1, 0]]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_inertia_law_holds_for_copies_of_a_branch(shares: list[float], seed: int) -> None:
+    for name, forms in (CASES[0], CASES[1], CASES[3], CASES[4]):
+        point = made(name, forms, seed=seed)
+        for layer, row in enumerate(forms):
+            for unit in [k for k, form in enumerate(row) if form == "unit"]:
+                wide = sf.Replicate(layer, unit, shares)(point)
+                net = wide.problem.net
+                f = net.forward(wide.params, point.problem.X)
+                torch.testing.assert_close(
+                    f, point.problem.net.forward(point.params, point.problem.X)
+                )
+                K = surrogate(point, layer, unit)
+                size = len(point.problem.net.branch(layer, unit)) * net.widths[layer + 2]
+                rank = int(torch.linalg.matrix_rank(K[:size, size:], rtol=1e-11))
+                up, _, down = inertia(K)
+                narrow = inertia(dense(point))
+                p, q = sum(s > 0 for s in shares), sum(s < 0 for s in shares)
+                z = sum(s == 0 for s in shares)
+                law = (
+                    narrow[0] + (p - 1) * up + q * down + z * rank,
+                    narrow[2] + (p - 1) * down + q * up + z * rank,
+                )
+                found = inertia(dense(wide))
+                assert (found[0], found[2]) == law
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_null_gate_adds_the_rank_of_its_base_s_f_to_both_counts(seed: int) -> None:
+    for name, forms in (CASES[0], CASES[1], CASES[3]):
+        point = made(name, forms, seed=seed)
+        unit = forms[0].index("unit")
+        wide = sf.NullGates(0, unit)(point)
+        branch = point.problem.net.branch(0, unit)
+        assert wide.problem.net.branch(0, unit) == [*branch, branch[-1] + 1]
+        problem, net = point.problem, point.problem.net
+        z = net.fed(point.params, problem.X, 0) @ net.layer(point.params, 0).mT
+        slope = SIGMA[name][1](z[:, unit])
+        f = net.fed(point.params, problem.X, 1) @ net.layer(point.params, 1).mT
+        delta = torch.func.grad(partial(risk_above, point, 1))(f)
+        F = (delta * slope[:, None]).T @ net.fed(point.params, problem.X, 0)
+        rank = int(torch.linalg.matrix_rank(F, rtol=1e-11))
+        narrow, found = inertia(dense(point)), inertia(dense(wide))
+        assert (found[0], found[2]) == (narrow[0] + rank, narrow[2] + rank)
+
+
+@pytest.fixture(scope="module")
+def channel() -> sf.CriticalPoint:
+    """A run into a channel to infinity, whose end is known to be a minimum."""
+    problem, vector = with_a_minimum_at_infinity()
+    known = Limit(problem, LimitMLP(problem.net, [["unit", "gate"]]), problem.net.unflatten(vector))
+    (run,) = sf.run_search(problem, starts=1, start=known.approach(20.0).params).runs
+    assert run.status is sf.Status.CHANNEL
+    return run
+
+
+def test_a_minimum_at_infinity_is_judged_embedded_and_left(channel: sf.CriticalPoint) -> None:
+    point = channel.limit.point  # type: ignore[union-attr]
+    assert isinstance(point, sf.Point)
+    assert point.loss == pytest.approx(channel.limit.loss, rel=1e-14)  # type: ignore[union-attr]
+    verdict = sf.judge(point)
+    assert verdict.kind is sf.Kind.MINIMUM, verdict.reason
+    assert "every finite network next to it that was tried has more loss" in verdict.reason
+    assert verdict.inertia is not None
+    assert tuple(verdict.inertia)[:3] == inertia(dense(point))
+    assert verdict.inertia.zero == channel.limit.gauge  # type: ignore[union-attr]
+    for embedding in (
+        sf.Replicate(0, 0, [0.5, 0.5]),
+        sf.Replicate(0, 0, [-0.5, 1.5]),
+        sf.NullUnits(0, [0.4]),
+        sf.NullGates(0, 0),
+        sf.Replicate(0, 0, [0.3, 0.7]) >> sf.NullUnits(0, [0]),
+    ):
+        wide = embedding(point)
+        found = sf.judge(wide)
+        assert found.inertia is not None
+        assert tuple(found.inertia)[:3] == inertia(dense(wide)), embedding
+        assert wide.loss == pytest.approx(point.loss, rel=1e-12)
+        if found.kind is sf.Kind.STRICT_SADDLE:
+            direction = found.descent_direction
+            assert direction is not None
+            net, risk = wide.problem.net, independent(wide)
+            at, along = net.flatten(wide.params), net.flatten(direction)
+            assert float(along @ dense(wide) @ along) < 0
+            assert float(risk(at + 1e-3 * along)) < float(risk(at))
+    left = sf.escape(point)
+    assert left.found, left.reason
+    assert left.new_units >= 1
+    assert left.curvature == pytest.approx(left.measured_curvature, rel=1e-4)
+
+
+def test_it_is_saved_and_read_again(channel: sf.CriticalPoint, tmp_path: Path) -> None:
+    point = channel.limit.point  # type: ignore[union-attr]
+    wide = sf.Replicate(0, 0, [0.5, 0.5])(point)
+    problem = channel.problem
+    for k, each in enumerate((point, wide)):
+        sf.save_point(each, tmp_path / f"{k}.safetensors")
+        again = sf.load_point(tmp_path / f"{k}.safetensors").point(problem.X, problem.y)
+        assert again.problem.net == each.problem.net
+        assert again.loss == each.loss
+        one, other = sf.judge(again), sf.judge(each)
+        assert (one.kind, one.inertia) == (other.kind, other.inertia)
+
+
+def test_steps_keep_their_samples_through_files_and_copies(tmp_path: Path) -> None:
+    data = sf.load_data("diabetes")
+    problem = sf.Problem(sf.MLP([10, 2, 1], "tanh"), data.X, data.y)
+    x, y = data.X, data.y
+    runs = [run for run in sf.run_search(problem, starts=8).runs if run.limit is not None]
+    run = min(runs, key=lambda each: each.limit.loss)  # type: ignore[union-attr]
+    limit = run.limit
+    assert limit is not None
+    assert any(form == "step" for row in limit.net.forms for form in row)
+    point = limit.point
+    assert point.loss == pytest.approx(limit.loss, rel=1e-13)
+    step = [str(form) for form in limit.net.forms[0]].index("step")
+    wide = sf.Replicate(0, step, [0.25, 0.75])(point)
+    torch.testing.assert_close(
+        wide.problem.outputs(wide.params), point.problem.outputs(point.params)
+    )
+    for k, each in enumerate((point, wide)):
+        sf.save_point(each, tmp_path / f"{k}.safetensors")
+        again = sf.load_point(tmp_path / f"{k}.safetensors").point(x, y)
+        assert again.loss == each.loss
+        assert sf.judge(again).kind is sf.judge(each).kind
+
+
+def test_what_has_no_place_at_infinity_says_so(channel: sf.CriticalPoint) -> None:
+    point = channel.limit.point  # type: ignore[union-attr]
+
+    def refused(text: str) -> Any:
+        return pytest.raises(sf.InputError, match=re.escape(text))
+
+    with refused("unit 1 of hidden layer 0 is a gate of unit 0; name that unit"):
+        sf.Replicate(0, 1, [0.5, 0.5])(point)
+    with refused("null gates are of a limiting network"):
+        sf.NullGates(0, 0)(sf.Point(channel.problem, channel.params))
+    with refused("a limiting network is widened by Replicate, NullUnits and NullGates alone"):
+        sf.InactiveUnits(0, 1, [[0.5]], bias=0)(point)
+    with refused("a limiting network is no nn.Sequential"):
+        point.problem.net.to_module(point.params)
+    with refused("are below the"):
+        point.problem.net.with_hidden([1])
+    with refused("with weight_decay=0.1 they cost infinitely much"):
+        Limit(channel.problem.with_weight_decay(0.1), point.problem.net, point.params)
+    assert "units at infinity cannot be evaluated in balls" in sf.certify(point).reason
+    assert json.loads(json.dumps(sf.judge(point).to_json()))["certainty"] == "MEASURED"
