@@ -312,3 +312,31 @@ def test_what_has_no_place_at_infinity_says_so(channel: sf.CriticalPoint) -> Non
         Limit(channel.problem.with_weight_decay(0.1), point.problem.net, point.params)
     assert "units at infinity cannot be evaluated in balls" in sf.certify(point).reason
     assert json.loads(json.dumps(sf.judge(point).to_json()))["certainty"] == "MEASURED"
+
+
+def test_reducing_takes_back_what_widening_did(channel: sf.CriticalPoint) -> None:
+    point = channel.limit.point  # type: ignore[union-attr]
+    assert sf.reduce(point).widths == (2,)
+    assert not sf.reduce(point).merges
+    for embedding in (
+        sf.Replicate(0, 0, [0.25, 0.75]),
+        sf.Replicate(0, 0, [-0.5, 1.0, 0.5]),
+        sf.NullGates(0, 0, 2),
+        sf.NullUnits(0, [0.4, -1]),
+        sf.Replicate(0, 0, [0.25, 0.75]) >> sf.NullUnits(0, [0.5]) >> sf.NullGates(0, 2),
+    ):
+        wide = embedding(point).materialize()
+        small = sf.reduce(wide)
+        assert small.point.problem.net.forms == point.problem.net.forms, embedding
+        assert small.point.loss == pytest.approx(point.loss, rel=1e-13)
+        back = small.embedding(small.point)
+        assert back.problem.net == wide.problem.net
+        for key, tensor in wide.params.items():
+            torch.testing.assert_close(back.params[key], tensor, rtol=1e-13, atol=1e-15)
+    two = made(*CASES[4])
+    wide = (sf.Replicate(0, 1, [0.5, 0.5]) >> sf.Replicate(1, 0, [2, -1]))(two).materialize()
+    small = sf.reduce(wide)
+    assert small.point.problem.net == two.problem.net
+    back = small.embedding(small.point)
+    for key, tensor in wide.params.items():
+        torch.testing.assert_close(back.params[key], tensor, rtol=1e-13, atol=1e-15)

@@ -156,6 +156,10 @@ class MLP:
         """Which units of a hidden layer hand on σ of their own pre-activation: all, but in a limit."""
         return torch.ones(self.hidden[layer], dtype=torch.bool)
 
+    def heads(self, layer: int) -> list[int]:
+        """The units of a hidden layer that can be copied, each with its branch."""
+        return list(range(self.hidden[layer]))
+
     def branch(self, layer: int, unit: int) -> list[int]:
         """A hidden unit and the units that lean on its pre-activation: in an MLP, the unit alone."""
         self.check_unit(layer, unit)

@@ -153,6 +153,10 @@ class LimitMLP(MLP):
         """Which units hand on σ of their own pre-activation."""
         return torch.tensor([form is Form.UNIT for form in self.forms[layer]], dtype=torch.bool)
 
+    def heads(self, layer: int) -> list[int]:
+        """The units of a hidden layer that can be copied: all but gates, which go with their bases."""
+        return [unit for unit, form in enumerate(self.forms[layer]) if form is not Form.GATE]
+
     def branch(self, layer: int, unit: int) -> list[int]:
         """A unit and its gates, which stand right after it: what is copied together.
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from semiflat.errors import InputError
+from semiflat.limits import AtInfinity
 from semiflat.points import Point
+from semiflat.reduction.at_infinity import reduced_at_infinity
 from semiflat.reduction.exact import Done, reduced_exactly
 from semiflat.reduction.nearly import Budget, reduced_within
 from semiflat.reduction.record import Merge, Reduction
@@ -43,6 +45,8 @@ def reduce(point: Point, tolerance: float = 0.0, on_data: bool = False) -> Reduc
       sigmoid (σ(−z) = 1 − σ(z); the constant needs a bias above), and up to a factor above 0 for
       positively homogeneous ones. Their outgoing weights may be any.
 
+    A point at infinity loses branches that are copies of another, and null units and gates, exactly.
+
     A layer keeps one unit at least, and the units that are left their order. Units that depend on
     each other in other ways, such as those of a wide linear layer, are left alone.
 
@@ -75,6 +79,8 @@ def reduce(point: Point, tolerance: float = 0.0, on_data: bool = False) -> Reduc
         raise InputError(f"on_data must be True or False, not {on_data!r:.60}")
     state = _state(point)
     _check_tolerance(tolerance)
+    if isinstance(point.problem, AtInfinity):
+        return reduced_at_infinity(point)
     return _reduced(point, state, float(tolerance), on_data)
 
 

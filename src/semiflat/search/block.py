@@ -113,7 +113,7 @@ class _Block:
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
         self.any_index = settings.kind == "any"
         self.descends = self.any_index and not settings.given
-        self.beyond = not self.any_index and not shared.decay
+        self.beyond = not self.any_index and shared.by_algebra
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:
         """Take all starts to their ends."""

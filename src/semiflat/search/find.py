@@ -202,6 +202,7 @@ def find_critical_points(
     processes: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
+    infinity: bool = False,
 ) -> list[CriticalPoint]:
     """The distinct critical points that random starts lead to, lowest loss first.
 
@@ -209,6 +210,10 @@ def find_critical_points(
     and of sigmoid, and positive scaling, and one of each connected set of critical points.
     :func:`run_search` tells how the others ended, and what the arguments are. Where there is none, a
     warning says how the runs ended and what to do.
+
+    Args:
+        infinity: whether points at infinity are in the list, too: of limiting networks, and no less to be
+            judged, embedded, left and saved.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
@@ -230,6 +235,8 @@ def find_critical_points(
         dask=dask,
         out=out,
     )
+    if infinity and result.at_infinity:
+        return result.with_infinity
     if not result.points:
         warnings.warn(result.why_none, stacklevel=2)
     return result.points

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from semiflat.limits import Form, Limit, LimitMLP
+from semiflat.limits import AtInfinity, Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point, one_line
 from semiflat.problem import Problem
@@ -44,6 +44,8 @@ def count_line(counts: Mapping[Status, int]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in Status if counts.get(status))
 
 
+SAME_AT_INFINITY = 1e-5
+"""Part of their size by which outputs of two limits may differ and be one function."""
 _DECAY = "a weight decay (weight_decay=1e-3; --weight-decay 1e-3 on the command line)"
 _MEANINGS = {
     Status.CONVERGED: "reached a finite critical point; its evidence says whether it is isolated, flat for "
@@ -184,6 +186,8 @@ class CriticalPoint(Point):
                 f"{self.problem.no_critical_point_below:.2g} no finite parameters are critical, and the "
                 "infimum 0 lies at infinity"
             )
+        if isinstance(self.problem, AtInfinity):
+            return f"it runs to infinity, and this is its limit there, {self.limit!r}"
         if self.limit is not None:
             return f"it runs to infinity, and its limit there has loss {self.limit.loss:.10g}"
         return self.record.evidence
@@ -191,7 +195,10 @@ class CriticalPoint(Point):
     @cached_property
     def limit(self) -> Limit | None:
         """The critical point of the limiting network, for a run to infinity that has one."""
-        return None if self.record.limit is None else self.record.limit.at(self.problem)
+        if self.record.limit is None:
+            return None
+        problem = self.problem
+        return self.record.limit.at(problem.finite if isinstance(problem, AtInfinity) else problem)
 
     def __repr__(self) -> str:
         why = "" if self.status is Status.CONVERGED else f": {one_line(self._why, 120)}"
@@ -229,6 +236,31 @@ class SearchResult:
     frequencies: list[int] = field(default_factory=list)
     unresolved: list[CriticalPoint] = field(default_factory=list)
     unseen: Unseen = field(default_factory=lambda: Unseen.of([]))
+
+    @cached_property
+    def at_infinity(self) -> list[CriticalPoint]:
+        """The distinct critical points at infinity: one for each function on the data, lowest loss first.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 1.5])
+        >>> sf.run_search(problem, starts=4).at_infinity
+        []
+        """
+        found: list[tuple[CriticalPoint, Tensor]] = []
+        for run in self.runs:
+            if run.limit is None:
+                continue
+            there = run.limit.point
+            f = there.problem.outputs(there.params)
+            alike = SAME_AT_INFINITY * f.abs().max()
+            if all(f.shape != g.shape or bool((f - g).abs().max() > alike) for _, g in found):
+                found.append((CriticalPoint(there.problem, there.params, run.record), f))
+        return sorted((point for point, _ in found), key=lambda point: float(point.loss))
+
+    @property
+    def with_infinity(self) -> list[CriticalPoint]:
+        """``points`` and those at infinity, lowest loss first, whatever their kind."""
+        return sorted([*self.points, *self.at_infinity], key=lambda point: float(point.loss))
 
     @property
     def why_unresolved(self) -> str:

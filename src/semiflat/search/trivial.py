@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from semiflat.evidence import OnData
+from semiflat.limits import AtInfinity
 from semiflat.points import Point
 from semiflat.reduction import reduce
 
@@ -13,6 +14,8 @@ EQUAL = 1e-6
 def triviality(point: Point) -> str | None:
     """Why a critical point is a trivial one, None if it is not; see :attr:`CriticalPoint.trivial`."""
     problem = point.problem
+    if isinstance(problem, AtInfinity):
+        return None
     data = OnData(problem, point.params)
     outputs = data.outputs
     best = problem.best_outputs

@@ -69,14 +69,16 @@ class Escape:
 def follow(
     saddles: list[Saddle], max_iterations: int, progress: Progress
 ) -> Iterator[list[Escape]]:
-    """Leave every saddle along its descent direction, then minimise; one batch for each width.
+    """Leave every saddle along its descent direction, then minimise; one batch for each network.
 
     Yields the escapes of a batch; after Ctrl-C those of the batch as far as it came, and stops.
     """
-    by_width: dict[tuple[int, ...], list[Saddle]] = {}
+    groups: dict[object, list[Saddle]] = {}
     for saddle in saddles:
-        by_width.setdefault(saddle.point.problem.net.widths, []).append(saddle)
-    for group in by_width.values():
+        problem = saddle.point.problem
+        # At infinity each has its own limiting network.
+        groups.setdefault(problem.net if problem.by_algebra else saddle.name, []).append(saddle)
+    for group in groups.values():
         net, problem = group[0].point.problem.net, group[0].point.problem
         lines = [_line(saddle) for saddle in group]
         starts = []

@@ -11,6 +11,7 @@ from semiflat._version import __version__
 from semiflat.checkpoints import packed
 from semiflat.data import Dataset
 from semiflat.files import as_json
+from semiflat.limits import LimitMLP
 from semiflat.networks import MLP
 from semiflat.outputs import Outputs
 from semiflat.points import EmbeddedPoint, Point
@@ -123,12 +124,12 @@ class Study:
         s = self.settings
         result = self._search("minimum", s.starts, "search")
         self.record["search"] = _search_record(result, "minimum", s.starts)
-        points = result.points
+        points = result.with_infinity
         if not points and not result.interrupted:
             # No minimum at finite distance: there may still be saddles to embed.
             other = self._search("any", min(s.starts, _ANY_STARTS), "search, any index")
             self.record["search_any"] = _search_record(other, "any", min(s.starts, _ANY_STARTS))
-            points, result = other.points, other
+            points, result = other.with_infinity, other
         named = [(f"p{k}", point) for k, point in enumerate(points)]
         verdicts = judge_all([point for _, point in named])
         for (name, point), verdict in zip(named, verdicts, strict=True):
@@ -156,13 +157,13 @@ class Study:
 
     def _embed(self) -> None:
         s = self.settings
-        plan = [
-            (name, point, widening)
+        plan = {
+            name: list(widenings(point.problem.net, s.wider, s.null_bias))
             for name, point in self._points
-            for widening in widenings(self.problem.net, s.wider, s.null_bias)
-        ]
+        }
+        count = sum(map(len, plan.values()))
         for name, point in self._points:
-            own: list[Trial] = [w for n, _, w in plan if n == name]
+            own: list[Trial] = plan[name]
             embedded = [widening.embedding(point) for widening in own]
             for widening, wide, verdict in zip(own, embedded, judge_all(embedded), strict=True):
                 label = f"{name}-e{sum(r['source'] == name for r in self.record['embedded'])}"
@@ -174,7 +175,7 @@ class Study:
                     self._saddles.append(
                         Saddle(label, name, widening.family, widening.added, wide, verdict)
                     )
-                self.progress("embed and judge", len(self.record["embedded"]), len(plan), "")
+                self.progress("embed and judge", len(self.record["embedded"]), count, "")
             self._write()
         for name, point in self._points[:1]:
             self._draw_point(name, point)
@@ -215,7 +216,7 @@ class Study:
 
     def _draw_point(self, name: str, point: Point) -> None:
         layer = 0
-        for unit in range(self.problem.net.hidden[layer]):
+        for unit in point.problem.net.heads(layer):
             self.record["curves"]["share_line"].append(share_line(name, point, layer, unit))
         rows = [row for row in self.record["embedded"] if row["source"] == name]
         for family in ("replicate inside", "replicate outside", "null units"):
@@ -224,7 +225,7 @@ class Study:
                 widening = next(
                     w
                     for w in widenings(
-                        self.problem.net, self.settings.wider, self.settings.null_bias
+                        point.problem.net, self.settings.wider, self.settings.null_bias
                     )
                     if repr(w.embedding) == row["embedding"]
                 )
@@ -286,10 +287,14 @@ def _search_record(result: SearchResult, kind: str, starts: int) -> dict[str, An
 
 
 def _point_row(name: str, point: CriticalPoint, verdict: Verdict) -> dict[str, Any]:
+    net = point.problem.net
     return {
         "name": name,
         "loss": point.loss,
         "status": str(point.status),
+        "at_infinity": [list(map(str, row)) for row in net.forms]
+        if isinstance(net, LimitMLP)
+        else None,
         "trivial": point.trivial,
         "start": point.record.start,
         "iterations": point.record.iterations,

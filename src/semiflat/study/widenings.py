@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from semiflat.curvature.parts import second_difference
-from semiflat.embeddings import Embedding, NullUnits, Replicate
+from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate
 from semiflat.embeddings.exact import Exact
 from semiflat.evidence import Evidence
 from semiflat.networks import MLP
@@ -27,7 +27,7 @@ class Trial:
 
     Attributes:
         family: ``"replicate inside"`` (all shares between 0 and 1), ``"replicate outside"`` (one
-            below 0) or ``"null units"``.
+            below 0), ``"null units"`` or, at infinity, ``"null gates"``.
         layer: hidden layer.
         unit: the replicated unit, or None.
         added: number of units added.
@@ -44,8 +44,8 @@ class Trial:
 def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Trial]:
     """Every unit replicated, shares inside and outside [0, 1], and null units in every layer."""
     for added in range(1, wider + 1):
-        for layer, width in enumerate(net.hidden):
-            for unit in range(width):
+        for layer in range(len(net.hidden)):
+            for unit in net.heads(layer):
                 even = Fraction(1, added + 1)
                 inside: list[Exact | None] = [even] * (added + 1)
                 outside: list[Exact | None] = [Fraction(3, 2), *[Fraction(-1, 2 * added)] * added]
@@ -53,6 +53,8 @@ def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Trial]:
                     yield Trial(
                         f"replicate {family}", layer, unit, added, Replicate(layer, unit, shares)
                     )
+                if len(net.branch(layer, unit)) > 1:
+                    yield Trial("null gates", layer, unit, added, NullGates(layer, unit, added))
             yield Trial("null units", layer, None, added, NullUnits(layer, [null_bias] * added))
 
 
