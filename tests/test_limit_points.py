@@ -340,3 +340,33 @@ def test_reducing_takes_back_what_widening_did(channel: sf.CriticalPoint) -> Non
     back = small.embedding(small.point)
     for key, tensor in wide.params.items():
         torch.testing.assert_close(back.params[key], tensor, rtol=1e-13, atol=1e-15)
+
+
+def test_the_tanh_study_of_diabetes_embeds_judges_and_leaves_its_lowest_point(
+    tmp_path: Path,
+) -> None:
+    from semiflat.report import write_report
+    from semiflat.study import Settings, Study
+
+    settings = Settings(hidden=(2,), activation="tanh", starts=8, wider=1, points=1, proofs=False)
+    record = Study(sf.load_data("diabetes"), settings, tmp_path).run()
+    lowest = record["points"][0]
+    finite = [row["loss"] for row in record["points"] if row["at_infinity"] is None]
+    assert lowest["at_infinity"] is not None
+    assert lowest["loss"] < min(finite, default=1.0)
+    assert lowest["loss"] == min(row["loss"] for row in record["points"])
+    embedded = [row for row in record["embedded"] if row["source"] == "p0"]
+    assert len(embedded) >= 3
+    for row in embedded:
+        assert row["inertia"] == row["dense_inertia"]
+        assert row["output_change"] < 1e-12
+    left = [row for row in record["escapes"] if row["source"] == "p0"]
+    assert left
+    assert min(row["loss_after"] for row in left) < lowest["loss"] * 0.95
+    page = write_report(record, tmp_path)[0].read_text()
+    assert "p0 ∞" in page
+    assert "Points marked ∞ lie at infinity" in page
+    assert "The lowest critical point is not the lowest loss" not in page
+    there = sf.load_point(tmp_path / "points" / "p0.safetensors")
+    data = sf.load_data("diabetes")
+    assert there.point(data.X, data.y).loss == pytest.approx(lowest["loss"], rel=1e-13)

@@ -11,6 +11,8 @@ from semiflat.report.traps import NarrowPoint, most_added, rows
 from semiflat.report.words import MINIMA, kinds_counted, status_words
 
 Row = dict[str, Any]
+ALIKE = 1e-6
+"""Part of a loss by which two count as one: a run to infinity is as low as its limit, but for that."""
 
 
 def title(record: Row) -> str:
@@ -93,14 +95,22 @@ def _total(search: Row) -> int:
 
 
 def _reached(search: Row) -> str:
-    reached = (search.get("counts") or {}).get("CONVERGED", 0)
-    return f"{reached or 'none'} reached a finite critical point"
+    counts = search.get("counts") or {}
+    reached, far = counts.get("CONVERGED", 0), _at_infinity(counts)
+    text = f"{reached or 'none'} reached a finite critical point"
+    return f"{text}, and {far} one at infinity" if far else text
+
+
+def _at_infinity(counts: dict[str, int]) -> int:
+    """How many runs ended at a critical point of a limiting network."""
+    return counts.get("CHANNEL", 0) + counts.get("SATURATED", 0)
 
 
 def _distinct(points: list[Row], search: Row) -> str:
     if not points:
         return ""
-    runs = (search.get("counts") or {}).get("CONVERGED", 0)
+    counts = search.get("counts") or {}
+    runs = counts.get("CONVERGED", 0) + _at_infinity(counts)
     found = "all distinct" if len(points) == runs > 1 else f"{len(points)} distinct"
     where = "" if len(points) == runs == 1 else f": {found}"
     return f"{where}, the lowest at loss {loss(points[0].get('loss'))}"
@@ -193,7 +203,7 @@ def search_note(record: Row) -> str:
         for end in (record.get(key) or {}).get("lowest") or []
         if end.get("status") != "CONVERGED"
         and numbers.is_number(end.get("loss"))
-        and end["loss"] < lowest
+        and end["loss"] < lowest - ALIKE * abs(lowest)
     ]
     if not ends:
         return ""
