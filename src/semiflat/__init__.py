@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from semiflat.search import (
         CriticalPoint,
         LostStarts,
+        Method,
         SaddleLine,
         SearchResult,
         Status,
+        Step,
         Unseen,
         find_critical_point,
         find_critical_points,
@@ -139,6 +141,8 @@ __all__ = [
     "Unseen",
     "SaddleLine",
     "LostStarts",
+    "Method",
+    "Step",
     "Limit",
     "Form",
     "Embedding",
@@ -221,7 +225,7 @@ _ROOMS = {
     "unit_blocks",
     "curvature.operators": "module_hessian_operator",
     "limits": "Form Limit",
-    "search": "CriticalPoint LostStarts SaddleLine SearchResult Status Unseen "
+    "search": "CriticalPoint LostStarts Method SaddleLine SearchResult Status Step Unseen "
     "find_critical_point find_critical_points run_search saddle_lines",
     "embeddings": "Compatible Composition Condition ConstantUnits Embedding GlobalNull GlobalSplit "
     "InactivePropagation InactiveUnits NullGates NullUnits Permute Reflect Replicate Rescale "

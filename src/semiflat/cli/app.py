@@ -214,10 +214,10 @@ def find(
             result = run_search(
                 problem,
                 starts,
-                seed,
-                kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
-                tolerance,
-                max_iterations,
+                seed=seed,
+                kind=kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
+                tolerance=tolerance,
+                max_iterations=max_iterations,
                 progress=tally(lambda done, so_far: report("search", done, starts, so_far)),
                 processes=processes,
                 dask=dask,

@@ -203,7 +203,7 @@ def search_note(record: Row) -> str:
         for end in (record.get(key) or {}).get("lowest") or []
         if end.get("status") != "CONVERGED"
         and numbers.is_number(end.get("loss"))
-        and end["loss"] < lowest - ALIKE * abs(lowest)
+        and end["loss"] < float(loss_of) * (1 - ALIKE)
     ]
     if not ends:
         return ""

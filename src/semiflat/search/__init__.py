@@ -2,6 +2,7 @@
 
 from semiflat.search.find import find_critical_point, find_critical_points, run_search
 from semiflat.search.gather import LostStarts
+from semiflat.search.methods import Method, Step
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 from semiflat.search.saddle_line import SaddleLine, saddle_lines
 from semiflat.search.unseen import Unseen
@@ -9,10 +10,12 @@ from semiflat.search.unseen import Unseen
 __all__ = [
     "CriticalPoint",
     "LostStarts",
+    "Method",
     "SaddleLine",
     "SearchRecord",
     "SearchResult",
     "Status",
+    "Step",
     "Unseen",
     "find_critical_point",
     "find_critical_points",

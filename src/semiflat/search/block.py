@@ -20,7 +20,13 @@ from semiflat.memory import freed_memory_kept
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
 from semiflat.search.driver import Driver, Options, Phase
-from semiflat.search.methods import GradientSystem, LevenbergMarquardt, SignedNewton, TrustRegion
+from semiflat.search.methods import (
+    GradientSystem,
+    LevenbergMarquardt,
+    Method,
+    SignedNewton,
+    TrustRegion,
+)
 from semiflat.search.outcome import Stop, beyond_outcome, outcome
 from semiflat.search.record import Finished, Status
 
@@ -59,6 +65,7 @@ class Settings:
 
     Attributes:
         given: whether the starts were given; then what is near them is looked for.
+        method: whose steps are taken, all the way; None for those of the kind, in stages.
     """
 
     kind: Literal["minimum", "any"] = "minimum"
@@ -66,6 +73,12 @@ class Settings:
     tolerance: float = 1e-12
     max_iterations: int = 1500
     given: bool = False
+    method: Method | None = None
+
+    @property
+    def stages(self) -> list[list[Phase]]:
+        """What a run goes through: after each stage, who runs to infinity is looked for there."""
+        return STAGES[self.kind] if self.method is None else [[Phase(self.method, 10**9)]]
 
 
 def run_block(
@@ -84,7 +97,7 @@ def run_block(
         on_end: called with each result as soon as there is one.
     """
     with freed_memory_kept():
-        _Block(problems, numbers, starts, settings, on_end).run(STAGES[settings.kind])
+        _Block(problems, numbers, starts, settings, on_end).run(settings.stages)
 
 
 class _Block:
@@ -112,7 +125,7 @@ class _Block:
         self.there: dict[int, Reached] = {}
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
         self.any_index = settings.kind == "any"
-        self.descends = self.any_index and not settings.given
+        self.descends = self.any_index and not settings.given and settings.method is None
         self.beyond = not self.any_index and shared.by_algebra
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:

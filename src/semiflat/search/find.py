@@ -19,6 +19,7 @@ from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.block import STAGES, Settings
 from semiflat.search.distinct import classes
 from semiflat.search.gather import Gathered, Progress, gather
+from semiflat.search.methods import METHODS, Method
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.store import open_store
 from semiflat.search.unseen import Unseen
@@ -27,6 +28,7 @@ from semiflat.search.unseen import Unseen
 def run_search(
     problem: Problem | Sequence[Problem],
     starts: int = 1000,
+    *,
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
@@ -38,6 +40,7 @@ def run_search(
     processes: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
+    method: str | Method | None = None,
 ) -> SearchResult:
     """Second-order search from many random starts at once; every run is accounted for.
 
@@ -67,6 +70,9 @@ def run_search(
             instead.
         out: folder to keep finished starts in; those that are there already are not run again. The
             result is that of a search never interrupted.
+        method: take this one's steps alone: a name (``"trust_region"``, ``"levenberg_marquardt"``,
+            ``"signed_newton"``, ``"gradient_system"``), or a :class:`Method` of your own. By default several
+            take turns, as is best for the kind.
 
     Returns:
         A :class:`SearchResult`; after Ctrl-C, of what is done.
@@ -113,7 +119,8 @@ def run_search(
                 f"start holds {len(theta)} sets of parameters for {len(problems)} problems; give as "
                 "many for each"
             )
-    settings = Settings(kind, seed, tolerance, max_iterations, start is not None)
+    chosen = _method(method, out)
+    settings = Settings(kind, seed, tolerance, max_iterations, start is not None, chosen)
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
     with (
@@ -126,6 +133,25 @@ def run_search(
         got.lost.result = result
         raise got.lost
     return result
+
+
+def _method(given: str | Method | None, out: str | Path | None) -> Method | None:
+    """The method of that name, or the one given."""
+    if given is None or (isinstance(given, str) and given in METHODS):
+        return METHODS.get(given or "")
+    if isinstance(given, str):
+        raise unknown_name("method", given, METHODS)
+    if not isinstance(given, Method):
+        raise InputError(
+            f"method must be a name or a semiflat.Method, not {given!r:.60}. Known names: "
+            f"{', '.join(METHODS)}"
+        )
+    if out is not None and given not in METHODS.values():
+        raise InputError(
+            f"{type(given).__name__} is a method of your own, and a folder cannot tell whether it is the same "
+            "one when the search goes on; give no folder (out)"
+        )
+    return given
 
 
 def _problems(given: Problem | Sequence[Problem]) -> list[Problem]:
@@ -194,6 +220,7 @@ def _result(
 def find_critical_points(
     problem: Problem,
     starts: int = 1000,
+    *,
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
@@ -202,6 +229,7 @@ def find_critical_points(
     processes: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
+    method: str | Method | None = None,
     infinity: bool = False,
 ) -> list[CriticalPoint]:
     """The distinct critical points that random starts lead to, lowest loss first.
@@ -225,15 +253,16 @@ def find_critical_points(
     """
     result = run_search(
         problem,
-        starts,
-        seed,
-        kind,
-        tolerance,
-        max_iterations,
+        starts=starts,
+        seed=seed,
+        kind=kind,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
         progress=progress,
         processes=processes,
         dask=dask,
         out=out,
+        method=method,
     )
     if infinity and result.at_infinity:
         return result.with_infinity
@@ -245,6 +274,7 @@ def find_critical_points(
 def find_critical_point(
     problem: Problem,
     starts: int = 32,
+    *,
     seed: int | None = 0,
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
@@ -253,6 +283,7 @@ def find_critical_point(
     processes: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
+    method: str | Method | None = None,
 ) -> CriticalPoint:
     """The critical point of lowest loss among those found.
 
@@ -266,15 +297,16 @@ def find_critical_point(
     """
     result = run_search(
         problem,
-        starts,
-        seed,
-        kind,
-        tolerance,
-        max_iterations,
+        starts=starts,
+        seed=seed,
+        kind=kind,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
         start=start,
         processes=processes,
         dask=dask,
         out=out,
+        method=method,
     )
     if result.points:
         return result.points[0]

@@ -10,6 +10,7 @@ from semiflat._version import __version__
 from semiflat.jobs import Contents, JobStore, LinesStore
 from semiflat.problem import Problem, check_names
 from semiflat.search.block import Settings
+from semiflat.search.methods import METHODS
 from semiflat.search.plain import from_plain, to_plain
 from semiflat.search.record import Finished
 
@@ -35,6 +36,8 @@ def header(
         problems[0],
         "a folder cannot tell whether it is the same one when the search goes on; give no folder (out)",
     )
+    name = next((name for name, each in METHODS.items() if each is settings.method), None)
+    own = {} if name is None else {"method": name}
     several = {"starts of each problem": starts} if len(problems) > 1 else {}
     return {
         "format": FORMAT,
@@ -51,6 +54,7 @@ def header(
         "tolerance": settings.tolerance,
         "max_iterations": settings.max_iterations,
         "start_scale": start_scale,
+        **own,
         **several,
     }
 

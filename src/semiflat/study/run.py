@@ -143,9 +143,9 @@ class Study:
     def _search(self, kind: Any, starts: int, stage: str) -> SearchResult:
         return run_search(
             self.problem,
-            starts,
-            self.settings.seed,
-            kind,
+            starts=starts,
+            seed=self.settings.seed,
+            kind=kind,
             max_iterations=self.record["settings"]["max_iterations"],
             progress=self._tally(stage, starts),
         )

@@ -185,4 +185,4 @@ def locally_linear(name: str, seed: int) -> sf.SearchResult:
         start = net.random_params(seed, batch=(4,))
         start["0.bias"][:, 0] = 4 * X.abs().sum(1).max()
         return sf.run_search(problem, start=start, max_iterations=300, processes=1)
-    return sf.run_search(problem, 4, seed, kind, max_iterations=300, processes=1)
+    return sf.run_search(problem, 4, seed=seed, kind=kind, max_iterations=300, processes=1)

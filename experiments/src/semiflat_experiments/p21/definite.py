@@ -49,7 +49,7 @@ def run(settings: Settings, task: Task) -> Record:
     """Train, and look at the blocks of all units where training ends."""
     problem, start = draw_data(task["variant"], task["seed"])
     if task["arm"] == "search":
-        found = sf.run_search(problem, settings["starts"], task["seed"], processes=1)
+        found = sf.run_search(problem, settings["starts"], seed=task["seed"], processes=1)
         return {**task, "ends": [_searched(end) for end in found.runs]}
     point, iterations, message = train(problem, start, task["variant"])
     if not np.isfinite(point.loss):

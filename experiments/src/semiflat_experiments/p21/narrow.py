@@ -69,7 +69,7 @@ def run(settings: Settings, task: Task) -> Record:
     problem = problem_of(task["network"], ARMS[task["arm"]], task["seed"])
     limit = settings["iterations"]
     found = sf.run_search(
-        problem, settings["starts"], task["seed"], max_iterations=limit, processes=1
+        problem, settings["starts"], seed=task["seed"], max_iterations=limit, processes=1
     )
     kinds = [certificate.kind for certificate in sf.certify_all([*found.points])]
     minima = [point for point, kind in zip(found.points, kinds, strict=True) if kind in MINIMA]

@@ -56,7 +56,7 @@ def problem_of(seed: int, bias: bool) -> sf.Problem:
 def run(settings: Settings, task: Task) -> Record:
     """The minima of one data set, and the region over the one whose B is farthest from singular."""
     problem = problem_of(task["seed"], ARMS[task["arm"]])
-    found = sf.run_search(problem, settings["starts"], task["seed"], processes=1)
+    found = sf.run_search(problem, settings["starts"], seed=task["seed"], processes=1)
     minima = [point for point in found.points if sf.judge(point).kind.name in MINIMA]
     units = [unit for point in minima for unit in replicated(point)]
     record = {**task, "minima": len(minima), "units": counted_signs(units)}

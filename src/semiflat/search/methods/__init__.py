@@ -6,8 +6,17 @@ from semiflat.search.methods.method import LEAST, Local, Method, Step, bounded_n
 from semiflat.search.methods.signed_newton import SignedNewton
 from semiflat.search.methods.trust_region import TrustRegion
 
+METHODS: dict[str, Method] = {
+    "trust_region": TrustRegion(),
+    "levenberg_marquardt": LevenbergMarquardt(),
+    "signed_newton": SignedNewton(),
+    "gradient_system": GradientSystem(),
+}
+"""The methods that a search knows by name."""
+
 __all__ = [
     "LEAST",
+    "METHODS",
     "GradientSystem",
     "LevenbergMarquardt",
     "Local",

@@ -8,7 +8,7 @@ from torch import Tensor
 from semiflat.curvature.acceleration import bending
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.problem import Problem
-from semiflat.search.methods.method import LEAST, Local, Step, sizes
+from semiflat.search.methods.method import LEAST, Local, Method, Step, sizes
 
 FIRST = 1e-2
 """The first damping, as a part of the matrix's largest diagonal entry."""
@@ -18,7 +18,7 @@ BENT = 0.75
 """Twice the acceleration over the velocity, beyond which a path bends too much to be followed."""
 
 
-class LevenbergMarquardt:
+class LevenbergMarquardt(Method):
     """Damped Gauss–Newton steps along paths that bend with the network's outputs.
 
     Far from a minimum the exact Hessian's negative curvature comes from residuals that will be gone;
@@ -30,9 +30,6 @@ class LevenbergMarquardt:
 
     Scale: the damping μ, and what it is multiplied by at the next failure.
     """
-
-    exact = False
-    follows_loss = True
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
         matrix = risk_gradient_gauss_newton(problem, problem.net.unflatten(theta))[2]
@@ -82,12 +79,6 @@ class LevenbergMarquardt:
             ],
             -1,
         )
-
-    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
-        return risk
-
-    def downhill(self, local: Local) -> Tensor:
-        return torch.zeros(len(local[0]), dtype=torch.bool)  # the matrix shows none
 
 
 def _solve(factor: Tensor, right: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,38 +38,55 @@ class Step:
     gradient: Tensor | None = None
 
 
-class Method(Protocol):
+class Method(ABC):
     """How to step, and the merit a step is to lower. Runs stand first in every tensor.
 
-    A method's *scale*, (B, k), is what it holds its steps back by: a radius, or a damping.
+    A subclass has :meth:`step`; what else it has the search makes use of. A method's *scale*, (B, k), is what
+    it holds its steps back by: a radius, a damping, or the length of a step.
 
     Attributes:
         exact: whether its model has the curvature of the risk, negative one too.
         follows_loss: whether a way down is a reason to go on.
+
+    >>> class Downhill(Method):
+    ...     def step(self, problem, theta, gradient, local, scale):
+    ...         move = -scale * gradient
+    ...         size = torch.linalg.vector_norm(gradient, dim=-1)
+    ...         return Step(move, scale[:, 0] * size.square() / 2, scale[:, 0] * size)
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> sf.run_search(problem, starts=2, method=Downhill()).points[0].loss < 1e-20
+    True
     """
 
-    exact: bool
-    follows_loss: bool
+    exact: bool = False
+    follows_loss: bool = True
 
-    def local(self, problem: Problem, theta: Tensor) -> Local:
-        """The local models at ``theta`` (B, P), one for each run of ``problem``."""
-
-    def scale(self, local: Local, gradient: Tensor, length: Tensor) -> Tensor:
-        """The scale to begin with, (B, k), where steps of ``length`` (B,) were good before."""
-
+    @abstractmethod
     def step(
         self, problem: Problem, theta: Tensor, gradient: Tensor, local: Local, scale: Tensor
     ) -> Step:
-        """The steps to try from ``theta``."""
+        """The steps to try from ``theta`` (B, P), where the gradient is ``gradient`` (B, P)."""
+
+    def local(self, problem: Problem, theta: Tensor) -> Local:
+        """The local models at ``theta`` (B, P), one for each run of ``problem``; none by default."""
+        return ()
+
+    def scale(self, local: Local, gradient: Tensor, length: Tensor) -> Tensor:
+        """The scale to begin with, (B, k), where steps of ``length`` (B,) were good before."""
+        return length[:, None]
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
-        """The next scale, after steps of ``length`` that kept ``ratio`` of their promise."""
+        """The next scale, after steps of ``length`` that kept ``ratio`` of their promise: doubled or halved."""
+        return torch.where(ratio > LEAST, 2.0, 0.5)[:, None] * scale
 
     def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
-        """What a step is to lower, (B,)."""
+        """What a step is to lower, (B,): the risk."""
+        return risk
 
     def downhill(self, local: Local) -> Tensor:
-        """Whether the local model has a way down where the gradient is 0, (B,)."""
+        """Whether the local model has a way down where the gradient is 0, (B,); never by default."""
+        return torch.zeros(1, dtype=torch.bool)
 
 
 def rotate(matrix: Tensor, vector: Tensor) -> Tensor:

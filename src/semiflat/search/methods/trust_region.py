@@ -9,6 +9,7 @@ from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.problem import Problem
 from semiflat.search.methods.method import (
     Local,
+    Method,
     Step,
     bounded_newton,
     eigen,
@@ -21,7 +22,7 @@ NEGATIVE = -1e-9
 """An eigenvalue below this part of the largest is a way down."""
 
 
-class TrustRegion:
+class TrustRegion(Method):
     """Minimise the loss: the exact minimiser of the quadratic model inside the radius.
 
     Negative curvature is followed, so saddles do not hold it (Moré & Sorensen 1983). The radius is in
@@ -29,7 +30,6 @@ class TrustRegion:
     """
 
     exact = True
-    follows_loss = True
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
         hessian = risk_gradient_hessian(problem, problem.net.unflatten(theta))[2]
@@ -52,9 +52,6 @@ class TrustRegion:
 
     def adapt(self, scale: Tensor, ratio: Tensor, length: Tensor) -> Tensor:
         return next_radius(scale[:, 0], ratio, length)[:, None]
-
-    def merit(self, risk: Tensor, gradient: Tensor) -> Tensor:
-        return risk
 
     def downhill(self, local: Local) -> Tensor:
         values = local[0]
