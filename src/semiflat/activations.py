@@ -66,6 +66,10 @@ class Cross:
         return index.expand(stack.shape)
 
 
+_KNOWN: dict[str, Activation] = {}
+"""The activations by their names; whoever makes one with a name that is free makes it known."""
+
+
 class Sup(NamedTuple):
     """Upper bounds of |σ''| and of the third derivative on the whole line, and on either side of a kink."""
 
@@ -125,6 +129,10 @@ class Activation:
     tail: Tail | None = None
     sup: Sup | None = None
     module_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith("<"):
+            _KNOWN.setdefault(self.name, self)
 
     @classmethod
     def define(cls, name: str, function: Callable[[Tensor], Tensor], **known: Any) -> Activation:
@@ -310,94 +318,91 @@ def _leaky_relu(negative_slope: float) -> Activation:
     )
 
 
-_KNOWN: dict[str, Activation] = {
-    a.name: a
-    for a in (
-        Activation(
-            "tanh",
-            torch.tanh,
-            _tanh,
-            nn.Tanh,
-            reflection=0.0,
-            third_derivative=_tanh_third,
-            image=logistic(-1.0, 1.0, 2.0),
-            rise=EVERYWHERE,
-            tail=Tail(-1.0, 2.0, 2.0),
-            sup=Sup(0.77, 2.0),
-        ),
-        Activation(
-            "sigmoid",
-            torch.sigmoid,
-            _sigmoid,
-            nn.Sigmoid,
-            reflection=1.0,
-            third_derivative=_sigmoid_third,
-            image=logistic(0.0, 1.0, 1.0),
-            rise=EVERYWHERE,
-            tail=Tail(0.0, 1.0, 1.0),
-            sup=Sup(0.0963, 0.125),
-        ),
-        Activation(
-            "softplus",
-            _softplus_function,
-            _softplus,
-            lambda: nn.Softplus(1, 40),
-            third_derivative=_softplus_third,
-            rise=EVERYWHERE,
-            tail=Tail(0.0, 1.0, 1.0),
-            sup=Sup(0.25, 0.0963),
-            module_error=3e-9,  # torch's own default cuts it off at 20
-        ),
-        # Their minima are −0.16997… and −0.27846…
-        Activation(
-            "gelu",
-            functional.gelu,
-            _gelu,
-            nn.GELU,
-            rise=Rise(0.0, -0.17),
-            sup=Sup(0.798, 0.8),
-        ),
-        Activation(
-            "silu",
-            functional.silu,
-            _silu,
-            nn.SiLU,
-            rise=Rise(0.0, -0.2785),
-            sup=Sup(0.5, 0.31),
-        ),
-        Activation(
-            "sin",
-            torch.sin,
-            _sin,
-            lambda: Elementwise(torch.sin, "sin"),
-            reflection=0.0,
-            range=(-1.0, 1.0),
-            sup=Sup(1.0, 1.0),
-        ),
-        Activation(
-            "relu",
-            torch.relu,
-            _piecewise(0.0, 1.0),
-            nn.ReLU,
-            slopes=(0.0, 1.0),
-            rise=EVERYWHERE,
-            sup=STRAIGHT,
-        ),
-        leaky_relu(0.01),
-        Activation(
-            "identity",
-            lambda z: z,
-            _piecewise(1.0, 1.0),
-            nn.Identity,
-            slopes=(1.0, 1.0),
-            reflection=0.0,
-            rise=EVERYWHERE,
-            sup=STRAIGHT,
-        ),
-    )
-}
+BUILT_IN = (
+    Activation(
+        "tanh",
+        torch.tanh,
+        _tanh,
+        nn.Tanh,
+        reflection=0.0,
+        third_derivative=_tanh_third,
+        image=logistic(-1.0, 1.0, 2.0),
+        rise=EVERYWHERE,
+        tail=Tail(-1.0, 2.0, 2.0),
+        sup=Sup(0.77, 2.0),
+    ),
+    Activation(
+        "sigmoid",
+        torch.sigmoid,
+        _sigmoid,
+        nn.Sigmoid,
+        reflection=1.0,
+        third_derivative=_sigmoid_third,
+        image=logistic(0.0, 1.0, 1.0),
+        rise=EVERYWHERE,
+        tail=Tail(0.0, 1.0, 1.0),
+        sup=Sup(0.0963, 0.125),
+    ),
+    Activation(
+        "softplus",
+        _softplus_function,
+        _softplus,
+        lambda: nn.Softplus(1, 40),
+        third_derivative=_softplus_third,
+        rise=EVERYWHERE,
+        tail=Tail(0.0, 1.0, 1.0),
+        sup=Sup(0.25, 0.0963),
+        module_error=3e-9,  # torch's own default cuts it off at 20
+    ),
+    # Their minima are −0.16997… and −0.27846…
+    Activation(
+        "gelu",
+        functional.gelu,
+        _gelu,
+        nn.GELU,
+        rise=Rise(0.0, -0.17),
+        sup=Sup(0.798, 0.8),
+    ),
+    Activation(
+        "silu",
+        functional.silu,
+        _silu,
+        nn.SiLU,
+        rise=Rise(0.0, -0.2785),
+        sup=Sup(0.5, 0.31),
+    ),
+    Activation(
+        "sin",
+        torch.sin,
+        _sin,
+        lambda: Elementwise(torch.sin, "sin"),
+        reflection=0.0,
+        range=(-1.0, 1.0),
+        sup=Sup(1.0, 1.0),
+    ),
+    Activation(
+        "relu",
+        torch.relu,
+        _piecewise(0.0, 1.0),
+        nn.ReLU,
+        slopes=(0.0, 1.0),
+        rise=EVERYWHERE,
+        sup=STRAIGHT,
+    ),
+    leaky_relu(0.01),
+    Activation(
+        "identity",
+        lambda z: z,
+        _piecewise(1.0, 1.0),
+        nn.Identity,
+        slopes=(1.0, 1.0),
+        reflection=0.0,
+        rise=EVERYWHERE,
+        sup=STRAIGHT,
+    ),
+)
 
-ACTIVATIONS: tuple[str, ...] = tuple(_KNOWN)
+ACTIVATIONS: tuple[str, ...] = tuple(each.name for each in BUILT_IN)
 """The names of the activations that come with the library."""
 
 _CLASS_A = (

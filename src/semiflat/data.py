@@ -86,7 +86,7 @@ class Dataset:
 
 
 def load_data(
-    source: str, target: str | None = None, loss: str | None = None, standardise: bool = True
+    source: str, target: str | None = None, *, loss: str | None = None, standardise: bool = True
 ) -> Dataset:
     """Data by name or from a file, with the loss that fits its targets.
 

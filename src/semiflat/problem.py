@@ -345,7 +345,7 @@ def check_names(problem: Problem, otherwise: str) -> None:
     known: dict[str, bool] = {
         each.name: known_activation(each.name) == each for each in problem.net.activations
     }
-    known[problem.loss.name] = known_loss(problem.loss.name) is problem.loss
+    known[problem.loss.name] = known_loss(problem.loss.name) == problem.loss
     for name, same in known.items():
         if not same:
             what = "is a Python function" if name.startswith("<") else "is not the one of that name"

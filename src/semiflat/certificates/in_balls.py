@@ -21,7 +21,7 @@ def without_balls(problem: Problem) -> str:
     for each in problem.net.activations:
         if each.name not in ACTIVATIONS or activation(each.name) != each:
             return _refusal("activation", each.name, ACTIVATIONS)
-    if problem.loss.name not in LOSSES or known_loss(problem.loss.name) is not problem.loss:
+    if problem.loss.name not in LOSSES or known_loss(problem.loss.name) != problem.loss:
         return _refusal("loss", problem.loss.name, LOSSES)
     return ""
 

@@ -417,7 +417,7 @@ def reduce(
     outputs = Outputs("reduce", force, {"the point": point, "the data": source["source"]})
     if out is not None:
         outputs.check(out)
-    small = reduce_point(wide, tolerance, on_data)
+    small = reduce_point(wide, tolerance, on_data=on_data)
     if out is not None:
         outputs.write({out: packed(small.point, source)})
     # Merging nearly equal units takes seconds for thousands of them, at each tolerance.

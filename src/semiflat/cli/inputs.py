@@ -21,7 +21,7 @@ class DataOptions:
 
     def load(self) -> sf.Dataset:
         """The data."""
-        return sf.load_data(self.source, self.target, self.loss, self.standardise)
+        return sf.load_data(self.source, self.target, loss=self.loss, standardise=self.standardise)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of ``DataOptions(**data)``."""

@@ -126,7 +126,7 @@ def _zero(
         missing = point.problem.samples - point.problem.net.hidden[last]
         if missing > 0:
             point = sf.Replicate.uniform(last, 0, missing + 1)(point)
-    found = sf.path_to_zero_loss(point, seed, tolerance)
+    found = sf.path_to_zero_loss(point, seed=seed, tolerance=tolerance)
     before = f"{found.condition_before:.1e}" if isfinite(found.condition_before) else "singular"
     lines = [
         f"widths {list(point.problem.net.widths)}, steered by hidden layer {found.layer}: condition number "
@@ -173,7 +173,7 @@ def _region(
     chosen = next((row for row in rows if row.intervals), None)
     if chosen is None:
         return None, facts, [*lines, "no replication of this minimum is a local minimum"]
-    region = sf.non_attracting_region(point, chosen.layer, chosen.unit, copies)
+    region = sf.non_attracting_region(point, chosen.layer, chosen.unit, copies=copies)
     facts |= {"edge": region.edge, "curvature": region.saddle_verdict.curvature}
     lines.append(
         f"{copies} copies of unit {chosen.unit} of hidden layer {chosen.layer}: the minima end at t = "

@@ -74,10 +74,10 @@ def _lengths(columns: Tensor) -> Tensor:
 def perturbable_basis_model(
     point: Point,
     directions: Sequence[Params | Tensor] | None = None,
+    *,
     size: float = 1.0,
     seed: int = 0,
     draws: int = 2,
-    *,
     convex: bool = False,
 ) -> GradientBasisModel:
     """The model in the features of θ and of all θ + size·v, v from ``directions`` (K19 Thm 2).
@@ -136,10 +136,10 @@ def perturbable_basis_model(
 def perturbable_basis_gap(
     point: Point,
     directions: Sequence[Params | Tensor] | None = None,
+    *,
     size: float = 1.0,
     seed: int = 0,
     draws: int = 2,
-    *,
     convex: bool = False,
 ) -> float:
     """``L(θ) − inf_α L̃_θ(α, ε, S)`` ≥ 0 (K19 Thm 2); as :func:`perturbable_basis_model` has it.
@@ -152,7 +152,9 @@ def perturbable_basis_gap(
     >>> perturbable_basis_gap(flat, [incoming]) > 0.01
     True
     """
-    return perturbable_basis_model(point, directions, size, seed, draws, convex=convex).gap
+    return perturbable_basis_model(
+        point, directions, size=size, seed=seed, draws=draws, convex=convex
+    ).gap
 
 
 def _checked(data: OnData, direction: Params | Tensor, size: float) -> Tensor:

@@ -102,7 +102,7 @@ class Refutation:
 
 
 def refute_minimum(
-    point: Point, seed: int = 0, draws: int = 4, tolerance: float = 1e-10
+    point: Point, *, seed: int = 0, draws: int = 4, tolerance: float = 1e-10
 ) -> Refutation:
     """Look for a proof by measurement that a critical point is no local minimum (K19 Thm 2, Lemma 3).
 

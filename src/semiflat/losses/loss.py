@@ -223,6 +223,12 @@ class Loss(ABC):
         if isinstance(name, str) and (own or not _of_the_library(KINDS.get(name))):
             KINDS[name] = cls
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name))
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         # By name where it is the library's, so that a copy from another process is the same object.
         from semiflat.losses.known import known_loss, loss_named

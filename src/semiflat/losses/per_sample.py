@@ -35,6 +35,12 @@ class PerSample(Loss):
         self._single: LossFunction = self._one
         self._target_axes = 0
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def _one(self, f: Tensor, y: Tensor) -> Tensor:
         return self.function(f, y).reshape(())
 

@@ -116,6 +116,7 @@ def non_attracting_region(
     point: Point,
     layer: int | None = None,
     unit: int | None = None,
+    *,
     copies: int = 2,
     tolerance: float = 1e-10,
 ) -> NonAttractingRegion:

@@ -77,7 +77,7 @@ class ZeroLossPath(Path):
 
 
 def path_to_zero_loss(
-    point: Point, seed: int = 0, tolerance: float = 1e-9, epsilon: float = 1e-3
+    point: Point, *, seed: int = 0, tolerance: float = 1e-9, epsilon: float = 1e-3
 ) -> ZeroLossPath:
     """A continuous path of non-increasing loss from a point, critical or not, to zero loss (P21 Thm 3).
 

@@ -32,7 +32,7 @@ _REASONS = {
 }
 
 
-def reduce(point: Point, tolerance: float = 0.0, on_data: bool = False) -> Reduction:
+def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Reduction:
     """The smallest equivalent network that the rules below find, and the way back from it.
 
     Exactly (``tolerance=0``) the function stays the same for every input, to rounding. From the

@@ -27,6 +27,7 @@ DENSE_LIMIT = 4096
 def judge(
     point: Point,
     tolerance: float = 1e-10,
+    *,
     dense_limit: int = DENSE_LIMIT,
     proof: bool = False,
 ) -> Verdict:
@@ -59,12 +60,13 @@ def judge(
     >>> sf.judge(sf.Point(problem, problem.net.random_params(0))).kind
     <Kind.NOT_CRITICAL: 'NOT_CRITICAL'>
     """
-    return judge_all([point], tolerance, dense_limit, proof)[0]
+    return judge_all([point], tolerance, dense_limit=dense_limit, proof=proof)[0]
 
 
 def judge_all(
     points: Sequence[Point],
     tolerance: float = 1e-10,
+    *,
     dense_limit: int = DENSE_LIMIT,
     proof: bool = False,
 ) -> list[Verdict]:

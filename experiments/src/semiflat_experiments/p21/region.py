@@ -67,7 +67,7 @@ def run(settings: Settings, task: Task) -> Record:
             "dropped": "no minimum with a positive definite B in the last hidden layer",
         }
     best = max(able, key=lambda unit: unit.eigenvalues[0])
-    region = sf.non_attracting_region(best.point, LAST, best.unit, COPIES)
+    region = sf.non_attracting_region(best.point, LAST, best.unit, copies=COPIES)
     return {
         **record,
         "loss": best.point.loss,
