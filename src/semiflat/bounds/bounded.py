@@ -52,6 +52,7 @@ class ZeroOne(BoundedLoss):
     """
 
     def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        """0.0 or 1.0 for each sample, ``(*batch, n)``; 1.0 where outputs are not finite."""
         y = problem.targets(samples)
         if problem.loss.name == "logistic":
             right = ((2 * y - 1) * outputs > 0).all(-1)
@@ -67,6 +68,7 @@ class ZeroOne(BoundedLoss):
         return (~(right & outputs.isfinite().all(-1))).double()
 
     def check(self, problem: Problem) -> None:
+        """Raise :class:`InputError` unless the targets are classes."""
         name = problem.loss.name
         if _hard(problem) or (name == "squared" and self._classes(problem.y)):
             return
@@ -86,6 +88,7 @@ class ZeroOne(BoundedLoss):
         return bool((((y == 0) | (y == 1)).all(-1) & (y.sum(-1) == 1)).all())
 
     def trivial(self, problem: Problem) -> tuple[float, str]:
+        """The error of the most frequent class, or of guessing if that is less."""
         y = problem.y if problem.y.ndim == 2 else problem.y[:, None]
         counts = torch.unique(y, dim=0, return_counts=True)[1]
         frequent = 1 - float(counts.max()) / problem.samples
@@ -128,6 +131,7 @@ class Clipped(BoundedLoss):
             )
 
     def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        """``min(ℓ, at) / at`` for each sample, ``(*batch, n)``; 1.0 where ℓ is not a number."""
         found = problem.loss.value(outputs, problem.targets(samples)).double() / self.at
         # A loss that is not a number is as bad as can be, too.
         return found.nan_to_num(nan=1.0).clamp(0.0, 1.0)
@@ -136,6 +140,7 @@ class Clipped(BoundedLoss):
         """Any loss can be clipped."""
 
     def trivial(self, problem: Problem) -> tuple[float, str]:
+        """The lowest of 1, the zero-one loss of guessing, and that of the best constant output found."""
         found = [(1.0, "any network")]
         if _hard(problem):
             # Said with all confidence, a class costs 0 or 1.

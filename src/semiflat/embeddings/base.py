@@ -283,19 +283,23 @@ class Composition(Embedding):
 
     @property
     def steps(self) -> tuple[Embedding, ...]:
+        """The steps in order, those of compositions within it one by one."""
         return self._steps
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by each step in turn."""
         for step in self._steps:
             widening = step.extend(widening)
         return widening
 
     @property
     def preserves_output(self) -> bool | Condition:
+        """``True`` if every step keeps the outputs; else the steps' conditions, all of them together."""
         return self._together([step.preserves_output for step in self._steps])
 
     @property
     def preserves_criticality(self) -> bool | Condition:
+        """``True`` if every step keeps critical points critical; else the steps' conditions together."""
         found = self._together([step.preserves_criticality for step in self._steps])
         if not isinstance(found, Condition):
             return found
@@ -327,12 +331,14 @@ class Composition(Embedding):
         return worst
 
     def verify(self, point: PointLike) -> None:
+        """Raise :class:`InputError` unless each step keeps the outputs at the point it is applied to."""
         for step in self._steps:
             if step.preserves_output is not True:
                 step.verify(point)
             point = point.widened_by(step)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """The entries of all steps, in order."""
         return [entry for step in self._steps for entry in step.to_json()]
 
     def __repr__(self) -> str:

@@ -69,6 +69,7 @@ class Inertia(_Signs):
 
     @property
     def zeros_within_noise(self) -> int | None:
+        """Zeros that no flat direction explains; None where flat directions were not looked for."""
         return None if self.zeros_explained is None else self.zero - self.zeros_explained
 
     def __getnewargs__(self) -> tuple[int, int, int, int | None]:
