@@ -50,6 +50,13 @@ class InputError(ValueError):
 
     A ``ValueError``, so that callers who know nothing of semiflat still catch it. The command line
     turns it into one line and exit code 2.
+
+    >>> import semiflat as sf
+    >>> try:
+    ...     sf.MLP([2, 3, 1], activation="tahn")
+    ... except sf.InputError as error:
+    ...     print(error)
+    unknown activation 'tahn'; did you mean 'tanh'? Known: gelu, identity, ...
     """
 
     def __init__(self, message: str) -> None:

@@ -49,6 +49,16 @@ class Embedding(ABC):
 
     Attributes:
         net: the narrow network, where the embedding is of one network only; else None.
+
+    >>> import semiflat as sf
+    >>> embedding = sf.Replicate(0, 1, ["1/4", "3/4"]) >> sf.NullUnits(0, [0.5])
+    >>> net = sf.MLP([1, 2, 1])
+    >>> embedding.widen(net).widths, embedding.matrix(net).A.shape
+    ((1, 4, 1), (13, 7))
+    >>> embedding.preserves_output, embedding.preserves_criticality
+    (True, True)
+    >>> embedding.dimension(net), embedding.degrees_of_freedom(net)
+    (2, 2)
     """
 
     net: MLP | None = None
@@ -271,7 +281,15 @@ class Embedding(ABC):
 
 
 class Composition(Embedding):
-    """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity."""
+    """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity.
+
+    >>> import semiflat as sf
+    >>> sf.Replicate(0, 0, [0.5, 0.5]) >> sf.NullUnits(0, [0.4])
+    Replicate(layer=0, unit=0, weights=[0.5, 0.5]) >> NullUnits(layer=0, biases=[0.4])
+    >>> both = sf.Composition([sf.NullUnits(0, [0.4]), sf.Permute(0, [1, 0])])
+    >>> both.widen(sf.MLP([1, 1, 1])).widths, len(both.steps)
+    ((1, 2, 1), 2)
+    """
 
     def __init__(self, steps: Sequence[Embedding]) -> None:
         if not isinstance(steps, list | tuple) or not all(isinstance(s, Embedding) for s in steps):

@@ -34,6 +34,12 @@ class ResNetModel:
             where they are too many to hold.
         refuted: whether θ is no local minimum: L(θ) lies above the infimum beyond doubt.
         reason: one sentence.
+
+    >>> import semiflat as sf
+    >>> x, z = torch.tensor([[1.0, 0], [0, 1], [1, 1]]), torch.tensor([[1.0, 2], [0, 1], [3, 0]])
+    >>> model = sf.resnet_model(torch.zeros(1, 2), torch.zeros(2, 2), x, z, [0.0, 1.0, -1.0])
+    >>> model.rank, model.refuted, model.loss > model.minimum.infimum
+    (0, True, True)
     """
 
     loss: float
