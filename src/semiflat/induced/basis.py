@@ -97,7 +97,8 @@ def gradient_basis_model(
 
     Args:
         model: a point, or any module whose outputs (N, M) are linear in its last layer.
-        X, y: inputs and targets for a module; a point brings its own.
+        X: inputs for a module; a point brings its own.
+        y: its targets.
         loss: for a module; ``"squared"`` if not given.
         convex: vouch for a loss given as a function, of which nothing is known.
         batch_size: samples of a module that are differentiated at once.

@@ -82,10 +82,12 @@ def resnet_model(
     never worse than a linear model on its input and the features it learned.
 
     Args:
-        W: (d_y, d_x), the last layer. R: (d_x, d_z).
-        x: (N, d_x), what the skip connection carries; z: (N, d_z), what the residual block gives, at the
-            point in question.
-        y, loss: as for ``Problem``.
+        W: (d_y, d_x), the last layer.
+        R: (d_x, d_z).
+        x: (N, d_x), what the skip connection carries.
+        z: (N, d_z), what the residual block gives at the point in question.
+        y: targets, as for ``Problem``.
+        loss: as for ``Problem``.
         convex: vouch for a loss given as a function.
 
     Raises:

@@ -147,7 +147,8 @@ def non_attracting_region(
 
     Args:
         point: a local minimum of the narrow network.
-        layer, unit: which unit to replicate; the first that has a region if both are None.
+        layer: of the unit to replicate; with ``unit`` None, the first unit that has a region.
+        unit: which it is.
         copies: how many copies of it; P21's experiment adds eleven units, ``copies=12``.
         tolerance: as for ``judge``.
 
