@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench mutants mass docs gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench mutants mass docs figures gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -12,7 +12,8 @@ help:
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
-	@echo "make lint types bench docs gallery format clean"
+	@echo "make docs    build the site, into site/"
+	@echo "make lint types bench figures gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
 .venv/.installed: pyproject.toml constraints.txt
@@ -65,8 +66,13 @@ mutants: setup
 mass: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mass_verdicts.py
 
-# The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
+# The site, into site/; a warning is an error (but with --quiet it would be none). `make test` runs every example in it.
 docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/make_site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file build/mkdocs.yml
+
+# The pictures of the docs, drawn by the library, with the examples beside them run.
+figures: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_embeddings.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_certificates.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_paths.py
@@ -83,4 +89,4 @@ gallery: setup
 	$(BIN)/python docs/make_gallery.py
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study build site

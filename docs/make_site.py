@@ -21,8 +21,8 @@ import semiflat
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
-
+LINK = re.compile(r"\[(?P<text>[^]\[]*)\]\((?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+NAME = re.compile(r"(?<![\[`\w])`(?:sf\.)?(?P<name>[A-Za-z]\w*)`(?![\]`])")
 COPIED = {".css", ".js", ".json", ".png", ".svg"}
 
 Made = dict[str, str | bytes]
@@ -47,12 +47,15 @@ def texts() -> dict[Path, str]:
 def relinked(text: str, source: Path, place: str, repository: str) -> str:
     """Links that are right beside ``source`` made right on the page at ``place``.
 
-    What the site does not have is linked to in the repository.
+    What the site does not have is linked to in the repository. Pages go by their titles, and a public name in a
+    sentence leads to the reference.
 
     >>> relinked("[a](docs/paths.md#b), [c](LICENSE)", ROOT / "README.md", "index.md", "https://r")
     '[a](paths.md#b), [c](https://r/blob/main/LICENSE)'
-    >>> relinked("[a](../CHANGELOG.md)", HERE / "extend" / "index.md", "extend/index.md", "")
-    '[a](../changelog.md)'
+    >>> relinked("[CHANGELOG.md](../CHANGELOG.md)", HERE / "verdicts.md", "extend/verdicts.md", "")
+    '[Changelog](../changelog.md)'
+    >>> relinked("call `judge`\\n```\\n`judge`\\n```", HERE / "verdicts.md", "verdicts.md", "")
+    'call [`judge`][semiflat.judge]\\n```\\n`judge`\\n```'
     """
     known = texts()
 
@@ -64,10 +67,26 @@ def relinked(text: str, source: Path, place: str, repository: str) -> str:
         page = known.get(target) or (target.relative_to(HERE).as_posix() if inside else None)
         if page is None:
             kind = "tree" if target.is_dir() else "blob"
-            return f"{repository}/{kind}/main/{target.relative_to(ROOT).as_posix()}"
-        return os.path.relpath(page, Path(place).parent) + (found["anchor"] or "")
+            at = target.relative_to(ROOT).as_posix()
+            return f"[{found['text']}]({repository}/{kind}/main/{at})"
+        text = found["text"]
+        if text.endswith(".md"):
+            text = target.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
+        return f"[{text}]({os.path.relpath(page, Path(place).parent)}{found['anchor'] or ''})"
 
-    return LINK.sub(change, text)
+    def named(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"[{found[0]}][semiflat.{name}]" if name in semiflat.__all__ else found[0]
+
+    # Every other part is a block of code.
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)
+    for k in range(0, len(parts), 2):
+        lines = LINK.sub(change, parts[k]).split("\n")
+        kept = ("#", "    ")  # headings, and formulas
+        parts[k] = "\n".join(
+            each if each.startswith(kept) or "](" in each else NAME.sub(named, each) for each in lines
+        )
+    return "".join(parts)
 
 
 def rooms() -> dict[str, list[str]]:
@@ -161,6 +180,7 @@ def pages(repository: str) -> Made:
         for each, content in made.items():
             written = isinstance(content, str)
             found[each] = relinked(content, source, place, repository) if written else content
+    found["index.md"] = f"---\nhide: [navigation]\n---\n{found['index.md']}"
     return found
 
 
@@ -187,7 +207,7 @@ def expanded(nav: list[Any], places: set[str]) -> Iterator[Any]:
 def gather(folder: Path = ROOT / "build") -> None:
     """Write the pages, and the settings with the whole navigation, into ``folder``."""
     settings = yaml.safe_load((HERE / "mkdocs.yml").read_text(encoding="utf-8"))
-    found = pages(settings["repo_url"])
+    found = pages(settings["extra"]["repository"])
     settings["nav"] = list(expanded(settings["nav"], set(found)))
     shutil.rmtree(folder / "pages", ignore_errors=True)
     for place, content in found.items():

@@ -15,14 +15,9 @@ ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`~?(?P<name>[\w.]+)`")
 def marked_down(text: str) -> str:
     r"""A docstring as Markdown.
 
-    >>> print(marked_down("One.\n\n>>> 1 + 1\n2\n\nSee :func:`judge`, :meth:`Point.to`, :meth:`run`."))
-    One.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
-    <BLANKLINE>
+    >>> marked_down("One.\n\n>>> 1 + 1\n2").splitlines()
+    ['One.', '', '```pycon', '>>> 1 + 1', '2', '```']
+    >>> print(marked_down("See :func:`judge`, :meth:`Point.to`, :meth:`run`."))
     See [`judge`][semiflat.judge], [`Point.to`][semiflat.Point.to], `run`.
     """
     lines: list[str] = []
