@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench mutants mass docs figures gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench mutants mass docs examples figures gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -13,7 +13,7 @@ help:
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
 	@echo "make docs    build the site, into site/"
-	@echo "make lint types bench figures gallery format clean"
+	@echo "make lint types bench examples figures gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
 .venv/.installed: pyproject.toml constraints.txt
@@ -84,6 +84,10 @@ figures: setup
 reproduce: setup
 	OMP_NUM_THREADS=1 $(BIN)/semiflat reproduce all --out docs/results
 	$(MAKE) gallery
+
+# The notebooks are stored with what they show; the tests run them and compare.
+examples: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/notebooks.py
 
 gallery: setup
 	$(BIN)/python docs/make_gallery.py

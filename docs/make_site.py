@@ -1,6 +1,6 @@
-"""Gathers the pages of the site in build/: what is written in docs/, the repository's own texts, the reference, notebooks.
+"""Gathers the pages of the site in build/: docs/, the repository's own texts, the reference, notebooks.
 
-They are plain Markdown, so that what turns them into a site may be another program one day. ``make docs`` runs it.
+They are plain Markdown, so that another program may turn them into a site one day. ``make docs`` runs it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def relinked(text: str, source: Path, place: str, repository: str) -> str:
         lines = LINK.sub(change, parts[k]).split("\n")
         kept = ("#", "    ")  # headings, and formulas
         parts[k] = "\n".join(
-            each if each.startswith(kept) or "](" in each else NAME.sub(named, each) for each in lines
+            each if each.startswith(kept) or "](" in each else NAME.sub(named, each)
+            for each in lines
         )
     return "".join(parts)
 
@@ -196,7 +197,9 @@ def expanded(nav: list[Any], places: set[str]) -> Iterator[Any]:
             yield {title: list(expanded(value, places))}
         elif value.endswith("/*"):
             folder = value.removesuffix("*")
-            pages = [place for place in places if place.startswith(folder) and place.endswith(".md")]
+            pages = [
+                place for place in places if place.startswith(folder) and place.endswith(".md")
+            ]
             pages.sort(key=lambda place: (place != f"{folder}index.md", place))
             if pages:
                 yield {title: pages}
