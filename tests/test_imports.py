@@ -166,8 +166,3 @@ def test_public_names_are_found_as_in_any_module():
     assert "MLP" in vars(semiflat), "it is asked for once"
     with pytest.raises(AttributeError, match="module 'semiflat' has no attribute 'MPL'"):
         _ = semiflat.MPL
-
-
-def test_every_public_name_is_documented():
-    for name in semiflat.__all__:
-        assert (getattr(semiflat, name).__doc__ or "").strip(), name
