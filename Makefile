@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench mutants mass docs examples figures gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -13,7 +13,7 @@ help:
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
 	@echo "make docs    build the site, into site/"
-	@echo "make lint types bench examples figures gallery format clean"
+	@echo "make lint types coverage bench bench-compare examples figures gallery format clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
 .venv/.installed: pyproject.toml constraints.txt
@@ -56,6 +56,17 @@ bench: setup
 	$(BIN)/python benchmarks/paths.py
 	$(BIN)/python benchmarks/induced.py --threads 2
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
+
+# Beside the figures last recorded, which hold for their machine; ONLY="paths induced" for some, NEW=folder for what is
+# measured already.
+bench-compare: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compare.py $(ONLY) $(if $(NEW),--new $(NEW))
+
+# The suite under coverage, and the files of which the least is run.
+coverage: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=
+	$(BIN)/coverage report --sort=cover --skip-covered | sed -n '1,40p;$$p'
 
 # Goes on where it was; `benchmarks/mutants.py --list` prints the survivors known so far.
 mutants: setup
