@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import semiflat as sf
+from helpers import refused
 from semiflat.activations import Elementwise
 
 
@@ -31,11 +31,6 @@ def inputs(samples: int, features: int, seed: int = 0) -> Tensor:
 
 def cubed(z: Tensor) -> Tensor:
     return z**3
-
-
-def refused(text: str) -> pytest.RaisesExc[sf.InputError]:
-    """InputError whose message holds ``text``."""
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 def fitted(estimator: Any, X: np.ndarray, y: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import reference
 import semiflat as sf
+from helpers import embedding_of, point_of
 from reference import (
     ACTIVATIONS,
     LOSSES,
@@ -32,29 +33,6 @@ ENOUGH_CLEAR = 200
 ORDER = settings(
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-
-
-def problem_of(ref: Reference) -> sf.Problem:
-    net = sf.MLP(ref.widths, ref.activation, ref.has_bias)
-    loss = reference.cauchy if ref.loss == "cauchy" else ref.loss
-    return sf.Problem(net, ref.X, ref.y, loss)
-
-
-def point_of(ref: Reference) -> sf.Point:
-    return sf.Point(problem_of(ref), ref.params)
-
-
-def embedding_of(steps: list[Step]) -> sf.Embedding:
-    made = [
-        sf.Replicate(step[1], step[2], step[3])
-        if step[0] == "replicate"
-        else sf.NullUnits(step[1], step[2])
-        for step in steps
-    ]
-    whole = made[0]
-    for each in made[1:]:
-        whole = whole >> each
-    return whole
 
 
 def at(point: sf.Point, like: Reference) -> Reference:

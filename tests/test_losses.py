@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,16 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 import semiflat as sf
+from helpers import refused
 from reference import LOSSES, cauchy
 from semiflat.losses import Loss, loss_named
 
 ALL = sorted(LOSSES)
 TINY = 1e-300
 """Below it float64 has fewer digits."""
-
-
-def refused(text: str) -> Any:
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

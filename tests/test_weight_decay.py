@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import semiflat as sf
+from helpers import refused
 from reference import LOSSES, Reference, cauchy, random_reference
 from semiflat.checkpoints import load_point, save_point
 from semiflat.cli.app import _run
@@ -98,10 +98,6 @@ def minimum() -> sf.CriticalPoint:
     assert point.status is sf.Status.CONVERGED
     assert min(float(t.abs().min()) for t in point.params.values()) > 1e-3
     return point
-
-
-def refused(text: str) -> Any:
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 # -- derivatives ----------------------------------------------------------------------------------
