@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce wheels clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -13,7 +13,7 @@ help:
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
 	@echo "make docs    build the site, into site/"
-	@echo "make lint types coverage bench bench-compare examples figures gallery format clean"
+	@echo "make lint types coverage bench bench-compare examples figures gallery format wheels clean"
 
 # Installed once, and again when the requirements change. torch is pinned in constraints.txt.
 .venv/.installed: pyproject.toml constraints.txt
@@ -102,6 +102,18 @@ examples: setup
 
 gallery: setup
 	$(BIN)/python docs/make_gallery.py
+
+# The wheel and the source, built and checked; the wheel is installed where nothing else is, and used.
+wheels:
+	rm -rf dist build/wheels
+	$(PYTHON) -m venv build/wheels
+	build/wheels/bin/python -m pip install --quiet --disable-pip-version-check build twine
+	build/wheels/bin/python -m build --outdir dist .
+	build/wheels/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear build/wheels
+	build/wheels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && wheels/bin/semiflat --help > /dev/null && wheels/bin/semiflat --version
+	cd build && wheels/bin/python -c "from semiflat import *; print(MLP([2, 3, 1]))"
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study build site
