@@ -45,6 +45,7 @@ format: setup
 
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 bench: setup
 	$(BIN)/python benchmarks/hessian.py

@@ -260,10 +260,11 @@ def embedding() -> nn.Module:
 
 
 def batch_normalised() -> nn.Module:
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
+    norm: Any = nn.BatchNorm1d(4)
+    module = nn.Sequential(nn.Linear(3, 4), norm, nn.Tanh(), nn.Linear(4, 2))
     generator = torch.Generator().manual_seed(0)
-    module[1].running_mean.copy_(torch.randn(4, generator=generator))
-    module[1].running_var.copy_(torch.rand(4, generator=generator) + 0.5)
+    norm.running_mean.copy_(torch.randn(4, generator=generator))
+    norm.running_var.copy_(torch.rand(4, generator=generator) + 0.5)
     return module.eval()
 
 

@@ -139,13 +139,13 @@ def exact_relu_F(ref: Reference, layer: int) -> list[list[list[Fraction]]]:
         h = [[Fraction(entry) for entry in x]]
         slopes = []
         for W in weights:
-            z = [sum(w * v for w, v in zip(row, h[-1], strict=True)) for row in W]
+            z = [sum((w * v for w, v in zip(row, h[-1], strict=True)), Fraction(0)) for row in W]
             slopes.append([int(entry > 0) for entry in z])
             h.append([max(entry, Fraction(0)) for entry in z])
         delta = [entry - Fraction(target) for entry, target in zip(z, y, strict=True)]
         for k in range(len(weights) - 1, layer + 1, -1):
             pulled = [
-                sum(row[i] * d for row, d in zip(weights[k], delta, strict=True))
+                sum((row[i] * d for row, d in zip(weights[k], delta, strict=True)), Fraction(0))
                 for i in range(ref.widths[k])
             ]
             delta = [p * s for p, s in zip(pulled, slopes[k - 1], strict=True)]

@@ -132,11 +132,11 @@ def test_logistic_derivatives_keep_their_digits_at_extreme_logits(y: float) -> N
     with localcontext() as context:
         context.prec, context.Emin = 800, -(10**6)
         target = Decimal(y)
-        for f in LOGITS:
-            e = (-Decimal(f)).exp()
+        for logit in LOGITS:
+            e = (-Decimal(logit)).exp()
             p, q = 1 / (1 + e), e / (1 + e)
-            value = (1 + 1 / e).ln() - target * Decimal(f)
-            expected.append([float(value), float((1 - target) * p - target * q), float(p * q)])
+            exactly = (1 + 1 / e).ln() - target * Decimal(logit)
+            expected.append([float(exactly), float((1 - target) * p - target * q), float(p * q)])
     loss = loss_named("logistic")
     f = as_tensor(LOGITS)[:, None]
     targets = torch.full_like(f, y)

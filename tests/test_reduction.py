@@ -240,7 +240,7 @@ def test_proportional_outgoing_weights_come_back_as_exact_shares_without_offsets
     (split,) = sf.reduce(wide).embedding.steps
     assert isinstance(split, sf.Split)
     assert split.offsets is None
-    assert split.shares == (1, Fraction("0.3"), Fraction("0.7"))
+    assert split.shares == (Fraction(1), Fraction("0.3"), Fraction("0.7"))
     thirds = sf.reduce(sf.Replicate.uniform(0, 1, 3)(point).materialize()).embedding.steps[0]
     assert isinstance(thirds, sf.Split)
     assert set(thirds.shares) == {1, Fraction(1, 3)}
