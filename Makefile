@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench mutants mass docs gallery reproduce clean
+.PHONY: help setup study test test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce wheels clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -12,7 +12,8 @@ help:
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
-	@echo "make lint types bench docs gallery format clean"
+	@echo "make docs    build the site, into site/"
+	@echo "make lint types coverage bench bench-compare examples figures gallery format wheels clean"
 
 # The library and the papers' experiments, once, and again when the requirements change. torch is pinned in
 # constraints.txt.
@@ -45,6 +46,7 @@ format: setup
 
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 bench: setup
 	$(BIN)/python benchmarks/hessian.py
@@ -57,6 +59,17 @@ bench: setup
 	$(BIN)/python benchmarks/induced.py --threads 2
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
 
+# Beside the figures last recorded, which hold for their machine; ONLY="paths induced" for some, NEW=folder for what is
+# measured already.
+bench-compare: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compare.py $(ONLY) $(if $(NEW),--new $(NEW))
+
+# The suite under coverage, and the files of which the least is run.
+coverage: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=
+	$(BIN)/coverage report --sort=cover --skip-covered | sed -n '1,40p;$$p'
+
 # Goes on where it was; `benchmarks/mutants.py --list` prints the survivors known so far.
 mutants: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
@@ -66,8 +79,13 @@ mutants: setup
 mass: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mass_verdicts.py
 
-# The docs are Markdown; their pictures are drawn from the library, and every example in them is run.
+# The site, into site/; a warning is an error (but with --quiet it would be none). `make test` runs every example in it.
 docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/make_site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file build/mkdocs.yml
+
+# The pictures of the docs, drawn by the library, with the examples beside them run.
+figures: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_embeddings.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_certificates.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_paths.py
@@ -80,8 +98,24 @@ reproduce: setup
 	OMP_NUM_THREADS=1 $(BIN)/semiflat reproduce all --out docs/results
 	$(MAKE) gallery
 
+# The notebooks are stored with what they show; the tests run them and compare.
+examples: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/notebooks.py
+
 gallery: setup
 	$(BIN)/python docs/make_gallery.py
 
+# The wheel and the source, built and checked; the wheel is installed where nothing else is, and used.
+wheels:
+	rm -rf dist build/wheels
+	$(PYTHON) -m venv build/wheels
+	build/wheels/bin/python -m pip install --quiet --disable-pip-version-check build twine
+	build/wheels/bin/python -m build --outdir dist .
+	build/wheels/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear build/wheels
+	build/wheels/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && wheels/bin/semiflat --help > /dev/null && wheels/bin/semiflat --version
+	cd build && wheels/bin/python -c "from semiflat import *; print(MLP([2, 3, 1]))"
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis study build site

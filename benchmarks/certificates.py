@@ -25,18 +25,15 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 import semiflat as sf
-from search_parts import machine
+from common import RESULTS, Figures, Record
 
-RESULTS = Path(__file__).parent / "results"
 THREADS = {f"{kind}_NUM_THREADS": "1" for kind in ("OMP", "OPENBLAS", "MKL")}
-Figures = dict[str, Any]
 
 MEMORY = """
 import json, sys, time
@@ -147,24 +144,12 @@ def main() -> None:
     if options.quick:
         asked = [name for name in asked if name not in ("369", "1001")]
     torch.set_num_threads(1)
-    results: Figures = {"cases": {}}
-    if out and out.exists():
-        results = json.loads(out.read_text(encoding="utf-8"))
+    record = Record(out, page, (*CASES, "diabetes"))
     with threadpool_limits(1):
         for name in asked:
-            load, begun = os.getloadavg()[0], time.perf_counter()
-            found = study(options) if name == "diabetes" else timed(CASES[name], options)
-            times = {"load_before": load, "seconds": time.perf_counter() - begun}
-            results["cases"][name] = found | {"machine": machine() | times}
-            if out:
-                order = [case for case in (*CASES, "diabetes") if case in results["cases"]]
-                results["cases"] = {case: results["cases"][case] for case in order}
-                out.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-                out.write_text(text, encoding="utf-8")
-                out.with_suffix(".md").write_text(page(results), encoding="utf-8")
+            record.keep(name, study(options) if name == "diabetes" else timed(CASES[name], options))
     if not out:
-        print("\n" + page(results))
+        print("\n" + page(record.cases))
 
 
 def timed(case: Case, options: argparse.Namespace) -> Figures:
@@ -272,7 +257,7 @@ def _memory(size: int) -> str:
     return f"{size / 2**20:.0f} MiB"
 
 
-def page(results: Figures) -> str:
+def page(cases: Figures) -> str:
     """The figures in Markdown."""
     lines = [
         "# What certificates cost",
@@ -288,7 +273,7 @@ def page(results: Figures) -> str:
         "and the box is made about as wide as it is near a hundredth.",
         "",
     ]
-    rows = [of for of in results["cases"].values() if "prove" in of]
+    rows = [of for of in cases.values() if "prove" in of]
     if rows:
         lines += [
             "| network | parameters × samples | prove | aim | check | aim | contraction | peak, prove | "
@@ -297,10 +282,10 @@ def page(results: Figures) -> str:
         ]
         lines += [_row(of) for of in rows] + [""]
         lines += [_search_words(of) for of in rows] + [""]
-    if "diabetes" in results["cases"]:
-        of = results["cases"]["diabetes"]
+    if "diabetes" in cases:
+        of = cases["diabetes"]
         lines += [f"## {of['title']}", "", *(f"- {words}" for words in _study_words(of)), ""]
-    lines += [_machine(name, of["machine"]) for name, of in results["cases"].items()]
+    lines += [_machine(name, of["machine"]) for name, of in cases.items()]
     return "\n".join(lines) + "\n"
 
 

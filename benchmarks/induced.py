@@ -24,9 +24,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import semiflat as sf
-from common import header
+from common import RESULTS, Figures, Record, header
 
-RESULTS = Path(__file__).parent / "results"
 WIDTHS = [64, 64, 10]
 SECONDS, GIBIBYTES = 60, 8
 LOSSES = ("squared", "cross_entropy")
@@ -99,7 +98,7 @@ def peer(net: nn.Module, X: Tensor, y: Tensor, loss: str) -> tuple[float, float]
     return float(nn.functional.cross_entropy(f, y)), best.fun
 
 
-def run(case: str, threads: int) -> dict[str, object]:
+def run(case: str, threads: int) -> Figures:
     """One case, in this process."""
     torch.set_num_threads(threads)
     who, loss, steps, samples = case.split()
@@ -107,7 +106,7 @@ def run(case: str, threads: int) -> dict[str, object]:
     net = module(loss, X, y, int(steps))
     problem = sf.Problem(sf.MLP(WIDTHS, "tanh"), X, y, loss)
     start = time.perf_counter()
-    row: dict[str, object] = {
+    row: Figures = {
         "who": who,
         "loss": loss,
         "steps": int(steps),
@@ -132,14 +131,14 @@ def run(case: str, threads: int) -> dict[str, object]:
     return row
 
 
-def alone(case: str, threads: int) -> dict[str, object]:
+def alone(case: str, threads: int) -> Figures:
     """One case in a process of its own."""
     command = [sys.executable, __file__, "--case", case, "--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[Figures]) -> str:
     """The results as Markdown."""
     lines = [
         "| loss | samples | steps | by | seconds | peak RSS, GiB | L(θ) | gap | may lie lower by |",
@@ -154,10 +153,30 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def page(cases: dict[str, Figures]) -> str:
+    """The figures in Markdown."""
+    rows = list(cases.values())
+    where = rows[0]["machine"]
+    intro = (
+        "# Gradient basis gap\n\nBy `benchmarks/induced.py`, "
+        f"{where['cpu']}, {where['torch_threads']} threads; a 64-64-10 tanh network (4810 parameters) on "
+        "scikit-learn's digits, at random parameters or after steps of Adam. The peer holds a dense Jacobian: "
+        "SciPy's `lstsq` (gelsy) for the squared loss, its L-BFGS for cross-entropy. Each case in its own "
+        "process; seconds without its start.\n\n"
+    )
+    ours = [row for row in rows if row["who"] != "peer"]
+    slowest, largest = (max(row[key] for row in ours) for key in ("seconds", "gibibytes"))
+    verdict = (
+        f"Slowest {slowest:.1f} s (limit {SECONDS}), largest {largest:.2f} GiB (limit {GIBIBYTES}): "
+        + ("within." if slowest <= SECONDS and largest <= GIBIBYTES else "NOT within.")
+    )
+    return f"{intro}{table(rows)}\n\n{verdict}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help="write results/induced.md and .json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "induced.json")
     parser.add_argument("--case", help="run this one case, and print it as JSON")
     parser.add_argument("--only", default="", help="run the cases that contain this text")
     arguments = parser.parse_args()
@@ -166,29 +185,13 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     header("Gradient basis gap")
-    rows = []
+    record = Record(arguments.out, page, CASES)
     for case in CASES:
         if arguments.only in case:
-            rows.append(alone(case, arguments.threads))
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-    ours = [row for row in rows if row["who"] != "peer"]
-    slowest, largest = (max(row[key] for row in ours) for key in ("seconds", "gibibytes"))
-    verdict = (
-        f"Slowest {slowest:.1f} s (limit {SECONDS}), largest {largest:.2f} GiB (limit {GIBIBYTES}): "
-        + ("within." if slowest <= SECONDS and largest <= GIBIBYTES else "NOT within.")
-    )
-    text = table(rows) + "\n\n" + verdict
-    print("\n" + text)
-    if arguments.write:
-        intro = (
-            f"# Gradient basis gap\n\nBy `benchmarks/induced.py`, an AMD EPYC, {arguments.threads} threads; a "
-            "64-64-10 tanh network (4810 parameters) on scikit-learn's digits, at random parameters or after "
-            "steps of Adam. The peer holds a dense Jacobian: SciPy's `lstsq` (gelsy) for the squared loss, "
-            "its L-BFGS for cross-entropy. Each case in its own process; seconds without its start.\n\n"
-        )
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "induced.md").write_text(intro + text + "\n", encoding="utf-8")
-        (RESULTS / "induced.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            found = alone(case, arguments.threads)
+            print(table([found]).splitlines()[-1], flush=True)
+            record.keep(case, found)
+    print("\n" + page(record.cases).splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ an ε-perturbation, and then the inverse of what that leaves. Run: python benchm
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 
 import semiflat as sf
-from common import header
+from common import RESULTS, Figures, Record, header
 from semiflat.paths.wide_layer import WideLayer
 
 SIZES = (50, 100, 200)
 SEEDS = range(3)
-RESULTS = Path(__file__).parent / "results"
 
 
 def problem(samples: int, inputs: int, activation: str, seed: int) -> sf.Problem:
@@ -43,7 +42,7 @@ def perturbed_condition(point: sf.Point, epsilon: float = 1e-3) -> float:
     return WideLayer(net, point.problem.X, 0).condition(moved)
 
 
-def run(samples: int, inputs: int, activation: str) -> dict[str, object]:
+def run(samples: int, inputs: int, activation: str) -> Figures:
     """Medians and worst cases over the seeds."""
     rows = []
     for seed in SEEDS:
@@ -82,7 +81,7 @@ def run(samples: int, inputs: int, activation: str) -> dict[str, object]:
     }
 
 
-def table(rows: list[dict[str, object]]) -> str:
+def table(rows: list[Figures]) -> str:
     """The results as Markdown."""
 
     def number(value: object) -> str:
@@ -104,29 +103,30 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def page(cases: dict[str, Figures]) -> str:
+    """The figures in Markdown."""
+    where = next(iter(cases.values()))["machine"]
+    return (
+        "# Paths to zero loss\n\nBy `benchmarks/paths.py`, "
+        f"{where['cpu']}, {where['torch_threads']} thread(s); exactly N units in the wide layer; medians of "
+        "three data sets, or the worst of them where it says so. The loss is measured along the whole path, "
+        f"at adaptive resolution, relative to that at the start.\n\n{table(list(cases.values()))}\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="write results/paths.md and .json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "paths.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     header("Paths to zero loss")
-    rows = []
-    for inputs in (2, 10):
-        for activation in ("tanh", "sigmoid"):
-            for samples in SIZES:
-                rows.append(run(samples, inputs, activation))
-                print(table(rows[-1:]).splitlines()[-1], flush=True)
-    text = table(rows)
-    print("\n" + text)
-    if arguments.write:
-        intro = (
-            "# Paths to zero loss\n\nBy `benchmarks/paths.py`, an AMD EPYC, one thread; exactly N units in the "
-            "wide layer; medians of three data sets, or the worst of them where it says so. The loss is "
-            "measured along the whole path, at adaptive resolution, relative to that at the start.\n\n"
-        )
-        (RESULTS / "paths.md").write_text(intro + text + "\n", encoding="utf-8")
-        (RESULTS / "paths.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    asked = list(itertools.product((2, 10), ("tanh", "sigmoid"), SIZES))
+    record = Record(arguments.out, page, [f"{d}-{n}-3-1 {act}" for d, act, n in asked])
+    for inputs, activation, samples in asked:
+        found = run(samples, inputs, activation)
+        print(table([found]).splitlines()[-1], flush=True)
+        record.keep(f"{inputs}-{samples}-3-1 {activation}", found)
 
 
 if __name__ == "__main__":

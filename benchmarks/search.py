@@ -14,7 +14,6 @@ Cases: a, b (small students), c, cn (a thousand deep networks, without and with 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,12 +21,11 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from common import RESULTS, Figures, Record
 from search_cases import ACTIVATIONS
 from search_figures import (
-    Figures,
     against,
     at_infinity,
-    clean,
     gain_words,
     gains,
     infinity_words,
@@ -38,8 +36,6 @@ from search_figures import (
 )
 from search_parts import begin, call_times, landscape, peer_runs, skip, skipped, tell, topsearch
 from search_peers import PEERS, Run, run_semiflat
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -59,20 +55,11 @@ def main() -> None:
     if unknown := [name for name in asked if name not in measures]:
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(measures)}")
     torch.set_num_threads(1)
-    results: Figures = {"cases": {}}
-    if out and out.exists():
-        results = json.loads(out.read_text(encoding="utf-8"))
+    record = Record(out, page)
     with threadpool_limits(1):
         for name in asked:
             for title, measured in measures[name](name, options).items():
-                results["cases"][title] = measured
-            results = clean({"cases": dict(sorted(results["cases"].items()))})
-            if out:
-                out.parent.mkdir(parents=True, exist_ok=True)
-                out.write_text(
-                    json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-                )
-                out.with_suffix(".md").write_text(page(results), encoding="utf-8")
+                record.keep(title, measured)
     print(f"\n{len(skipped)} peer(s) or case(s) skipped" + "".join(f"\n  {s}" for s in skipped))
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
+from common import Figures
 from search_peers import Run
 
 DONE = ("CONVERGED", "REACHED")
 AT_INFINITY = ("CHANNEL", "SATURATED", "DIVERGED")
 LIMIT_TOLERANCE = 1e-10
-Figures = dict[str, Any]
 
 
 def spread(values: Iterable[float | None]) -> Figures | None:
@@ -127,20 +125,11 @@ def infinity_words(away: Figures) -> str:
     )
 
 
-def clean(value: Any) -> Any:
-    """The same figures with None for what is not finite: JSON has no word for it."""
-    if isinstance(value, dict):
-        return {key: clean(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _limit_norm(run: Run) -> float:
     return float("inf") if run.limit_gradient_norm is None else run.limit_gradient_norm
 
 
-def page(results: Figures) -> str:
+def page(cases: Figures) -> str:
     """The figures in Markdown."""
     lines = [
         "# The search against its peers",
@@ -152,7 +141,7 @@ def page(results: Figures) -> str:
         "spent over the runs that are done. Peers get the same closed-form derivatives, one network at "
         "a time, on one thread.",
     ]
-    for name, case in results["cases"].items():
+    for name, case in cases.items():
         lines += ["", f"## {name}", ""]
         if "unavailable" in case:
             lines += [f"Not measured: {case['unavailable']}."]

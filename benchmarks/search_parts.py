@@ -5,23 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy
-import torch
-from threadpoolctl import threadpool_info
-
 import semiflat as sf
+from common import Figures, machine
 from search_cases import Case, problems
-from search_figures import Figures, number
+from search_figures import number
 from search_peers import PEERS, Run, check_derivatives, run_peer
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.curvature.gradient import risk_gradient
@@ -48,33 +42,6 @@ def begin(
         return made | {"notes": notes, "machine": machine() | times} | extra
 
     return case, finish
-
-
-def machine() -> Figures:
-    """What the figures were measured on, and when."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "semiflat": sf.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "blas_threads": max((pool["num_threads"] for pool in threadpool_info()), default=None),
-        "load_after": os.getloadavg()[0],
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def peer_runs(peer: str, case: Case, count: int, cap: float) -> list[Run]:

@@ -1,6 +1,6 @@
 """Draws the picture of docs/bounds.md: what surplus units cost, tanh beside relu.
 
-Run ``python docs/draw_bounds.py`` (or ``make docs``); it writes ``docs/figures/bounds.svg``. All that is
+Run ``python docs/draw_bounds.py`` (or ``make figures``); it writes ``docs/figures/bounds.svg``. All that is
 drawn is computed here, in about a minute.
 """
 

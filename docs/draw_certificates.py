@@ -1,6 +1,6 @@
 """Draws the picture of docs/certificates.md: one proof, in the plane of a network's two parameters.
 
-Run ``python docs/draw_certificates.py`` (or ``make docs``); it writes ``docs/figures/krawczyk.svg``. All
+Run ``python docs/draw_certificates.py`` (or ``make figures``); it writes ``docs/figures/krawczyk.svg``. All
 that is drawn is computed: the box, the image and the row sums by the checker's own functions, in balls.
 """
 

@@ -1,6 +1,6 @@
 """Draws the pictures of docs/embeddings.md: a small network before and after each embedding.
 
-Run ``python docs/draw_embeddings.py`` (or ``make docs``); it writes ``docs/figures/*.svg``, the same
+Run ``python docs/draw_embeddings.py`` (or ``make figures``); it writes ``docs/figures/*.svg``, the same
 bytes every time with the same matplotlib. Nothing in a picture but its sentence is written by hand: an
 embedding is applied to a small network, and lines, labels and colours are read off the parameters and
 activations that come out, so that the pictures cannot say anything else than the code does.

@@ -1,6 +1,6 @@
 """Draws the picture of docs/induced.md: a gap that rescaling leaves alone, and a minimum refuted.
 
-Run ``python docs/draw_induced.py`` (or ``make docs``); it writes ``docs/figures/induced.svg``.
+Run ``python docs/draw_induced.py`` (or ``make figures``); it writes ``docs/figures/induced.svg``.
 """
 
 from __future__ import annotations

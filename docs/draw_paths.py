@@ -1,6 +1,6 @@
 """Draws the pictures of docs/paths.md: the loss along three paths, each as the library finds it.
 
-Run ``python docs/draw_paths.py`` (or ``make docs``); it writes ``docs/figures/path-*.svg``.
+Run ``python docs/draw_paths.py`` (or ``make figures``); it writes ``docs/figures/path-*.svg``.
 """
 
 from __future__ import annotations

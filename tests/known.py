@@ -164,7 +164,7 @@ class OneUnit:
         """g."""
         v, c = self.fit(u)
         z = u[0] * self.x + u[1]
-        h, slope = torch.func.jvp(FUNCTIONS[self.activation], (z,), (torch.ones_like(z),))
+        h, slope = torch.func.jvp(FUNCTIONS[self.activation], (z,), (torch.ones_like(z),))[:2]
         pull = (v * h + c - self.y) * slope
         return torch.stack([(pull * self.x).mean(), pull.mean()])
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -154,7 +155,8 @@ class Reference:
     def K(self, layer: int, unit: int) -> Tensor:
         """The Hessian in (v, w) of ``Σ δ_{l+1}·(ζ + v) σ((u + w)·x̃)``, δ held fixed."""
         fed, _, delta = self._around(layer)
-        linear, sigma, following = (self.module[2 * layer + k] for k in range(3))
+        modules: list[Any] = [self.module[2 * layer + k] for k in range(3)]
+        linear, sigma, following = modules
         u = linear.weight[unit]
         if linear.bias is not None:
             u = torch.cat([u, linear.bias[unit, None]])
@@ -238,7 +240,7 @@ class Reference:
 
 # -- wide networks -------------------------------------------------------------------------------
 
-Step = tuple[str, int, int, list[float]] | tuple[str, int, list[float]]
+Step = tuple[Any, ...]
 """("replicate", layer, unit, weights) or ("null", layer, biases)."""
 
 
@@ -397,7 +399,8 @@ def step_lists(
     draw: st.DrawFn, hidden: Sequence[int], has_bias: Sequence[bool], kinked: bool
 ) -> list[Step]:
     """1 to 3 steps; layers and units of the later ones are those the earlier ones have made."""
-    hidden, steps = list(hidden), []
+    hidden = list(hidden)
+    steps: list[Step] = []
     for _ in range(draw(st.integers(1, 3))):
         layer = draw(st.integers(0, len(hidden) - 1))
         # A null unit with bias 0 sits on the kink of a ReLU; without a bias it has no other.

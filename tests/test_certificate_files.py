@@ -297,7 +297,7 @@ def why_true(new: Document, old: Document) -> str | None:
         return FOLLOWS
     if {**said, "centre": None} == {**before, "centre": None} and still_dead(new, old):
         return HELD
-    other = {"bounds": None, "risk": None}
+    other: Document = {"bounds": None, "risk": None}
     if {**said, **other} == {**before, **other} and to_60_digits(new):
         return TIGHTER
     other = {**said, "samples": sorted(said["samples"])}

@@ -88,7 +88,7 @@ def drawn(rng: Random, among: Bounded) -> np.ndarray:
     """Exact numbers, each in its ball: an end, the middle or any other."""
 
     def one(mid: float, rad: float) -> Fraction:
-        part = rng.choice([-1, 0, 1, Fraction(rng.uniform(-1, 1))])
+        part = rng.choice([Fraction(-1), Fraction(0), Fraction(1), Fraction(rng.uniform(-1, 1))])
         return Fraction(mid) + part * Fraction(rad)
 
     exact = [one(*each) for each in zip(among.mid.flat, among.rad.flat, strict=True)]
@@ -742,8 +742,9 @@ def test_linear_regression_is_certified_at_its_rational_solution(
     theta = [exact[k * D : (k + 1) * D] for k in range(outputs)]
     loss = penalty / 2 * sum(v * v for v in exact)
     for x, t in zip(rows, targets, strict=True):
-        outs = [sum(a * b for a, b in zip(row, x, strict=True)) for row in theta]
-        loss += sum((f - each) ** 2 for f, each in zip(outs, t, strict=True)) / (2 * N)
+        outs = [sum((a * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in theta]
+        squares = sum(((f - each) ** 2 for f, each in zip(outs, t, strict=True)), Fraction(0))
+        loss += squares / (2 * N)
     for offset in (0.0, 1e-6):
         certificate = certified(sf.Point(problem, near(problem.net, exact, offset)))
         moved = [abs(a - b) for a, b in zip(centre_of(certificate), exact, strict=True)]
@@ -759,14 +760,14 @@ def zeros(net: sf.MLP) -> dict[str, torch.Tensor]:
 
 
 def bottleneck(
-    X: torch.Tensor, y: torch.Tensor, k: int, scale: mp.mpf
+    inputs: torch.Tensor, targets: torch.Tensor, k: int, scale: mp.mpf
 ) -> tuple[list[mp.mpf], mp.mpf]:
     """θ = [W₁; W₂] of a d-1-M linear network at its k-th singular vector, and the risk there.
 
     The eigenvectors u of ``Σyx Σxx⁻¹ Σxy`` give ``W₂ = su, W₁ = uᵀΣyxΣxx⁻¹/s`` for any s. With 0 they are all
     critical points, and k is the index (Baldi & Hornik 1989; known.Linear).
     """
-    X, y = mp.matrix(X.tolist()), mp.matrix(y.tolist())
+    X, y = mp.matrix(inputs.tolist()), mp.matrix(targets.tolist())
     sxx, syx, syy = X.T * X / X.rows, y.T * X / X.rows, y.T * y / X.rows
     ols = syx * sxx**-1
     values, vectors = mp.eigsy(ols * syx.T)
@@ -938,7 +939,7 @@ def kinked_problems() -> Iterator[sf.Problem]:
                 yield sf.Problem(net, X, y, loss)
 
 
-def ends(problem: sf.Problem, starts: int, kind: str) -> list[sf.Point]:
+def ends(problem: sf.Problem, starts: int, kind: str) -> list[sf.CriticalPoint]:
     return sf.run_search(
         problem, starts=starts, seed=1, kind=kind, max_iterations=120, processes=1
     ).runs

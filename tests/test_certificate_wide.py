@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,9 +109,9 @@ def narrow_points() -> list[tuple[str, sf.Point]]:
             problem, starts=4, kind=kind, max_iterations=80, processes=1
         ).points  # one of the searches finds none
         named += [(f"{activation} {widths} {loss} {seed}", point) for point in points]
-    for widths, activation, loss, bias, size in MADE:
-        point = made(widths, activation, loss, bias, size)
-        named.append((f"{activation} {widths} {loss} made", point))
+    for layers, activation, loss, bias, size in MADE:
+        point = made(layers, activation, loss, bias, size)
+        named.append((f"{activation} {layers} {loss} made", point))
     certificates = sf.certify_all([point for _, point in named])
     kept = [each for each, c in zip(named, certificates, strict=True) if c.certified]
     assert len(named) - len(kept) <= 12
@@ -425,7 +426,7 @@ def test_definite_G_makes_the_minima_of_F19_theorem_11(
     """G ≻ 0: all shares positive. G ≺ 0: exactly one, none 0. All else is a saddle, or open at a 0."""
     point, unit = strict_minimum(activation, sign, widths, bias)
     assert sf.certify(point).kind == "STRICT_MINIMUM"
-    patterns = [*SHARES, [1.25, "-1/8", "-1/8"], ["1/3"] * 3]
+    patterns: list[list[Any]] = [*SHARES, [1.25, "-1/8", "-1/8"], ["1/3"] * 3]
     verdicts = sf.judge_all(
         [sf.Replicate(0, unit, shares)(point) for shares in patterns], proof=True
     )

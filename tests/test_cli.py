@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import semiflat as sf
+from helpers import refused_command, run
 from semiflat.cli.app import _run, app
 from semiflat.cli.steps import FORMS
 
@@ -38,22 +39,6 @@ def found(data_file, tmp_path_factory):
     assert code == 0
     assert (out / "p0.safetensors").is_file()
     return out
-
-
-def run(capsys, *arguments) -> tuple[int, str, str]:
-    code = _run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys, *arguments) -> str:
-    code, out, err = run(capsys, *arguments)
-    assert code == 2
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, f"more than one line: {err}"
-    assert "Traceback" not in err
-    return err
 
 
 def test_the_job_can_be_taken_apart(capsys, found, tmp_path):
@@ -211,7 +196,7 @@ def test_the_version(capsys):
 )
 def test_unusable_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, *arguments)
+    assert message in refused_command(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,7 +232,7 @@ def test_unusable_input_is_one_clear_line(capsys, tmp_path, monkeypatch, argumen
 )
 def test_unusable_steps(capsys, found, tmp_path, steps, message):
     target = tmp_path / "w.safetensors"
-    err = refused(capsys, "widen", found / "p0.safetensors", *steps, "--out", target)
+    err = refused_command(capsys, "widen", found / "p0.safetensors", *steps, "--out", target)
     assert message in err
     assert not target.exists()
 
@@ -297,7 +282,7 @@ def test_reduce_leads_back_to_the_narrow_network(capsys, found, tmp_path):
 
 @pytest.mark.parametrize("tolerance", ["-1", "nan", "inf", "x"])
 def test_reduce_refuses_a_tolerance_that_is_none(capsys, found, tolerance):
-    err = refused(capsys, "reduce", found / "p0.safetensors", "--tolerance", tolerance)
+    err = refused_command(capsys, "reduce", found / "p0.safetensors", "--tolerance", tolerance)
     assert "tolerance" in err
 
 
@@ -438,33 +423,33 @@ def test_that_no_critical_point_is_near_can_be_certified(capsys, anywhere, tmp_p
     assert code == 1
     assert text.startswith("undecided: ")
     for radius in ("-1", "nan", "inf"):
-        assert "radius must be" in refused(capsys, *arguments, radius)
+        assert "radius must be" in refused_command(capsys, *arguments, radius)
 
 
 def test_what_balls_cannot_evaluate_is_unusable_input(capsys, anywhere, tmp_path):
     point = anywhere("leaky_relu(0.3)")
     out = tmp_path / "c.json"
-    assert "leaky_relu(0.3)" in refused(capsys, "certify", point, "--out", out)
+    assert "leaky_relu(0.3)" in refused_command(capsys, "certify", point, "--out", out)
     assert json.loads(out.read_text())["status"] == "invalid_input"
 
 
 def test_certify_writes_over_nothing_that_others_need(capsys, found, proved, anywhere, tmp_path):
     point = found / "p0.safetensors"
     before = point.read_bytes()
-    assert "is the point itself" in refused(capsys, "certify", point, "--out", point)
-    assert "is the point itself" in refused(capsys, "judge", point, "--certificate", point)
+    assert "is the point itself" in refused_command(capsys, "certify", point, "--out", point)
+    assert "is the point itself" in refused_command(capsys, "judge", point, "--certificate", point)
     out = found / "c.json"
     for name in ("p0.safetensors", "c.json"):
-        err = refused(capsys, "certify", point, "--out", out, "--data-file", name)
+        err = refused_command(capsys, "certify", point, "--out", out, "--data-file", name)
         assert "is the certificate or the point" in err
     for name in ("a/b.json", "../b.json", "..", "", "."):
-        err = refused(capsys, "certify", point, "--out", out, "--data-file", name)
+        err = refused_command(capsys, "certify", point, "--out", out, "--data-file", name)
         assert "without a folder" in err
     assert not out.exists()
     assert point.read_bytes() == before
     shared = tmp_path / "shared.json"
     shared.write_text('{"X": [], "y": []}')
-    err = refused(
+    err = refused_command(
         capsys, "certify", point, "--out", tmp_path / "c.json", "--data-file", shared.name
     )
     assert "holds other data" in err
@@ -528,7 +513,7 @@ def test_a_pickle_is_never_loaded(capsys, tmp_path):
     pickled.write_bytes(pickle.dumps(Bomb()))
     torch.save({"0.weight": torch.ones(1)}, saved)
     for path in (pickled, saved):
-        assert "pickle" in refused(capsys, "judge", path)
+        assert "pickle" in refused_command(capsys, "judge", path)
 
 
 def test_damaged_and_foreign_files(capsys, found, tmp_path):
@@ -536,16 +521,16 @@ def test_damaged_and_foreign_files(capsys, found, tmp_path):
     cut = tmp_path / "cut.safetensors"
     for size in (0, 3, 40, len(whole) - 5):
         cut.write_bytes(whole[:size])
-        refused(capsys, "judge", cut)
+        refused_command(capsys, "judge", cut)
     foreign = tmp_path / "foreign.safetensors"
     from safetensors.torch import save_file
 
     save_file({"0.weight": torch.ones(1)}, foreign)
-    assert "holds no semiflat point" in refused(capsys, "judge", foreign)
+    assert "holds no semiflat point" in refused_command(capsys, "judge", foreign)
 
 
 def test_the_wrong_data_are_noticed(capsys, found, data_file):
-    assert "are not those" in refused(
+    assert "are not those" in refused_command(
         capsys, "judge", found / "p0.safetensors", "--data", data_file, "--raw"
     )
 
@@ -554,7 +539,7 @@ def test_an_output_folder_that_cannot_be_made(capsys, data_file, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     for command in ("find", "study"):
-        err = refused(
+        err = refused_command(
             capsys,
             command,
             "--data",

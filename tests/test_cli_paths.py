@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 import semiflat as sf
-from semiflat.cli.app import _run
-
-
-def run(capsys, *arguments) -> tuple[int, str, str]:
-    code = _run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from helpers import run
 
 
 def saved(folder, activation, widths, loss="squared", seed=0):

@@ -19,10 +19,11 @@ from torch import Tensor
 
 import reference
 import semiflat as sf
+from helpers import point_of, problem_of, refused
 from reference import KINKED, IndexMap, Reference
 from semiflat.embeddings import embedding_from_json
 from semiflat.embeddings.widening import Widening
-from test_embeddings import LAW, point_of, problem_of, refused
+from test_embeddings import LAW
 
 Lists = list[list[float]]
 

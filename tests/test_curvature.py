@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import semiflat as sf
-from reference import ACTIVATIONS, LOSSES, Reference, cauchy, random_reference
+from helpers import point_of, problem_of, refused
+from reference import ACTIVATIONS, LOSSES, cauchy, random_reference
 from semiflat.curvature import blocks, gradient, hessian, operators, sweep
 from semiflat.curvature.operators import module_hessian_operator
 
@@ -21,24 +21,11 @@ RELATIVE = 1e-11
 HIDDEN = {1: [3], 2: [3, 2], 3: [2, 3, 2], 4: [2, 3, 2, 2]}
 
 
-def problem_of(ref: Reference, dtype: torch.dtype = torch.float64) -> sf.Problem:
-    net = sf.MLP(ref.widths, ref.activation, ref.has_bias)
-    return sf.Problem(net, ref.X, ref.y, cauchy if ref.loss == "cauchy" else ref.loss, dtype)
-
-
-def point_of(ref: Reference) -> sf.Point:
-    return sf.Point(problem_of(ref), ref.params)
-
-
 def assert_close(found: Tensor, expected: Tensor, scale: Tensor | None = None) -> None:
     """Equal to 1e-11 of the largest entry (of ``scale``, if what is compared is a part of it)."""
     assert found.shape == expected.shape
     size = float((expected if scale is None else scale).abs().max())
     assert float((found - expected).abs().max()) <= RELATIVE * max(size, 1e-6)
-
-
-def refused(text: str) -> Any:
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 # -- closed forms ---------------------------------------------------------------------------------
@@ -273,10 +260,11 @@ def embedding() -> nn.Module:
 
 
 def batch_normalised() -> nn.Module:
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
+    norm: Any = nn.BatchNorm1d(4)
+    module = nn.Sequential(nn.Linear(3, 4), norm, nn.Tanh(), nn.Linear(4, 2))
     generator = torch.Generator().manual_seed(0)
-    module[1].running_mean.copy_(torch.randn(4, generator=generator))
-    module[1].running_var.copy_(torch.rand(4, generator=generator) + 0.5)
+    norm.running_mean.copy_(torch.randn(4, generator=generator))
+    norm.running_var.copy_(torch.rand(4, generator=generator) + 0.5)
     return module.eval()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -17,7 +16,8 @@ from torch import Tensor
 
 import reference
 import semiflat as sf
-from reference import ACTIVATIONS, Case, Reference, Step, random_reference
+from helpers import embedding_of, point_of, refused
+from reference import ACTIVATIONS, Case, random_reference
 from semiflat.embeddings import embedding_from_json
 
 LAW = settings(
@@ -27,33 +27,6 @@ LAW = settings(
     max_examples=60,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def problem_of(ref: Reference) -> sf.Problem:
-    net = sf.MLP(ref.widths, ref.activation, ref.has_bias)
-    loss = reference.cauchy if ref.loss == "cauchy" else ref.loss
-    return sf.Problem(net, ref.X, ref.y, loss)
-
-
-def point_of(ref: Reference) -> sf.Point:
-    return sf.Point(problem_of(ref), ref.params)
-
-
-def embedding_of(steps: list[Step]) -> sf.Embedding:
-    made = [
-        sf.Replicate(step[1], step[2], step[3])
-        if step[0] == "replicate"
-        else sf.NullUnits(step[1], step[2])
-        for step in steps
-    ]
-    whole = made[0]
-    for each in made[1:]:
-        whole = whole >> each
-    return whole
-
-
-def refused(text: str) -> Any:
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 0.0) -> bool:

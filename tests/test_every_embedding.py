@@ -24,9 +24,10 @@ from torch import Tensor
 
 import reference
 import semiflat as sf
+from helpers import point_of, problem_of, refused
 from reference import KAPPA, KINKED, QUARTERS, Hand, Reference, critical_reference
 from semiflat.embeddings import embedding_from_json
-from test_embeddings import LAW, point_of, problem_of, refused
+from test_embeddings import LAW
 
 HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 ZERO_AT_ZERO = ("tanh", "gelu", "silu", "identity", "sin")

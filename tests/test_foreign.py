@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import semiflat as sf
+from helpers import refused
 from semiflat.activations import Elementwise
 
 
@@ -31,11 +31,6 @@ def inputs(samples: int, features: int, seed: int = 0) -> Tensor:
 
 def cubed(z: Tensor) -> Tensor:
     return z**3
-
-
-def refused(text: str) -> pytest.RaisesExc[sf.InputError]:
-    """InputError whose message holds ``text``."""
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 def fitted(estimator: Any, X: np.ndarray, y: np.ndarray) -> Any:
@@ -71,7 +66,7 @@ class Squared(nn.Linear):
     """Computes with the squares of what is trained."""
 
     def __getattr__(self, name: str) -> Any:
-        value = super().__getattr__(name)
+        value: Any = super().__getattr__(name)
         return value**2 if name == "weight" else value
 
 
@@ -122,7 +117,7 @@ def doubled(module: nn.Sequential) -> None:
     module[0].__class__ = Doubled
 
 
-def expanded(module: nn.Sequential) -> None:
+def expanded(module: Any) -> None:
     module[0].weight.data = module[0].weight.data[:1].clone().expand(3, 2)
 
 
@@ -130,10 +125,10 @@ def own_forward(module: nn.Sequential) -> None:
     module[1].forward = lambda x: x  # type: ignore[method-assign]
 
 
-def no_parameter(module: nn.Sequential) -> None:
+def no_parameter(module: Any) -> None:
     weight = module[0].weight.detach()
     del module[0].weight
-    module[0].weight = weight  # type: ignore[assignment]
+    module[0].weight = weight
 
 
 def with_(place: int, entry: Any) -> Callable[[nn.Sequential], None]:
@@ -500,7 +495,8 @@ def test_a_state_dict_is_taken_where_its_layers_fit_in_one_order() -> None:
     here, module = problem(2, 3, 1), Named(2, 3, 1)
     point = sf.Point(here, module.state_dict())
     assert torch.equal(point.params["2.weight"], module.fc2.weight.double())
-    dropped = nn.Sequential(*chain(2, 3, 3, 1)[:2], nn.Dropout(), *chain(2, 3, 3, 1)[2:]).eval()
+    layers = list(chain(2, 3, 3, 1))
+    dropped = nn.Sequential(*layers[:2], nn.Dropout(), *layers[2:]).eval()
     state = {f"net.{key}": tensor for key, tensor in dropped.state_dict().items()}
     for given in (state, dropped.state_dict()):  # numbered, though two layers may have one shape
         point = sf.Point(problem(2, 3, 3, 1), given)

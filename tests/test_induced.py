@@ -643,7 +643,7 @@ def assert_refuted(point: sf.Point, found: sf.Refutation) -> None:
     assert found.fall > 0
 
 
-def share_of_zero(share: float) -> sf.Point:
+def share_of_zero(share: float) -> sf.EmbeddedPoint:
     X = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
     y = torch.tanh(2 * X + 1) - 0.8 * torch.tanh(1.5 * X - 1) + 0.3 * X**2
     point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, y), starts=8, seed=0)
@@ -889,9 +889,9 @@ def residual(seed: int, d_y: int, d_x: int, d_z: int, rank: int) -> tuple[Tensor
     st.integers(0, 999), st.sampled_from([(1, 2, 2), (2, 3, 2), (2, 2, 4), (3, 3, 3)]), st.data()
 )
 def test_thm3_the_perturbed_basis_spans_the_linear_model_of_a_residual_network(seed, sizes, drawn):
-    d_y = sizes[0]
+    d_y, d_x, d_z = sizes
     rank = drawn.draw(st.integers(0, d_y))
-    W, R, x, z, y = residual(seed, *sizes, rank)
+    W, R, x, z, y = residual(seed, d_y, d_x, d_z, rank)
     found = sf.resnet_model(W, R, x, z, y)
     columns = torch.cat([x, z], 1)
     whole = torch.kron(columns, torch.eye(d_y).double())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import reference
 import semiflat as sf
+from helpers import embedding_of, point_of
 from reference import (
     ACTIVATIONS,
     LOSSES,
@@ -32,29 +33,6 @@ ENOUGH_CLEAR = 200
 ORDER = settings(
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-
-
-def problem_of(ref: Reference) -> sf.Problem:
-    net = sf.MLP(ref.widths, ref.activation, ref.has_bias)
-    loss = reference.cauchy if ref.loss == "cauchy" else ref.loss
-    return sf.Problem(net, ref.X, ref.y, loss)
-
-
-def point_of(ref: Reference) -> sf.Point:
-    return sf.Point(problem_of(ref), ref.params)
-
-
-def embedding_of(steps: list[Step]) -> sf.Embedding:
-    made = [
-        sf.Replicate(step[1], step[2], step[3])
-        if step[0] == "replicate"
-        else sf.NullUnits(step[1], step[2])
-        for step in steps
-    ]
-    whole = made[0]
-    for each in made[1:]:
-        whole = whole >> each
-    return whole
 
 
 def at(point: sf.Point, like: Reference) -> Reference:
@@ -161,13 +139,13 @@ def exact_relu_F(ref: Reference, layer: int) -> list[list[list[Fraction]]]:
         h = [[Fraction(entry) for entry in x]]
         slopes = []
         for W in weights:
-            z = [sum(w * v for w, v in zip(row, h[-1], strict=True)) for row in W]
+            z = [sum((w * v for w, v in zip(row, h[-1], strict=True)), Fraction(0)) for row in W]
             slopes.append([int(entry > 0) for entry in z])
             h.append([max(entry, Fraction(0)) for entry in z])
         delta = [entry - Fraction(target) for entry, target in zip(z, y, strict=True)]
         for k in range(len(weights) - 1, layer + 1, -1):
             pulled = [
-                sum(row[i] * d for row, d in zip(weights[k], delta, strict=True))
+                sum((row[i] * d for row, d in zip(weights[k], delta, strict=True)), Fraction(0))
                 for i in range(ref.widths[k])
             ]
             delta = [p * s for p, s in zip(pulled, slopes[k - 1], strict=True)]

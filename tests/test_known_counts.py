@@ -53,8 +53,8 @@ def test_points_of_every_index_of_a_linear_network_are_told_apart():
 def test_the_index_with_one_unit_is_that_of_the_fitted_risk(case):
     points = case.critical
     problem = one_unit_problem(case)
-    start = torch.stack([problem.net.flatten(case.params(u)) for u in points])
-    start = problem.net.unflatten(start)
+    stacked = torch.stack([problem.net.flatten(case.params(u)) for u in points])
+    start = problem.net.unflatten(stacked)
     result = sf.run_search(problem, start=start, kind="any", max_iterations=200, processes=1)
     assert [run.index for run in result.runs] == [case.index(u) for u in points]
     assert [run.trivial for run in result.runs] == [None] * len(points)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,16 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 import semiflat as sf
+from helpers import refused
 from reference import LOSSES, cauchy
 from semiflat.losses import Loss, loss_named
 
 ALL = sorted(LOSSES)
 TINY = 1e-300
 """Below it float64 has fewer digits."""
-
-
-def refused(text: str) -> Any:
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -136,11 +132,11 @@ def test_logistic_derivatives_keep_their_digits_at_extreme_logits(y: float) -> N
     with localcontext() as context:
         context.prec, context.Emin = 800, -(10**6)
         target = Decimal(y)
-        for f in LOGITS:
-            e = (-Decimal(f)).exp()
+        for logit in LOGITS:
+            e = (-Decimal(logit)).exp()
             p, q = 1 / (1 + e), e / (1 + e)
-            value = (1 + 1 / e).ln() - target * Decimal(f)
-            expected.append([float(value), float((1 - target) * p - target * q), float(p * q)])
+            exactly = (1 + 1 / e).ln() - target * Decimal(logit)
+            expected.append([float(exactly), float((1 - target) * p - target * q), float(p * q)])
     loss = loss_named("logistic")
     f = as_tensor(LOGITS)[:, None]
     targets = torch.full_like(f, y)
@@ -595,7 +591,7 @@ def test_minima_of_hinge_losses_agree_with_the_dense_hessian(loss: str) -> None:
         def risk(vector: Tensor) -> Tensor:
             params = problem.net.unflatten(vector)
             margin = 1 - problem.y * problem.net.forward(params, problem.X)
-            return margin.clamp(min=0).pow(problem.loss.power).mean() + 5e-4 * (vector**2).sum()
+            return margin.clamp(min=0).pow(int(loss[-1])).mean() + 5e-4 * (vector**2).sum()
 
         vector = problem.net.flatten(point.params)
         assert float(torch.func.grad(risk)(vector).abs().max()) < 1e-9

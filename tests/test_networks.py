@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import warnings
 from typing import Any
 
@@ -17,6 +16,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import Tensor, nn
 
 import semiflat as sf
+from helpers import refused
 from reference import ACTIVATIONS, MODULES
 from semiflat.activations import activation, leaky_relu
 
@@ -35,11 +35,6 @@ architectures = st.builds(
     st.lists(st.integers(1, 5), min_size=2, max_size=6),
     st.integers(0, 31),
 )
-
-
-def refused(text: str) -> Any:
-    """InputError whose message holds ``text``."""
-    return pytest.raises(sf.InputError, match=re.escape(text))
 
 
 # -- nn.Sequential --------------------------------------------------------------------------------

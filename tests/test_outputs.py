@@ -11,6 +11,7 @@ import pytest
 
 import semiflat as sf
 import semiflat.study.run  # before anything is patched that it imports
+from helpers import refused_command
 from semiflat import outputs as module
 from semiflat.checkpoints import holds, packed
 from semiflat.cli.app import _run
@@ -227,16 +228,6 @@ def found(data_file, tmp_path_factory):
     return out
 
 
-def refused(capsys, *arguments) -> str:
-    capsys.readouterr()
-    code = _run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert (code, captured.out) == (2, ""), captured.err
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1, captured.err
-    return captured.err
-
-
 def commands(point, data_file, file, folder=None):
     """Every command that writes a file of a given name or in a folder, so that it writes ``file``."""
     folder = folder or file.parent
@@ -290,7 +281,7 @@ def test_every_command_refuses_before_it_computes(
     file.write_text(content)
     arguments = commands(found / "p0.safetensors", data_file, file, tmp_path)[command]
     for _ in range(2):
-        err = refused(capsys, *arguments)
+        err = refused_command(capsys, *arguments)
         assert str(file) in err
         assert "--force" in err
     assert file.read_text() == content
@@ -313,7 +304,7 @@ def test_a_command_writes_again_but_not_over_what_was_changed(
     assert (file.read_bytes() != first) == (command == "widen")
     assert {path.name for path in tmp_path.iterdir()} == {"file", RECORD}
     file.write_bytes(first + b" ")
-    assert "changed since" in refused(capsys, *arguments)
+    assert "changed since" in refused_command(capsys, *arguments)
     assert _run([*arguments, "--force"]) == 0
     assert file.read_bytes() != first + b" "
 
@@ -327,9 +318,9 @@ def test_no_command_writes_over_its_point_or_data(capsys, found, data_file, comm
     for force in ([], ["--force"]):
         for given, file in ((point, point), (link, point), (point, link)):
             arguments = commands(given, data_file, file)[command]
-            assert "is the point itself" in refused(capsys, *arguments, *force)
+            assert "is the point itself" in refused_command(capsys, *arguments, *force)
         arguments = commands(point, data_file, data_file)[command]
-        assert "is the data itself" in refused(capsys, *arguments, *force)
+        assert "is the data itself" in refused_command(capsys, *arguments, *force)
     assert (point.read_bytes(), data_file.read_bytes()) == before
 
 
@@ -339,7 +330,7 @@ def test_find_deletes_no_points_that_it_did_not_write(capsys, found, data_file, 
     kept = {name: (found / "p0.safetensors").read_bytes() for name in ("p0", "p1", "p7")}
     for name, content in kept.items():
         (keep / f"{name}.safetensors").write_bytes(content)
-    err = refused(capsys, *find(data_file, keep, activation="sin"))
+    err = refused_command(capsys, *find(data_file, keep, activation="sin"))
     assert "keep/p0.safetensors" in err or "keep/p1.safetensors" in err
     assert {path.stem: path.read_bytes() for path in keep.iterdir()} == kept
     assert _run(find(data_file, keep, "--force", activation="sin", starts=2)) == 0
@@ -363,10 +354,10 @@ def test_find_goes_on_in_a_folder_of_an_older_version(capsys, data_file, tmp_pat
     assert _run(find(data_file, out)) == 0
     assert "4 of them from" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert "p0.safetensors" in refused(capsys, *find(data_file, out, starts=80)), "at once"
+    assert "p0.safetensors" in refused_command(capsys, *find(data_file, out, starts=80)), "at once"
     assert (out / FILE).read_bytes() == before[FILE]
     path.write_bytes(content + b" ")
-    assert "p0.safetensors" in refused(capsys, *find(data_file, out))
+    assert "p0.safetensors" in refused_command(capsys, *find(data_file, out))
     assert _run(find(data_file, out, "--force")) == 0
     assert path.read_bytes() == content
 
@@ -395,11 +386,11 @@ def test_a_study_is_run_again_in_its_folder_and_leaves_other_files(
     assert {path.parent.name for path in gone} == {"certificates"}
     page = tmp_path / "report.html"
     page.write_text(page.read_text() + "<!-- a note -->")
-    assert "report.html" in refused(capsys, *arguments)
+    assert "report.html" in refused_command(capsys, *arguments)
     assert page.read_text().endswith("<!-- a note -->")
     capsys.readouterr()
     with module_lock(tmp_path):
-        assert "another process is writing" in refused(capsys, *arguments, "--force")
+        assert "another process is writing" in refused_command(capsys, *arguments, "--force")
 
 
 def module_lock(folder: Path):
@@ -417,7 +408,7 @@ def test_a_lock_file_keeps_what_it_holds(tmp_path):
 
 def test_a_file_of_somebody_else_is_no_search_that_was_cut_off(capsys, data_file, tmp_path):
     (tmp_path / FILE).write_text("my notes, in one line")
-    assert "damaged in line 1" in refused(capsys, *find(data_file, tmp_path))
+    assert "damaged in line 1" in refused_command(capsys, *find(data_file, tmp_path))
     assert (tmp_path / FILE).read_text() == "my notes, in one line"
 
 
@@ -427,5 +418,5 @@ def test_shared_data_are_not_replaced_by_others(capsys, found, data_file, tmp_pa
     arguments = ["certify", point, "--out", tmp_path / "c.json", "--data-file", "data.json"]
     for content in ("notes", "{}", '{"X": [["0x1p+0"]], "y": [["0x1p+0"]]}'):
         Outputs("certify", force=True).write({shared: content.encode()})
-        assert "holds other data" in refused(capsys, *arguments), "even its own"
+        assert "holds other data" in refused_command(capsys, *arguments), "even its own"
         assert shared.read_text() == content

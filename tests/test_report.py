@@ -105,6 +105,7 @@ def bare() -> Record:
             "inputs": 2,
             "outputs": 1,
             "loss": "squared",
+            "loss_in_words": "The loss is half the squared error: predicting the mean every time gives 0.5.",
             "features": ["height", "weight"],
             "classes": None,
             "dropped": ["constant one"],

@@ -75,9 +75,9 @@ def test_other_units_change_no_verdict_where_a_unit_hardly_speaks() -> None:
         "2.bias": X.new([0.0]),
     }
     for power in (0, *POWERS):
-        for x, y in ((2.0**power, 1.0), (1.0, 2.0**power)):
-            at = rescaled(sf.Point(problem, params), x, y)
-            assert sf.judge(at).kind is sf.Kind.STRICT_SADDLE, (x, y, sf.judge(at).reason)
+        for of_x, of_y in ((2.0**power, 1.0), (1.0, 2.0**power)):
+            at = rescaled(sf.Point(problem, params), of_x, of_y)
+            assert sf.judge(at).kind is sf.Kind.STRICT_SADDLE, (of_x, of_y, sf.judge(at).reason)
 
 
 def test_another_size_of_a_homogeneous_unit_changes_no_verdict() -> None:

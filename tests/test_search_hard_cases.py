@@ -169,6 +169,7 @@ def family(name: str) -> tuple[sf.Problem, list[sf.networks.Params]]:
     bent = torch.tanh(1.5 * X - 0.4) + 0.1 * Y
     smooth = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, bent), starts=4)
     kinked = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "relu"), X, bent), starts=8)
+    points: list[sf.Point]
     if name == "shares of copies":
         points = [sf.Replicate(0, 0, [s, 1 - s])(smooth) for s in (0.3, -0.5, 2.0)]
     elif name == "mirrored copies":

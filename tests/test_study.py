@@ -265,6 +265,7 @@ def test_the_widenings_cover_units_shares_and_layers():
         wide = widening.embedding.widen(net)
         assert sum(wide.hidden) == 5 + widening.added
         if widening.unit is not None:
+            assert isinstance(widening.embedding, sf.Replicate)
             shares = widening.embedding.weights
             assert sum(shares) == 1
             inside = all(0 <= share <= 1 for share in shares)

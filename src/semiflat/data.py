@@ -56,6 +56,14 @@ class Dataset:
         classes: labels of the classes in order, or None for numbers.
         dropped: names of the columns that were constant.
         standardisation: None if nothing was standardised.
+
+    >>> import semiflat as sf
+    >>> data = sf.load_data("diabetes")
+    >>> data.X.shape, data.loss, data.outputs
+    ((442, 10), 'squared', 1)
+    >>> data.features[:4]
+    ('age', 'sex', 'bmi', 'bp')
+    >>> problem = sf.Problem(sf.MLP([10, 3, 1], "gelu"), data.X, data.y, loss=data.loss)
     """
 
     name: str

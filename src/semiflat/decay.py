@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import MLP, bias_key, weight_key
@@ -125,22 +125,19 @@ class WeightDecay:
             if name not in GROUPS and name not in net.shapes:
                 raise unknown_name("group of weight_decay", name, [*GROUPS, *net.shapes])
 
-    def of_each(self, net: MLP) -> Tensor:
+    def of_each(self, net: MLP) -> np.ndarray:
         """λ of each parameter, (P,) float64, in the flat order."""
         known = dict(self.groups)
         parts = [
-            torch.full(
-                (math.prod(shape),),
-                known.get(key, known.get(key.rsplit(".", 1)[-1], 0.0)),
-                dtype=torch.float64,
-            )
+            np.full(math.prod(shape), known.get(key, known.get(key.rsplit(".", 1)[-1], 0.0)))
             for key, shape in net.shapes.items()
         ]
-        return torch.cat(parts)
+        found: np.ndarray = np.concatenate(parts)
+        return found
 
     def of_layers(self, net: MLP) -> list[tuple[float, float]]:
         """λ of the weights and of the biases of each linear layer; 0 for biases that are not there."""
-        params = net.unflatten(self.of_each(net))
+        params = net.unflatten(torch.from_numpy(self.of_each(net)))
         found = {key: float(each.flatten()[0]) for key, each in params.items()}
         return [
             (found[weight_key(layer)], found.get(bias_key(layer), 0.0))

@@ -50,6 +50,13 @@ class InputError(ValueError):
 
     A ``ValueError``, so that callers who know nothing of semiflat still catch it. The command line
     turns it into one line and exit code 2.
+
+    >>> import semiflat as sf
+    >>> try:
+    ...     sf.MLP([2, 3, 1], activation="tahn")
+    ... except sf.InputError as error:
+    ...     print(error)
+    unknown activation 'tahn'; did you mean 'tanh'? Known: gelu, identity, ...
     """
 
     def __init__(self, message: str) -> None:
@@ -61,6 +68,9 @@ class Unfinished(RuntimeError):
     """Work that could not all be done: the message says what has no result, and why.
 
     Known here, so that the command line can catch it without the room that raises it.
+
+    >>> str(Unfinished("start 3 has no result: its process was lost"))
+    'start 3 has no result: its process was lost'
     """
 
 

@@ -192,6 +192,16 @@ class EmbeddedPoint(Point):
 
     Raises:
         InputError: if the embedding does not fit, or does not keep the function on these data.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> wide = sf.Replicate.uniform(0, 0, copies=10**6)(point)
+    >>> wide.problem.net.hidden, abs(wide.loss - point.loss) < 1e-12        # nothing wide is built
+    ((1000001,), True)
+    >>> pair = sf.Replicate(0, 0, [0.25, 0.75])(point)
+    >>> pair.params["0.weight"].shape, type(pair.materialize()).__name__
+    (torch.Size([3, 1]), 'Point')
     """
 
     def __init__(self, source: Point, embedding: Embedding) -> None:
@@ -291,17 +301,39 @@ def _parts(point: Point) -> tuple[Problem, Params]:
 
 
 def gradient(point: Point) -> Tensor:
-    """``∇R``, flat in the order of the params dict, shape ``(P,)`` (``(*batch, P)``)."""
+    """``∇R``, flat in the order of the params dict, shape ``(P,)`` (``(*batch, P)``).
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> sf.gradient(point).shape, float(sf.gradient(point).abs().max()) == point.gradient_norm
+    (torch.Size([7]), True)
+    """
     return risk_gradient(*_parts(point))[1]
 
 
 def hessian(point: Point) -> Tensor:
-    """The full Hessian ``∇²R`` in closed form, ``(P, P)`` (``(*batch, P, P)``)."""
+    """The full Hessian ``∇²R`` in closed form, ``(P, P)`` (``(*batch, P, P)``).
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> H = sf.hessian(point)
+    >>> H.shape, bool((H - H.T).abs().max() < 1e-15)
+    (torch.Size([7, 7]), True)
+    """
     return risk_gradient_hessian(*_parts(point))[2]
 
 
 def jacobian(point: Point) -> Tensor:
-    """``∂f_k(x_ν)/∂θ`` for every sample and output, shape ``(N, M, P)``."""
+    """``∂f_k(x_ν)/∂θ`` for every sample and output, shape ``(N, M, P)``.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> sf.jacobian(point).shape
+    torch.Size([3, 1, 7])
+    """
     return output_jacobian(*_parts(point))
 
 
@@ -325,6 +357,14 @@ def layer_block(point: Point, layer: int) -> Tensor:
     """``F∅ = Σ_ν δ_{l+1} x̃ᵀ`` of a hidden layer, (M × D): the gradient of weights that skip it.
 
     Of the data's part of the risk: weight decay is not in it.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> F0 = sf.layer_block(point, layer=0)
+    >>> above = point.problem.net.unflatten(sf.gradient(point))["2.bias"]
+    >>> F0.shape, bool(torch.allclose(F0[:, -1], above))        # its bias column is the gradient above
+    (torch.Size([1, 2]), True)
     """
     problem, params = _parts(point)
     problem.net.check_layer(layer)
@@ -332,7 +372,17 @@ def layer_block(point: Point, layer: int) -> Tensor:
 
 
 def hessian_operator(point: Point) -> HessianOperator:
-    """The Hessian as a SciPy ``LinearOperator``, never built."""
+    """The Hessian as a SciPy ``LinearOperator``, never built.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> operator = sf.hessian_operator(point)
+    >>> v = sf.gradient(point).numpy()
+    >>> error = abs(operator @ v - sf.hessian(point).numpy() @ v).max()
+    >>> operator.shape, bool(error < 1e-14)
+    ((7, 7), True)
+    """
     problem, params = _parts(point)
     if problem.net.check_params(params) != ():
         raise InputError("a Hessian operator is of one point, and this Point holds a batch of them")

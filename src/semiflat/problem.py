@@ -140,7 +140,7 @@ class Problem:
         """The samples chosen, (N,) of bool, alone; they count with the part of the risk that they have."""
         shares = self.weighed(torch.ones(self.samples, dtype=self.dtype))[chosen]
         found: Problem = self._with(X=self.X[chosen], y=self.y[chosen], sample_weight=shares)
-        found.__dict__["_shares"] = shares
+        found.__dict__["_share_array"] = shares.numpy()
         return found
 
     # -- samples and what they count --------------------------------------------------------------
@@ -150,10 +150,20 @@ class Problem:
         """Number of samples N that count."""
         return self.X.shape[-2]
 
+    # Kept as arrays: what is asked for first under torch.func would be a tensor of that call alone.
+
     @cached_property
+    def _share_array(self) -> np.ndarray | None:
+        w = None if self.sample_weight is None else self.sample_weight.numpy()
+        return None if w is None else w / w.sum(-1, keepdims=True)
+
+    @cached_property
+    def _decay_array(self) -> np.ndarray:
+        return self.decay.of_each(self.net).astype(str(self.dtype).removeprefix("torch."))
+
+    @property
     def _shares(self) -> Tensor | None:
-        w = self.sample_weight
-        return None if w is None else w / w.sum()
+        return None if self._share_array is None else torch.from_numpy(self._share_array)
 
     def share(self, samples: slice | Tensor = slice(None)) -> float | Tensor:
         """What the loss of each of some samples counts with in the risk, (n,): 1/N where all count alike."""
@@ -295,14 +305,14 @@ class Problem:
         return (self.decays / 2 * self.net.flatten(params).square()).sum(-1)
 
     @property
-    def weight_decay(self) -> float | dict[str, float]:
+    def weight_decay(self) -> Any:
         """λ of the penalty ½ λ ‖θ‖²; a dictionary of groups where they differ."""
         return self.decay.plain
 
-    @cached_property
+    @property
     def decays(self) -> Tensor:
         """λ_i of each parameter, (P,), in the flat order."""
-        return self.decay.of_each(self.net).to(self.dtype)
+        return torch.from_numpy(self._decay_array)
 
     @cached_property
     def coercive(self) -> bool:
@@ -398,11 +408,6 @@ class ProblemBatch(Problem):
     def targets(self, samples: slice) -> Tensor:
         """The targets of some samples, on every data set."""
         return self.y[:, samples]
-
-    @cached_property
-    def _shares(self) -> Tensor | None:
-        w = self.sample_weight
-        return None if w is None else w / w.sum(-1, keepdim=True)
 
     def share(self, samples: slice | Tensor = slice(None)) -> float | Tensor:
         """What the loss of each of some samples counts with in its data set's risk, (B, n)."""

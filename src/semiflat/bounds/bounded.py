@@ -52,6 +52,7 @@ class ZeroOne(BoundedLoss):
     """
 
     def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        """0.0 or 1.0 for each sample, ``(*batch, n)``; 1.0 where outputs are not finite."""
         labels = problem.loss.labels(problem.targets(samples), problem.net.outputs)
         assert labels is not None, "checked before"
         if labels.is_floating_point():
@@ -64,6 +65,7 @@ class ZeroOne(BoundedLoss):
         return (~(right & outputs.isfinite().all(-1))).double()
 
     def check(self, problem: Problem) -> None:
+        """Raise :class:`InputError` unless the targets are classes."""
         if _labels(problem) is not None:
             return
         if problem.loss.classifies:
@@ -76,6 +78,7 @@ class ZeroOne(BoundedLoss):
         )
 
     def trivial(self, problem: Problem) -> tuple[float, str]:
+        """The error of the most frequent class, or of guessing if that is less."""
         labels = _labels(problem)
         assert labels is not None, "checked before"
         counts = torch.unique(labels, dim=0, return_counts=True)[1]
@@ -119,6 +122,7 @@ class Clipped(BoundedLoss):
             )
 
     def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:
+        """``min(ℓ, at) / at`` for each sample, ``(*batch, n)``; 1.0 where ℓ is not a number."""
         found = problem.loss.value(outputs, problem.targets(samples)).double() / self.at
         # A loss that is not a number is as bad as can be, too.
         return found.nan_to_num(nan=1.0).clamp(0.0, 1.0)
@@ -127,6 +131,7 @@ class Clipped(BoundedLoss):
         """Any loss can be clipped."""
 
     def trivial(self, problem: Problem) -> tuple[float, str]:
+        """The lowest of 1, the zero-one loss of guessing, and that of the best constant output found."""
         found = [(1.0, "any network")]
         if problem.loss.classifies and _labels(problem) is not None:
             # Said with all confidence, a class costs 0 or 1.

@@ -38,6 +38,16 @@ class PacBayesBound:
         remark: what was done to the Hessian, or ``""``.
         assumes: what the bound rests on and the data do not show, a sentence each.
         posterior: Q, with ``sample``, ``kl`` and ``prior``.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> x = torch.linspace(-1, 1, 500).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
+    >>> bound = sf.pac_bayes_bound(sf.find_critical_point(problem, starts=4, seed=0))
+    >>> bound.best, bound.samples, bound.delta, bound.loss
+    ('Catoni', 500, 0.05, 'zero-one loss')
+    >>> bound.point_risk < bound.value < bound.trivial
+    True
     """
 
     value: float

@@ -25,6 +25,15 @@ class Certificate:
         reason: the claim in words, or which inequality failed and by how much.
         head: the file's small entries as plain data.
         body: makes the large ones, which take longer to write down than to prove.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> proof = sf.certify(sf.find_critical_point(problem, starts=1))
+    >>> proof.status, proof.kind, proof.inertia
+    ('certified', 'STRICT_MINIMUM', (2, 0, 0))
+    >>> low, high = proof.loss
+    >>> low <= high < 0.02
+    True
     """
 
     status: str

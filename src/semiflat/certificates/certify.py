@@ -77,6 +77,13 @@ def certify_all(points: Sequence[Point]) -> list[Certificate]:
     """The certificates of several points; what those embedded from one source share is proved once.
 
     Args and errors: as for :func:`certify`.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> wide = [sf.Replicate.uniform(0, 0, copies)(point) for copies in (2, 1000)]
+    >>> [(proof.status, proof.inertia) for proof in sf.certify_all([point, *wide])]
+    [('certified', (4, 0, 0)), ('certified', (5, 1, 1)), ('certified', (1003, 999, 999))]
     """
     if not isinstance(points, list | tuple):
         raise InputError("certify_all takes a list of points; use certify(point) for one")

@@ -49,6 +49,16 @@ class Embedding(ABC):
 
     Attributes:
         net: the narrow network, where the embedding is of one network only; else None.
+
+    >>> import semiflat as sf
+    >>> embedding = sf.Replicate(0, 1, ["1/4", "3/4"]) >> sf.NullUnits(0, [0.5])
+    >>> net = sf.MLP([1, 2, 1])
+    >>> embedding.widen(net).widths, embedding.matrix(net).A.shape
+    ((1, 4, 1), (13, 7))
+    >>> embedding.preserves_output, embedding.preserves_criticality
+    (True, True)
+    >>> embedding.dimension(net), embedding.degrees_of_freedom(net)
+    (2, 2)
     """
 
     net: MLP | None = None
@@ -271,7 +281,15 @@ class Embedding(ABC):
 
 
 class Composition(Embedding):
-    """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity."""
+    """Embeddings one after the other (Z22 Def. 4.6). Made by ``first >> then``; of none: identity.
+
+    >>> import semiflat as sf
+    >>> sf.Replicate(0, 0, [0.5, 0.5]) >> sf.NullUnits(0, [0.4])
+    Replicate(layer=0, unit=0, weights=[0.5, 0.5]) >> NullUnits(layer=0, biases=[0.4])
+    >>> both = sf.Composition([sf.NullUnits(0, [0.4]), sf.Permute(0, [1, 0])])
+    >>> both.widen(sf.MLP([1, 1, 1])).widths, len(both.steps)
+    ((1, 2, 1), 2)
+    """
 
     def __init__(self, steps: Sequence[Embedding]) -> None:
         if not isinstance(steps, list | tuple) or not all(isinstance(s, Embedding) for s in steps):
@@ -283,19 +301,23 @@ class Composition(Embedding):
 
     @property
     def steps(self) -> tuple[Embedding, ...]:
+        """The steps in order, those of compositions within it one by one."""
         return self._steps
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by each step in turn."""
         for step in self._steps:
             widening = step.extend(widening)
         return widening
 
     @property
     def preserves_output(self) -> bool | Condition:
+        """``True`` if every step keeps the outputs; else the steps' conditions, all of them together."""
         return self._together([step.preserves_output for step in self._steps])
 
     @property
     def preserves_criticality(self) -> bool | Condition:
+        """``True`` if every step keeps critical points critical; else the steps' conditions together."""
         found = self._together([step.preserves_criticality for step in self._steps])
         if not isinstance(found, Condition):
             return found
@@ -327,12 +349,14 @@ class Composition(Embedding):
         return worst
 
     def verify(self, point: PointLike) -> None:
+        """Raise :class:`InputError` unless each step keeps the outputs at the point it is applied to."""
         for step in self._steps:
             if step.preserves_output is not True:
                 step.verify(point)
             point = point.widened_by(step)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """The entries of all steps, in order."""
         return [entry for step in self._steps for entry in step.to_json()]
 
     def __repr__(self) -> str:

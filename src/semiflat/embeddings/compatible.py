@@ -168,6 +168,11 @@ class Compatible(Embedding):
         return [[None if s == NULL else s for s in g.index.tolist()] for g in self.groups]
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the embedding: as copies where α factorises, else as an affine map.
+
+        Raises:
+            InputError: if it was made for other widths.
+        """
         net = widening.wide
         self._check(net)
         factorised = self._as_copies(widening)
@@ -252,6 +257,7 @@ class Compatible(Embedding):
         return sum(added) - fixed + sum(a * b for a, b in itertools.pairwise(added))
 
     def own_dimension(self, net: MLP) -> int:
+        """The same as :meth:`own_freedom`: critical points stay critical on all of the set."""
         return self.own_freedom(net)
 
     def own_directions(self, point: PointLike) -> Tensor:
@@ -273,6 +279,7 @@ class Compatible(Embedding):
         return len(self.own_directions(point))
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry: widths, index map, α, β and null biases."""
         return [
             {
                 "type": "Compatible",

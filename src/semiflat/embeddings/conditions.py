@@ -53,6 +53,15 @@ class Condition:
 
     Attributes:
         text: the condition, as the papers write it.
+
+    >>> import semiflat as sf
+    >>> condition = sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality
+    >>> condition.text
+    'Σ_ν δ_{l+1,ν} σ(u_j·x̃_ν) = 0 for every added unit'
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> fit = sf.find_critical_point(problem, starts=8)       # every sample exactly
+    >>> condition.check(fit).holds
+    True
     """
 
     text: str

@@ -51,11 +51,17 @@ class ConstantUnits(Embedding):
 
     @property
     def preserves_criticality(self) -> bool | Condition:
+        """``True`` without outgoing weights; else where ``σ'(α_j) F∅ᵀ v_j = 0`` for every added unit."""
         if not self.outgoing.any():
             return True
         return self.critical_where("σ'(α_j) F∅ᵀ v_j = 0 for every added unit")
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the added units.
+
+        Raises:
+            InputError: if the layer or the one above it has no bias.
+        """
         net = widening.wide
         net.check_layer(self.layer)
         for layer in (self.layer, self.layer + 1):
@@ -76,9 +82,11 @@ class ConstantUnits(Embedding):
         return widening.with_added(self.layer, added)
 
     def own_dimension(self, net: MLP) -> int:
+        """count·(1 + M): each unit's bias, and its outgoing weights against the bias above."""
         return self.count * (1 + net.widths[self.layer + 2])
 
     def own_freedom(self, net: MLP) -> int:
+        """count, the biases, if the outgoing weights are 0; else 0."""
         return 0 if self.outgoing.any() else self.count
 
     def own_directions(self, point: PointLike) -> Tensor:
@@ -99,6 +107,7 @@ class ConstantUnits(Embedding):
         return rows
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; biases and weights are lists of floats."""
         return [
             {
                 "type": "ConstantUnits",

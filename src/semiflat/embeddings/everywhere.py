@@ -59,18 +59,23 @@ class GlobalSplit(Embedding):
         )
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the copies of the network; :class:`InputError` without a hidden layer."""
         return self.compatible(widening.wide).extend(widening)
 
     def own_freedom(self, net: MLP) -> int:
+        """As of the general compatible embedding that it is, ``K + Σ_l K_l K_{l−1}``."""
         return self.compatible(net).own_freedom(net)
 
     def own_dimension(self, net: MLP) -> int:
+        """The same as :meth:`own_freedom`."""
         return self.own_freedom(net)
 
     def own_directions(self, point: PointLike) -> Tensor:
+        """As of the general compatible embedding that it is; see :meth:`Compatible.own_directions`."""
         return self.compatible(point.problem.net).own_directions(point)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; shares are fractions as text."""
         return [{"type": "GlobalSplit", "shares": list(map(str, self.shares))}]
 
     def __repr__(self) -> str:
@@ -122,20 +127,25 @@ class GlobalNull(Embedding):
         return [NullUnits(layer, b) for layer, b in enumerate(self.biases) if b]
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the null units of each layer; errors as for :class:`NullUnits`."""
         for part in self.parts(widening.wide):
             widening = part.extend(widening)
         return widening
 
     def own_freedom(self, net: MLP) -> int:
+        """The biases that may be chosen, over all layers."""
         return sum(part.own_freedom(net) for part in self.parts(net))
 
     def own_dimension(self, net: MLP) -> int:
+        """The same as :meth:`own_freedom`."""
         return self.own_freedom(net)
 
     def own_directions(self, point: PointLike) -> Tensor:
+        """The biases of all null units one by one, (K, P_wide)."""
         return Composition(self.parts(point.problem.net)).flat_directions(point)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; biases are fractions as text."""
         scalar = not isinstance(self.biases[0], tuple)
         biases = str(self.biases[0]) if scalar else [list(map(str, b)) for b in self.biases]
         return [{"type": "GlobalNull", "biases": biases}]

@@ -114,12 +114,14 @@ class InactiveUnits(Embedding):
 
     @property
     def preserves_output(self) -> bool | Condition:
+        """``True``, or with ``incoming`` rows: where no added unit is active on any sample."""
         if self.incoming is None:
             return True
         return Condition("u_j·x̃ < 0 for every added unit and sample", self._largest_input)
 
     @property
     def preserves_criticality(self) -> bool | Condition:
+        """``True`` for relu and without outgoing weights; else where ``F∅ᵀ v = 0`` for each v."""
         if self.outgoing is None or not self.outgoing.any():
             return True
         if self.incoming is not None:
@@ -127,6 +129,11 @@ class InactiveUnits(Embedding):
         return self.critical_where("F∅ᵀ v = 0 for every v, unless the activation is relu")
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the added units.
+
+        Raises:
+            InputError: if the activation has no zero to put them at, or the rows do not fit.
+        """
         net = widening.wide
         net.check_layer(self.layer)
         activation = net.activations[self.layer]
@@ -180,6 +187,7 @@ class InactiveUnits(Embedding):
         return float((fed @ rows.mT).max()), -1e-12 * float(rows.abs().max())
 
     def verify(self, point: PointLike) -> None:
+        """Raise :class:`InputError`, which names unit and sample, if an added unit is active on the data."""
         if self.incoming is None:
             return
         z = point.problem.net.fed(point.params, point.problem.X, self.layer) @ self.incoming.mT
@@ -191,14 +199,17 @@ class InactiveUnits(Embedding):
             )
 
     def own_dimension(self, net: MLP) -> int:
+        """count·M, the outgoing weights; for relu count·(M + D), the incoming ones too."""
         above = net.widths[self.layer + 2]
         inside = net.fan_in(self.layer) if dies(net.activations[self.layer]) else 0
         return self.count * (above + inside)
 
     def own_freedom(self, net: MLP) -> int:
+        """count·(M + D) for relu, where all of it keeps critical points critical; else 0."""
         return self.own_dimension(net) if dies(net.activations[self.layer]) else 0
 
     def own_directions(self, point: PointLike) -> Tensor:
+        """The weights of the added units one by one: outgoing, and for relu incoming."""
         net = point.problem.net
         rows = dies(net.activations[self.layer])
         return unit_directions(
@@ -206,6 +217,7 @@ class InactiveUnits(Embedding):
         )
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; weights are lists of floats."""
         entry: dict[str, Any] = {"type": "InactiveUnits", "layer": self.layer, "count": self.count}
         if self.bias is not None:
             entry["bias"] = self.bias

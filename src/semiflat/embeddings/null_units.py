@@ -59,6 +59,11 @@ class NullUnits(Embedding):
         return sum(count for _, count in self.bias_runs)
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the null units.
+
+        Raises:
+            InputError: if the layer above has no bias, or a bias other than 0 is given where there is none.
+        """
         net = widening.wide
         net.check_layer(self.layer)
         if not net.biases[self.layer + 1]:
@@ -76,12 +81,15 @@ class NullUnits(Embedding):
         return widening.with_units(widening.units.with_runs(self.layer, added))
 
     def own_dimension(self, net: MLP) -> int:
+        """count, the biases; 0 where the layer has none."""
         return self.count if net.biases[self.layer] else 0
 
     def own_freedom(self, net: MLP) -> int:
+        """The same as :meth:`own_dimension`: critical points stay critical for every bias."""
         return self.own_dimension(net)
 
     def own_directions(self, point: PointLike) -> Tensor:
+        """The biases of the null units one by one, (count, P_wide)."""
         net = point.problem.net
         rows, parts = rows_of(self.on(net).wide, self.own_dimension(net))
         width = net.hidden[self.layer]
@@ -90,6 +98,7 @@ class NullUnits(Embedding):
         return rows
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; biases are fractions as text, in runs of ``[bias, count]``."""
         biases = [[str(bias), count] for bias, count in self.bias_runs]
         return [{"type": "NullUnits", "layer": self.layer, "biases": biases}]
 

@@ -42,9 +42,11 @@ class InactivePropagation(Embedding):
 
     @property
     def preserves_criticality(self) -> Condition:
+        """Where ``Σ_ν δ_{l+1,ν} σ(u_j·x̃_ν) = 0`` for every added unit."""
         return self.critical_where("Σ_ν δ_{l+1,ν} σ(u_j·x̃_ν) = 0 for every added unit")
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the added units; :class:`InputError` if the rows do not fit."""
         net = widening.wide
         net.check_layer(self.layer)
         rows = fitting(self.incoming, net.fan_in(self.layer), "incoming", "D")
@@ -52,15 +54,18 @@ class InactivePropagation(Embedding):
         return widening.with_added(self.layer, grouped(rows, columns, self.count))
 
     def own_dimension(self, net: MLP) -> int:
+        """count·D: the incoming weights."""
         return self.count * net.fan_in(self.layer)
 
     def own_directions(self, point: PointLike) -> Tensor:
+        """The incoming weights of the added units one by one, (count·D, P_wide)."""
         net = point.problem.net
         return unit_directions(
             net, self.on(net).wide, self.layer, self.count, rows=True, columns=False
         )
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; the rows are lists of floats."""
         incoming = self.incoming.tolist()
         return [{"type": "InactivePropagation", "layer": self.layer, "incoming": incoming}]
 

@@ -105,11 +105,13 @@ class Replicate(Embedding):
 
     @property
     def preserves_criticality(self) -> bool | Condition:
+        """``True`` without offsets; with them, where ``Fᵀ d_j = 0`` for each of them."""
         if self.offsets is None or not self.offsets.any():
             return True
         return self.critical_where("Fᵀ d_j = 0 for every copy's offset d_j")
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the copies; :class:`InputError` if the network has no such unit."""
         net = widening.wide
         net.check_unit(self.layer, self.unit)
         branch = net.branch(self.layer, self.unit)
@@ -131,12 +133,15 @@ class Replicate(Embedding):
         return [self.unit, *range(width, width + self.copies - 1)]
 
     def own_dimension(self, net: MLP) -> int:
+        """(copies − 1)·M: outgoing weights that keep their sum."""
         return (self.copies - 1) * net.widths[self.layer + 2]
 
     def own_freedom(self, net: MLP) -> int:
+        """copies − 1: shares that sum to 1."""
         return self.copies - 1
 
     def own_directions(self, point: PointLike) -> Tensor:
+        """Outgoing weights that move from the first copy to another, ((copies − 1)·M, P_wide)."""
         net = point.problem.net
         wide = net.with_hidden(self.on(net).units.hidden)
         first, *others = self.places(net)
@@ -150,6 +155,7 @@ class Replicate(Embedding):
         return rows
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; shares are fractions as text, in runs of ``[share, count]``."""
         weights = [[str(weight), count] for weight, count in self.weight_runs]
         offsets = {} if self.offsets is None else {"offsets": self.offsets.tolist()}
         entry = {"type": "Replicate", "layer": self.layer, "unit": self.unit, "weights": weights}

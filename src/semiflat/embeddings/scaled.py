@@ -75,6 +75,11 @@ class ScaledReplicate(Embedding):
         self.incoming, self.outgoing = tuple(beta), tuple(complete)
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the copies.
+
+        Raises:
+            InputError: if there is no such unit, or its activation is not positively homogeneous.
+        """
         net = widening.wide
         net.check_unit(self.layer, self.unit)
         activation = net.activations[self.layer]
@@ -90,10 +95,12 @@ class ScaledReplicate(Embedding):
         )
 
     def own_dimension(self, net: MLP) -> int:
+        """copies + (copies − 1)·M: each copy's scale, and outgoing weights with ``Σ β_j v_j = ζ``."""
         copies = len(self.incoming)
         return copies + (copies - 1) * net.widths[self.layer + 2]
 
     def own_freedom(self, net: MLP) -> int:
+        """2·copies − 1: the β_j, and the γ_j with ``Σ γ_j β_j = 1``."""
         return 2 * len(self.incoming) - 1
 
     def own_directions(self, point: PointLike) -> Tensor:
@@ -119,6 +126,7 @@ class ScaledReplicate(Embedding):
         return rows
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; scales are fractions as text."""
         scales = {
             "incoming": list(map(str, self.incoming)),
             "outgoing": list(map(str, self.outgoing)),

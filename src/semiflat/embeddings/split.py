@@ -94,11 +94,17 @@ class Split(Embedding):
 
     @property
     def preserves_criticality(self) -> bool | Condition:
+        """``True`` without offsets; with them, where ``Fᵀ d_j = 0`` for each of them."""
         if self.offsets is None or not self.offsets.any():
             return True
         return self.critical_where("Fᵀ d_j = 0 for every copy's offset d_j")
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` followed by the split.
+
+        Raises:
+            InputError: if the layer is not as wide as the sources say, or a scale does not fit its activation.
+        """
         net = widening.wide
         net.check_layer(self.layer)
         if max(self.sources) + 1 != net.hidden[self.layer]:
@@ -132,9 +138,11 @@ class Split(Embedding):
                 )
 
     def own_dimension(self, net: MLP) -> int:
+        """(m' − m)·M for m' wide and m narrow units: outgoing weights that keep each unit's sum."""
         return (len(self.sources) - net.hidden[self.layer]) * net.widths[self.layer + 2]
 
     def own_freedom(self, net: MLP) -> int:
+        """m' − m: shares that sum to 1 for each unit."""
         return len(self.sources) - net.hidden[self.layer]
 
     def own_directions(self, point: Any) -> torch.Tensor:
@@ -161,6 +169,7 @@ class Split(Embedding):
         return flat
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; shares and scales are fractions as text."""
         entry: dict[str, Any] = {
             "type": "Split",
             "layer": self.layer,

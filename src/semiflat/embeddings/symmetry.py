@@ -30,6 +30,7 @@ class Permute(Embedding):
             )
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` in the new order; :class:`InputError` if the layer has another number of units."""
         net = widening.wide
         net.check_layer(self.layer)
         if len(self.order) != net.hidden[self.layer]:
@@ -40,6 +41,7 @@ class Permute(Embedding):
         return widening.with_units(widening.units.permuted(self.layer, self.order))
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry: layer and order."""
         return [{"type": "Permute", "layer": self.layer, "order": list(self.order)}]
 
     def __repr__(self) -> str:
@@ -61,6 +63,7 @@ class Rescale(Embedding):
             raise InputError(f"factor must be above 0, not {show(self.factor)}")
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` with the unit rescaled; :class:`InputError` if σ is not positively homogeneous."""
         net = widening.wide
         net.check_unit(self.layer, self.unit)
         if not net.activations[self.layer].homogeneous:
@@ -72,6 +75,7 @@ class Rescale(Embedding):
         return widening.with_units(units)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry; the factor is a fraction as text."""
         factor = str(self.factor)
         return [{"type": "Rescale", "layer": self.layer, "unit": self.unit, "factor": factor}]
 
@@ -93,6 +97,11 @@ class Reflect(Embedding):
         self.layer, self.unit = index(layer), index(unit)
 
     def extend(self, widening: Widening) -> Widening:
+        """``widening`` with the unit turned round.
+
+        Raises:
+            InputError: if σ has no such symmetry, or its constant has no bias above to go to.
+        """
         net = widening.wide
         net.check_unit(self.layer, self.unit)
         activation = net.activations[self.layer]
@@ -110,6 +119,7 @@ class Reflect(Embedding):
         return widening.with_units(units)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """One entry: layer and unit."""
         return [{"type": "Reflect", "layer": self.layer, "unit": self.unit}]
 
     def __repr__(self) -> str:

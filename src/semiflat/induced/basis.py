@@ -43,6 +43,13 @@ class GradientBasisModel:
             None where the rank was not needed.
         vanishing: number of terms of the loss that go to 0 in the limit, where it is not attained.
         method: ``"projection"``, ``"Newton"`` or ``"separated"``.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [-1.0, -0.5, 0.3, 0.6, 1.2]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
+    >>> model = sf.gradient_basis_model(sf.Point(problem, problem.net.random_params(0)))
+    >>> model.method, model.gap == model.loss - model.infimum, model.noise < 1e-12
+    ('projection', True, True)
     """
 
     loss: float
@@ -90,7 +97,8 @@ def gradient_basis_model(
 
     Args:
         model: a point, or any module whose outputs (N, M) are linear in its last layer.
-        X, y: inputs and targets for a module; a point brings its own.
+        X: inputs for a module; a point brings its own.
+        y: its targets.
         loss: for a module; ``"squared"`` if not given.
         convex: vouch for a loss given as a function, of which nothing is known.
         batch_size: samples of a module that are differentiated at once.

@@ -38,6 +38,15 @@ class LocallyLinearModel:
         outside: the largest part of a column of the model outside those features; None if not checked.
         refuted: whether θ is no local minimum: L(θ) lies above the infimum beyond doubt.
         reason: one sentence.
+
+    >>> import semiflat as sf
+    >>> X, y = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [1.0, 2.0, 0.0]
+    >>> problem = sf.Problem(sf.MLP([2, 2, 1], "identity"), X, y)
+    >>> model = sf.locally_linear_model(sf.Point(problem, problem.net.random_params(0)))
+    >>> model.linear, model.depth, model.smallest
+    (((0, 1),), 0, 0)
+    >>> model.loss > model.minimum.infimum
+    True
     """
 
     loss: float

@@ -91,7 +91,8 @@ def perturbable_basis_model(
         directions: params-shaped or flat; each must keep the outputs on the data along the whole segment
             up to ``size``. Without them, some are drawn from every family that is known.
         size: ε.
-        seed, draws: of the directions that are drawn, ``draws`` of each family, in both senses.
+        seed: of the directions that are drawn.
+        draws: how many of each family, in both senses.
         convex: vouch for a loss given as a function.
 
     Raises:

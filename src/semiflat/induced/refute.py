@@ -74,6 +74,16 @@ class Refutation:
         point: ``θ + εv`` itself.
         tried: how many moves of each family were tried.
         reason: one sentence.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])
+    >>> mean = torch.tensor([0, 0, 0, 0, 0, 0, 2 / 3], dtype=torch.float64)
+    >>> answer = sf.refute_minimum(sf.Point(problem, problem.net.unflatten(mean)))
+    >>> answer.refuted, answer.by, answer.family
+    (True, 'gradient', 'units of hidden layer 0 that nothing hears')
+    >>> answer.fall > 0, answer.descent["0.weight"].shape
+    (True, torch.Size([2, 1]))
     """
 
     refuted: bool

@@ -34,6 +34,12 @@ class ResNetModel:
             where they are too many to hold.
         refuted: whether θ is no local minimum: L(θ) lies above the infimum beyond doubt.
         reason: one sentence.
+
+    >>> import semiflat as sf
+    >>> x, z = torch.tensor([[1.0, 0], [0, 1], [1, 1]]), torch.tensor([[1.0, 2], [0, 1], [3, 0]])
+    >>> model = sf.resnet_model(torch.zeros(1, 2), torch.zeros(2, 2), x, z, [0.0, 1.0, -1.0])
+    >>> model.rank, model.refuted, model.loss > model.minimum.infimum
+    (0, True, True)
     """
 
     loss: float
@@ -76,10 +82,12 @@ def resnet_model(
     never worse than a linear model on its input and the features it learned.
 
     Args:
-        W: (d_y, d_x), the last layer. R: (d_x, d_z).
-        x: (N, d_x), what the skip connection carries; z: (N, d_z), what the residual block gives, at the
-            point in question.
-        y, loss: as for ``Problem``.
+        W: (d_y, d_x), the last layer.
+        R: (d_x, d_z).
+        x: (N, d_x), what the skip connection carries.
+        z: (N, d_z), what the residual block gives at the point in question.
+        y: targets, as for ``Problem``.
+        loss: as for ``Problem``.
         convex: vouch for a loss given as a function.
 
     Raises:

@@ -88,6 +88,14 @@ class MinimumAtInfinity:
         constant: c, the mean of the targets: the function in the limit.
         loss: the risk in the limit, ``½ mean (c − y)²``.
         slopes: (m,) ∂R/∂p_i at p = 0, with ``p_i = exp(−rate·s)`` at s along the ray: all above 0.
+
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> far = sf.minimum_at_infinity(sf.Problem(sf.MLP([1, 3, 1], "sigmoid"), X, X + X**2))
+    >>> round(far.constant, 6) == round(float((X + X**2).mean()), 6), tuple(far.slopes.shape)
+    (True, (3,))
+    >>> far.ray(10).loss > far.loss
+    True
     """
 
     problem: Problem

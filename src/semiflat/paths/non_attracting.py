@@ -29,6 +29,16 @@ class Replication:
             (−∞, 0) and (1, ∞), or none.
         inside, outside: the verdicts at λ = 1/2 and λ = −1/2.
         reason: one sentence.
+
+    >>> import torch, semiflat as sf
+    >>> X = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.tanh(2 * X + 1) + 0.3 * X**2)
+    >>> point = sf.find_critical_point(problem, starts=8, seed=0)
+    >>> unit = sf.replications(point)[0]
+    >>> unit.layer, unit.unit, unit.intervals
+    (0, 0, ((0.0, 1.0),))
+    >>> unit.inside.kind.label, unit.outside.kind.label
+    ('minimum', 'strict saddle')
     """
 
     layer: int
@@ -100,6 +110,16 @@ class NonAttractingRegion:
         saddle_verdict: its verdict, with the descent direction and the curvature along it.
         edge: t at which a share passes 0, where the minima end.
         path: constant loss from the minimum across the edge to the saddle, then down.
+
+    >>> import torch, semiflat as sf
+    >>> X = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.tanh(2 * X + 1) + 0.3 * X**2)
+    >>> point = sf.find_critical_point(problem, starts=8, seed=0)
+    >>> region = sf.non_attracting_region(point)
+    >>> region.minimum_verdict.kind.label, region.saddle_verdict.kind.label
+    ('minimum', 'strict saddle')
+    >>> abs(region.minimum.loss - region.saddle.loss) < 1e-14, region.path.check.end < point.loss
+    (True, True)
     """
 
     source: Point
@@ -128,7 +148,8 @@ def non_attracting_region(
 
     Args:
         point: a local minimum of the narrow network.
-        layer, unit: which unit to replicate; the first that has a region if both are None.
+        layer: of the unit to replicate; with ``unit`` None, the first unit that has a region.
+        unit: which it is.
         copies: how many copies of it; P21's experiment adds eleven units, ``copies=12``.
         tolerance: as for ``judge``.
 

@@ -78,6 +78,13 @@ class PathCheck:
             rounding unit.
         evaluations: points at which the loss was taken.
         start, end: loss at t = 0 and t = 1.
+
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 6, 2, 1], "sigmoid"), X, torch.cos(3 * X))
+    >>> check = sf.path_to_zero_loss(sf.Point(problem, problem.net.random_params(seed=0))).check
+    >>> check.largest_increase < 1e-12, check.end < 1e-20 < check.start
+    (True, True)
     """
 
     largest_increase: float

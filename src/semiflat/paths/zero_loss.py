@@ -48,6 +48,13 @@ class ZeroLossPath(Path):
         exchanged: how many of its units were moved to make it so.
         perturbation: distance from the given parameters to path(0); 0 but where a layer below the
             wide one mixes up samples.
+
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 6, 2, 1], "sigmoid"), X, torch.cos(3 * X))
+    >>> path = sf.path_to_zero_loss(sf.Point(problem, problem.net.random_params(seed=0)))
+    >>> path.layer, path.perturbation, path.condition < path.condition_before
+    (0, 0.0, True)
     """
 
     def __init__(

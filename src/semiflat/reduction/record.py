@@ -43,6 +43,15 @@ class Reduction:
             of any output on any sample of the data, in units of the output, with an allowance for
             rounding.
         merges: what was merged or dropped, in the order it was found.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> small = sf.reduce((sf.Replicate(0, 0, [2, -1]) >> sf.NullUnits(0, [0.5]))(point))
+    >>> small.widths, small.bound, small.point.problem.net.widths
+    ((2,), 0.0, (1, 2, 1))
+    >>> small.embedding(small.point).problem.net.widths
+    (1, 4, 1)
     """
 
     point: Point

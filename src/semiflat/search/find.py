@@ -82,6 +82,16 @@ def run_search(
             or holds another search, and a cluster that cannot be used.
         LostStarts: if the processes of some starts were lost each time they were run. All others
             were run: the error's ``result`` has them, and so has ``out``.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, torch.cos(3 * X))
+    >>> found = sf.run_search(problem, starts=16)
+    >>> len(found.runs), found.counts["CONVERGED"]
+    (16, 16)
+    >>> print(found.points[0].status.meaning)
+    reached a finite critical point; its evidence says whether it is isolated, ...
     """
     if not isinstance(kind, str) or kind not in STAGES:
         raise unknown_name("kind", kind, STAGES)
@@ -294,6 +304,18 @@ def find_critical_point(
 
     Raises:
         InputError: if the loss is not finite at any start.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, torch.cos(3 * X))
+    >>> point = sf.find_critical_point(problem, starts=8)
+    >>> point.status, point.gradient_norm < 1e-12
+    (<Status.CONVERGED: 'CONVERGED'>, True)
+    >>> near = {key: value + 0.01 for key, value in point.params.items()}
+    >>> polished = sf.find_critical_point(problem, start=near)
+    >>> abs(polished.loss - point.loss) < 1e-12
+    True
     """
     result = run_search(
         problem,

@@ -46,6 +46,15 @@ class LostStarts(Unfinished):
     Attributes:
         numbers: of the starts.
         result: of the search, all others having been run.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> try:
+    ...     found = sf.run_search(problem, starts=4, processes=1)
+    ... except sf.LostStarts as lost:       # say, for want of memory
+    ...     found = lost.result
+    >>> len(found.runs)
+    4
     """
 
     def __init__(self, numbers: Sequence[int], seed: int | None, why: str) -> None:

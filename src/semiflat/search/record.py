@@ -19,7 +19,13 @@ from semiflat.search.unseen import Unseen
 
 
 class Status(StrEnum):
-    """How a run ended; ``meaning`` says what that is and what to do."""
+    """How a run ended; ``meaning`` says what that is and what to do.
+
+    >>> Status("CONVERGED").name
+    'CONVERGED'
+    >>> print(Status.SATURATED.meaning)
+    runs to infinity where units become steps, or constant but for their tails; ...
+    """
 
     CONVERGED = "CONVERGED"
     CHANNEL = "CHANNEL"
@@ -137,6 +143,16 @@ class CriticalPoint(Point):
     """A point that a search ended at, with its record.
 
     It is a critical point if ``status`` is CONVERGED, and where a run ended otherwise.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.cos(3 * X))
+    >>> point = sf.find_critical_point(problem, starts=4)
+    >>> point.status, point.index, point.gradient_norm < 1e-12
+    (<Status.CONVERGED: 'CONVERGED'>, 0, True)
+    >>> print(point.status.meaning)
+    reached a finite critical point; its evidence says whether it is isolated, ...
     """
 
     def __init__(self, problem: Problem, params: Params, record: SearchRecord) -> None:
@@ -226,6 +242,16 @@ class SearchResult:
             be connected with it. They may be of one set or of several, so they are not among ``points``.
         unseen: estimates of how many critical points no run ended at; of all problems, if there are
             several. Points beside unresolved ones are left out: how often each was found is not known.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.cos(3 * X))
+    >>> found = sf.run_search(problem, starts=16)
+    >>> len(found.runs), len(found.points) == len(found.frequencies)
+    (16, True)
+    >>> sum(found.counts.values()), len(found.unresolved)
+    (16, 0)
     """
 
     points: list[CriticalPoint]

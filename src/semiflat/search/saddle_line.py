@@ -35,6 +35,17 @@ class SaddleLine:
         narrow: the critical point of the network with the merging pair as one unit that is reached
             from there. It is a finite point if no other units run off, and else a limit itself.
         height: ``R(line) − R(channel)``.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-2, 2, 12, dtype=torch.float64)[:, None]
+    >>> gated = torch.tanh(X) + 0.5 * X / torch.cosh(X) ** 2       # what two merging tanh units tend to
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), X, gated + 0.1 * torch.cos(3 * X))
+    >>> found = sf.run_search(problem, starts=16)
+    >>> runs = [run for run in found.runs if run.status == sf.Status.CHANNEL]
+    >>> line = sf.saddle_lines(runs[0])[0]
+    >>> line.height > 0, abs(line.at(0.3).loss - line.loss) < 1e-9
+    (True, True)
     """
 
     layer: int

@@ -18,6 +18,9 @@ class Unseen:
         runs: n, number of runs that converged, at points of which it is known how often each was found.
         seen: number of distinct points among them.
         singletons, doubletons: how many of these were found once, and twice.
+
+    >>> Unseen(runs=100, seen=12, singletons=4, doubletons=2).chao1
+    4.0
     """
 
     runs: int

@@ -73,6 +73,15 @@ def judge_all(
     """The verdict on each point; what points embedded from one source share is computed once.
 
     Args and errors: as for :func:`judge`.
+
+    >>> import semiflat as sf
+    >>> import torch
+    >>> X = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.tanh(2 * X + 1) + 0.3 * X**2)
+    >>> point = sf.find_critical_point(problem, starts=8)
+    >>> wide = [sf.Replicate(0, 0, [share, 1 - share])(point) for share in (0.25, 0.5, 2.0)]
+    >>> [verdict.kind.label for verdict in sf.judge_all(wide)]
+    ['minimum', 'minimum', 'strict saddle']
     """
     tolerance = finite_number("tolerance", tolerance)
     if tolerance < 0:

@@ -63,6 +63,16 @@ class Escape:
         curvature: second derivative of the risk along it.
         measured_curvature: the same from finite differences of the risk.
         reason: one sentence.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
+    >>> out = sf.escape(sf.find_critical_point(problem, starts=8, seed=0))
+    >>> out.embedding, out.point.problem.net.widths, out.verdict.kind.label
+    (NullUnits(layer=0, biases=[0]), (1, 2, 1), 'strict saddle')
+    >>> down = {key: value + 0.01 * out.direction[key] for key, value in out.point.params.items()}
+    >>> sf.Point(out.point.problem, down).loss < out.point.loss
+    True
     """
 
     kind: str

@@ -14,7 +14,11 @@ from semiflat.symmetries.families import FlatFamily
 
 
 class Kind(StrEnum):
-    """What kind of point it is; the value is what files say, ``label`` what people read."""
+    """What kind of point it is; the value is what files say, ``label`` what people read.
+
+    >>> [kind.label for kind in Kind]
+    ['strict minimum', 'minimum', 'strict saddle', 'not critical', 'undecided']
+    """
 
     STRICT_MINIMUM = "STRICT_MINIMUM"
     MINIMUM = "MINIMUM"
@@ -32,7 +36,14 @@ MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 
 
 class Certainty(StrEnum):
-    """How a verdict is known: by theorem or ball arithmetic, or by floating point with a margin."""
+    """How a verdict is known: by theorem or ball arithmetic, or by floating point with a margin.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> point = sf.find_critical_point(problem, starts=1)
+    >>> sf.judge(point).certainty, sf.judge(point, proof=True).certainty
+    (<Certainty.MEASURED: 'MEASURED'>, <Certainty.PROVED: 'PROVED'>)
+    """
 
     PROVED = "PROVED"
     MEASURED = "MEASURED"
@@ -72,6 +83,7 @@ class Inertia(_Signs):
 
     @property
     def zeros_within_noise(self) -> int | None:
+        """Zeros that no flat direction explains; None where flat directions were not looked for."""
         return None if self.zeros_explained is None else self.zero - self.zeros_explained
 
     def __getnewargs__(self) -> tuple[int, int, int, int | None]:
@@ -169,6 +181,17 @@ class Verdict:
             that gives no more; else None.
         certificate: the proof, or what it failed on; None where none was asked for.
         descent: the proof that the loss falls along ``descent_direction``, where the kind is not proved.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> verdict = sf.judge(sf.Replicate(0, 0, ["1/4", "3/4"])(point))
+    >>> verdict.kind.label, tuple(verdict.inertia), verdict.certainty, verdict.method
+    ('strict saddle', (5, 1, 1), <Certainty.MEASURED: 'MEASURED'>, 'inertia law')
+    >>> [family.reason for family in verdict.flat_directions.families]
+    ['the copies of unit 0 of hidden layer 0 may share out its outgoing weights in any way']
+    >>> verdict.curvature < 0, verdict.margin.ratio > 1000
+    (True, True)
     """
 
     kind: Kind

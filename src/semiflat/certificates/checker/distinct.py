@@ -27,6 +27,20 @@ class Distinction:
         chosen: places of files that are pairwise proved distinct, that many.
         ok: whether all of them are.
         reason: in words.
+
+    >>> import pathlib, tempfile, torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.sin(4 * X))
+    >>> found = sf.find_critical_points(problem, starts=8)
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> files = [folder / f"{k}.json" for k in range(len(found))]
+    >>> for point, file in zip(found, files, strict=True):
+    ...     sf.certify(point).save(file)
+    ...
+    >>> answer = sf.verify_distinct(files)
+    >>> answer.ok, answer.at_least, answer.chosen
+    (True, 3, (0, 1, 2))
     """
 
     at_least: int
@@ -47,6 +61,19 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
 
     Raises:
         InputError: if python-flint is not installed.
+
+    >>> import pathlib, tempfile, torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.sin(4 * X))
+    >>> found = sf.find_critical_points(problem, starts=8)
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> files = [folder / f"{k}.json" for k in range(len(found))]
+    >>> for point, file in zip(found, files, strict=True):
+    ...     sf.certify(point).save(file)
+    ...
+    >>> sf.verify_distinct(files).at_least
+    3
     """
     need_arithmetic()
     if not isinstance(paths, list | tuple):

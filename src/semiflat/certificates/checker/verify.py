@@ -54,6 +54,15 @@ class Verification:
         ok: whether the file's claim was proved again.
         status: ``"certified"``, ``"not certified"`` or ``"invalid file"``.
         reason: the claim, or what is wrong with the file or its proof.
+
+    >>> import pathlib, tempfile
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "proof.json"
+    >>> sf.certify(sf.find_critical_point(problem, starts=1)).save(file)
+    >>> answer = sf.verify(file)
+    >>> answer.ok, answer.status
+    (True, 'certified')
     """
 
     ok: bool

@@ -30,6 +30,9 @@ class Step:
         length: in the method's own units, (B,).
         gradient: the model's gradient after the step, (B, P), for a method that is held to it
             rather than to its merit.
+
+    >>> Step(move=torch.zeros(4, 7), promised=torch.ones(4), length=torch.zeros(4)).gradient is None
+    True
     """
 
     move: Tensor
