@@ -170,6 +170,11 @@ class Activation:
         return _KNOWN[name]
 
     @property
+    def known(self) -> bool:
+        """Whether its name stands for it: in files, and for the checker of certificates."""
+        return known_activation(self.name) == self
+
+    @property
     def linear(self) -> bool:
         """Whether σ(z) = z."""
         return self.slopes == (1.0, 1.0)

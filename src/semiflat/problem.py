@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semiflat.activations import Cross, known_activation
+from semiflat.activations import Activation, Cross
 from semiflat.decay import WeightDecay
 from semiflat.errors import InputError
 from semiflat.foreign import check_dtype, plain
-from semiflat.losses import Loss, LossFunction, PerSample, known_loss, loss_named
+from semiflat.losses import Loss, LossFunction, PerSample, loss_named
 from semiflat.networks import MLP, Params
 
 FIT = 1e-20
@@ -352,15 +352,13 @@ class Problem:
 
 def check_names(problem: Problem, otherwise: str) -> None:
     """Raise :class:`InputError` unless activations and loss are those that their names stand for."""
-    known: dict[str, bool] = {
-        each.name: known_activation(each.name) == each for each in problem.net.activations
-    }
-    known[problem.loss.name] = known_loss(problem.loss.name) == problem.loss
-    for name, same in known.items():
-        if not same:
-            what = "is a Python function" if name.startswith("<") else "is not the one of that name"
+    named: list[Activation | Loss] = [*problem.net.activations, problem.loss]
+    for each in named:
+        if not each.known:
+            function = each.name.startswith("<")
+            what = "is a Python function" if function else "is not the one of that name"
             raise InputError(
-                f"{name} {what}, and {otherwise}. Give it a name of its own: Activation.define, or a Loss"
+                f"{each.name} {what}, and {otherwise}. Give it a name of its own: Activation.define, or a Loss"
             )
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from semiflat.activations import activation
 from semiflat.certificates.checker.balls import ACTIVATIONS, LOSSES
-from semiflat.losses import known_loss
 from semiflat.problem import Problem
 
 
@@ -18,10 +16,10 @@ def without_balls(problem: Problem) -> str:
     net = problem.net
     if not all(bool(net.plain_units(layer).all()) for layer in range(len(net.hidden))):
         return "units at infinity cannot be evaluated in balls: what is said of them is measured"
-    for each in problem.net.activations:
-        if each.name not in ACTIVATIONS or activation(each.name) != each:
+    for each in net.activations:
+        if not (each.known and each.name in ACTIVATIONS):
             return _refusal("activation", each.name, ACTIVATIONS)
-    if problem.loss.name not in LOSSES or known_loss(problem.loss.name) != problem.loss:
+    if not (problem.loss.known and problem.loss.name in LOSSES):
         return _refusal("loss", problem.loss.name, LOSSES)
     return ""
 

@@ -215,6 +215,13 @@ class Loss(ABC):
         """
         return None
 
+    @property
+    def known(self) -> bool:
+        """Whether its name stands for it: in files, and for the checker of certificates."""
+        from semiflat.losses.known import known_loss
+
+        return known_loss(self.name) == self
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         name = cls.__dict__.get("name")
@@ -231,9 +238,9 @@ class Loss(ABC):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # By name where it is the library's, so that a copy from another process is the same object.
-        from semiflat.losses.known import known_loss, loss_named
+        from semiflat.losses.known import loss_named
 
-        if _of_the_library(type(self)) and known_loss(self.name) is self:
+        if _of_the_library(type(self)) and self.known:
             return loss_named, (self.name,)
         return super().__reduce_ex__(protocol)
 

@@ -1,0 +1,116 @@
+"""The public names, in the order data flows: this list alone says which there are, and where."""
+
+from semiflat.errors import InputError as InputError, Unfinished as Unfinished
+from semiflat.networks import MLP as MLP
+from semiflat.data import Dataset as Dataset, load_data as load_data
+from semiflat.activations import Activation as Activation
+from semiflat.losses import Loss as Loss, ResidualLoss as ResidualLoss
+from semiflat.decay import WeightDecay as WeightDecay
+from semiflat.problem import Problem as Problem
+from semiflat.points import (
+    Point as Point,
+    EmbeddedPoint as EmbeddedPoint,
+    gradient as gradient,
+    hessian as hessian,
+    jacobian as jacobian,
+    hessian_operator as hessian_operator,
+)
+from semiflat.curvature.operators import module_hessian_operator as module_hessian_operator
+from semiflat.points import unit_blocks as unit_blocks, layer_block as layer_block
+from semiflat.search import (
+    find_critical_points as find_critical_points,
+    find_critical_point as find_critical_point,
+    run_search as run_search,
+    saddle_lines as saddle_lines,
+    CriticalPoint as CriticalPoint,
+    SearchResult as SearchResult,
+    Status as Status,
+    Unseen as Unseen,
+    SaddleLine as SaddleLine,
+    LostStarts as LostStarts,
+    Method as Method,
+    Step as Step,
+)
+from semiflat.limits import Limit as Limit, Form as Form
+from semiflat.embeddings import (
+    Embedding as Embedding,
+    Composition as Composition,
+    Condition as Condition,
+    Replicate as Replicate,
+    ScaledReplicate as ScaledReplicate,
+    Split as Split,
+    InactiveUnits as InactiveUnits,
+    InactivePropagation as InactivePropagation,
+    ConstantUnits as ConstantUnits,
+    NullUnits as NullUnits,
+    NullGates as NullGates,
+    Compatible as Compatible,
+    GlobalSplit as GlobalSplit,
+    GlobalNull as GlobalNull,
+    Permute as Permute,
+    Rescale as Rescale,
+    Reflect as Reflect,
+)
+from semiflat.verdicts import (
+    judge as judge,
+    judge_all as judge_all,
+    escape as escape,
+    Escape as Escape,
+    Verdict as Verdict,
+    Kind as Kind,
+    Certainty as Certainty,
+    Inertia as Inertia,
+)
+from semiflat.certificates.certify import (
+    certify as certify,
+    certify_all as certify_all,
+    certify_not_critical as certify_not_critical,
+    certify_descent as certify_descent,
+)
+from semiflat.certificates.certificate import Certificate as Certificate
+from semiflat.certificates.checker.verify import verify as verify, Verification as Verification
+from semiflat.certificates.checker.distinct import (
+    verify_distinct as verify_distinct,
+    Distinction as Distinction,
+)
+from semiflat.reduction import (
+    reduce as reduce,
+    Reduction as Reduction,
+    widths_by_tolerance as widths_by_tolerance,
+)
+from semiflat.induced import (
+    gradient_basis_gap as gradient_basis_gap,
+    gradient_basis_model as gradient_basis_model,
+    GradientBasisModel as GradientBasisModel,
+    perturbable_basis_gap as perturbable_basis_gap,
+    perturbable_basis_model as perturbable_basis_model,
+    refute_minimum as refute_minimum,
+    Refutation as Refutation,
+    resnet_model as resnet_model,
+    ResNetModel as ResNetModel,
+    locally_linear_model as locally_linear_model,
+    LocallyLinearModel as LocallyLinearModel,
+)
+from semiflat.paths import (
+    path_to_zero_loss as path_to_zero_loss,
+    non_attracting_region as non_attracting_region,
+    replications as replications,
+    minimum_at_infinity as minimum_at_infinity,
+    Path as Path,
+    PathCheck as PathCheck,
+    ZeroLossPath as ZeroLossPath,
+    NonAttractingRegion as NonAttractingRegion,
+    Replication as Replication,
+    MinimumAtInfinity as MinimumAtInfinity,
+)
+from semiflat.bounds import (
+    pac_bayes_bound as pac_bayes_bound,
+    PacBayesBound as PacBayesBound,
+    ZeroOne as ZeroOne,
+    Clipped as Clipped,
+)
+from semiflat.symmetries.canonical import canonical_form as canonical_form
+from semiflat.checkpoints import save_point as save_point, load_point as load_point
+from semiflat._version import __version__ as __version__
+
+__all__: list[str]
