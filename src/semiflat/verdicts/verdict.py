@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -154,7 +155,7 @@ class FlatDirections:
         return bool(self.families)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What kind of point it is, how sure that is, and why.
 
@@ -173,7 +174,8 @@ class Verdict:
         reason: one sentence.
         method: ``"dense Hessian"``, ``"inertia law"`` (also over a core with added units),
             ``"irreversibility"`` or ``"Lanczos"``.
-        gradient_norm: ``‖∇R‖∞`` (an embedded point's: its source's, but with weight decay its own).
+        gradient_norm: ``‖∇R‖∞``, NaN if it was not measured (an embedded point's: its source's, but with
+            weight decay its own).
         tolerance: what the gradient's entry may be that criticality was decided on: the one that is
             largest beside what it would be if its terms did not cancel.
         at_least: for a point whose added units are no copies, the numbers of eigenvalues that it has
@@ -196,14 +198,14 @@ class Verdict:
 
     kind: Kind
     certainty: Certainty
-    inertia: Inertia | None
-    flat_directions: FlatDirections | None
-    curvature: float | None
-    margin: Margin | None
     reason: str
-    method: str
-    gradient_norm: float
-    tolerance: float
+    inertia: Inertia | None = None
+    flat_directions: FlatDirections | None = None
+    curvature: float | None = None
+    margin: Margin | None = None
+    method: str = ""
+    gradient_norm: float = math.nan
+    tolerance: float = math.nan
     build_direction: Callable[[], Params] | None = None
     at_least: Inertia | None = None
     certificate: Certificate | None = None
