@@ -12,32 +12,27 @@ import semiflat
 
 SOURCE = Path(__file__).parents[1] / "src" / "semiflat"
 
-# Floor by floor, from the ground up. A room imports only from floors below its own; rooms on one
-# floor do not know each other. So embeddings (algebra) and curvature (differentiation) stay
-# independent, and finding (search) cannot see proving (certificates) nor judging (verdicts).
-FLOORS: list[set[str]] = [
-    {"_version", "errors", "images"},
-    {"activations", "losses", "files", "data_files", "threads", "memory"},
-    {"foreign"},
-    {"networks", "data", "outputs", "jobs"},
-    {"decay"},
-    {"problem"},
-    {"embeddings", "curvature"},
-    {"points"},
-    {"evidence"},
-    {"limits"},
-    {"symmetries", "checkpoints"},
-    {"reduction"},
-    {"search"},
-    {"certificates"},
-    {"verdicts"},
-    {"paths", "induced", "bounds"},
-    {"study"},
-    {"report"},
-    {"__init__"},
-    {"cli"},
-    {"__main__"},
-]
+DRAWING = Path(__file__).parents[1] / "docs" / "design.md"
+
+
+def drawn() -> list[set[str]]:
+    """The rooms of each floor of the drawing in docs/design.md, from the ground up.
+
+    A room imports only from floors below its own; rooms on one floor do not know each other. So embeddings
+    (algebra) and curvature (differentiation) stay independent, and finding (search) cannot see proving
+    (certificates) nor judging (verdicts).
+    """
+    picture = DRAWING.read_text().split("src/semiflat/\n")[1].split("\n\n")[0]
+    floors: list[set[str]] = [set()]
+    for line in picture.splitlines():
+        if line.startswith("  ─"):
+            floors.append(set())
+        elif line[2] != " ":  # what is further in is a room's own, or goes on from the line above
+            floors[-1].add(line.split()[0].rstrip("/").removesuffix(".py"))
+    return floors
+
+
+FLOORS = drawn()
 KNOWN = set().union(*FLOORS)
 
 

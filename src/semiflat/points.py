@@ -21,12 +21,15 @@ from semiflat.decay import WeightDecay
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
+from semiflat.evidence import Evidence
 from semiflat.foreign import alpha_of, network_of, plain, targets_of
 from semiflat.losses import Loss, LossFunction
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
+KEPT = 16 * 2**20
+"""Bytes of evidence that a point keeps at most."""
 NOTE = 400
 """Characters of the longest note."""
 
@@ -168,6 +171,31 @@ class Point:
         """``‖∇R‖∞``: a float, or a tensor of the batch's shape."""
         return _plain(gradient(self).abs().amax(-1))
 
+    @property
+    def evidence(self) -> Evidence:
+        """Derivatives with their rounding noise, spectra, and what units do on the data, when asked for.
+
+        Kept on the point where it is small, so that judging, escaping and reporting compute it once.
+
+        Raises:
+            InputError: if its Hessians are more than memory has room for.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+        >>> point = sf.find_critical_point(problem, starts=2)
+        >>> point.evidence.critical, point.evidence.spectrum.count()
+        (True, (2, 0, 0))
+        """
+        known: Evidence | None = self.__dict__.get("_evidence")
+        if known is None:
+            known = Evidence(self)
+            if 8 * 8 * self.problem.net.parameter_count**2 <= KEPT:
+                self.__dict__["_evidence"] = known
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_evidence"}
+
     def widened_by(self, embedding: Embedding) -> EmbeddedPoint:
         """The point embedded in a wider network; the same as ``embedding(point)``."""
         return EmbeddedPoint(self, embedding)
@@ -264,7 +292,7 @@ class EmbeddedPoint(Point):
 
     def __getstate__(self) -> dict[str, Any]:
         # The wide parameters are built again where they are asked for.
-        return {key: value for key, value in vars(self).items() if key != "_params"}
+        return {key: value for key, value in super().__getstate__().items() if key != "_params"}
 
     def materialize(self) -> Point:
         """The wide point with its parameters built and its origin forgotten."""

@@ -76,7 +76,7 @@ def _network_block(
             f"the posterior needs the Hessian of {net.parameter_count} parameters, and it is built for up "
             f"to {DENSE_LIMIT}; reduce the network first (sf.reduce), or bound a smaller one"
         )
-    evidence = Evidence(point, TOLERANCE)
+    evidence = point.evidence.at(TOLERANCE)
     values, remark = _usable(evidence, covariance)
     mean = evidence.vector
     centre = torch.zeros_like(mean) if prior_mean is None else _centre(point, prior_mean)

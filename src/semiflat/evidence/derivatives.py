@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from semiflat.evidence.spectrum import (
     with_shift,
 )
 from semiflat.memory import check_hessians
-from semiflat.points import Point
+from semiflat.networks import Params
 from semiflat.problem import Problem
 
 LOUD = 1e-5
@@ -64,6 +65,22 @@ class UnitEvidence:
     own_F: Spectrum
 
 
+class Located(Protocol):
+    """What evidence is of: a problem and parameters."""
+
+    @property
+    def problem(self) -> Problem:
+        """Network, data and loss."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+
+    @property
+    def note(self) -> str:
+        """What is known of the point from where it came."""
+
+
 @dataclass
 class Evidence:
     """A plain point's derivatives with their noise, computed when first asked for.
@@ -78,8 +95,8 @@ class Evidence:
             what it would be if its terms did not cancel.
     """
 
-    point: Point
-    relative_tolerance: float
+    point: Located
+    relative_tolerance: float = 1e-10
     _blocks: dict[int, list[LayerBlocks]] = field(default_factory=dict)
     _units: dict[tuple[int, int], UnitEvidence] = field(default_factory=dict)
 
@@ -91,7 +108,7 @@ class Evidence:
 
     @classmethod
     def of_batch(
-        cls, shared: Problem, points: Sequence[Point], relative_tolerance: float
+        cls, shared: Problem, points: Sequence[Located], relative_tolerance: float
     ) -> list[Evidence]:
         """The evidence of several points, with what costs most computed for all at once.
 
@@ -116,6 +133,15 @@ class Evidence:
         for k, each in enumerate(found):
             each.shifted_hessian = hessians[k]
         return found
+
+    def at(self, relative_tolerance: float) -> Evidence:
+        """The same with another tolerance; what does not depend on it is not computed again."""
+        if relative_tolerance == self.relative_tolerance:
+            return self
+        other = replace(self, relative_tolerance=relative_tolerance, _blocks={}, _units={})
+        shared = ("derivatives", "on_data", "gradient_norm", "_plain", "_natural", "_measured")
+        other.__dict__ |= {name: self.__dict__[name] for name in shared if name in self.__dict__}
+        return other
 
     @cached_property
     def derivatives(self) -> tuple[Tensor, ...]:

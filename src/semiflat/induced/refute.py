@@ -23,7 +23,6 @@ from semiflat.errors import InputError, positive, whole, whole_seed
 from semiflat.evidence import (
     ENOUGH,
     EPS,
-    Evidence,
     OnData,
     allowed_gradient,
     first_kink,
@@ -202,7 +201,7 @@ class _Site:
         self.shifted: Tensor | None = None
         self.lowest: tuple[float, float] | None = None
         if self.dense:
-            evidence = Evidence(point, tolerance)
+            evidence = point.evidence.at(tolerance)
             self.shifted = evidence.shifted
             self.lowest = evidence.spectrum.clearest(-1)
         self.gradient = gradient(point)

@@ -12,7 +12,6 @@ import torch
 from semiflat.curvature.parts import second_difference
 from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate
 from semiflat.embeddings.exact import Exact
-from semiflat.evidence import Evidence
 from semiflat.networks import MLP
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts import Verdict
@@ -103,4 +102,4 @@ def dense_inertia(wide: Point) -> list[int] | None:
     """Signs counted in the wide network's own Hessian: the check of the law, where it is small."""
     if wide.problem.net.parameter_count > DENSE_CHECK:
         return None
-    return list(Evidence(wide, 1e-10).spectrum.count())
+    return list(wide.evidence.spectrum.count())

@@ -96,7 +96,7 @@ def judge_all(
 
     def of(root: Point) -> tuple[Evidence, Flatness]:
         if id(root) not in known:
-            evidence = Evidence(root, tolerance)
+            evidence = root.evidence.at(tolerance)
             known[id(root)] = evidence, flatness(evidence)
         return known[id(root)]
 

@@ -142,7 +142,7 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
         return Escape("not critical", 0, None, None, verdict, verdict.reason)
     if verdict.kind is Kind.STRICT_SADDLE:
         return _down("none needed", 0, None, point, verdict)
-    evidence = Evidence(point, tolerance)
+    evidence = point.evidence.at(tolerance)
     if evidence.no_hessian:
         return Escape("undecided", 0, None, None, verdict, verdict.reason)
     found = _one_unit(point, evidence, tolerance)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from semiflat.points import Point
+from semiflat.evidence import Located
 from semiflat.verdicts.verdict import Kind, Margin
 
 
@@ -26,7 +26,7 @@ class Finding:
     curvature: float | None = None
 
 
-def steep_reason(point: Point, entry: int, slope: float, allowed: float, why: str = "") -> str:
+def steep_reason(point: Located, entry: int, slope: float, allowed: float, why: str = "") -> str:
     """Why a point is not critical, by the entry of its gradient that is worst."""
     return (
         f"the gradient's entry for {name_of(point, entry)} is {slope:.2g}, where tolerance and rounding "
@@ -34,15 +34,16 @@ def steep_reason(point: Point, entry: int, slope: float, allowed: float, why: st
     )
 
 
-def what_next(point: Point) -> str:
+def what_next(point: Located) -> str:
     """What to do with a point that is not critical; what its search knows, if it has been in one."""
     return point.note or "polish the point with find_critical_point(start=…) first"
 
 
-def name_of(point: Point, entry: int) -> str:
+def name_of(point: Located, entry: int) -> str:
     """A parameter by its place in the flat order: ``"0.weight[2, 1]"``.
 
     >>> from semiflat.networks import MLP
+    >>> from semiflat.points import Point
     >>> from semiflat.problem import Problem
     >>> problem = Problem(MLP([1, 2, 1]), [[0.0]], [0.0])
     >>> name_of(Point(problem, problem.net.random_params(0)), 3)
@@ -57,7 +58,7 @@ def name_of(point: Point, entry: int) -> str:
     raise IndexError(entry)
 
 
-def unsettled(point: Point, gradient_norm: float) -> str:
+def unsettled(point: Located, gradient_norm: float) -> str:
     """Why a gradient within tolerance says nothing where weight decay is that small."""
     return (
         f"the gradient's largest entry, {gradient_norm:.2g}, is within the tolerance, but not small "

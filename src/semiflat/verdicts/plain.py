@@ -100,7 +100,7 @@ def _lost_by_embedding(evidence: Evidence) -> bool:
     return (
         bool(point.problem.decay)
         and isinstance(point, EmbeddedPoint)
-        and Evidence(point.source, evidence.relative_tolerance).critical
+        and point.source.evidence.at(evidence.relative_tolerance).critical
     )
 
 
