@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -262,6 +262,18 @@ class SearchResult:
     frequencies: list[int] = field(default_factory=list)
     unresolved: list[CriticalPoint] = field(default_factory=list)
     unseen: Unseen = field(default_factory=lambda: Unseen.of([]))
+
+    def __len__(self) -> int:
+        """How many distinct critical points there are."""
+        return len(self.points)
+
+    def __getitem__(self, place: int) -> CriticalPoint:
+        """One of ``points``, lowest loss first."""
+        return self.points[place]
+
+    def __iter__(self) -> Iterator[CriticalPoint]:
+        """``points``, lowest loss first."""
+        return iter(self.points)
 
     @cached_property
     def at_infinity(self) -> list[CriticalPoint]:
