@@ -851,7 +851,9 @@ def single_precision(point):
 def test_bad_input_of_refutations():
     point = a_point(0, [2, 3, 1])
     decayed = sf.Point(point.problem.with_weight_decay(0.1), point.params)
-    with pytest.raises(sf.InputError, match=r"weight decay 0\.1 changes along every move"):
+    with pytest.raises(
+        sf.InputError, match=r"weight decay 0\.1 moves that keep the outputs change the risk"
+    ):
         sf.refute_minimum(decayed)
     with pytest.raises(sf.InputError, match="draws must be a whole number of at least 1, not 0"):
         sf.refute_minimum(point, draws=0)

@@ -308,7 +308,7 @@ def test_what_has_no_place_at_infinity_says_so(channel: sf.CriticalPoint) -> Non
         point.problem.net.to_module(point.params)
     with refused("are below the"):
         point.problem.net.with_hidden([1])
-    with refused("with weight_decay=0.1 they cost infinitely much"):
+    with refused("with weight decay 0.1 units at infinity cost infinitely much"):
         Limit(channel.problem.with_weight_decay(0.1), point.problem.net, point.params)
     assert "units at infinity cannot be evaluated in balls" in sf.certify(point).reason
     assert json.loads(json.dumps(sf.judge(point).to_json()))["certainty"] == "MEASURED"

@@ -236,12 +236,27 @@ class Problem:
         return self.with_net(widening.wide)
 
     @property
+    def outputs_alone(self) -> bool:
+        """Whether the risk depends on the parameters through the outputs alone: without weight decay.
+
+        Only then what keeps the outputs keeps the risk: embeddings, symmetries, flat families.
+        """
+        return not self.decay
+
+    def check_outputs_alone(self, why: str) -> None:
+        """Raise :class:`InputError`, saying why that matters, unless :attr:`outputs_alone`."""
+        if not self.outputs_alone:
+            raise InputError(
+                f"with weight decay {self.decay} {why}; use problem.with_weight_decay(0)"
+            )
+
+    @property
     def by_algebra(self) -> bool:
         """Whether an embedded point's loss, gradient and inertia follow from its source's.
 
         Not with weight decay: embeddings keep the outputs, but not the penalty.
         """
-        return not self.decay
+        return self.outputs_alone
 
     def rows(self, chosen: slice | Tensor) -> Problem:
         """The problem of some runs of a batch: the same one, where all runs share the data."""

@@ -325,7 +325,7 @@ class Composition(Embedding):
 
     def _criticality(self, without_decay: Condition, point: PointLike) -> tuple[float, float]:
         # With weight decay steps that are always critical without it are so no longer.
-        if point.problem.decay:
+        if not point.problem.outputs_alone:
             return self._wide_gradient(point)
         return without_decay.measure(point)
 

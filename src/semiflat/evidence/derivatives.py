@@ -515,8 +515,6 @@ def settles_penalty(data: OnData, gradient: Tensor) -> bool:
     to move a long way, such as copies of a unit. What rounding does to the gradient is let pass.
     """
     decays = data.problem.decays
-    if not data.problem.decay:
-        return True
     largest = max(float(tensor.abs().max()) for tensor in data.params.values())
     own = decays * (SILENT * data.natural.unit).clamp(min=largest)
     settled = gradient.abs() <= torch.maximum(ENOUGH * data.natural.noise, SETTLED * own)
@@ -546,7 +544,7 @@ def kinks(data: OnData, shifted: Tensor | None = None) -> list[Tensor]:
             found.append(torch.zeros_like(z, dtype=torch.bool))
             continue
         margin = 4 * data.natural.z_noise[layer]
-        if problem.decay:  # it ties a unit's size to that of the others
+        if not problem.outputs_alone:  # decay ties a unit's size to that of the others
             margin = margin.clamp(min=4 * EPS * float(data.sizes[layer].max()))
         if there is not None:
             margin = margin + NEAR * (there.pre[layer] - z).abs()

@@ -196,7 +196,7 @@ class OnData:
         output far larger than the output, and then residuals well above the target's rounding may be
         real. Where targets of one input differ, the outputs are there to a small part of the difference.
         """
-        if not self.problem.loss.convex or self.problem.decay:
+        if not (self.problem.loss.convex and self.problem.outputs_alone):
             return False
         losses = self._loss_derivatives[0]
         unscaled = self.problem.loss.lower_bound == 0.0 and not bool(self.problem.y.any())

@@ -104,11 +104,9 @@ def locally_linear_model(
     check_one(point)
     problem, net = point.problem, point.problem.net
     check_convex(problem.loss, convex)
-    if problem.decay:
-        raise InputError(
-            "K19 Thm 4 speaks of the data's risk alone; with weight decay its local minima are not those "
-            "of the sum: use problem.with_weight_decay(0)"
-        )
+    problem.check_outputs_alone(
+        "local minima are not those of the data's risk, of which K19 Thm 4 speaks"
+    )
     data = OnData(problem, point.params)
     linear = linear_units(data)
     hidden = len(net.hidden)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.errors import InputError, positive, whole, whole_seed
+from semiflat.errors import positive, whole, whole_seed
 from semiflat.evidence import (
     ENOUGH,
     EPS,
@@ -141,11 +141,9 @@ def refute_minimum(
     (True, 'gradient', 'units of hidden layer 0 that nothing hears', True)
     """
     check_one(point)
-    if point.problem.decay:
-        raise InputError(
-            f"weight decay {point.problem.decay} changes along every move that keeps the outputs, so "
-            "K19 Lemma 3 says nothing; judge(point) takes the sum as it is"
-        )
+    point.problem.check_outputs_alone(
+        "moves that keep the outputs change the risk, so K19 Lemma 3 says nothing; judge(point) takes the sum"
+    )
     draws, seed, tolerance = (
         whole("draws", draws, 1),
         whole_seed(seed),

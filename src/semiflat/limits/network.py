@@ -36,6 +36,7 @@ from semiflat.problem import PARTS, Problem, ProblemBatch
 
 FAR = 1e4
 """A pre-activation where every saturating activation is flat to the last bit."""
+AT_A_PRICE = "units at infinity cost infinitely much, and no run goes there"
 
 
 class Form(StrEnum):
@@ -255,7 +256,7 @@ class AtInfinity(Problem):
     net: LimitMLP
 
     def __init__(self, problem: Problem, net: LimitMLP, offsets: list[Tensor], far: Params) -> None:
-        refuse_decay(problem)
+        problem.check_outputs_alone(AT_A_PRICE)
         self.__dict__ = {name: problem.__dict__[name] for name in PARTS} | {"net": net}
         self.offsets, self.far = offsets, far
 
@@ -342,15 +343,6 @@ class AtInfinity(Problem):
         return False
 
 
-def refuse_decay(problem: Problem) -> None:
-    """Raise :class:`InputError` for a problem with weight decay: it has no limits at infinity."""
-    if problem.decay:
-        raise InputError(
-            f"a limit has units at infinity, and with weight_decay={problem.weight_decay!r} they cost "
-            "infinitely much: no run goes there; use problem.with_weight_decay(0)"
-        )
-
-
 class LimitProblem(ProblemBatch):
     """A batch of limiting networks of one shape, each on its data, with what fixes their steps.
 
@@ -368,7 +360,7 @@ class LimitProblem(ProblemBatch):
         self, problems: Sequence[Problem], nets: Sequence[LimitMLP], offsets: list[Tensor]
     ) -> None:
         super().__init__(problems)
-        refuse_decay(self)
+        self.check_outputs_alone(AT_A_PRICE)
         self.layers = [
             Layer([net.forms[layer] for net in nets]) for layer in range(len(self.net.hidden))
         ]

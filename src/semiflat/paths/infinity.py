@@ -277,11 +277,12 @@ def _check(problem: Problem) -> None:
     net = problem.net
     problem.check_double("a path")
     problem.check_unweighted("a path")
-    if not problem.loss.quadratic or problem.decay:
+    if not problem.loss.quadratic:
         raise InputError(
-            f"P21 Thm 1 is about the squared loss without weight decay, and this problem has "
-            f"{problem.loss.name!r}, weight decay {problem.decay}; make one without"
+            f"P21 Thm 1 is about the squared loss, and this problem has {problem.loss.name!r}; make the "
+            "problem with loss='squared'"
         )
+    problem.check_outputs_alone("nothing lies at infinity, and P21 Thm 1 says nothing")
     if net.outputs != 1:
         raise InputError(
             f"P21 Thm 1 is about one output, and this network has {net.outputs}; take one at a time"

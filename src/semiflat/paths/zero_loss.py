@@ -234,11 +234,7 @@ def _check(point: Point) -> None:
             f"P21 Thm 3 is about the squared loss, and this problem has {problem.loss.name!r}; make the "
             "problem with loss='squared'"
         )
-    if problem.decay:
-        raise InputError(
-            f"with weight decay {problem.decay} the loss has no zero to lead to; use "
-            "problem.with_weight_decay(0)"
-        )
+    problem.check_outputs_alone("the loss has no zero to lead to")
     if net.outputs != 1:
         raise InputError(
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"

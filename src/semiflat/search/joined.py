@@ -54,7 +54,7 @@ def joined(points: Sequence[Point]) -> list[bool]:
     noise = float(OnData(problem, points[0].params).natural.noise.max())
     paths = _Paths(problem, SLACK * max(noise, *(float(p.gradient_norm) for p in points)))
     # Scales are symmetries, and a path, unless weights are penalised.
-    params = [p.params if problem.decay else normalized(net, p.params) for p in points]
+    params = [normalized(net, p.params) if problem.outputs_alone else p.params for p in points]
     flat = torch.stack([net.flatten(each) for each in params])
     settled = torch.cat([paths.settle(some) for some in flat.split(MOST)])
     end = settled[int(torch.linalg.vector_norm(settled, dim=-1).argmin())]

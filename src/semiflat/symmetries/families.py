@@ -82,7 +82,7 @@ def flat_families(data: OnData) -> list[TangentFamily]:
     data = data.where_felt
     hidden = range(len(data.net.hidden))
     families = _in_straight_lines(data)
-    if data.problem.decay:
+    if not data.problem.outputs_alone:
         families += [_bias_shifts(data, layer) for layer in hidden]
         families = [None if f is None else _undecayed(data.problem, f) for f in families]
         families += [_rotations(data, layer) for layer in hidden]

@@ -147,7 +147,7 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
         return Escape("undecided", 0, None, None, verdict, verdict.reason)
     found = _one_unit(point, evidence, tolerance)
     if found is None and not point.problem.by_algebra:
-        why = _PINNED if point.problem.decay else _AT_INFINITY
+        why = _AT_INFINITY if point.problem.outputs_alone else _PINNED
         return Escape("undecided", 0, None, None, verdict, why)
     return found or _copied_units(point, evidence, verdict, tolerance)
 

@@ -62,12 +62,13 @@ def _kind(proved: dict[str, Any]) -> str:
 
 def _short(problem: dict[str, Any]) -> str:
     given = problem["weight_decay"]
-    decay = (
-        float.fromhex(given)
-        if isinstance(given, str)
-        else [[float.fromhex(each) for each in pair] for pair in given]
-    )
-    penalty = f" with weight decay {decay!r}" if decay else ""
+    if isinstance(given, str):
+        decay = float.fromhex(given)
+        penalty = f" with weight decay {decay!r}" if decay else ""
+    else:
+        pairs = [tuple(float.fromhex(each) for each in pair) for pair in given]
+        each = pairs[:1] if len(set(pairs)) == 1 else pairs
+        penalty = " with weight decay (weights, biases) " + ", ".join(map(repr, each))
     return f"{problem['data']['sha256'][:12]}…{penalty}"
 
 
