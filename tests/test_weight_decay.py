@@ -631,7 +631,7 @@ def test_limits_are_refused(minimum: sf.CriticalPoint) -> None:
     net = LimitMLP(problem.net, [[Form.UNIT, Form.GATE]])
     with refused("use problem.with_weight_decay(0)"):
         Limit(problem, net, minimum.params)
-    with refused("weight_decay=0.001 they cost infinitely much"):
+    with refused("weight decay 0.001 units at infinity cost infinitely much"):
         LimitProblem([problem], net, [torch.zeros(1, 2, 40).double()])
 
 

@@ -279,7 +279,7 @@ def _check(problem: Problem) -> None:
     problem.check_unweighted("a path")
     if not problem.loss.quadratic:
         raise InputError(
-            f"P21 Thm 1 is about the squared loss, and this problem has {problem.loss.name!r}; make the "
+            f"P21 Thm 1 is about the squared loss without weight decay, and this problem has {problem.loss.name!r}; make the "
             "problem with loss='squared'"
         )
     problem.check_outputs_alone("nothing lies at infinity, and P21 Thm 1 says nothing")
