@@ -243,6 +243,9 @@ def test_a_minimum_at_infinity_is_judged_embedded_and_left(channel: sf.CriticalP
         assert found.inertia is not None
         assert tuple(found.inertia)[:3] == inertia(dense(wide)), embedding
         assert wide.loss == pytest.approx(point.loss, rel=1e-12)
+        copied = "Replicate" in repr(embedding)
+        says = "each copy of unit 0 of hidden layer 0 stands for 2 finite units"
+        assert (says in found.reason) == copied
         if found.kind is sf.Kind.STRICT_SADDLE:
             direction = found.descent_direction
             assert direction is not None

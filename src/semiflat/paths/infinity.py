@@ -279,8 +279,8 @@ def _check(problem: Problem) -> None:
     problem.check_unweighted("a path")
     if not problem.loss.quadratic:
         raise InputError(
-            f"P21 Thm 1 is about the squared loss without weight decay, and this problem has {problem.loss.name!r}; make the "
-            "problem with loss='squared'"
+            "P21 Thm 1 is about the squared loss without weight decay, and this problem has "
+            f"{problem.loss.name!r}; make the problem with loss='squared'"
         )
     problem.check_outputs_alone("nothing lies at infinity, and P21 Thm 1 says nothing")
     if net.outputs != 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from semiflat.limits import AtInfinity, Limit
-from semiflat.points import Point
+from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts.verdict import MINIMA, Kind, Verdict
 
 
@@ -20,7 +20,7 @@ def approached(point: Point, verdict: Verdict) -> Verdict:
     if not isinstance(problem, AtInfinity):
         return verdict
     units = sum(form.name != "UNIT" for row in problem.net.forms for form in row)
-    where = f"of the limiting network ({units} unit(s) at infinity)"
+    where = f"of the limiting network ({units} unit(s) at infinity{_copied(point)})"
     if verdict.kind not in MINIMA:
         return replace(verdict, reason=f"{verdict.reason}; all {where}")
     limit = Limit.of(point)
@@ -45,3 +45,18 @@ def approached(point: Point, verdict: Verdict) -> Verdict:
         reason=f"{verdict.reason}; all {where}, and every finite network next to it that was tried has more "
         "loss",
     )
+
+
+def _copied(point: Point) -> str:
+    """What the copies of branches stand for among finite units."""
+    if not isinstance(point, EmbeddedPoint):
+        return ""
+    net = point.source.problem.net
+    found = [
+        f"; each copy of unit {unit} of hidden layer {layer} stands for {len(branch)} finite units"
+        for layer in range(len(net.hidden))
+        for unit in net.heads(layer)
+        if len(branch := net.branch(layer, unit)) > 1
+        and sum(count for _, count in point.unit_map.shares(layer, unit)) > 1
+    ]
+    return "".join(found)
