@@ -162,8 +162,8 @@ def test_proofs_and_paths_say_what_they_would_need(tmp_path: Path) -> None:
 
 def test_a_search_in_processes_takes_them_along(tmp_path: Path) -> None:
     problem = PROBLEMS["both"]()
-    alone = sf.run_search(problem, starts=70, processes=1, max_iterations=30, method=Newton())
-    spread = sf.run_search(problem, starts=70, processes=2, max_iterations=30, method=Newton())
+    alone = sf.run_search(problem, starts=66, processes=1, max_iterations=8, method=Newton())
+    spread = sf.run_search(problem, starts=66, processes=2, max_iterations=8, method=Newton())
     assert [run.loss for run in alone.runs] == [run.loss for run in spread.runs]
 
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from semiflat.embeddings.base import Embedding
-from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.unit_runs import Nulls
 from semiflat.embeddings.vectors import index
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError, whole
-from semiflat.networks import MLP
 
 
 class NullGates(Embedding):
@@ -53,19 +48,6 @@ class NullGates(Embedding):
         added = range(width, width + self.count)
         order = [*range(place), *added, *range(place, width)]
         return widening.with_units(units.permuted(self.layer, order))
-
-    def own_dimension(self, net: MLP) -> int:
-        """0: nothing but the gates themselves may move."""
-        return 0
-
-    def own_freedom(self, net: MLP) -> int:
-        """0."""
-        return 0
-
-    def own_directions(self, point: PointLike) -> Tensor:
-        """None."""
-        wide = self.on(point.problem.net).wide
-        return torch.zeros((0, wide.parameter_count), dtype=torch.float64)
 
     def to_json(self) -> list[dict[str, Any]]:
         """What :meth:`from_json` takes."""
