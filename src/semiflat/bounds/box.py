@@ -21,6 +21,13 @@ class BoxSurplus:
         outgoing: the posterior's mean of v, (E, M).
         inputs: number of units below, without the bias.
         size: K.
+
+    >>> box = BoxSurplus(outgoing=torch.zeros(4, 1), inputs=2, size=1.5)  # four units, two inputs
+    >>> rows, columns = box.place(torch.randn(100, box.normals), Scale(sigma=1.0, tau=1.0))
+    >>> tuple(rows.shape), tuple(columns.shape)
+    ((100, 4, 3), (100, 4, 1))
+    >>> bool((rows[..., :2].norm(dim=-1) <= 1.5).all()), bool((rows[..., 2] <= -1.5).all())
+    (True, True)
     """
 
     outgoing: Tensor

@@ -48,6 +48,16 @@ class Spectrum:
         scale: size of the matrix that a value is small or large against.
         whole: whether the values stand for those at the critical point: all that lie within their
             floor are then counted as zero.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> point = sf.find_critical_point(problem, starts=4)
+    >>> spectrum = sf.Replicate(0, 0, ["1/2", "1/2"])(point).evidence.spectrum
+    >>> spectrum.count(), int(spectrum.hidden.sum()), spectrum.doubtful
+    ((5, 1, 1), 1, 0)
+    >>> value, floor = spectrum.clearest(-1)
+    >>> value < -100 * floor
+    True
     """
 
     values: Tensor

@@ -40,6 +40,13 @@ class Rate:
         gap: ``R(scale) − R(limit)`` at the larger of :data:`SCALES`; for a linear unit the smallest
             among the ways there.
         order: p in ``gap ~ scale^{−p}``, measured between the two scales.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
+    >>> net = sf.LimitMLP(problem.net, [["unit", "gate"]])
+    >>> (rate,) = sf.Limit(problem, net, problem.net.random_params(seed=0)).rates
+    >>> rate.layer, rate.unit, rate.form, round(rate.order)
+    (0, 1, <Form.GATE: 'gate'>, 1)
     """
 
     layer: int

@@ -57,6 +57,12 @@ class FlatFamily:
         joint: whether moves along it compose with those of all other joint families.
         affine: whether its moves are straight lines that hold at this point only, so that it has
             to be measured whether they lead to critical points.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> wide = sf.NullUnits(0, [0.5])(sf.find_critical_point(problem, starts=4))
+    >>> [(family.name, family.dimension) for family in sf.judge(wide).flat_directions]
+    []
     """
 
     name: str

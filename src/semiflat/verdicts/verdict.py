@@ -114,6 +114,12 @@ class Margin:
         eigenvalue: the deciding eigenvalue: the one nearest to changing the verdict.
         floor: the noise floor it is held against: how far rounding, and the distance to the exact
             critical point, may have moved it.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> margin = sf.judge(sf.find_critical_point(problem, starts=4)).margin
+    >>> margin.eigenvalue > 0, margin.ratio > 1000
+    (True, True)
     """
 
     eigenvalue: float
@@ -135,6 +141,13 @@ class FlatDirections:
         dimension: dimension of all of them together, overlaps counted once.
         zeros_explained: how many zero eigenvalues' directions lie in the families.
         zeros_unexplained: how many do not.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
+    >>> wide = sf.Replicate(0, 0, ["1/3", "1/3", "1/3"])(sf.find_critical_point(problem, starts=4))
+    >>> flat = sf.judge(wide).flat_directions
+    >>> len(flat), flat.dimension, flat.zeros_explained, flat.zeros_unexplained
+    ()
     """
 
     families: tuple[FlatFamily, ...]
