@@ -48,6 +48,7 @@ class Cross:
         mixed: ``∂²h_i/∂z_i∂z_j``.
         twice: ``∂²h_i/∂z_j²``.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> net = sf.LimitMLP(sf.MLP([1, 2, 1], "tanh"), [["unit", "gate"]])
     >>> z = torch.tensor([[0.5], [2.0]], dtype=torch.float64)  # of both units, on one sample
@@ -82,6 +83,7 @@ _KNOWN: dict[str, Activation] = {}
 class Sup(NamedTuple):
     """Upper bounds of |σ''| and of the third derivative on the whole line, and on either side of a kink.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> silu = sf.MLP([1, 1, 1], "silu").activations[0]
     >>> silu.sup
@@ -98,6 +100,8 @@ class Sup(NamedTuple):
 class Tail(NamedTuple):
     """How an activation fades: ``σ(z) = level + size · e^{rate z} + …`` for z → −∞.
 
+    >>> import math
+    >>> import torch
     >>> import semiflat as sf
     >>> softplus = sf.MLP([1, 1, 1], "softplus").activations[0]
     >>> softplus.tail
@@ -114,6 +118,7 @@ class Tail(NamedTuple):
 class Rise(NamedTuple):
     """Where an activation grows: from ``start`` on; before, it lies between ``least`` and ``σ(start)``.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> gelu = sf.MLP([1, 1, 1], "gelu").activations[0]
     >>> gelu.rise

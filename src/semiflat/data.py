@@ -35,7 +35,7 @@ class Standardisation:
     >>> done = data.standardisation
     >>> [round(number, 2) for number in (*done.y_mean, *done.y_scale)]
     [152.13, 77.01]
-    >>> float(data.y[0] * done.y_scale[0] + done.y_mean[0])    # as it was in the table
+    >>> round(float(data.y[0] * done.y_scale[0] + done.y_mean[0]), 9)  # as it was in the table
     151.0
     """
 

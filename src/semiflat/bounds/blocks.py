@@ -22,6 +22,11 @@ Covariance = Literal["stationary", "inverse_hessian"]
 class Scale(NamedTuple):
     """σ of the prior and τ of the posterior.
 
+    Attributes:
+        sigma: σ, above 0.
+        tau: τ, above 0.
+
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
@@ -67,6 +72,7 @@ class PartKL:
         spread: what the covariance costs, in nats.
         mean: ``‖μ − μ₀‖² / 2σ²``.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
@@ -99,12 +105,14 @@ class GaussianBlock:
         vectors: its eigenvectors, columns, (P, P).
         covariance: which Σ.
 
-    >>> flat, steep = 0.0, 99.0                        # eigenvalues of a Hessian, σ = τ = 1
-    >>> values, zero = torch.tensor([flat, steep]), torch.zeros(2)
-    >>> block = GaussianBlock("network", zero, zero, values, torch.eye(2), "stationary")
-    >>> block.place(torch.ones(1, 2), Scale(sigma=1.0, tau=1.0))
+    >>> import torch
+    >>> import semiflat as sf
+    >>> values, zero = torch.tensor([0.0, 99.0]), torch.zeros(2)  # one direction is flat
+    >>> block = sf.GaussianBlock("network", zero, zero, values, torch.eye(2), "stationary")
+    >>> one = sf.Scale(sigma=1.0, tau=1.0)
+    >>> block.place(torch.ones(1, 2), one)
     tensor([[1.0000, 0.1000]])
-    >>> round(block.kl(Scale(sigma=1.0, tau=1.0)).total, 4)    # the flat direction costs nothing
+    >>> round(block.kl(one).total, 4)                             # which costs nothing
     1.8076
     """
 

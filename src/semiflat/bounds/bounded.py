@@ -21,6 +21,7 @@ SHIFTS = 20
 class BoundedLoss(ABC):
     """A loss in [0, 1] of a problem's outputs and targets.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> class Far(sf.BoundedLoss):                     # 1 where an output is off by more than 1
     ...     def value(self, problem, outputs, samples=slice(None)):

@@ -27,6 +27,7 @@ class Estimate:
         delta: what ``upper`` costs.
         draws: how many there were.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)

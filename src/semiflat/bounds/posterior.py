@@ -29,6 +29,7 @@ class Family:
         layer: the hidden layer they are in.
         silent: whether they are 0 on the data for every draw, so that the data need not see them.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), x, x, weight_decay=1e-3)
@@ -84,6 +85,7 @@ class Posterior:
         family: what is common to all σ and τ.
         scale: σ and τ.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
@@ -122,6 +124,7 @@ class Prior:
         family: that of the posterior; only μ₀ and, for ReLU surplus units, the box are taken from it.
         sigma: σ.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)

@@ -44,6 +44,7 @@ class SmoothSurplus:
         decay: weight decay's λ, which is in every Hessian.
         covariance: which Σ.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> x = torch.linspace(-1, 1, 200).double()[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), x, x, weight_decay=1e-3)

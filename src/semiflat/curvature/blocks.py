@@ -41,6 +41,7 @@ class LayerBlocks:
 class UnitBlocks:
     """F (M × D), G (D × D) and ``K = [[0, F], [Fᵀ, G]]`` of one hidden unit (F19 Lemma 4).
 
+    >>> import torch
     >>> import semiflat as sf
     >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
     >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)

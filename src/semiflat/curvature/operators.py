@@ -37,6 +37,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
         slices: slices that cover the samples; memory is that of one of them.
         decays: λ_i of the penalty ½ Σ λ_i θ_i², which the parts do not have: one number, or (P,).
 
+    >>> import torch
     >>> import semiflat as sf
     >>> from scipy.sparse.linalg import eigsh
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])

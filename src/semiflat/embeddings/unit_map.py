@@ -33,6 +33,9 @@ from semiflat.networks import MLP, Params, bias_key, weight_key
 class UnitMap:
     """The units of every hidden layer of a wide network, as runs over a narrow one's.
 
+    Attributes:
+        layers: for each hidden layer its runs, in order.
+
     >>> import semiflat as sf
     >>> wide = sf.Replicate(0, 1, ["1/4", "3/4"]) >> sf.NullUnits(0, [0.5])
     >>> units = wide.unit_map(sf.MLP([1, 2, 1]))

@@ -38,9 +38,10 @@ class AddedUnit:
             not constant.
         count: how many there are.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> net = sf.MLP([2, 1, 1])
-    >>> unheard = AddedUnit(torch.tensor([0.3, -0.2, 0.1]), torch.zeros(1), count=5)
+    >>> unheard = sf.AddedUnit(torch.tensor([0.3, -0.2, 0.1]), torch.zeros(1), count=5)
     >>> wide = sf.Widening.identity(net).with_added(0, [unheard])
     >>> wide.wide.widths, wide.parameters(net.random_params(seed=0))["0.weight"][-1].tolist()
     ((2, 6, 1), [0.3..., -0.2...])
@@ -61,6 +62,7 @@ class Widening:
         core: the map to the core network; None where the core is the narrow network itself.
         units: the wide network's units over the core's.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
     >>> point = sf.Point(problem, problem.net.random_params(seed=0))

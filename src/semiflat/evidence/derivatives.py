@@ -75,6 +75,7 @@ class UnitEvidence:
 class Located(Protocol):
     """What evidence is of: a problem and parameters.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> from types import SimpleNamespace
     >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
@@ -111,12 +112,13 @@ class Evidence:
             what it would be if its terms did not cancel.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
-    >>> evidence = sf.find_critical_point(problem, starts=4).evidence
-    >>> evidence.critical, evidence.gradient_norm < 1e-10, evidence.spectrum.count()
-    (True, True, (3, 0, 0))
-    >>> nearby = sf.Point(problem, problem.net.random_params(seed=0)).evidence
-    >>> nearby.critical, nearby.tolerance < nearby.gradient_norm
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
+    >>> evidence = sf.find_critical_point(problem, starts=8).evidence
+    >>> evidence.critical, evidence.gradient_norm < 1e-12, evidence.spectrum.count()
+    (True, True, (4, 0, 0))
+    >>> elsewhere = sf.Point(problem, problem.net.random_params(seed=0)).evidence
+    >>> elsewhere.critical, elsewhere.gradient_norm > elsewhere.tolerance
     (False, True)
     """
 

@@ -59,9 +59,10 @@ class Natural:
         pulls: ``∂ℓ/∂h`` of each hidden layer, (N, width).
         slopes: ``mean |∂ℓ/∂z_k · σ'(z_i)|`` for k above and i in each hidden layer, (above, width).
 
+    >>> import torch
     >>> import semiflat as sf
-    >>> net = sf.MLP([1, 1], biases=False)
-    >>> for scale in (1.0, 1e6):                   # another unit of the input
+    >>> net = sf.MLP([1, 1], bias=False)
+    >>> for scale in (1.0, 1e6):                          # the input in another unit
     ...     problem = sf.Problem(net, [[0.0], [2.0 * scale]], [0.0, 1.0])
     ...     point = sf.Point(problem, {"0.weight": torch.ones(1, 1).double() / scale})
     ...     print(point.evidence.on_data.natural.unit)

@@ -50,11 +50,11 @@ class Spectrum:
             floor are then counted as zero.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
-    >>> point = sf.find_critical_point(problem, starts=4)
-    >>> spectrum = sf.Replicate(0, 0, ["1/2", "1/2"])(point).evidence.spectrum
-    >>> spectrum.count(), int(spectrum.hidden.sum()), spectrum.doubtful
-    ((5, 1, 1), 1, 0)
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> spectrum = sf.Replicate(0, 0, ["1/4", "3/4"])(point).evidence.spectrum
+    >>> spectrum.count(), spectrum.doubtful
+    ((5, 1, 1), 0)
     >>> value, floor = spectrum.clearest(-1)
     >>> value < -100 * floor
     True

@@ -50,6 +50,7 @@ class Sighting:
         value: largest entry of the gradient, or the lowest eigenvalue of the Hessian.
         floor: what it is held against: rounding, and the distance to the exact critical point.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])
     >>> mean = torch.tensor([0, 0, 0, 0, 0, 0, 2 / 3], dtype=torch.float64)

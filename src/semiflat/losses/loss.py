@@ -24,6 +24,7 @@ class Margins(NamedTuple):
         counted: (N, M), which entries are such terms.
         ties: (c, …), combinations of outputs that must stay as they are while margins grow.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 1.0], loss="logistic")
     >>> outputs = torch.tensor([[-3.0], [2.0], [-1.0]], dtype=torch.float64)

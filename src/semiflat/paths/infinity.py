@@ -72,6 +72,7 @@ class NearInfinity:
         tried: networks in it.
         smallest: the smallest ``(R − R_∞)/Σ p_i`` among them.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
     >>> far = sf.minimum_at_infinity(sf.Problem(sf.MLP([1, 3, 1], "sigmoid"), X, X + X**2))

@@ -52,12 +52,14 @@ class Piece:
         reason: one sentence: why, with the source.
         curves: run through one after the other, each in an equal part of the piece.
 
+    >>> import torch
     >>> import semiflat as sf
     >>> X = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
     >>> problem = sf.Problem(sf.MLP([1, 6, 2, 1], "sigmoid"), X, torch.cos(3 * X))
     >>> path = sf.path_to_zero_loss(sf.Point(problem, problem.net.random_params(seed=0)))
-    >>> [(piece.name, piece.claim.value) for piece in path.pieces][:2]
-    []
+    >>> piece = path.pieces[0]
+    >>> piece.name, piece.claim
+    ('Γ0: well-conditioned activations', <Claim.CONSTANT: 'constant'>)
     """
 
     name: str

@@ -84,8 +84,8 @@ class SearchRecord:
             converged.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 1.5])
-    >>> record = sf.find_critical_point(problem, starts=4).record
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> record = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8).record
     >>> record.seed, record.status, record.inertia
     (0, <Status.CONVERGED: 'CONVERGED'>, (4, 0, 0))
     """
@@ -109,11 +109,10 @@ class LimitRecord:
         far: the directions of its steps' incoming weights, flat, (P,).
 
     >>> import semiflat as sf
-    >>> X = [[k / 10] for k in range(-20, 21)]
-    >>> problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
-    >>> run = next(run for run in sf.run_search(problem, starts=16).runs if run.limit)
-    >>> run.record.limit.forms
-    ()
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-2.0], [-1.0], [1.0], [2.0]], [-1.0, -1.0, 1.0, 1.0])
+    >>> (run, *_) = (run for run in sf.run_search(problem, starts=8).runs if run.limit)
+    >>> run.status, run.record.limit.forms
+    (<Status.SATURATED: 'SATURATED'>, (('step',),))
     >>> run.record.limit.at(problem).loss == run.limit.loss
     True
     """

@@ -59,10 +59,11 @@ class FlatFamily:
             to be measured whether they lead to critical points.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
-    >>> wide = sf.NullUnits(0, [0.5])(sf.find_critical_point(problem, starts=4))
-    >>> [(family.name, family.dimension) for family in sf.judge(wide).flat_directions]
-    []
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> flat = sf.judge(sf.NullUnits(0, [0.5])(point)).flat_directions
+    >>> [(family.name, family.dimension) for family in flat]
+    [('null units: incoming', 2), ('null units: outgoing', 1)]
     """
 
     name: str

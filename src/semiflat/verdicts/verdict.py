@@ -116,8 +116,9 @@ class Margin:
             critical point, may have moved it.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
-    >>> margin = sf.judge(sf.find_critical_point(problem, starts=4)).margin
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> margin = sf.judge(point).margin
     >>> margin.eigenvalue > 0, margin.ratio > 1000
     (True, True)
     """
@@ -143,11 +144,13 @@ class FlatDirections:
         zeros_unexplained: how many do not.
 
     >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
-    >>> wide = sf.Replicate(0, 0, ["1/3", "1/3", "1/3"])(sf.find_critical_point(problem, starts=4))
-    >>> flat = sf.judge(wide).flat_directions
-    >>> len(flat), flat.dimension, flat.zeros_explained, flat.zeros_unexplained
-    ()
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> flat = sf.judge(sf.Replicate(0, 0, ["1/3", "1/3", "1/3"])(point)).flat_directions
+    >>> flat.dimension, flat.zeros_explained, flat.zeros_unexplained
+    (2, 2, 0)
+    >>> [family.name for family in flat]
+    ['replicated unit']
     """
 
     families: tuple[FlatFamily, ...]
