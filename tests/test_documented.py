@@ -88,11 +88,9 @@ def in_signatures(public: Any) -> set[type]:
 
 def unlisted(names: Iterable[str]) -> set[str]:
     """Classes of the library in the signatures of these public names that are not among the names."""
-    public = [getattr(semiflat, name) for name in names]
-    found = set().union(*(in_signatures(each) for each in public if callable(each)))
-    return {
-        kind.__name__ for kind in found - {each for each in public if callable(each)} if ours(kind)
-    }
+    public = {getattr(semiflat, name) for name in names}
+    found = set().union(*map(in_signatures, public))
+    return {kind.__name__ for kind in found - public if ours(kind)}
 
 
 def test_every_type_in_a_public_signature_is_public() -> None:
