@@ -2,9 +2,20 @@
 
 from semiflat.errors import InputError as InputError, Unfinished as Unfinished
 from semiflat.networks import MLP as MLP
-from semiflat.data import Dataset as Dataset, load_data as load_data
-from semiflat.activations import Activation as Activation
-from semiflat.losses import Loss as Loss, ResidualLoss as ResidualLoss
+from semiflat.data import (
+    Dataset as Dataset,
+    load_data as load_data,
+    Standardisation as Standardisation,
+)
+from semiflat.activations import (
+    Activation as Activation,
+    Rise as Rise,
+    Tail as Tail,
+    Sup as Sup,
+    Cross as Cross,
+)
+from semiflat.images import Image as Image, Levels as Levels
+from semiflat.losses import Loss as Loss, ResidualLoss as ResidualLoss, Margins as Margins
 from semiflat.decay import WeightDecay as WeightDecay
 from semiflat.problem import Problem as Problem
 from semiflat.points import (
@@ -15,8 +26,20 @@ from semiflat.points import (
     jacobian as jacobian,
     hessian_operator as hessian_operator,
 )
-from semiflat.curvature.operators import module_hessian_operator as module_hessian_operator
+from semiflat.curvature.operators import (
+    module_hessian_operator as module_hessian_operator,
+    HessianOperator as HessianOperator,
+)
 from semiflat.points import unit_blocks as unit_blocks, layer_block as layer_block
+from semiflat.curvature.blocks import UnitBlocks as UnitBlocks, LayerBlocks as LayerBlocks
+from semiflat.evidence.derivatives import (
+    Evidence as Evidence,
+    Located as Located,
+    UnitEvidence as UnitEvidence,
+)
+from semiflat.evidence.spectrum import Spectrum as Spectrum
+from semiflat.evidence.on_data import OnData as OnData
+from semiflat.evidence.natural import Natural as Natural
 from semiflat.search import (
     find_critical_points as find_critical_points,
     find_critical_point as find_critical_point,
@@ -31,7 +54,18 @@ from semiflat.search import (
     Method as Method,
     Step as Step,
 )
-from semiflat.limits import Limit as Limit, Form as Form
+from semiflat.search.record import (
+    SearchRecord as SearchRecord,
+    LimitRecord as LimitRecord,
+    Finished as Finished,
+)
+from semiflat.limits import (
+    Limit as Limit,
+    Form as Form,
+    Rate as Rate,
+    LimitMLP as LimitMLP,
+    AtInfinity as AtInfinity,
+)
 from semiflat.embeddings import (
     Embedding as Embedding,
     Composition as Composition,
@@ -51,6 +85,12 @@ from semiflat.embeddings import (
     Rescale as Rescale,
     Reflect as Reflect,
 )
+from semiflat.embeddings.widening import Widening as Widening, AddedUnit as AddedUnit
+from semiflat.embeddings.unit_map import UnitMap as UnitMap
+from semiflat.embeddings.unit_runs import Copies as Copies, Nulls as Nulls
+from semiflat.embeddings.affine import AffineMap as AffineMap
+from semiflat.embeddings.conditions import Checked as Checked, PointLike as PointLike
+from semiflat.embeddings.base import Widenable as Widenable
 from semiflat.verdicts import (
     judge as judge,
     judge_all as judge_all,
@@ -60,7 +100,10 @@ from semiflat.verdicts import (
     Kind as Kind,
     Certainty as Certainty,
     Inertia as Inertia,
+    Margin as Margin,
+    FlatDirections as FlatDirections,
 )
+from semiflat.symmetries.families import FlatFamily as FlatFamily
 from semiflat.certificates.certify import (
     certify as certify,
     certify_all as certify_all,
@@ -78,6 +121,7 @@ from semiflat.reduction import (
     Reduction as Reduction,
     widths_by_tolerance as widths_by_tolerance,
 )
+from semiflat.reduction.record import Merge as Merge
 from semiflat.induced import (
     gradient_basis_gap as gradient_basis_gap,
     gradient_basis_model as gradient_basis_model,
@@ -91,6 +135,8 @@ from semiflat.induced import (
     locally_linear_model as locally_linear_model,
     LocallyLinearModel as LocallyLinearModel,
 )
+from semiflat.induced.refute import Sighting as Sighting
+from semiflat.induced.linear_model import LinearMinimum as LinearMinimum
 from semiflat.paths import (
     path_to_zero_loss as path_to_zero_loss,
     non_attracting_region as non_attracting_region,
@@ -98,19 +144,34 @@ from semiflat.paths import (
     minimum_at_infinity as minimum_at_infinity,
     Path as Path,
     PathCheck as PathCheck,
+    Piece as Piece,
+    Claim as Claim,
     ZeroLossPath as ZeroLossPath,
     NonAttractingRegion as NonAttractingRegion,
     Replication as Replication,
     MinimumAtInfinity as MinimumAtInfinity,
+    NearInfinity as NearInfinity,
 )
 from semiflat.bounds import (
     pac_bayes_bound as pac_bayes_bound,
     PacBayesBound as PacBayesBound,
+    BoundedLoss as BoundedLoss,
     ZeroOne as ZeroOne,
     Clipped as Clipped,
+    Estimate as Estimate,
+    Posterior as Posterior,
+    Prior as Prior,
 )
+from semiflat.bounds.posterior import Family as Family
+from semiflat.bounds.blocks import Scale as Scale, PartKL as PartKL, GaussianBlock as GaussianBlock
+from semiflat.bounds.surplus import SmoothSurplus as SmoothSurplus
+from semiflat.bounds.box import BoxSurplus as BoxSurplus
 from semiflat.symmetries.canonical import canonical_form as canonical_form
-from semiflat.checkpoints import save_point as save_point, load_point as load_point
+from semiflat.checkpoints import (
+    save_point as save_point,
+    load_point as load_point,
+    StoredPoint as StoredPoint,
+)
 from semiflat._version import __version__ as __version__
 
 __all__: list[str]

@@ -47,6 +47,16 @@ class Cross:
         slope: ``∂h_i/∂z_j``, (*batch, width, n); 0 where none does, and so the next two.
         mixed: ``∂²h_i/∂z_i∂z_j``.
         twice: ``∂²h_i/∂z_j²``.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> net = sf.LimitMLP(sf.MLP([1, 2, 1], "tanh"), [["unit", "gate"]])
+    >>> z = torch.tensor([[0.5], [2.0]], dtype=torch.float64)  # of both units, on one sample
+    >>> h, slope, bend, cross = net.respond(0, z)
+    >>> cross.by.tolist(), cross.seen(z).tolist()              # the gate's base is unit 0
+    ([0, 0], [[0.5], [0.5]])
+    >>> bool(h[1] == slope[0] * z[1]), bool(cross.slope[1] == bend[0] * z[1])
+    (True, True)
     """
 
     by: Tensor
@@ -71,14 +81,34 @@ _KNOWN: dict[str, Activation] = {}
 
 
 class Sup(NamedTuple):
-    """Upper bounds of |σ''| and of the third derivative on the whole line, and on either side of a kink."""
+    """Upper bounds of |σ''| and of the third derivative on the whole line, and on either side of a kink.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> silu = sf.MLP([1, 1, 1], "silu").activations[0]
+    >>> silu.sup
+    Sup(second=0.5, third=0.31)
+    >>> z = torch.linspace(-9, 9, 999, dtype=torch.float64)
+    >>> bool(silu.derivatives(z)[2].abs().max() <= silu.sup.second)
+    True
+    """
 
     second: float
     third: float
 
 
 class Tail(NamedTuple):
-    """How an activation fades: ``σ(z) = level + size · e^{rate z} + …`` for z → −∞."""
+    """How an activation fades: ``σ(z) = level + size · e^{rate z} + …`` for z → −∞.
+
+    >>> import math
+    >>> import torch
+    >>> import semiflat as sf
+    >>> softplus = sf.MLP([1, 1, 1], "softplus").activations[0]
+    >>> softplus.tail
+    Tail(level=0.0, size=1.0, rate=1.0)
+    >>> softplus.function(torch.tensor(-20.0, dtype=torch.float64)) / math.exp(-20)
+    tensor(1.0000, dtype=torch.float64)
+    """
 
     level: float
     size: float
@@ -86,7 +116,16 @@ class Tail(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """Where an activation grows: from ``start`` on; before, it lies between ``least`` and ``σ(start)``."""
+    """Where an activation grows: from ``start`` on; before, it lies between ``least`` and ``σ(start)``.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> gelu = sf.MLP([1, 1, 1], "gelu").activations[0]
+    >>> gelu.rise
+    Rise(start=0.0, least=-0.17)
+    >>> gelu.between(torch.tensor([-2.0]), torch.tensor([1.0]))  # on that interval
+    (tensor([-0.1700]), tensor([0.8413]))
+    """
 
     start: float
     least: float

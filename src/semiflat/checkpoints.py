@@ -141,6 +141,20 @@ class StoredPoint:
         weight_decay: of the problem; 0 in files that say nothing of it.
         note: what was known of the point, ``""`` in files that say nothing; see :attr:`Point.note`.
         far: of a point at infinity, see :class:`Limit`; else None.
+
+    >>> import pathlib, tempfile
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "point.safetensors"
+    >>> sf.save_point(point, file)
+    >>> stored = sf.load_point(file)
+    >>> stored.net.widths, stored.loss, stored.embedding
+    ((1, 2, 1), 'squared', None)
+    >>> stored.point([[0.0], [2.0]], [0.0, 1.0])
+    Traceback (most recent call last):
+        ...
+    semiflat.errors.InputError: the data (SHA-256 ...) are not those that ...
     """
 
     path: str

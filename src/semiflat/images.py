@@ -18,6 +18,15 @@ class Levels:
     Attributes:
         lower: ``a − c`` above 0, any shape.
         upper: ``d − a`` above 0, the same shape.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> image = sf.MLP([1, 1, 1], "tanh").activations[0].image
+    >>> levels = image.levels(torch.tensor([-40.0, 0.0, 40.0], dtype=torch.float64))
+    >>> levels.upper.tolist()                # tanh(40) itself rounds to 1
+    [2.0, 1.0, 3.6...e-35]
+    >>> [round(z, 9) for z in image.inverse(levels).tolist()]
+    [-40.0, 0.0, 40.0]
     """
 
     lower: Tensor
@@ -55,6 +64,15 @@ class Image:
         lower: ``σ(z) − c``, with all digits where it is small.
         inverse: ``σ⁻¹``: pre-activations that give these activations.
         rate: r where ``σ(z) = c + (d − c)/(1 + e^{−rz})``, else None.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> image = sf.MLP([1, 1, 1], "sigmoid").activations[0].image
+    >>> image.low, image.high, image.zero_inside
+    (0.0, 1.0, False)
+    >>> z = torch.tensor([-3.0, 50.0], dtype=torch.float64)
+    >>> torch.allclose(image.inverse(image.levels(z)), z)
+    True
     """
 
     low: float

@@ -19,7 +19,24 @@ SHIFTS = 20
 
 
 class BoundedLoss(ABC):
-    """A loss in [0, 1] of a problem's outputs and targets."""
+    """A loss in [0, 1] of a problem's outputs and targets.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> class Far(sf.BoundedLoss):                     # 1 where an output is off by more than 1
+    ...     def value(self, problem, outputs, samples=slice(None)):
+    ...         off = (outputs - problem.targets(samples)).abs().amax(-1)
+    ...         return (~(off <= 1)).double()          # so that what is not a number counts, too
+    ...     def check(self, problem):
+    ...         pass
+    ...     def trivial(self, problem):
+    ...         return 1.0, "any network"
+    >>> x = torch.linspace(-1, 1, 200).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1]), x, 3 * x)
+    >>> bound = sf.pac_bayes_bound(sf.find_critical_point(problem, starts=1), Far(), draws=200)
+    >>> bound.point_risk, bound.vacuous
+    (0.0, False)
+    """
 
     @abstractmethod
     def value(self, problem: Problem, outputs: Tensor, samples: slice = slice(None)) -> Tensor:

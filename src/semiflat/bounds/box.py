@@ -21,6 +21,16 @@ class BoxSurplus:
         outgoing: the posterior's mean of v, (E, M).
         inputs: number of units below, without the bias.
         size: K.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> box = sf.BoxSurplus(outgoing=torch.zeros(4, 1), inputs=2, size=1.5)  # four units, two inputs
+    >>> normal = torch.linspace(-3, 3, 100 * box.normals).reshape(100, -1)
+    >>> rows, columns = box.place(normal, sf.Scale(sigma=1.0, tau=1.0))
+    >>> tuple(rows.shape), tuple(columns.shape)
+    ((100, 4, 3), (100, 4, 1))
+    >>> bool((rows[..., :2].norm(dim=-1) <= 1.5).all()), bool((rows[..., 2] <= -1.5).all())
+    (True, True)
     """
 
     outgoing: Tensor

@@ -26,6 +26,15 @@ class Estimate:
         upper: exceeded by E_Q L̂ with probability at most ``delta`` over the draws.
         delta: what ``upper`` costs.
         draws: how many there were.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> x = torch.linspace(-1, 1, 200).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
+    >>> bound = sf.pac_bayes_bound(sf.find_critical_point(problem, starts=1), draws=200)
+    >>> found = bound.empirical
+    >>> found.draws, round(found.delta, 4), found.mean < found.upper <= bound.value
+    (200, 0.005, True)
     """
 
     mean: float

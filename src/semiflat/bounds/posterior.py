@@ -28,6 +28,17 @@ class Family:
         surplus: the distribution of the surplus units, or None.
         layer: the hidden layer they are in.
         silent: whether they are 0 on the data for every draw, so that the data need not see them.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> x = torch.linspace(-1, 1, 200).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), x, x, weight_decay=1e-3)
+    >>> wide = sf.InactiveUnits(0, count=2)(sf.find_critical_point(problem, starts=4))
+    >>> family = sf.pac_bayes_bound(wide, sf.Clipped(1.0), draws=200).posterior.family
+    >>> family.net.widths, family.narrow.widths, family.normals
+    ((1, 3, 1), (1, 1, 1), 10)
+    >>> [part.name for part in family.kl(sf.Scale(sigma=1.0, tau=0.1))]
+    ['network', 'outgoing', 'incoming']
     """
 
     net: MLP
@@ -73,6 +84,15 @@ class Posterior:
     Attributes:
         family: what is common to all σ and τ.
         scale: σ and τ.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> x = torch.linspace(-1, 1, 200).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
+    >>> bound = sf.pac_bayes_bound(sf.find_critical_point(problem, starts=1), draws=200)
+    >>> drawn = bound.posterior.sample(3, seed=1)
+    >>> tuple(drawn["0.weight"].shape), bound.posterior.kl() == bound.kl
+    ((3, 1, 1), True)
     """
 
     family: Family
@@ -103,6 +123,15 @@ class Prior:
     Attributes:
         family: that of the posterior; only μ₀ and, for ReLU surplus units, the box are taken from it.
         sigma: σ.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> x = torch.linspace(-1, 1, 200).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1]), x, (x > 0.1).double(), "logistic", weight_decay=1e-3)
+    >>> bound = sf.pac_bayes_bound(sf.find_critical_point(problem, starts=1), draws=200)
+    >>> prior = bound.posterior.prior
+    >>> prior.sigma == bound.sigma, tuple(prior.sample(5)["0.bias"].shape)
+    (True, (5, 1))
     """
 
     family: Family

@@ -43,6 +43,15 @@ class SmoothSurplus:
         curvature: C, (M·D, M·D), unit by unit.
         decay: weight decay's λ, which is in every Hessian.
         covariance: which Σ.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> x = torch.linspace(-1, 1, 200).double()[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), x, x, weight_decay=1e-3)
+    >>> wide = sf.InactiveUnits(0, count=2)(sf.find_critical_point(problem, starts=4))
+    >>> surplus = sf.pac_bayes_bound(wide, sf.Clipped(1.0), draws=200).posterior.family.surplus
+    >>> surplus.count, tuple(surplus.outgoing.shape), tuple(surplus.average.shape)
+    (2, (2, 1), (2, 2))
     """
 
     outgoing: Tensor

@@ -24,6 +24,12 @@ class LayerBlocks:
         F: ``Σ_ν δ_{l+1} σ'(z_r) x̃ᵀ`` of each unit r, ``(*batch, H, M, D)``.
         G: ``Σ_ν (δ_{l+1}·ζ_r) σ''(z_r) x̃ x̃ᵀ`` of each unit r, ``(*batch, H, D, D)``.
         F_null: ``F∅ = Σ_ν δ_{l+1} x̃ᵀ``, ``(*batch, M, D)``.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([2, 3, 1]), [[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0])
+    >>> blocks = sf.Point(problem, problem.net.random_params(seed=0)).evidence.layer(0)[0]
+    >>> tuple(blocks.F.shape), tuple(blocks.G.shape), tuple(blocks.F_null.shape)  # D = 3 with the bias
+    ((3, 1, 3), (3, 3, 3), (1, 3))
     """
 
     F: Tensor
@@ -33,7 +39,18 @@ class LayerBlocks:
 
 @dataclass(frozen=True)
 class UnitBlocks:
-    """F (M × D), G (D × D) and ``K = [[0, F], [Fᵀ, G]]`` of one hidden unit (F19 Lemma 4)."""
+    """F (M × D), G (D × D) and ``K = [[0, F], [Fᵀ, G]]`` of one hidden unit (F19 Lemma 4).
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> blocks = sf.unit_blocks(point, layer=0, unit=0)
+    >>> tuple(blocks.F.shape), tuple(blocks.G.shape), tuple(blocks.K.shape)
+    ((1, 2), (2, 2), (3, 3))
+    >>> bool(torch.linalg.eigvalsh(blocks.G)[0] < 0)          # so one more copy makes a strict saddle
+    True
+    """
 
     F: Tensor
     G: Tensor

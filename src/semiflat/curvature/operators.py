@@ -36,6 +36,18 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
         at: flat parameters, (P,).
         slices: slices that cover the samples; memory is that of one of them.
         decays: λ_i of the penalty ½ Σ λ_i θ_i², which the parts do not have: one number, or (P,).
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> from scipy.sparse.linalg import eigsh
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> H = sf.hessian_operator(point)
+    >>> lowest = eigsh(H, k=1, which="SA", return_eigenvectors=False)
+    >>> bool(abs(lowest[0] - torch.linalg.eigvalsh(sf.hessian(point))[0]) < 1e-8)
+    True
+    >>> torch.allclose(H.gradient(), sf.gradient(point))
+    True
     """
 
     def __init__(

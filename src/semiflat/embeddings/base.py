@@ -21,7 +21,19 @@ Wide = TypeVar("Wide", covariant=True)
 
 
 class Widenable(Protocol[Wide]):
-    """A point that an embedding can be applied to."""
+    """A point that an embedding can be applied to.
+
+    >>> import semiflat as sf
+    >>> class Pair:
+    ...     def __init__(self, *points):
+    ...         self.points = points
+    ...     def widened_by(self, embedding):
+    ...         return Pair(*(embedding(point) for point in self.points))
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> both = Pair(*(sf.Point(problem, problem.net.random_params(seed)) for seed in (0, 1)))
+    >>> [point.problem.net.widths for point in sf.Replicate(0, 0, [0.5, 0.5])(both).points]
+    [(1, 3, 1), (1, 3, 1)]
+    """
 
     def widened_by(self, embedding: Embedding) -> Wide:
         """The embedded point."""

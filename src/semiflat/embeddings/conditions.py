@@ -12,7 +12,21 @@ from semiflat.problem import Problem
 
 
 class PointLike(Protocol):
-    """What the conditions of an embedding are checked on."""
+    """What the conditions of an embedding are checked on.
+
+    >>> import semiflat as sf
+    >>> class Snapshot:
+    ...     def __init__(self, problem, params):
+    ...         self.problem, self.params = problem, params
+    ...         self.gradient_norm = sf.Point(problem, params).gradient_norm
+    ...     def widened_by(self, embedding):
+    ...         wide = embedding(sf.Point(self.problem, self.params))
+    ...         return Snapshot(wide.problem, wide.params)
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> taken = Snapshot(problem, sf.find_critical_point(problem, starts=4).params)
+    >>> sf.NullUnits(0, [0.5]).keeps_critical(taken).holds
+    True
+    """
 
     @property
     def problem(self) -> Problem:
@@ -39,6 +53,13 @@ class Checked:
         residual: what should be 0 (or below it).
         limit: how large it may be.
         text: the condition.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5], weight_decay=0.01)
+    >>> point = sf.find_critical_point(problem, starts=4)
+    >>> checked = sf.Replicate(0, 0, ["1/2", "1/2"]).keeps_critical(point)
+    >>> checked.text, checked.holds, checked.residual > checked.limit
+    ("the wide point's gradient is 0", False, True)
     """
 
     holds: bool

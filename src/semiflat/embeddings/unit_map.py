@@ -31,7 +31,17 @@ from semiflat.networks import MLP, Params, bias_key, weight_key
 
 @dataclass(frozen=True)
 class UnitMap:
-    """The units of every hidden layer of a wide network, as runs over a narrow one's."""
+    """The units of every hidden layer of a wide network, as runs over a narrow one's.
+
+    Attributes:
+        layers: for each hidden layer its runs, in order.
+
+    >>> import semiflat as sf
+    >>> wide = sf.Replicate(0, 1, ["1/4", "3/4"]) >> sf.NullUnits(0, [0.5])
+    >>> units = wide.unit_map(sf.MLP([1, 2, 1]))
+    >>> units.hidden, units.shares(0, 1), len(units.nulls(0))
+    ((4,), [(Fraction(1, 4), 1), (Fraction(3, 4), 1)], 1)
+    """
 
     layers: tuple[LayerMap, ...]
 

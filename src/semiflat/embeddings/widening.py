@@ -37,6 +37,14 @@ class AddedUnit:
         hands_on: the constant that is taken off the bias above, times ``column``; 0 if the unit is
             not constant.
         count: how many there are.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> net = sf.MLP([2, 1, 1])
+    >>> unheard = sf.AddedUnit(torch.tensor([0.3, -0.2, 0.1]), torch.zeros(1), count=5)
+    >>> wide = sf.Widening.identity(net).with_added(0, [unheard])
+    >>> wide.wide.widths, wide.parameters(net.random_params(seed=0))["0.weight"][-1].tolist()
+    ((2, 6, 1), [0.3..., -0.2...])
     """
 
     row: Tensor
@@ -53,6 +61,17 @@ class Widening:
         net: the narrow network.
         core: the map to the core network; None where the core is the narrow network itself.
         units: the wide network's units over the core's.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> embedding = sf.Replicate(0, 0, [0.3, 0.7])
+    >>> widening = embedding.on(problem.net)
+    >>> widening.wide.widths, tuple(widening.lift(torch.ones(7)).shape)
+    ((1, 3, 1), (10,))
+    >>> torch.allclose(widening.restrict(sf.gradient(embedding(point))), sf.gradient(point))
+    True
     """
 
     net: MLP

@@ -55,6 +55,13 @@ class UnitEvidence:
         units: of outgoing and incoming weights that F is measured in, (M,) and (D,).
         own: natural ones of this unit, in which no entry of K is larger than about 1.
         own_K, own_F: measured in these.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> unit = point.evidence.unit_evidence(layer=0, unit=0)
+    >>> unit.K.count(), unit.F.count()             # at a critical point Fᵀζ = 0, so F = 0 for one output
+    ((1, 1, 1), (0, 1, 0))
     """
 
     K: Spectrum
@@ -66,7 +73,17 @@ class UnitEvidence:
 
 
 class Located(Protocol):
-    """What evidence is of: a problem and parameters."""
+    """What evidence is of: a problem and parameters.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> from types import SimpleNamespace
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
+    >>> params = {"0.weight": torch.ones(1, 1).double(), "0.bias": torch.zeros(1).double()}
+    >>> located = SimpleNamespace(problem=problem, params=params, note="by hand")
+    >>> sf.Evidence(located).critical
+    True
+    """
 
     @property
     def problem(self) -> Problem:
@@ -93,6 +110,16 @@ class Evidence:
         point: the point.
         relative_tolerance: how large an entry of the gradient may be at a critical point, in parts of
             what it would be if its terms did not cancel.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
+    >>> evidence = sf.find_critical_point(problem, starts=8).evidence
+    >>> evidence.critical, evidence.gradient_norm < 1e-12, evidence.spectrum.count()
+    (True, True, (4, 0, 0))
+    >>> elsewhere = sf.Point(problem, problem.net.random_params(seed=0)).evidence
+    >>> elsewhere.critical, elsewhere.gradient_norm > elsewhere.tolerance
+    (False, True)
     """
 
     point: Located

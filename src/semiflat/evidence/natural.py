@@ -58,6 +58,16 @@ class Natural:
         errors: ``∂ℓ/∂z`` of what each linear layer feeds, (N, out).
         pulls: ``∂ℓ/∂h`` of each hidden layer, (N, width).
         slopes: ``mean |∂ℓ/∂z_k · σ'(z_i)|`` for k above and i in each hidden layer, (above, width).
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> net = sf.MLP([1, 1], bias=False)
+    >>> for scale in (1.0, 1e6):                          # the input in another unit
+    ...     problem = sf.Problem(net, [[0.0], [2.0 * scale]], [0.0, 1.0])
+    ...     point = sf.Point(problem, {"0.weight": torch.ones(1, 1).double() / scale})
+    ...     print(point.evidence.on_data.natural.unit)
+    tensor([0.7071], dtype=torch.float64)
+    tensor([7.0711e-07], dtype=torch.float64)
     """
 
     unit: Tensor

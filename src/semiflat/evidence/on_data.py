@@ -58,6 +58,14 @@ class OnData:
         slopes, bends: ``σ'(z_l)`` and ``σ''(z_l)`` of each hidden layer, (N, width).
         cross: what units of each hidden layer owe to other units' pre-activations, samples last.
         outputs: ``f(x_ν)``, (N, M).
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1], "relu"), [[0.0], [1.0]], [0.0, 1.0])
+    >>> params = problem.net.random_params(seed=0)
+    >>> params["0.weight"][1], params["0.bias"][1] = -1.0, -0.5
+    >>> on_data = sf.Point(problem, params).evidence.on_data
+    >>> on_data.pre[0][:, 1].tolist(), on_data.dead[0].tolist()
+    ([-0.5, -1.5], [False, True])
     """
 
     def __init__(self, problem: Problem, params: Params, alike: float = 8 * EPS) -> None:

@@ -48,6 +48,16 @@ class Spectrum:
         scale: size of the matrix that a value is small or large against.
         whole: whether the values stand for those at the critical point: all that lie within their
             floor are then counted as zero.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> spectrum = sf.Replicate(0, 0, ["1/4", "3/4"])(point).evidence.spectrum
+    >>> spectrum.count(), spectrum.doubtful
+    ((5, 1, 1), 0)
+    >>> value, floor = spectrum.clearest(-1)
+    >>> value < -100 * floor
+    True
     """
 
     values: Tensor

@@ -28,6 +28,13 @@ class LinearMinimum:
         noise: what rounding may have changed of the gap.
         error: how far below ``infimum`` the true one may lie.
         attained: whether some map reaches it; None where that could not be told.
+
+    >>> import semiflat as sf
+    >>> X, y = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [1.0, 2.0, 0.0]
+    >>> problem = sf.Problem(sf.MLP([2, 2, 1], "identity"), X, y)
+    >>> minimum = sf.locally_linear_model(sf.Point(problem, problem.net.random_params(seed=0))).minimum
+    >>> minimum.below, minimum.gap > 100 * minimum.noise, minimum.attained
+    (True, True, True)
     """
 
     infimum: float

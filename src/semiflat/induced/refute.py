@@ -49,6 +49,14 @@ class Sighting:
         size: distance from θ.
         value: largest entry of the gradient, or the lowest eigenvalue of the Hessian.
         floor: what it is held against: rounding, and the distance to the exact critical point.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])
+    >>> mean = torch.tensor([0, 0, 0, 0, 0, 0, 2 / 3], dtype=torch.float64)
+    >>> answer = sf.refute_minimum(sf.Point(problem, problem.net.unflatten(mean)))
+    >>> [seen.size > 0 and seen.value > 100 * seen.floor for seen in answer.seen]  # at two distances
+    [True, True]
     """
 
     size: float

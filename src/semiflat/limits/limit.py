@@ -40,6 +40,13 @@ class Rate:
         gap: ``R(scale) − R(limit)`` at the larger of :data:`SCALES`; for a linear unit the smallest
             among the ways there.
         order: p in ``gap ~ scale^{−p}``, measured between the two scales.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
+    >>> net = sf.LimitMLP(problem.net, [["unit", "gate"]])
+    >>> (rate,) = sf.Limit(problem, net, problem.net.random_params(seed=0)).rates
+    >>> rate.layer, rate.unit, rate.form, round(rate.order, 3)  # like 1/scale²
+    (0, 1, <Form.GATE: 'gate'>, 2.0)
     """
 
     layer: int
@@ -60,10 +67,9 @@ class Limit:
             where there are steps.
 
     >>> import semiflat as sf
-    >>> from semiflat.limits import Form, Limit, LimitMLP
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
-    >>> net = LimitMLP(problem.net, [[Form.UNIT, Form.GATE]])
-    >>> limit = Limit(problem, net, problem.net.random_params(0))
+    >>> net = sf.LimitMLP(problem.net, [[sf.Form.UNIT, sf.Form.GATE]])
+    >>> limit = sf.Limit(problem, net, problem.net.random_params(0))
     >>> abs(limit.approach(1e4).loss - limit.loss) < 1e-6
     True
     """
@@ -92,7 +98,8 @@ class Limit:
 
         >>> import semiflat as sf
         >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
-        >>> limit = sf.Limit(problem, LimitMLP(problem.net, [["unit", "gate"]]), problem.net.random_params(0))
+        >>> net = sf.LimitMLP(problem.net, [["unit", "gate"]])
+        >>> limit = sf.Limit(problem, net, problem.net.random_params(0))
         >>> sf.Replicate(0, 0, [0.5, 0.5])(limit.point).problem.net.forms
         ((<Form.UNIT: 'unit'>, <Form.GATE: 'gate'>, <Form.UNIT: 'unit'>, <Form.GATE: 'gate'>),)
         """

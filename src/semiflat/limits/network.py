@@ -68,6 +68,15 @@ class LimitMLP(MLP):
 
     Raises:
         InputError: if the forms do not fit the widths, or a gate has no base.
+
+    >>> import semiflat as sf
+    >>> net = sf.LimitMLP(sf.MLP([1, 3, 1]), [["unit", "gate", "unit"]])
+    >>> net.branch(0, 0), net.heads(0), net.finite.widths
+    ([0, 1], [0, 2], (1, 3, 1))
+    >>> sf.LimitMLP(sf.MLP([1, 1, 1]), [["gate"]])
+    Traceback (most recent call last):
+        ...
+    semiflat.errors.InputError: unit 0 of hidden layer 0 is a gate, but the unit before it is neither ...
     """
 
     forms: tuple[tuple[Form, ...], ...]
@@ -251,6 +260,13 @@ class AtInfinity(Problem):
         net: the limiting network.
         offsets: for each hidden layer (width, N), see :class:`LimitProblem`.
         far: shaped as the parameters; what the steps' incoming weights tend to, times infinity.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.0])
+    >>> net = sf.LimitMLP(problem.net, [["unit", "gate"]])
+    >>> there = sf.Limit(problem, net, problem.net.random_params(seed=0)).point.problem
+    >>> type(there).__name__, there.finite.net == problem.net, there.by_algebra
+    ('AtInfinity', True, False)
     """
 
     net: LimitMLP

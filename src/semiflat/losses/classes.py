@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,9 +17,6 @@ from semiflat.losses.loss import (
     real_targets,
     separable_variation,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FAR = 1000.0
 """A logit that is as good as infinite: its term and slope are exactly 0."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import numpy as np
 import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
 from semiflat.losses.loss import Loss, LossDerivatives, real_targets, separable_variation
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class _Hinge(Loss):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 LossDerivatives = tuple[Tensor, Tensor, Tensor]
 """ℓ, ∂ℓ/∂f and ∂²ℓ/∂f², of shapes ``(*batch, N)``, ``(*batch, N, M)`` and ``(*batch, N, M, M)``."""
@@ -25,6 +23,14 @@ class Margins(NamedTuple):
         sizes: the margin of each term for outputs (N, M, …), shaped like them.
         counted: (N, M), which entries are such terms.
         ties: (c, …), combinations of outputs that must stay as they are while margins grow.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 1.0], loss="logistic")
+    >>> outputs = torch.tensor([[-3.0], [2.0], [-1.0]], dtype=torch.float64)
+    >>> margins = problem.loss.margins(outputs, problem.y)
+    >>> margins.sizes.flatten().tolist(), len(margins.ties)     # the last sample is on the wrong side
+    ([3.0, 2.0, -1.0], 0)
     """
 
     sizes: Tensor

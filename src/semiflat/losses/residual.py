@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from semiflat.losses.loss import Loss, LossDerivatives, real_targets, separable_variation
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class ResidualLoss(Loss):

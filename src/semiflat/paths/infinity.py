@@ -71,6 +71,14 @@ class NearInfinity:
             p_i in (0, radius], every other parameter within the radius; 0 if there was none.
         tried: networks in it.
         smallest: the smallest ``(R − R_∞)/Σ p_i`` among them.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    >>> far = sf.minimum_at_infinity(sf.Problem(sf.MLP([1, 3, 1], "sigmoid"), X, X + X**2))
+    >>> near = far.check(tries=500)
+    >>> near.tried, near.radius > 0, near.smallest > 0
+    (500, True, True)
     """
 
     radius: float

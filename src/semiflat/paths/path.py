@@ -21,7 +21,12 @@ Curve = Callable[[Tensor], Tensor]
 
 
 class Claim(StrEnum):
-    """What the loss does along a piece: the theorem's word, which :meth:`Path.check` measures."""
+    """What the loss does along a piece: the theorem's word, which :meth:`Path.check` measures.
+
+    >>> import semiflat as sf
+    >>> [str(claim) for claim in sf.Claim]
+    ['constant', 'decreasing', 'free']
+    """
 
     CONSTANT = "constant"
     DECREASING = "decreasing"
@@ -46,6 +51,15 @@ class Piece:
         claim: what the loss does along it.
         reason: one sentence: why, with the source.
         curves: run through one after the other, each in an equal part of the piece.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> X = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
+    >>> problem = sf.Problem(sf.MLP([1, 6, 2, 1], "sigmoid"), X, torch.cos(3 * X))
+    >>> path = sf.path_to_zero_loss(sf.Point(problem, problem.net.random_params(seed=0)))
+    >>> piece = path.pieces[0]
+    >>> piece.name, piece.claim
+    ('Γ0: well-conditioned activations', <Claim.CONSTANT: 'constant'>)
     """
 
     name: str

@@ -18,6 +18,13 @@ class Merge:
         rule: ``"twins"``, ``"constant"``, ``"inactive"``, ``"inactive on the data"``, ``"unheard"``;
             with a tolerance also ``"nearly twins"`` and ``"nearly constant"``.
         reason: one sentence.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
+    >>> (merge,) = sf.reduce(sf.Replicate(0, 0, [0.25, 0.75])(point)).merges
+    >>> merge.layer, merge.units, merge.rule
+    (0, (0, 2), 'twins')
     """
 
     layer: int

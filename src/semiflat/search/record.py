@@ -82,6 +82,12 @@ class SearchRecord:
         limit: the critical point at infinity, if the run has one.
         inertia: positive, zero (within noise) and negative eigenvalues of the Hessian, for a run that
             converged.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> record = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8).record
+    >>> record.seed, record.status, record.inertia
+    (0, <Status.CONVERGED: 'CONVERGED'>, (4, 0, 0))
     """
 
     start: int
@@ -101,6 +107,14 @@ class LimitRecord:
         forms: for each hidden layer the form of each unit.
         vector: its parameters, flat, (P,).
         far: the directions of its steps' incoming weights, flat, (P,).
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[-2.0], [-1.0], [1.0], [2.0]], [-1.0, -1.0, 1.0, 1.0])
+    >>> (run, *_) = (run for run in sf.run_search(problem, starts=8).runs if run.limit)
+    >>> run.status, run.record.limit.forms
+    (<Status.SATURATED: 'SATURATED'>, (('step',),))
+    >>> run.record.limit.at(problem).loss == run.limit.loss
+    True
     """
 
     forms: tuple[tuple[str, ...], ...]
@@ -126,6 +140,13 @@ class Finished:
         loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
         limit: the critical point of the limiting network, if it ran to infinity and one was reached.
         inertia: positive, zero and negative eigenvalues of the Hessian, where it converged.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 1.5])
+    >>> ended = []
+    >>> result = sf.run_search(problem, starts=4, progress=ended.extend)
+    >>> sorted((run.start, str(run.status)) for run in ended)
+    [(0, 'CONVERGED'), (1, 'CONVERGED'), (2, 'CONVERGED'), (3, 'CONVERGED')]
     """
 
     start: int

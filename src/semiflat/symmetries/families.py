@@ -57,6 +57,13 @@ class FlatFamily:
         joint: whether moves along it compose with those of all other joint families.
         affine: whether its moves are straight lines that hold at this point only, so that it has
             to be measured whether they lead to critical points.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> flat = sf.judge(sf.NullUnits(0, [0.5])(point)).flat_directions
+    >>> [(family.name, family.dimension) for family in flat]
+    [('null units: incoming', 2), ('null units: outgoing', 1)]
     """
 
     name: str

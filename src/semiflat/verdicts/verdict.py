@@ -114,6 +114,13 @@ class Margin:
         eigenvalue: the deciding eigenvalue: the one nearest to changing the verdict.
         floor: the noise floor it is held against: how far rounding, and the distance to the exact
             critical point, may have moved it.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> margin = sf.judge(point).margin
+    >>> margin.eigenvalue > 0, margin.ratio > 1000
+    (True, True)
     """
 
     eigenvalue: float
@@ -135,6 +142,15 @@ class FlatDirections:
         dimension: dimension of all of them together, overlaps counted once.
         zeros_explained: how many zero eigenvalues' directions lie in the families.
         zeros_unexplained: how many do not.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> flat = sf.judge(sf.Replicate(0, 0, ["1/3", "1/3", "1/3"])(point)).flat_directions
+    >>> flat.dimension, flat.zeros_explained, flat.zeros_unexplained
+    (2, 2, 0)
+    >>> [family.name for family in flat]
+    ['replicated unit']
     """
 
     families: tuple[FlatFamily, ...]
