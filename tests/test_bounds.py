@@ -20,7 +20,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 import semiflat as sf
 from reference import Reference
 from semiflat.bounds import catoni, kl_inverse, maurer, mcallester
-from semiflat.bounds.blocks import GaussianBlock, Scale, spread_kl
+from semiflat.bounds.blocks import GaussianBlock, PosteriorScale, spread_kl
 from semiflat.bounds.box import BoxSurplus
 from semiflat.bounds.family import family_at
 from semiflat.bounds.inequalities import CATONI_GRID, log_xi
@@ -197,7 +197,9 @@ def test_gaussian_kl_is_that_of_torch_distributions(size, rank, seed, sigma, tau
     for covariance, dense in cases.items():
         block = GaussianBlock("network", mean, centre, values.clamp(min=0), vectors, covariance)
         exact = dense_kl(mean, dense, centre, sigma)
-        assert math.isclose(block.kl(Scale(sigma, tau)).total, exact, rel_tol=1e-7, abs_tol=1e-8)
+        assert math.isclose(
+            block.kl(PosteriorScale(sigma, tau)).total, exact, rel_tol=1e-7, abs_tol=1e-8
+        )
 
 
 def test_gaussian_kl_keeps_its_digits_near_the_prior():
@@ -330,7 +332,7 @@ def test_f19_S_has_rank_at_most_M_times_D_so_its_inverse_seldom_exists(shape, co
 @pytest.mark.parametrize("count", [1, 3])
 def test_smooth_surplus_kl_and_draws_are_those_of_the_dense_mean_hessian(shape, count):
     """S̄ = E_v S(v) for v ~ N(V, σ²): S is quadratic in v, so second differences give it exactly."""
-    scale = Scale(0.7, 0.3)
+    scale = PosteriorScale(0.7, 0.3)
     wide, layer = zero_risk_wide(shape, count)
     H, (_, v, w) = dense_blocks(wide, layer)
     mean = S = H[w[:, None], w]
@@ -373,7 +375,7 @@ def test_f19_s_flat_directions_of_v_are_flat_only_while_w_stays():
         risks = {}
         for covariance in ("inverse_hessian", "stationary"):
             family = family_at(wide, covariance, None, 2.0).family
-            drawn = Posterior(family, Scale(sigma, tau)).sample(draws, seed=0)
+            drawn = Posterior(family, PosteriorScale(sigma, tau)).sample(draws, seed=0)
             moved = net.flatten(wide.params).repeat(draws, 1)
             for places in (v, w):
                 moved[:, places] = net.flatten(drawn)[:, places]
@@ -399,7 +401,7 @@ def test_f19_smooth_kl_as_printed_is_off_by_its_two_slips():
     """Printed − exact = ½ [(EM − ED) ln(σ²/τ²) + EM + ED], held against torch.distributions."""
     point = random_problem(hidden=(1,))
     wide = sf.InactiveUnits(0, 1, outgoing=[0.8])(point)
-    scale = Scale(3.0, 0.01)
+    scale = PosteriorScale(3.0, 0.01)
     posterior = Posterior(family_at(wide, "inverse_hessian", None, 2.0).family, scale)
     H, (narrow, v, w) = dense_blocks(wide, 0)
     vector = wide.problem.net.flatten(wide.params)
@@ -422,7 +424,7 @@ def test_f19_smooth_kl_as_printed_is_off_by_its_two_slips():
 def test_kl_of_posterior_and_prior_draws_agree_by_monte_carlo():
     """E_Q ln(q/p) from draws of Q alone, with torch's densities of a dense Gaussian."""
     point = random_problem(hidden=(1,))
-    scale = Scale(1.0, 0.2)
+    scale = PosteriorScale(1.0, 0.2)
     posterior = Posterior(family_at(point, "stationary", None, 2.0).family, scale)
     net = point.problem.net
     drawn = net.flatten(posterior.sample(4000, seed=3))
@@ -439,7 +441,9 @@ def test_kl_of_posterior_and_prior_draws_agree_by_monte_carlo():
 def test_prior_of_a_wide_network_is_normal_and_of_the_box_uniform():
     wide, _ = zero_risk_wide("two outputs", count=3)
     family = family_at(wide, "stationary", None, 2.0).family
-    flat = wide.problem.net.flatten(Posterior(family, Scale(2.0, 0.1)).prior.sample(500, seed=1))
+    flat = wide.problem.net.flatten(
+        Posterior(family, PosteriorScale(2.0, 0.1)).prior.sample(500, seed=1)
+    )
     assert stats.kstest(flat.flatten().numpy() / 2, "norm").pvalue > 1e-3
 
 
@@ -456,7 +460,7 @@ def relu_wide(count: int, hidden=(2,), layer: int = 0) -> sf.EmbeddedPoint:
 def test_f19_prop_7_every_draw_of_the_box_keeps_the_function_on_the_data():
     wide = relu_wide(3)
     family = family_at(wide, "stationary", None, 2.0).family
-    scale = Scale(5.0, 0.1)
+    scale = PosteriorScale(5.0, 0.1)
     drawn = Posterior(family, scale).sample(200, seed=0)
     narrow, same = family.on_data(normals(200, family.normals, 0), scale)
     X = wide.problem.X
@@ -468,7 +472,7 @@ def test_f19_prop_7_every_draw_of_the_box_keeps_the_function_on_the_data():
 
 def test_box_surplus_draws_are_uniform_on_B_K():
     surplus = BoxSurplus(torch.zeros(1, 1).double(), inputs=3, size=2.0)
-    rows, _ = surplus.place(normals(3000, surplus.normals, seed=2), Scale(1.0, 1.0))
+    rows, _ = surplus.place(normals(3000, surplus.normals, seed=2), PosteriorScale(1.0, 1.0))
     weights, bias = rows[:, 0, :3], rows[:, 0, 3]
     lengths = torch.linalg.vector_norm(weights, dim=1)
     assert stats.kstest(((lengths / 2) ** 3).numpy(), "uniform").pvalue > 1e-3
@@ -481,7 +485,7 @@ def test_box_surplus_draws_are_uniform_on_B_K():
 
 
 def test_f19_surplus_relu_units_cost_nothing_and_surplus_tanh_units_do():
-    scale = Scale(1.0, 0.05)
+    scale = PosteriorScale(1.0, 0.05)
 
     def kl(wide: sf.Point) -> float:
         return Posterior(family_at(wide, "stationary", None, 2.0).family, scale).kl()
@@ -532,7 +536,8 @@ def test_box_of_a_higher_layer_is_drawn_and_evaluated_in_full():
     family = family_at(wide, "stationary", None, 2.0).family
     assert not family.silent
     shapes = {
-        key: tuple(t.shape[1:]) for key, t in Posterior(family, Scale(1.0, 1.0)).sample(2).items()
+        key: tuple(t.shape[1:])
+        for key, t in Posterior(family, PosteriorScale(1.0, 1.0)).sample(2).items()
     }
     assert shapes == wide.problem.net.shapes
 

@@ -9,7 +9,7 @@ from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.curvature.gradient import output_jacobian
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.limits import Form, Limit, LimitMLP, LimitProblem, recognise
-from semiflat.limits.network import FAR
+from semiflat.limits.network import SATURATED
 
 U, G, T, L, S = Form.UNIT, Form.GATE, Form.TAIL, Form.LINEAR, Form.STEP
 FUNCTIONS = {
@@ -71,7 +71,7 @@ def test_every_derivative_against_automatic_differentiation(activation, widths, 
         )
         for _ in range(3)
     ]
-    size = FAR if activation in ("sigmoid", "tanh") else 1.0
+    size = SATURATED if activation in ("sigmoid", "tanh") else 1.0
     offsets = []
     for layer, width in enumerate(net.hidden):
         sides = torch.randint(0, 2, (3, width, 9), generator=generator) * 2.0 - 1

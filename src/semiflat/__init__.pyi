@@ -162,8 +162,12 @@ from semiflat.bounds import (
     Posterior as Posterior,
     Prior as Prior,
 )
-from semiflat.bounds.posterior import Family as Family
-from semiflat.bounds.blocks import Scale as Scale, PartKL as PartKL, GaussianBlock as GaussianBlock
+from semiflat.bounds.posterior import PosteriorFamily as PosteriorFamily
+from semiflat.bounds.blocks import (
+    PosteriorScale as PosteriorScale,
+    PartKL as PartKL,
+    GaussianBlock as GaussianBlock,
+)
 from semiflat.bounds.surplus import SmoothSurplus as SmoothSurplus
 from semiflat.bounds.box import BoxSurplus as BoxSurplus
 from semiflat.symmetries.canonical import canonical_form as canonical_form

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from semiflat.bounds.bounded import BoundedLoss, Clipped
 from semiflat.bounds.box import BoxSurplus
-from semiflat.bounds.posterior import Family
+from semiflat.bounds.posterior import PosteriorFamily
 
 
-def assumptions(family: Family, loss: BoundedLoss, centred: bool) -> tuple[str, ...]:
+def assumptions(family: PosteriorFamily, loss: BoundedLoss, centred: bool) -> tuple[str, ...]:
     """What the user vouches for, a sentence each.
 
     With surplus ReLU units it is one more than F19 has: P_rl is Gaussian on H₀ units and uniform on the

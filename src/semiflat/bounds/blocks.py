@@ -19,7 +19,7 @@ from torch import Tensor
 Covariance = Literal["stationary", "inverse_hessian"]
 
 
-class Scale(NamedTuple):
+class PosteriorScale(NamedTuple):
     """σ of the prior and τ of the posterior.
 
     Attributes:
@@ -33,17 +33,17 @@ class Scale(NamedTuple):
     >>> point = sf.find_critical_point(problem, starts=1)
     >>> bound = sf.pac_bayes_bound(point, sigmas=[4.0], taus=[0.5], draws=200)
     >>> bound.posterior.scale
-    Scale(sigma=4.0, tau=0.5)
+    PosteriorScale(sigma=4.0, tau=0.5)
     """
 
     sigma: float
     tau: float
 
 
-def log_ratios(values: Tensor, scale: Scale, covariance: Covariance) -> Tensor:
+def log_ratios(values: Tensor, scale: PosteriorScale, covariance: Covariance) -> Tensor:
     """``ln ρ`` for Hessian eigenvalues h: of the posterior's variance over the prior's.
 
-    >>> log_ratios(torch.tensor([0.0, 3.0]), Scale(1.0, 1.0), "stationary").exp()
+    >>> log_ratios(torch.tensor([0.0, 3.0]), PosteriorScale(1.0, 1.0), "stationary").exp()
     tensor([1.0000, 0.2500])
     """
     stretched = values * (scale.sigma / scale.tau) ** 2
@@ -109,7 +109,7 @@ class GaussianBlock:
     >>> import semiflat as sf
     >>> values, zero = torch.tensor([0.0, 99.0]), torch.zeros(2)  # one direction is flat
     >>> block = sf.GaussianBlock("network", zero, zero, values, torch.eye(2), "stationary")
-    >>> one = sf.Scale(sigma=1.0, tau=1.0)
+    >>> one = sf.PosteriorScale(sigma=1.0, tau=1.0)
     >>> block.place(torch.ones(1, 2), one)
     tensor([[1.0000, 0.1000]])
     >>> round(block.kl(one).total, 4)                             # which costs nothing
@@ -123,7 +123,7 @@ class GaussianBlock:
     vectors: Tensor
     covariance: Covariance
 
-    def kl(self, scale: Scale) -> PartKL:
+    def kl(self, scale: PosteriorScale) -> PartKL:
         """Exact KL(Q‖P)."""
         ratios = log_ratios(self.values, scale, self.covariance)
         return PartKL(
@@ -133,7 +133,7 @@ class GaussianBlock:
             mean_kl(self.mean - self.prior_mean, scale.sigma),
         )
 
-    def place(self, normal: Tensor, scale: Scale) -> Tensor:
+    def place(self, normal: Tensor, scale: PosteriorScale) -> Tensor:
         """Standard normal vectors (B, P) as draws from Q."""
         widths = scale.sigma * torch.exp(log_ratios(self.values, scale, self.covariance) / 2)
         return self.mean + (normal * widths) @ self.vectors.mT

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.bounds.blocks import PartKL, Scale, mean_kl
+from semiflat.bounds.blocks import PartKL, PosteriorScale, mean_kl
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BoxSurplus:
     >>> import semiflat as sf
     >>> box = sf.BoxSurplus(outgoing=torch.zeros(4, 1), inputs=2, size=1.5)  # four units, two inputs
     >>> normal = torch.linspace(-3, 3, 100 * box.normals).reshape(100, -1)
-    >>> rows, columns = box.place(normal, sf.Scale(sigma=1.0, tau=1.0))
+    >>> rows, columns = box.place(normal, sf.PosteriorScale(sigma=1.0, tau=1.0))
     >>> tuple(rows.shape), tuple(columns.shape)
     ((100, 4, 3), (100, 4, 1))
     >>> bool((rows[..., :2].norm(dim=-1) <= 1.5).all()), bool((rows[..., 2] <= -1.5).all())
@@ -47,14 +47,14 @@ class BoxSurplus:
         """Standard normal numbers that one draw is made of: a direction, two uniforms, and v."""
         return self.outgoing.numel() + self.count * (self.inputs + 2)
 
-    def kl(self, scale: Scale) -> list[PartKL]:
+    def kl(self, scale: PosteriorScale) -> list[PartKL]:
         """Exact KL(Q‖P) of v and of w; P is N(0, σ²I) on v and uniform on the box on w."""
         return [
             PartKL("outgoing", self.outgoing.numel(), 0.0, mean_kl(self.outgoing, scale.sigma)),
             PartKL("incoming", self.count * (self.inputs + 1), 0.0, 0.0),
         ]
 
-    def place(self, normal: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
+    def place(self, normal: Tensor, scale: PosteriorScale) -> tuple[Tensor, Tensor]:
         """Standard normal vectors (B, normals) as incoming rows (B, E, D) and outgoing (B, E, M)."""
         batch = len(normal)
         free, rest = normal.split([self.outgoing.numel(), self.count * (self.inputs + 2)], dim=1)

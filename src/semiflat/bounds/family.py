@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semiflat.bounds.blocks import Covariance, GaussianBlock
 from semiflat.bounds.box import BoxSurplus
-from semiflat.bounds.posterior import Family
+from semiflat.bounds.posterior import PosteriorFamily
 from semiflat.bounds.surplus import SmoothSurplus, surplus_curvature
 from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.errors import InputError, unknown_name
@@ -36,7 +36,7 @@ class Shape:
         remark: one clause on eigenvalues that were changed, or ``""``.
     """
 
-    family: Family
+    family: PosteriorFamily
     remark: str
 
 
@@ -50,7 +50,7 @@ def family_at(point: Point, covariance: Covariance, prior_mean: Params | None, b
         plain = Point(point.problem, point.params) if isinstance(point, EmbeddedPoint) else point
         block, remark = _network_block(plain, covariance, prior_mean)
         net = plain.problem.net
-        return Shape(Family(net, net, block), remark)
+        return Shape(PosteriorFamily(net, net, block), remark)
     source, layer = point.source, surplus.layer
     block, remark = _network_block(source, covariance, prior_mean)
     rows, columns = _surplus_weights(point, layer)
@@ -61,10 +61,10 @@ def family_at(point: Point, covariance: Covariance, prior_mean: Params | None, b
         smooth = SmoothSurplus(columns, rows[0], curvature, decay, covariance)
         if covariance == "inverse_hessian":
             _check_rank(smooth)
-        return Shape(Family(wide, narrow, block, smooth, layer), remark)
+        return Shape(PosteriorFamily(wide, narrow, block, smooth, layer), remark)
     _check_box(source, layer, rows, box)
     boxed = BoxSurplus(columns, narrow.widths[layer], float(box))
-    return Shape(Family(wide, narrow, block, boxed, layer, silent=layer == 0), remark)
+    return Shape(PosteriorFamily(wide, narrow, block, boxed, layer, silent=layer == 0), remark)
 
 
 def _network_block(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.bounds.blocks import Scale
+from semiflat.bounds.blocks import PosteriorScale
 from semiflat.bounds.bounded import BoundedLoss
 from semiflat.bounds.inequalities import kl_inverse
-from semiflat.bounds.posterior import Family, normals
+from semiflat.bounds.posterior import PosteriorFamily, normals
 from semiflat.curvature.sweep import GROUP_BYTES, chunks
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
@@ -65,8 +65,8 @@ def bounded_risks(
 
 def draw_risks(
     problem: Problem,
-    family: Family,
-    scale: Scale,
+    family: PosteriorFamily,
+    scale: PosteriorScale,
     loss: BoundedLoss,
     count: int,
     seed: int,

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 from semiflat.bounds.assumptions import assumptions
-from semiflat.bounds.blocks import Covariance, Scale
+from semiflat.bounds.blocks import Covariance, PosteriorScale
 from semiflat.bounds.bounded import BoundedLoss, bounded_loss
 from semiflat.bounds.family import family_at
 from semiflat.bounds.inequalities import catoni, check_delta, maurer, mcallester
 from semiflat.bounds.monte_carlo import Estimate, bounded_risks, draw_risks, estimate
-from semiflat.bounds.posterior import Family, Posterior
+from semiflat.bounds.posterior import Posterior, PosteriorFamily
 from semiflat.bounds.record import PacBayesBound
 from semiflat.errors import InputError, whole, whole_seed
 from semiflat.networks import Params
@@ -151,16 +151,16 @@ def _best(found: Estimate, kl: float, samples: int, price: float) -> tuple[float
 
 def _choose(
     problem: Problem,
-    family: Family,
+    family: PosteriorFamily,
     loss: BoundedLoss,
     sigmas: Sequence[float],
     taus: Sequence[float],
     price: float,
     seed: int,
-) -> Scale:
+) -> PosteriorScale:
     """σ and τ with the lowest bound, by pilot draws that are not used again."""
     n = problem.samples
-    scales = [Scale(sigma, tau) for sigma in sigmas for tau in taus]
+    scales = [PosteriorScale(sigma, tau) for sigma in sigmas for tau in taus]
     kls = [sum(part.total for part in family.kl(scale)) for scale in scales]
     # Sorted by what the bound is at risk 0: beyond the lowest found, nothing can be better.
     order = sorted(range(len(scales)), key=kls.__getitem__)

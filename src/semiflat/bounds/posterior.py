@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semiflat.bounds.blocks import GaussianBlock, PartKL, Scale
+from semiflat.bounds.blocks import GaussianBlock, PartKL, PosteriorScale
 from semiflat.bounds.box import BoxSurplus
 from semiflat.bounds.surplus import SmoothSurplus
 from semiflat.errors import whole, whole_seed
@@ -18,7 +18,7 @@ Surplus = SmoothSurplus | BoxSurplus
 
 
 @dataclass(frozen=True)
-class Family:
+class PosteriorFamily:
     """What the posteriors at one point have in common: only σ and τ are still free.
 
     Attributes:
@@ -37,7 +37,7 @@ class Family:
     >>> family = sf.pac_bayes_bound(wide, sf.Clipped(1.0), draws=200).posterior.family
     >>> family.net.widths, family.narrow.widths, family.normals
     ((1, 3, 1), (1, 1, 1), 10)
-    >>> [part.name for part in family.kl(sf.Scale(sigma=1.0, tau=0.1))]
+    >>> [part.name for part in family.kl(sf.PosteriorScale(sigma=1.0, tau=0.1))]
     ['network', 'outgoing', 'incoming']
     """
 
@@ -53,23 +53,23 @@ class Family:
         """Standard normal numbers that one draw is made of."""
         return len(self.block.mean) + (0 if self.surplus is None else self.surplus.normals)
 
-    def kl(self, scale: Scale) -> list[PartKL]:
+    def kl(self, scale: PosteriorScale) -> list[PartKL]:
         """Exact KL(Q‖P), block by block."""
         return [self.block.kl(scale)] + ([] if self.surplus is None else self.surplus.kl(scale))
 
-    def place(self, normal: Tensor, scale: Scale) -> Params:
+    def place(self, normal: Tensor, scale: PosteriorScale) -> Params:
         """Standard normal vectors (B, normals) as draws from Q."""
         own = normal[:, : len(self.block.mean)]
         return self._with_surplus(self.block.place(own, scale), normal, scale)
 
-    def _with_surplus(self, narrow: Tensor, normal: Tensor, scale: Scale) -> Params:
+    def _with_surplus(self, narrow: Tensor, normal: Tensor, scale: PosteriorScale) -> Params:
         params = self.narrow.unflatten(narrow)
         if self.surplus is None:
             return params
         rows, columns = self.surplus.place(normal[:, len(self.block.mean) :], scale)
         return assemble(params, rows, columns, self.layer, self.net.biases[self.layer])
 
-    def on_data(self, normal: Tensor, scale: Scale) -> tuple[MLP, Params]:
+    def on_data(self, normal: Tensor, scale: PosteriorScale) -> tuple[MLP, Params]:
         """The same draws as far as the data see them: without surplus units that are 0 there."""
         if not self.silent:
             return self.net, self.place(normal, scale)
@@ -95,8 +95,8 @@ class Posterior:
     ((3, 1, 1), True)
     """
 
-    family: Family
-    scale: Scale
+    family: PosteriorFamily
+    scale: PosteriorScale
 
     @property
     def prior(self) -> Prior:
@@ -134,7 +134,7 @@ class Prior:
     (True, (5, 1))
     """
 
-    family: Family
+    family: PosteriorFamily
     sigma: float
 
     def sample(self, count: int, seed: int = 0) -> Params:
@@ -147,7 +147,7 @@ class Prior:
             return params
         rest = drawn[:, size:]
         if isinstance(surplus, BoxSurplus):
-            rows, columns = surplus.place(rest, Scale(self.sigma, 1.0))
+            rows, columns = surplus.place(rest, PosteriorScale(self.sigma, 1.0))
             columns = columns - surplus.outgoing
         else:
             outgoing, incoming = rest.split(

@@ -23,7 +23,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from semiflat.bounds.blocks import Covariance, PartKL, Scale, log_ratios, mean_kl, spread_kl
+from semiflat.bounds.blocks import (
+    Covariance,
+    PartKL,
+    PosteriorScale,
+    log_ratios,
+    mean_kl,
+    spread_kl,
+)
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.evidence import ENOUGH, EPS
@@ -121,7 +128,7 @@ class SmoothSurplus:
         values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         return values.clamp(min=0) + self.decay, vectors
 
-    def kl(self, scale: Scale) -> list[PartKL]:
+    def kl(self, scale: PosteriorScale) -> list[PartKL]:
         """Exact KL(Q‖P) of v and of w; P is N(0, σ²I) on both."""
         (core, _), (own, _) = self.spectra(scale.sigma)
         spread = spread_kl(log_ratios(core, scale, self.covariance))
@@ -138,7 +145,7 @@ class SmoothSurplus:
             ),
         ]
 
-    def place(self, normal: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
+    def place(self, normal: Tensor, scale: PosteriorScale) -> tuple[Tensor, Tensor]:
         """Standard normal vectors (B, normals) as incoming rows (B, E, D) and outgoing (B, E, M)."""
         fan, batch = len(self.incoming), len(normal)
         free, held = normal.split([self.outgoing.numel(), self.count * fan], dim=1)

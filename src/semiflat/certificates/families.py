@@ -10,10 +10,10 @@ from semiflat.certificates.checker.balls import Network
 from semiflat.evidence import OnData
 from semiflat.points import Point
 
-Family = dict[str, Any]
+HeldFamily = dict[str, Any]
 
 
-def symmetric_families(net: Network, point: Point) -> list[Family]:
+def symmetric_families(net: Network, point: Point) -> list[HeldFamily]:
     """The families of theory §3 that are known in advance, as a certificate lists them.
 
     With weight decay, which breaks the others, the shift of the output's biases that are not decayed.
@@ -23,14 +23,14 @@ def symmetric_families(net: Network, point: Point) -> list[Family]:
         free = shift and net.biases[-1] and not net.layer_decays[-1][1]
         return [{"family": "softmax bias shift"}] if free else []
     data = OnData(point.problem, point.params)
-    families: list[Family] = []
+    families: list[HeldFamily] = []
     if shift:
         families.append({"family": "softmax shift"})
     columns = list(zip(*net.X, strict=True))
     constant = [j for j, column in enumerate(columns) if len(set(column)) == 1]
     constant = [j for j in constant if net.biases[0] or columns[j][0] == 0]
     families += [{"family": "constant input", "input": j} for j in constant]
-    held: list[Family] = []
+    held: list[HeldFamily] = []
     for layer, activation in enumerate(point.problem.net.activations):
         if not activation.homogeneous:
             continue

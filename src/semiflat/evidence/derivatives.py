@@ -35,7 +35,7 @@ HELD = 1e-3
 """Part of an output's spread by which a Newton step may change it at a critical point."""
 SHORT = 1e-3
 """A move this long, in natural units, changes outputs to first order."""
-FAR = 1e-2
+ANOTHER_PLACE = 1e-2
 """A Newton step of more natural units leads to another place."""
 CLOSE = 1e3
 """Times the tolerance that a Newton step may go, in natural units, from a point that counts as critical."""
@@ -241,12 +241,12 @@ class Evidence:
         """Whether a critical point is near: a Newton step is short, and changes the outputs by little."""
         if not self.critical or self.on_data.fits_best:
             return self.critical
-        return self.distance <= FAR and self.changed_outputs is None
+        return self.distance <= ANOTHER_PLACE and self.changed_outputs is None
 
     @property
     def how_far(self) -> str:
         """What a Newton step does where no critical point is near."""
-        if self.changed_outputs is None or self.distance > FAR:
+        if self.changed_outputs is None or self.distance > ANOTHER_PLACE:
             return (
                 f"a Newton step goes {self.distance:.2g} natural units or more (one of them changes the "
                 "outputs by as much as there is to fit)"

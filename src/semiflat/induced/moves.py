@@ -43,27 +43,27 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Family:
+class MoveFamily:
     """A linear space of moves, by a function that draws one of ordinary size."""
 
     name: str
     draw: Callable[[torch.Generator], Tensor]
 
 
-def families(data: OnData) -> list[Family]:
+def families(data: OnData) -> list[MoveFamily]:
     """The families of straight moves at a point; none where there are no such moves."""
     net = data.net
     unheard = unheard_changes(data)
     quiet: list[Callable[[torch.Generator], Tensor]] = []
     heard: list[Callable[[torch.Generator], Tensor]] = []
     both: list[Callable[[torch.Generator], Tensor]] = []
-    found: list[Family] = []
+    found: list[MoveFamily] = []
     for layer in range(net.depth):
         null = data.inputs[layer].null_space
         if len(null):
             draw = _unnoticed(net, data, layer, null)
             quiet.append(draw)
-            found.append(Family(f"null space of what layer {layer} is fed with", draw))
+            found.append(MoveFamily(f"null space of what layer {layer} is fed with", draw))
             if layer:
                 null = _not_seeing(data, layer, null, unheard[layer - 1])
         if len(null):
@@ -71,19 +71,21 @@ def families(data: OnData) -> list[Family]:
         if layer:
             for pair in data.duplicate_directions(layer):
                 draw = _unnoticed(net, data, layer, pair[None])
-                found.append(Family(f"shares of two duplicates in hidden layer {layer - 1}", draw))
+                found.append(
+                    MoveFamily(f"shares of two duplicates in hidden layer {layer - 1}", draw)
+                )
         if layer < len(net.hidden) and len(unheard[layer]):
             draw = _unheard(net, data, layer, unheard[layer])
             heard.append(draw)
             both.append(draw)
-            found.append(Family(f"units of hidden layer {layer} that nothing hears", draw))
+            found.append(MoveFamily(f"units of hidden layer {layer} that nothing hears", draw))
     for name, draws in (
         ("null spaces of all layers together", quiet),
         ("unheard units of all layers together", heard),
         ("both together", both),
     ):
         if len(draws) > 1:
-            found.append(Family(name, _together(draws)))
+            found.append(MoveFamily(name, _together(draws)))
     return found
 
 

@@ -15,7 +15,7 @@ from semiflat.errors import InputError
 from semiflat.evidence.derivatives import newton_step, roundings
 from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum, with_shift
 from semiflat.limits.approach import approach
-from semiflat.limits.network import FAR, AtInfinity, Form, LimitMLP, LimitProblem
+from semiflat.limits.network import SATURATED, AtInfinity, Form, LimitMLP, LimitProblem
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.problem import Problem
@@ -273,7 +273,7 @@ def _steps_on(
     """To which side each step has each sample, and the directions that change no output.
 
     Returns:
-        For each hidden layer (width, N): ±FAR, or 0 on the edge. And the gauge of the forms with
+        For each hidden layer (width, N): ±SATURATED, or 0 on the edge. And the gauge of the forms with
         that of the steps' incoming weights, which only the samples on the edge notice.
     """
     offsets, gauge, h = [], net.gauge, problem.X.mT
@@ -282,7 +282,7 @@ def _steps_on(
         away = net.layer(far, layer) @ fed
         away = torch.where(away.abs() > EDGE * away.abs().amax(-1, keepdim=True), away.sign(), 0.0)
         steps = torch.tensor([form is Form.STEP for form in row])
-        offsets.append(FAR * away * steps[:, None])
+        offsets.append(SATURATED * away * steps[:, None])
         for unit in steps.nonzero().flatten().tolist():
             edge = fed[:, away[unit] == 0]
             rank = int(torch.linalg.matrix_rank(edge)) if edge.shape[1] else 0

@@ -34,7 +34,7 @@ from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.problem import PARTS, Problem, ProblemBatch
 
-FAR = 1e4
+SATURATED = 1e4
 """A pre-activation where every saturating activation is flat to the last bit."""
 AT_A_PRICE = "units at infinity cost infinitely much, and no run goes there"
 
@@ -366,7 +366,7 @@ class LimitProblem(ProblemBatch):
         problems: one for each network.
         nets: likewise; their forms may differ.
         offsets: for each hidden layer (B, width, N), added to the pre-activations: 0, or
-            ±:data:`FAR` where a step has its sample to one side.
+            ±:data:`SATURATED` where a step has its sample to one side.
 
     Raises:
         InputError: as a :class:`ProblemBatch`, and for problems with weight decay.

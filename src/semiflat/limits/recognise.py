@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.limits.network import FAR, Form, LimitMLP
+from semiflat.limits.network import SATURATED, Form, LimitMLP
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.problem import Problem
 
@@ -161,7 +161,7 @@ class _Work:
         row = self.net.layer(self.params, layer)[unit]
         self._set_row(self.far, layer, unit, self.net.layer(self.far, layer)[unit] + row - inner)
         self._set_row(self.params, layer, unit, inner)
-        self.offsets[layer][unit] = torch.where(beyond, FAR * (z + before).sign(), 0.0)
+        self.offsets[layer][unit] = torch.where(beyond, SATURATED * (z + before).sign(), 0.0)
         self.forms[layer][unit] = Form.STEP
         self.found.append(
             f"unit {unit} of hidden layer {layer} is a step with {len(edge)} samples on its edge: "

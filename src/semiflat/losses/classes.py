@@ -18,7 +18,7 @@ from semiflat.losses.loss import (
     separable_variation,
 )
 
-FAR = 1000.0
+CERTAIN = 1000.0
 """A logit that is as good as infinite: its term and slope are exactly 0."""
 ROUNDED = 4 * torch.finfo(torch.float64).eps
 """How far below 0 rounding may take a probability."""
@@ -85,7 +85,7 @@ class Logistic(Loss):
 
     def in_the_limit(self, f: Tensor, y: Tensor, vanishing: Tensor) -> Tensor:
         """Logits far out on their targets' side."""
-        return torch.where(vanishing, FAR * (2 * y - 1), f)
+        return torch.where(vanishing, CERTAIN * (2 * y - 1), f)
 
     def dual(self, slope: Tensor, y: Tensor, vanishing: Tensor) -> Tensor | None:
         """The entropies of probabilities ``slope + y``."""

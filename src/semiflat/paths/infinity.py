@@ -17,7 +17,7 @@ from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import Point
 from semiflat.problem import Problem
 
-FAR = 40.0
+AT_THE_END = 40.0
 """A bias at which a sigmoid is 1 to the last bit of float64."""
 RISES = 1e-12
 """Part of the loss that is taken for a rise and not for rounding."""
@@ -146,7 +146,7 @@ class MinimumAtInfinity:
         check_dense(self.problem)
         net = self.problem.net
         layer = len(net.hidden) - 1
-        start = self.ray(FAR / self._rate).params
+        start = self.ray(AT_THE_END / self._rate).params
         # Weights of the other sign, with the same sum: now the loss falls as the biases come back.
         v = start[weight_key(layer + 1)][0]
         turned = start | {weight_key(layer + 1): (2 * v.mean() - v)[None]}
@@ -188,7 +188,7 @@ class MinimumAtInfinity:
 
     def _lowest(self, start: Tensor, back: Tensor) -> Tensor | None:
         """Where the first valley along ``start + s back`` is, falling all the way from rounding on."""
-        s = torch.linspace(0, 2 * FAR, 801, dtype=torch.float64)
+        s = torch.linspace(0, 2 * AT_THE_END, 801, dtype=torch.float64)
         losses = self.problem.risk(self.problem.net.unflatten(start + s[:, None] * back))
         # Where the biases set out from, 40 to 36 away, nothing but rounding tells losses apart.
         rounding = float(losses[:41].max() - losses[:41].min())

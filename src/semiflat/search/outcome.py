@@ -22,7 +22,7 @@ from semiflat.symmetries.flatness import held_against_kernel
 # unexplained kernel has got there by running along it.
 ALONG_KERNEL = 0.5
 # And it must have got somewhere: below this size a singular Hessian means a degenerate point.
-FAR = 10.0
+RUN_OFF = 10.0
 ALIKE = 2.0**-42
 """Part of their size by which the last step may have moved copies of one unit apart."""
 # At a limit the gradient must be this small a part of the residuals.
@@ -202,7 +202,7 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
             None,
         )
     why = _not_critical(evidence)
-    if why and largest > FAR and not problem.coercive:
+    if why and largest > RUN_OFF and not problem.coercive:
         return (
             Status.DIVERGED,
             f"{numbers}; {why}; the largest parameter is {largest:.3g}: a minimum at infinity, not a critical "
@@ -240,7 +240,7 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
         f"{float(spectrum.floor.max()):.1g}) beside {explained} that known flatness explains; largest "
         f"parameter {largest:.3g}"
     )
-    runs_off = largest > FAR and not problem.coercive and not evidence.on_data.fit_is_attained
+    runs_off = largest > RUN_OFF and not problem.coercive and not evidence.on_data.fit_is_attained
     if cosine > ALONG_KERNEL and runs_off:
         return (
             Status.DIVERGED,
