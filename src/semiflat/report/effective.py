@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
+from semiflat.records.study import StudyRecord
 from semiflat.report.numbers import widths
-from semiflat.report.traps import rows
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,13 +24,13 @@ class EffectiveWidths:
     effective: list[tuple[str, int]]
 
 
-def effective_widths(record: Row) -> list[EffectiveWidths]:
+def effective_widths(record: StudyRecord) -> list[EffectiveWidths]:
     """One entry for each wide architecture, narrowest first; empty if none was reduced."""
     by_width: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-    for escape in rows(record, "escapes"):
-        given, effective = escape.get("widths"), escape.get("effective_hidden")
-        if isinstance(given, list) and isinstance(effective, list):
-            by_width.setdefault(tuple(given[1:-1]), []).append(tuple(effective))
+    for escape in record.escapes:
+        if escape.widths and escape.effective_hidden is not None:
+            hidden = tuple(escape.widths[1:-1])
+            by_width.setdefault(hidden, []).append(tuple(escape.effective_hidden))
     return [
         EffectiveWidths(
             hidden=widths(hidden),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from semiflat.points import EmbeddedPoint
+from semiflat.records.study import EscapeRow
 from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, run_search
 from semiflat.search.gather import Progress
@@ -44,26 +44,26 @@ class Escape:
     line: tuple[Tensor, Tensor]
     end: CriticalPoint
 
-    def row(self, name: str, tolerance: float) -> dict[str, Any]:
+    def row(self, name: str, tolerance: float) -> EscapeRow:
         """The record of the escape; the effective width is told at that tolerance."""
-        return {
-            "name": name,
-            "source": self.saddle.source,
-            "embedded": self.saddle.name,
-            "embedding": repr(self.saddle.point.embedding),
-            "family": self.saddle.family,
-            "added": self.saddle.added,
-            "widths": list(self.saddle.point.problem.net.widths),
-            "effective_hidden": list(reduce(self.end, tolerance).widths),
-            "curvature": self.saddle.verdict.curvature,
-            "loss_before": self.saddle.point.loss,
-            "loss_after": self.end.loss,
-            "step": float(self.line[0][self.line[1].argmin()]),
-            "status": str(self.end.status),
-            "gradient_norm": self.end.gradient_norm,
-            "iterations": self.end.record.iterations,
-            "evidence": self.end.record.evidence,
-        }
+        return EscapeRow(
+            name=name,
+            source=self.saddle.source,
+            embedded=self.saddle.name,
+            embedding=repr(self.saddle.point.embedding),
+            family=self.saddle.family,
+            added=self.saddle.added,
+            widths=self.saddle.point.problem.net.widths,
+            effective_hidden=reduce(self.end, tolerance).widths,
+            curvature=self.saddle.verdict.curvature,
+            loss_before=self.saddle.point.loss,
+            loss_after=self.end.loss,
+            step=float(self.line[0][self.line[1].argmin()]),
+            status=self.end.status,
+            gradient_norm=self.end.gradient_norm,
+            iterations=self.end.record.iterations,
+            evidence=self.end.record.evidence,
+        )
 
 
 def follow(
