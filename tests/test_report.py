@@ -8,6 +8,7 @@ import html
 import json
 import re
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def bare() -> Record:
             },
         },
         "network": {"widths": [2, 1, 1], "activation": "gelu", "parameters": 5},
-        "settings": Settings(hidden=(1,), starts=12).to_json() | {"max_iterations": 500},
+        "settings": asdict(Settings(hidden=(1,), starts=12)) | {"max_iterations": 500},
         "search": {},
         "points": [],
         "embedded": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -17,9 +18,10 @@ class Codec:
     """How dataclasses, and what they are made of, become lists, dicts, text and numbers, and come back.
 
     Python writes the shortest text that reads back as the same float, so that numbers keep all digits.
+    JSON has none that are not finite: they become null.
 
     Attributes:
-        leaves: for types that have a form of their own: how a value is written, and how it is read,
+        leaves: for types with another form, or none here: how a value is written, and how it is read,
             which raises ValueError if it is no such value.
         lenient: also read what other versions wrote: fields that are not known are passed over,
             null takes a field's default as a missing one always does, and {} is no record.
@@ -46,7 +48,9 @@ class Codec:
         for kind, (write, _) in self.leaves.items():
             if isinstance(value, kind):
                 return write(value)
-        if value is None or isinstance(value, bool | int | float | str):
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if value is None or isinstance(value, bool | int | str):
             return value
         if is_dataclass(value):
             own = ((each, getattr(value, each.name)) for each in fields(value))
@@ -82,12 +86,12 @@ class Codec:
             except ValueError as error:
                 raise ValueError(f"{where}{error}") from error
         if kind is float and isinstance(plain, float | int) and not isinstance(plain, bool):
-            return float(plain)
+            return None if self.lenient and not math.isfinite(plain) else float(plain)
         if kind is Any or (kind in (int, str, bool) and type(plain) is kind):
             return plain
         if isinstance(kind, type) and issubclass(kind, Enum):
             return kind(plain)
-        if isinstance(plain, list) and origin in (tuple, list, Sequence):
+        if isinstance(plain, list | tuple) and origin in (tuple, list, Sequence):
             alike = origin is not tuple or inner[-1] is ...
             own = [inner[0]] * len(plain) if alike else inner
             if len(own) == len(plain):

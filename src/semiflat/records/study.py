@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,14 +14,24 @@ Numbers = Sequence[float | None]
 Record = TypeVar("Record")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Standardisation:
-    """What was subtracted from each column, and what it was divided by."""
+    """What was subtracted from each column and what it was divided by then.
 
-    X_mean: Numbers = ()
-    X_scale: Numbers = ()
-    y_mean: Numbers | None = None
-    y_scale: Numbers | None = None
+    Attributes:
+        X_mean, X_scale: mean and population deviation of each kept column of X.
+        y_mean, y_scale: likewise of each output, or None for classes.
+    """
+
+    X_mean: tuple[float, ...] = ()
+    X_scale: tuple[float, ...] = ()
+    y_mean: tuple[float, ...] | None = None
+    y_scale: tuple[float, ...] | None = None
+
+    def to_json(self) -> dict[str, list[float] | None]:
+        """The four as plain data."""
+        plain: dict[str, list[float] | None] = Codec().to_plain(self)
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,17 +350,8 @@ class StudyRecord:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; before the search has ended, its record is empty."""
-        plain: dict[str, Any] = _CODEC.to_plain(self)
+        plain: dict[str, Any] = Codec().to_plain(self)
         return plain | {"search": plain["search"] or {}}
-
-
-def _finite(plain: Any) -> float | None:
-    number: float = Codec().from_plain(float, plain)
-    return number if math.isfinite(number) else None
-
-
-# JSON has no number that is not finite: what is written as null is read as null before it is written, too.
-_CODEC = Codec({float: (float, _finite)}, lenient=True)
 
 
 def read(kind: type[Record], plain: Any) -> Record:
@@ -366,5 +366,5 @@ def read(kind: type[Record], plain: Any) -> Record:
     Traceback (most recent call last):
     ValueError: certificate: 'yes' is no ProofRow
     """
-    record: Record = _CODEC.from_plain(kind, plain)
+    record: Record = Codec(lenient=True).from_plain(kind, plain)
     return record

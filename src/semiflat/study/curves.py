@@ -25,10 +25,10 @@ def descent_curve(escape: Escape) -> Descent:
     assert direction is not None
     at = net.flatten(saddle.point.params) + t[:, None] * net.flatten(direction)
     return Descent(
-        embedded=saddle.name,
-        source=saddle.source,
-        embedding=repr(saddle.point.embedding),
-        curvature=saddle.verdict.curvature,
+        embedded=saddle.row.name,
+        source=saddle.row.source,
+        embedding=saddle.row.embedding,
+        curvature=saddle.row.curvature,
         step=t.tolist(),
         loss=problem.risk(net.unflatten(at)).tolist(),
         loss_before=saddle.point.loss,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from semiflat.points import EmbeddedPoint
-from semiflat.records.study import EscapeRow
+from semiflat.records.study import EmbeddedRow, EscapeRow
 from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, run_search
 from semiflat.search.gather import Progress
@@ -20,12 +20,9 @@ _STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Saddle:
-    """A strict saddle to leave: its name, what made it, the point and its verdict."""
+    """A strict saddle to leave: its record, the point and its verdict."""
 
-    name: str
-    source: str
-    family: str
-    added: int
+    row: EmbeddedRow
     point: EmbeddedPoint
     verdict: Verdict
 
@@ -46,16 +43,17 @@ class Escape:
 
     def row(self, name: str, tolerance: float) -> EscapeRow:
         """The record of the escape; the effective width is told at that tolerance."""
+        wide = self.saddle.row
         return EscapeRow(
             name=name,
-            source=self.saddle.source,
-            embedded=self.saddle.name,
-            embedding=repr(self.saddle.point.embedding),
-            family=self.saddle.family,
-            added=self.saddle.added,
-            widths=self.saddle.point.problem.net.widths,
+            source=wide.source,
+            embedded=wide.name,
+            embedding=wide.embedding,
+            family=wide.family,
+            added=wide.added,
+            widths=wide.widths,
             effective_hidden=reduce(self.end, tolerance).widths,
-            curvature=self.saddle.verdict.curvature,
+            curvature=wide.curvature,
             loss_before=self.saddle.point.loss,
             loss_after=self.end.loss,
             step=float(self.line[0][self.line[1].argmin()]),
@@ -77,7 +75,7 @@ def follow(
     for saddle in saddles:
         problem = saddle.point.problem
         # At infinity each has its own limiting network.
-        groups.setdefault(problem.net if problem.by_algebra else saddle.name, []).append(saddle)
+        groups.setdefault(problem.net if problem.by_algebra else saddle.row.name, []).append(saddle)
     for group in groups.values():
         net, problem = group[0].point.problem.net, group[0].point.problem
         lines = [_line(saddle) for saddle in group]

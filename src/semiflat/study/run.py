@@ -34,7 +34,7 @@ from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Escape, Saddle, follow
 from semiflat.study.proofs import Proofs
 from semiflat.study.settings import Settings
-from semiflat.study.widenings import Trial, embedded_row, widenings
+from semiflat.study.widenings import embedded_row, widenings
 from semiflat.verdicts import Certainty, Kind, Verdict, judge_all
 
 Progress = Callable[[str, int, int, str], None]
@@ -166,18 +166,16 @@ class Study:
         }
         count = sum(map(len, plan.values()))
         for name, point in self._points:
-            own: list[Trial] = plan[name]
-            embedded = [widening.embedding(point) for widening in own]
-            for widening, wide, verdict in zip(own, embedded, judge_all(embedded), strict=True):
-                label = f"{name}-e{sum(r.source == name for r in self.record.embedded)}"
+            embedded = [widening.embedding(point) for widening in plan[name]]
+            judged = zip(plan[name], embedded, judge_all(embedded), strict=True)
+            for number, (widening, wide, verdict) in enumerate(judged):
+                label = f"{name}-e{number}"
                 row = embedded_row(label, name, widening, wide, verdict)
                 self._save(label, wide)
                 self._wide.setdefault(name, []).append((label, wide))
                 self.record.embedded.append(row)
                 if verdict.kind is Kind.STRICT_SADDLE:
-                    self._saddles.append(
-                        Saddle(label, name, widening.family, widening.added, wide, verdict)
-                    )
+                    self._saddles.append(Saddle(row, wide, verdict))
                 self.progress("embed and judge", len(self.record.embedded), count, "")
             self._write()
         for name, point in self._points[:1]:
@@ -196,11 +194,8 @@ class Study:
                 row = rows[label]
                 row.certificate = proof
                 if row.kind == Kind.UNDECIDED and proof.kind:
-                    row.kind, row.certainty, row.reason = (
-                        proof.kind,
-                        Certainty.PROVED,
-                        proof.reason,
-                    )
+                    row.kind, row.certainty = proof.kind, Certainty.PROVED
+                    row.reason = proof.reason
             done += len(family)
             self.progress("prove", done, len(rows), "")
         self.record.distinct_proved = self.proofs.distinct(self.record.points)
@@ -226,19 +221,11 @@ class Study:
         layer = 0
         for unit in point.problem.net.heads(layer):
             self.record.curves.share_line.append(share_line(name, point, layer, unit))
-        rows = self.record.by_source().get(name, [])
+        rows, wide = self.record.by_source().get(name, []), dict(self._wide.get(name, []))
         for family in ("replicate inside", "replicate outside", "null units"):
             row = next((r for r in rows if r.family == family), None)
             if row is not None:
-                widening = next(
-                    w
-                    for w in widenings(
-                        point.problem.net, self.settings.wider, self.settings.null_bias
-                    )
-                    if repr(w.embedding) == row.embedding
-                )
-                curve = spectrum_curve(row, widening.embedding(point))
-                self.record.curves.spectrum.append(curve)
+                self.record.curves.spectrum.append(spectrum_curve(row, wide[row.name]))
 
     def _save(self, name: str, point: Point) -> None:
         if self.out is not None:
@@ -263,9 +250,9 @@ def _steepest_escapes(escapes: list[Escape]) -> list[Escape]:
     """The escapes to draw: for each narrow point the one that falls furthest, a few in all."""
     best: dict[str, Escape] = {}
     for escape in escapes:
-        other = best.get(escape.saddle.source)
+        other = best.get(escape.saddle.row.source)
         if other is None or escape.end.loss < other.end.loss:
-            best[escape.saddle.source] = escape
+            best[escape.saddle.row.source] = escape
     return list(best.values())[:_MOST_CURVES]
 
 
