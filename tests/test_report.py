@@ -698,6 +698,11 @@ def test_what_is_no_record_is_an_input_error(record: Any, tmp_path: Path):
         (("points", 0, "certificate", "file"), 3, "points[0].certificate.file: '3' is no str"),
         (("distinct_proved", "chosen"), ["p0", 3], "distinct_proved.chosen[1]: '3' is no str"),
         (("embedded", 1, "inertia"), [4, 1], "embedded[1].inertia: '[4, 1]' is no tuple"),
+        (
+            ("points", 0, "margin", "floor"),
+            10**400,
+            f"points[0].margin.floor: '1{'0' * 39}' is no float",
+        ),
         (("points", 1, "loss"), True, "points[1].loss: 'True' is no float"),
         (("curves", "share_line", 0, "unit"), "x", "curves.share_line[0].unit: 'x' is no int"),
         (("search", "counts", "STALLED"), "x", "search.counts['STALLED']: 'x' is no int"),

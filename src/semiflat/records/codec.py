@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -21,8 +22,8 @@ class Codec:
     JSON has none that are not finite: they become null.
 
     Attributes:
-        leaves: for types with another form, or none here: how a value is written, and how it is read,
-            which raises ValueError if it is no such value.
+        leaves: for types that it does not know, or that have another form here: how a value is written,
+            and how it is read, which raises ValueError if it is no such value.
         lenient: also read what other versions wrote: fields that are not known are passed over,
             null takes a field's default as a missing one always does, and {} is no record.
 
@@ -86,7 +87,9 @@ class Codec:
             except ValueError as error:
                 raise ValueError(f"{where}{error}") from error
         if kind is float and isinstance(plain, float | int) and not isinstance(plain, bool):
-            return None if self.lenient and not math.isfinite(plain) else float(plain)
+            with suppress(OverflowError):  # a whole number beyond all floats
+                number = float(plain)
+                return None if self.lenient and not math.isfinite(number) else number
         if kind is Any or (kind in (int, str, bool) and type(plain) is kind):
             return plain
         if isinstance(kind, type) and issubclass(kind, Enum):
@@ -111,16 +114,15 @@ class Codec:
         hints = get_type_hints(kind)
         known = {each.name: each for each in fields(kind)}
         needed = [n for n, f in known.items() if f.default is f.default_factory is MISSING]
+        what = f"{place}: a {kind.__name__}" if place else f"a {kind.__name__}"
         if missing := [name for name in needed if name not in plain]:
-            raise ValueError(f"a {kind.__name__} without {', '.join(map(repr, missing))}")
-        if not self.lenient and (strange := plain.keys() - known.keys()):
-            raise ValueError(f"a {kind.__name__} has no field {min(strange)!r}")
-        dot = f"{place}." if place else ""
-        given = {
-            name: item
-            for name, item in plain.items()
-            if not self.lenient or (name in known and (item is not None or name in needed))
-        }
-        return kind(
-            **{n: self.from_plain(hints[n], item, f"{dot}{n}") for n, item in given.items()}
-        )
+            raise ValueError(f"{what} without {', '.join(map(repr, missing))}")
+        if self.lenient:
+            plain = {
+                k: v for k, v in plain.items() if k in needed or (k in known and v is not None)
+            }
+        if strange := plain.keys() - known.keys():
+            raise ValueError(f"{what} has no field {min(strange)!r}")
+        at = f"{place}." if place else ""
+        own = {name: self.from_plain(hints[name], plain[name], at + name) for name in plain}
+        return kind(**own)

@@ -90,7 +90,7 @@ class SettingsRecord:
 class End:
     """Of the runs that ended with one status, the one at the lowest loss."""
 
-    status: str
+    status: str = ""
     loss: float | None = None
     gradient_norm: float | None = None
     start: int | None = None

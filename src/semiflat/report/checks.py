@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from semiflat.records.study import EmbeddedRow, Signs, StudyRecord
 from semiflat.report.numbers import count, listed, signs, size
-from semiflat.report.words import kinds_counted
 
 
-@dataclass(frozen=True)
-class Group:
-    """The wide points made of one narrow point.
-
-    Attributes:
-        source: name of the narrow point.
-        rows: the wide points.
-        kinds: (kind, "3 strict saddles") for each kind among them.
-        check: in how many the law's inertia equals the dense one, in words.
-        proved: of how many the kind is proved.
-    """
-
-    source: str
-    rows: list[EmbeddedRow]
-    kinds: list[tuple[str, str]]
-    check: str
-    proved: int
-
-
-def groups(record: StudyRecord) -> list[Group]:
-    """The wide points by narrow point."""
-    return [
-        Group(
-            source,
-            wide,
-            kinds_counted([row.kind for row in wide]),
-            _equal(wide),
-            sum(row.proved for row in wide),
-        )
-        for source, wide in record.by_source().items()
-    ]
-
-
-def _equal(wide: list[EmbeddedRow]) -> str:
+def equal(wide: list[EmbeddedRow]) -> str:
+    """In how many of them the law's inertia equals the dense one; nothing where none was counted."""
     checked = [row.agrees for row in wide if row.agrees is not None]
     return f"law = measured in {sum(map(bool, checked))} of {len(checked)}" if checked else ""
 

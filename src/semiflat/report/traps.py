@@ -35,6 +35,7 @@ class NarrowPoint:
 
     Attributes:
         name, loss: its own.
+        wide: the wide points made of it.
         families: in the order of :func:`family_names`; one added unit.
         best: lowest loss after an escape, by number of added units from 1 up.
         freed: whether an escape with one added unit ended below its loss; None if it was a saddle
@@ -44,6 +45,7 @@ class NarrowPoint:
 
     name: str
     loss: float | None
+    wide: list[EmbeddedRow]
     families: list[Family]
     best: list[Reached | None]
     freed: bool | None
@@ -89,6 +91,7 @@ def _narrow_point(
     return NarrowPoint(
         name=point.name,
         loss=point.loss,
+        wide=wide,
         families=[
             Family(kinds_counted([row.kind for row in some]), lowest(left(some)))
             for family in families
