@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -89,27 +90,20 @@ def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
     }
 
 
-def commands(record: StudyRecord) -> list[tuple[str, str]]:
+def commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Commands that take the study apart, each with what it does."""
-    points, embedded = record.points, record.embedded
-    shown = [("Find the points again.", f"semiflat find {_find_options(record)} --out points")]
-    step = next((text for row in embedded if (text := _step(row))), "replicate:0:0:1/2,1/2")
-    if points:
-        shown += [
-            (
-                "Place one in a wider network, as one of the rows above did.",
-                f"semiflat widen points/{points[0].name}.safetensors {step} --out wide.safetensors",
-            ),
-            ("Ask what kind of point it is there.", "semiflat judge wide.safetensors"),
-        ]
-    if embedded:
-        shown.append(
-            (
-                "Every point on this page lies in points/ under its name.",
-                f"semiflat judge points/{embedded[0].name}.safetensors",
-            )
-        )
-    return shown + proofs.commands(record)
+    yield "Find the points again.", f"semiflat find {_find_options(record)} --out points"
+    if record.points:
+        point = f"points/{record.points[0].name}.safetensors"
+        steps = filter(None, map(_step, record.embedded))
+        widen = f"semiflat widen {point} {next(steps, 'replicate:0:0:1/2,1/2')}"
+        what = "Place one in a wider network, as one of the rows above did."
+        yield what, f"{widen} --out wide.safetensors"
+        yield "Ask what kind of point it is there.", "semiflat judge wide.safetensors"
+    if record.embedded:
+        what = "Every point on this page lies in points/ under its name."
+        yield what, f"semiflat judge points/{record.embedded[0].name}.safetensors"
+    yield from proofs.commands(record)
 
 
 def _find_options(record: StudyRecord) -> str:

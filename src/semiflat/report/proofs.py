@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from semiflat.records.study import JudgedRow, ProofRow, StudyRecord
@@ -125,28 +125,18 @@ def others(found: Sequence[JudgedRow]) -> list[tuple[str, str]]:
     return [(", ".join(which), reason) for reason, which in names.items()]
 
 
-def commands(record: StudyRecord) -> list[tuple[str, str]]:
+def commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Commands that check the certificates again, each with what it does."""
     proved = [row for row in (*record.points, *record.embedded) if row.proved]
     files = [proof.file for row in proved if (proof := proof_of(row)).file]
-    shown = []
     if files:
-        shown.append(
-            (
-                "Check a proof again; the checker believes no number that stands here.",
-                f"semiflat verify {files[-1]}",
-            )
-        )
+        what = "Check a proof again; the checker believes no number that stands here."
+        yield what, f"semiflat verify {files[-1]}"
     chosen = record.distinct_proved.chosen if record.distinct_proved else ()
     names = [name for name in chosen if _NAME.fullmatch(name)]
     if len(names) > 1:
-        shown.append(
-            (
-                "Check, too, that these critical points are distinct.",
-                f"semiflat verify --distinct certificates/{{{','.join(names)}}}.json",
-            )
-        )
-    return shown
+        what = "Check, too, that these critical points are distinct."
+        yield what, f"semiflat verify --distinct certificates/{{{','.join(names)}}}.json"
 
 
 def _of_all(some: int, of: int) -> str:
