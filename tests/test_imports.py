@@ -126,6 +126,8 @@ def test_importing_every_public_name_stays_light():
     [
         "import semiflat",
         "import semiflat.jobs",
+        "import semiflat.records.study",
+        "import semiflat.report",
         "from semiflat import InputError",
         "from semiflat.cli.app import _run; _run(['--version'])",
         "from semiflat.cli.app import _run; _run(['--help'])",
