@@ -12,7 +12,7 @@ import numpy as np
 from semiflat.data_files import SUFFIXES, Table, listed, read_file
 from semiflat.errors import InputError, unknown_name
 from semiflat.losses import Loss, loss_named
-from semiflat.records.study import Standardisation
+from semiflat.records.study import Standardisation as Standardisation
 
 BUNDLED: tuple[str, ...] = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 """The data sets that scikit-learn has without a download."""

@@ -21,6 +21,14 @@ class Standardisation:
     Attributes:
         X_mean, X_scale: mean and population deviation of each kept column of X.
         y_mean, y_scale: likewise of each output, or None for classes.
+
+    >>> import semiflat as sf
+    >>> data = sf.load_data("diabetes")
+    >>> done = data.standardisation
+    >>> [round(number, 2) for number in (*done.y_mean, *done.y_scale)]
+    [152.13, 77.01]
+    >>> round(float(data.y[0] * done.y_scale[0] + done.y_mean[0]), 9)  # as it was in the table
+    151.0
     """
 
     X_mean: tuple[float, ...] = ()

@@ -99,5 +99,4 @@ def dense_inertia(wide: Point) -> Signs | None:
     """Signs counted in the wide network's own Hessian: the check of the law, where it is small."""
     if wide.problem.net.parameter_count > DENSE_CHECK:
         return None
-    positive, zero, negative = Evidence(wide, 1e-10).spectrum.count()
-    return positive, zero, negative
+    return Evidence(wide, 1e-10).spectrum.count()
