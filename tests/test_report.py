@@ -8,6 +8,7 @@ import html
 import json
 import re
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from semiflat import InputError
 from semiflat.outputs import RECORD
+from semiflat.records.study import StudyRecord, read
 from semiflat.report import write_report
 from semiflat.report.numbers import change
 from semiflat.report.traps import narrow_points
@@ -117,7 +119,7 @@ def bare() -> Record:
             },
         },
         "network": {"widths": [2, 1, 1], "activation": "gelu", "parameters": 5},
-        "settings": Settings(hidden=(1,), starts=12).to_json() | {"max_iterations": 500},
+        "settings": asdict(Settings(hidden=(1,), starts=12)) | {"max_iterations": 500},
         "search": {},
         "points": [],
         "embedded": [],
@@ -472,21 +474,21 @@ def test_a_record_of_a_time_before_proofs_is_measured(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "file",
-    ["javascript:alert(1)", "../p0.json", "certificates/../x.json", "certificates/a b.json", 3],
+    ["javascript:alert(1)", "../p0.json", "certificates/../x.json", "certificates/a b.json"],
 )
 def test_only_a_file_of_the_folder_is_linked(file: Any, tmp_path: Path):
     record = certified()
     record["points"][0]["certificate"]["file"] = file
-    record["distinct_proved"]["chosen"] = ["p0; rm x", 3]
+    record["distinct_proved"]["chosen"] = ["p0; rm x", "p1"]
     page = page_of(record, tmp_path)
     assert "certificates/p0.json" not in page.loads
     assert str(file) not in page.loads
     assert "rm x" not in page.text
 
 
-def test_certificates_of_no_shape_at_all(tmp_path: Path):
+def test_certificates_of_which_little_is_known(tmp_path: Path):
     record = certified()
-    record["points"][0]["certificate"] = "yes"
+    record["points"][0]["certificate"] = None
     record["points"][1]["certificate"] = {"status": "certified", "exact": False}
     record["embedded"][0]["certificate"] = {}
     record |= {"proofs": None, "distinct_proved": {"at_least": None, "chosen": None}}
@@ -505,7 +507,7 @@ def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):
 
 
 def test_narrow_points_join_escapes_by_name():
-    first, second = narrow_points(full())
+    first, second = narrow_points(read(StudyRecord, full()))
     assert (first.freed, second.freed) == (True, False)
     assert [reached and reached.loss for reached in first.best] == [0.28125, 0.15625]
     assert second.best == [None, None]
@@ -518,7 +520,7 @@ def test_narrow_points_join_escapes_by_name():
 def test_an_escape_that_does_not_go_lower_frees_nothing():
     record = full()
     record["escapes"] = [escape("p0-e1", 0.3125, 0.3125), escape("p0-e2", 0.3125, 0.1)]
-    assert narrow_points(record)[0].freed is False
+    assert narrow_points(read(StudyRecord, record))[0].freed is False
 
 
 def test_twelve_points_are_open_and_the_rest_folded(tmp_path: Path):
@@ -592,7 +594,7 @@ def test_everything_from_the_record_is_escaped(tmp_path: Path):
     record["search"]["lowest"][0]["evidence"] = bad
     record["settings"]["activation"] = bad
     for curves in record["curves"].values():
-        curves[0] |= {"embedded": bad, "embedding": bad, "family": bad, "unit": bad}
+        curves[0] |= {"embedded": bad, "embedding": bad, "family": bad}
     page = page_of(record, tmp_path)
     assert "<script" not in write_report(record, tmp_path)[0].read_text("utf-8")
     assert page.text.count(bad) >= 10
@@ -687,6 +689,43 @@ def test_what_is_no_record_is_an_input_error(record: Any, tmp_path: Path):
     with pytest.raises(InputError, match=r"not the record of a study: .*'settings'.*study\.json"):
         write_report(record, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("points", 0, "certificate"), "yes", "points[0].certificate: 'yes' is no ProofRow"),
+        (("points", 0, "certificate", "file"), 3, "points[0].certificate.file: '3' is no str"),
+        (("distinct_proved", "chosen"), ["p0", 3], "distinct_proved.chosen[1]: '3' is no str"),
+        (("embedded", 1, "inertia"), [4, 1], "embedded[1].inertia: '[4, 1]' is no tuple"),
+        (
+            ("points", 0, "margin", "floor"),
+            10**400,
+            f"points[0].margin.floor: '1{'0' * 39}' is no float",
+        ),
+        (("points", 1, "loss"), True, "points[1].loss: 'True' is no float"),
+        (("curves", "share_line", 0, "unit"), "x", "curves.share_line[0].unit: 'x' is no int"),
+        (("search", "counts", "STALLED"), "x", "search.counts['STALLED']: 'x' is no int"),
+        (("network",), 3, "network: '3' is no NetworkRecord"),
+    ],
+)
+def test_damage_is_named_by_its_place(place: Any, value: Any, message: str, tmp_path: Path):
+    record = drawn() | {key: certified()[key] for key in ("points", "embedded", "distinct_proved")}
+    part: Any = record
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    with pytest.raises(InputError) as error:
+        write_report(record, tmp_path)
+    assert f"not the record of a study: {message}; give" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_later_version_adds_is_passed_over(tmp_path: Path):
+    record = drawn() | {"colour": "red"}
+    record["points"][0] |= {"colour": "red"}
+    record["curves"]["spectrum"][0] |= {"colour": "red"}
+    assert page_of(record, tmp_path).text == page_of(drawn(), tmp_path / "other").text
 
 
 @pytest.mark.parametrize("module", ["jinja2", "matplotlib"])

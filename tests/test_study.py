@@ -10,6 +10,7 @@ import torch
 
 import semiflat as sf
 from semiflat.outputs import RECORD, Outputs
+from semiflat.records.study import StudyRecord, read
 from semiflat.study import Settings, Study, proofs, run
 from semiflat.study.widenings import widenings
 
@@ -43,6 +44,7 @@ def study(diabetes, tmp_path_factory) -> tuple[dict, Path]:
 def test_the_file_holds_the_record(study):
     record, out = study
     assert json.loads((out / "study.json").read_text()) == json.loads(json.dumps(record))
+    assert read(StudyRecord, record).to_json() == record
     assert record["complete"] is True
     assert {"data", "network", "points", "embedded", "escapes"} <= record.keys()
 

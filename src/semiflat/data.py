@@ -12,6 +12,7 @@ import numpy as np
 from semiflat.data_files import SUFFIXES, Table, listed, read_file
 from semiflat.errors import InputError, unknown_name
 from semiflat.losses import Loss, loss_named
+from semiflat.records.study import Standardisation as Standardisation
 
 BUNDLED: tuple[str, ...] = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 """The data sets that scikit-learn has without a download."""
@@ -20,33 +21,6 @@ MOST_CLASSES = 20
 """Whole numbers with more distinct values than this are numbers, not classes."""
 
 _CONSTANT = 1e-12  # deviation over the largest absolute value, below which it is rounding error
-
-
-@dataclass(frozen=True)
-class Standardisation:
-    """What was subtracted from each column and what it was divided by then.
-
-    Attributes:
-        X_mean, X_scale: mean and population deviation of each kept column of X.
-        y_mean, y_scale: likewise of each output, or None for classes.
-
-    >>> import semiflat as sf
-    >>> data = sf.load_data("diabetes")
-    >>> done = data.standardisation
-    >>> [round(number, 2) for number in (*done.y_mean, *done.y_scale)]
-    [152.13, 77.01]
-    >>> round(float(data.y[0] * done.y_scale[0] + done.y_mean[0]), 9)  # as it was in the table
-    151.0
-    """
-
-    X_mean: tuple[float, ...]
-    X_scale: tuple[float, ...]
-    y_mean: tuple[float, ...] | None
-    y_scale: tuple[float, ...] | None
-
-    def to_json(self) -> dict[str, list[float] | None]:
-        """The four as plain data."""
-        return {key: None if v is None else list(v) for key, v in vars(self).items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from semiflat.errors import InputError
+from semiflat.records.codec import Codec
 
 
 def path_of(given: Any) -> Path:
@@ -51,13 +52,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON, whole or not at all."""
+    """Write records or plain data as JSON, whole or not at all."""
     write_whole(path, as_json(content))
 
 
 def as_json(content: Any) -> bytes:
-    """Plain data as JSON. Numbers that are not finite become null."""
-    return (json.dumps(_finite(content), indent=1) + "\n").encode()
+    """Records or plain data as JSON. Numbers that are not finite become null."""
+    return (json.dumps(Codec().to_plain(content), indent=1) + "\n").encode()
 
 
 def lock(file: IO[Any] | int, path: Path) -> None:
@@ -96,16 +97,6 @@ def sole_writer(path: Path) -> Iterator[None]:
     with file:
         lock(file, path.parent)
         yield
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if abs(content) < float("inf") else None
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return content
 
 
 def _umask() -> int:

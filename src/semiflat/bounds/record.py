@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from semiflat.bounds.blocks import PartKL
 from semiflat.bounds.monte_carlo import Estimate
 from semiflat.bounds.posterior import Posterior
+from semiflat.records.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -102,45 +102,15 @@ class PacBayesBound:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the posterior itself, as plain data; None for what is infinite."""
-        return {
-            "value": self.value,
-            "best": self.best,
+        own = {k: v for k, v in vars(self).items() if k not in ("posterior", "trivial_by")}
+        derived = {
             "vacuous": self.vacuous,
             "reason": self.reason,
-            "bounds": {name: _finite(value) for name, value in self.bounds.items()},
-            "empirical": {
-                "mean": self.empirical.mean,
-                "upper": self.empirical.upper,
-                "draws": self.empirical.draws,
-            },
-            "kl": _finite(self.kl),
-            "parts": [
-                {
-                    "name": part.name,
-                    "dimension": part.dimension,
-                    "spread": _finite(part.spread),
-                    "mean": _finite(part.mean),
-                }
-                for part in self.parts
-            ],
-            "point_risk": self.point_risk,
+            "empirical": {k: v for k, v in vars(self.empirical).items() if k != "delta"},
             "trivial": {"value": self.trivial, "by": self.trivial_by},
-            "samples": self.samples,
-            "delta": self.delta,
-            "shares": dict(self.shares),
-            "sigma": self.sigma,
-            "tau": self.tau,
-            "sigmas": self.sigmas,
-            "covariance": self.covariance,
-            "loss": self.loss,
-            "remark": self.remark,
-            "assumes": list(self.assumes),
         }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no number for ∞: McAllester's bound from one sample, or a KL beyond 1e308."""
-    return value if math.isfinite(value) else None
+        plain: dict[str, Any] = Codec().to_plain(own | derived)
+        return plain
 
 
 def _up(value: float) -> str:

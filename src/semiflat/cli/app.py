@@ -129,12 +129,11 @@ def study(
         job.check()
         with sole_writer(out / ".study.lock"):
             try:
-                job.run()
+                record = job.run()
             except KeyboardInterrupt:
                 write_report(job.finish_early(), out, force)
                 raise
-            write_report(job.record, out, force)
-    record = job.record
+            write_report(record, out, force)
     counts = record["search"]["counts"]
     kinds = [row["kind"] for row in record["embedded"]]
     say(

@@ -25,12 +25,7 @@ class DataOptions:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of ``DataOptions(**data)``."""
-        return {
-            "source": self.source,
-            "target": self.target,
-            "loss": self.loss,
-            "standardise": self.standardise,
-        }
+        return dict(vars(self))
 
 
 def stored_point(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from semiflat.records.study import Descent, StudyRecord
 from semiflat.report.drawing import (
     BLUE,
     GREY,
@@ -19,7 +18,7 @@ from semiflat.report.drawing import (
     shared_power,
 )
 from semiflat.report.look import INK, canvas, png
-from semiflat.report.numbers import is_number, size
+from semiflat.report.numbers import size
 
 _MOST = 6
 
@@ -32,12 +31,12 @@ CAPTION = (
 )
 
 
-def draw_descent(record: dict[str, Any]) -> Figure | None:
+def draw_descent(record: StudyRecord) -> Figure | None:
     """Small multiples, one for each recorded way down, up to six."""
     curves = [
         curve
-        for curve in (record.get("curves") or {}).get("descent") or []
-        if drawable(curve.get("step"), curve.get("loss")) and is_number(curve.get("loss_before"))
+        for curve in record.curves.descent
+        if drawable(curve.step, curve.loss) and curve.loss_before is not None
     ][:_MOST]
     if not curves:
         return None
@@ -64,20 +63,19 @@ def draw_descent(record: dict[str, Any]) -> Figure | None:
     return Figure("descent", png(figure), "Ways down from saddles", CAPTION)
 
 
-def _panel(ax: Axes, curve: dict[str, Any]) -> None:
-    t, change = array(curve["step"]), array(curve["loss"]) - curve["loss_before"]
+def _panel(ax: Axes, curve: Descent) -> None:
+    t, change = array(curve.step), array(curve.loss) - array([curve.loss_before])
     ax.axhline(0, color=GREY, linewidth=0.6)
-    curvature = curve.get("curvature")
-    if is_number(curvature):
-        ax.plot(t, 0.5 * curvature * t**2, color=VERMILLION, linewidth=1.5, dashes=(4, 2.5))
+    if curve.curvature is not None:
+        ax.plot(t, 0.5 * curve.curvature * t**2, color=VERMILLION, linewidth=1.5, dashes=(4, 2.5))
     ax.plot(t, change, color=BLUE, linewidth=2.0)
     ax.plot(0, 0, "o", color=INK, markersize=5)
     lowest = int(np.nanargmin(change))
     ax.plot(t[lowest], change[lowest], "v", color=BLUE, markersize=7, markeredgecolor="white")
     _limits(ax, change)
     shared_power(ax, np.array(ax.get_ylim()), "Δ loss")
-    kappa = f"κ = {minus(size(curvature, 3))}" if is_number(curvature) else ""
-    ax.set_title(f"{curve.get('embedded')}   {kappa}\n{shortened(curve.get('embedding'))}")
+    kappa = "" if curve.curvature is None else f"κ = {minus(size(curve.curvature, 3))}"
+    ax.set_title(f"{curve.embedded}   {kappa}\n{shortened(curve.embedding)}")
     ax.title.set_fontsize(8.5)
 
 
@@ -90,8 +88,8 @@ def _limits(ax: Axes, change: np.ndarray) -> None:
     ax.set_ylim(-1.15 * fall, 1.1 * rise)
 
 
-def shortened(embedding: Any, most: int = 46) -> str:
+def shortened(embedding: str, most: int = 46) -> str:
     """An embedding's text, short enough for half a figure."""
-    text = str(embedding or "").replace("layer=", "").replace("unit=", "")
+    text = embedding.replace("layer=", "").replace("unit=", "")
     text = text.replace("weights=", "").replace("biases=", "")
     return text if len(text) <= most else f"{text[: most - 1]}…"

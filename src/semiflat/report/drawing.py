@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,12 +33,12 @@ class Figure:
     caption: str
 
 
-def array(values: Sequence[Any] | None) -> Numbers:
+def array(values: Sequence[float | None]) -> Numbers:
     """Numbers to draw; what is missing is not drawn."""
-    return np.array([math.nan if v is None else v for v in values or []], dtype=np.float64)
+    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def drawable(*columns: Sequence[Any] | None) -> bool:
+def drawable(*columns: Sequence[float | None]) -> bool:
     """Whether all columns are of one length and each has a finite number."""
     arrays = [array(column) for column in columns]
     return len({len(a) for a in arrays}) == 1 and all(np.isfinite(a).any() for a in arrays)

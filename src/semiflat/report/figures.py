@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from semiflat.records.study import StudyRecord
 from semiflat.report.descent import draw_descent
 from semiflat.report.drawing import Figure
 from semiflat.report.look import style
@@ -13,7 +12,7 @@ from semiflat.report.spectrum import draw_spectrum
 __all__ = ["Figure", "draw_figures"]
 
 
-def draw_figures(record: dict[str, Any]) -> list[Figure]:
+def draw_figures(record: StudyRecord) -> list[Figure]:
     """Those of the three figures there are data for."""
     with style():
         drawn = [draw(record) for draw in (draw_descent, draw_spectrum, draw_share_line)]

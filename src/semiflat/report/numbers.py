@@ -1,40 +1,29 @@
-"""Numbers as people read them. What is missing or not a number is a dash."""
+"""Numbers as people read them. What is missing is a dash."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
 
 NONE = "–"
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether ``value`` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def finite(values: Sequence[Any]) -> list[float]:
-    """The finite numbers among ``values``."""
-    return [value for value in values if is_number(value)]
-
-
-def loss(value: Any) -> str:
+def loss(value: float | None) -> str:
     """Six digits, also where the last are zeros.
 
     >>> loss(0.1973307077707846), loss(0.5), loss(None)
     ('0.197331', '0.500000', '–')
     """
-    return f"{value:#.6g}" if is_number(value) else NONE
+    return NONE if value is None else f"{value:#.6g}"
 
 
-def size(value: Any, digits: int = 2) -> str:
+def size(value: float | None, digits: int = 2) -> str:
     """A few digits, with an exponent below a hundredth.
 
-    >>> size(1.18e-16), size(-0.0031352, 3), size(9.7920), size(0), size(float("nan"))
+    >>> size(1.18e-16), size(-0.0031352, 3), size(9.7920), size(0), size(None)
     ('1.2e-16', '-3.14e-3', '9.8', '0', '–')
     """
-    if not is_number(value):
+    if value is None:
         return NONE
     small = 0 < abs(value) < 0.01
     text = f"{value:.{digits - 1}e}" if small else f"{value:.{digits}g}"
@@ -42,46 +31,36 @@ def size(value: Any, digits: int = 2) -> str:
     return f"{mantissa}e{int(exponent)}" if e else text
 
 
-def times(value: Any) -> str:
+def times(value: float | None) -> str:
     """How many times the noise floor, as a power of ten or a small number.
 
     >>> times(9492347.2), times(3.4)
     ('9e6', '3.4')
     """
-    if not is_number(value):
+    if value is None:
         return NONE
     return size(value, 1) if value >= 100 else size(value, 2)
 
 
-def margin_ratio(margin: Any) -> float | None:
-    """``|eigenvalue| / floor`` of a margin, or None where there is none."""
-    if not isinstance(margin, dict):
-        return None
-    eigenvalue, floor = margin.get("eigenvalue"), margin.get("floor")
-    if not (is_number(eigenvalue) and is_number(floor)) or floor <= 0:
-        return None
-    return abs(eigenvalue) / floor
-
-
-def signs(value: Any) -> str:
+def signs(value: Sequence[int] | None) -> str:
     """Counts of positive, zero and negative eigenvalues.
 
     >>> signs([45, 1, 3]), signs(None)
     ('45 / 1 / 3', '–')
     """
-    return " / ".join(map(str, value)) if isinstance(value, list | tuple) else NONE
+    return " / ".join(map(str, value)) if value else NONE
 
 
-def widths(value: Any) -> str:
+def widths(value: Sequence[int]) -> str:
     """Widths of the layers.
 
     >>> widths([10, 3, 1])
     '10-3-1'
     """
-    return "-".join(map(str, value)) if isinstance(value, list | tuple) else NONE
+    return "-".join(map(str, value)) or NONE
 
 
-def change(before: Any, after: Any) -> str:
+def change(before: float | None, after: float | None) -> str:
     """By how many percent a loss changed, never rounded to all of it; as a factor if it grew tenfold.
 
     >>> change(0.2, 0.15), change(0.2, None), change(1.09, 0.0014987), change(1.0, 1e-9), change(1.0, 25.0)
@@ -89,7 +68,7 @@ def change(before: Any, after: Any) -> str:
     >>> change(1.0, 2.5), change(0.5, 0.5), change(1.0, 0.0)
     ('+150 %', '0 %', '−100 %')
     """
-    if not (is_number(before) and is_number(after)) or before == 0:
+    if before is None or after is None or before == 0:
         return NONE
     if before > 0 and after >= 10 * before:
         return f"{size(after / before)} times"

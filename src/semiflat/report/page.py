@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from semiflat.records.study import EmbeddedRow, StudyRecord
 from semiflat.report import checks, numbers, proofs, sentences, words
 from semiflat.report.effective import effective_widths
-from semiflat.report.traps import family_names, most_added, narrow_points, rows
+from semiflat.report.traps import family_names, most_added, narrow_points
 
 if TYPE_CHECKING:
     from semiflat.report.figures import Figure
-
-Row = dict[str, Any]
 
 OPEN_ROWS = 12
 """Critical points shown without a click."""
 
 
-def render(record: Row, figures: list[Figure]) -> str:
+def render(record: StudyRecord, figures: list[Figure]) -> str:
     """The page as HTML; all text of the record is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
-        undefined=jinja2.ChainableUndefined,
+        undefined=jinja2.StrictUndefined,
         finalize=lambda value: numbers.NONE if value is None else value,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -36,13 +36,13 @@ def render(record: Row, figures: list[Figure]) -> str:
         "loss": numbers.loss,
         "size": numbers.size,
         "times": numbers.times,
-        "ratio": numbers.margin_ratio,
         "signs": numbers.signs,
         "widths": numbers.widths,
         "kind": words.kind_words,
+        "counted": words.kinds_counted,
+        "equal": checks.equal,
         "status": words.status_words,
         "overlap": words.overlap,
-        "agrees": checks.agrees,
         "proof": proofs.proof_of,
     }
     environment.globals["count"] = numbers.count
@@ -54,33 +54,32 @@ def _template(name: str) -> str:
     return files("semiflat.report").joinpath(name).read_text("utf-8")
 
 
-def _context(record: Row, figures: list[Figure]) -> Row:
+def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
     narrow = narrow_points(record)
     return {
         "record": record,
-        "data": record["data"],
-        "network": record["network"],
-        "settings": record["settings"],
-        "searches": [record[key] for key in ("search", "search_any") if record.get(key)],
-        "points": rows(record, "points"),
-        "losses": {point.get("name"): point.get("loss") for point in rows(record, "points")},
+        "data": record.data,
+        "network": record.network,
+        "settings": [pair for pair in vars(record.settings).items() if pair[1] is not None],
+        "searches": record.searches(),
+        "points": record.points,
         "open_rows": OPEN_ROWS,
         "title": sentences.title(record),
         "outcome": sentences.outcome(record),
         "why_nothing": sentences.why_nothing(record),
         "summary": sentences.summary(record, narrow),
-        "scale": record["data"].get("loss_in_words") or "",
         "search_note": sentences.search_note(record),
         "narrow": narrow,
         "families": family_names(record),
         "most_added": most_added(record),
         "effective": effective_widths(record),
-        "effective_tolerance": record["settings"].get("effective_tolerance"),
-        "unproved": {key: proofs.others(rows(record, key)) for key in ("points", "embedded")},
+        "unproved": {
+            "points": proofs.others(record.points),
+            "embedded": proofs.others(record.embedded),
+        },
         "points_proved": proofs.points_sentence(record),
         "wide_proved": proofs.wide_sentence(record),
         "not_attempted": proofs.not_attempted(record),
-        "groups": checks.groups(record),
         "check": checks.check_sentence(record),
         "disagreements": checks.disagreements(record),
         "figures": [(f, base64.b64encode(f.png).decode()) for f in figures],
@@ -91,55 +90,46 @@ def _context(record: Row, figures: list[Figure]) -> Row:
     }
 
 
-def commands(record: Row) -> list[tuple[str, str]]:
+def commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Commands that take the study apart, each with what it does."""
-    points, embedded = rows(record, "points"), rows(record, "embedded")
-    shown = [("Find the points again.", f"semiflat find {_find_options(record)} --out points")]
-    point = points[0].get("name") if points else "p0"
-    step = next((text for row in embedded if (text := _step(row))), "replicate:0:0:1/2,1/2")
-    if points:
-        shown += [
-            (
-                "Place one in a wider network, as one of the rows above did.",
-                f"semiflat widen points/{point}.safetensors {step} --out wide.safetensors",
-            ),
-            ("Ask what kind of point it is there.", "semiflat judge wide.safetensors"),
-        ]
-    if embedded:
-        shown.append(
-            (
-                "Every point on this page lies in points/ under its name.",
-                f"semiflat judge points/{embedded[0].get('name')}.safetensors",
-            )
-        )
-    return shown + proofs.commands(record)
+    yield "Find the points again.", f"semiflat find {_find_options(record)} --out points"
+    if record.points:
+        point = f"points/{record.points[0].name}.safetensors"
+        steps = filter(None, map(_step, record.embedded))
+        widen = f"semiflat widen {point} {next(steps, 'replicate:0:0:1/2,1/2')}"
+        what = "Place one in a wider network, as one of the rows above did."
+        yield what, f"{widen} --out wide.safetensors"
+        yield "Ask what kind of point it is there.", "semiflat judge wide.safetensors"
+    if record.embedded:
+        what = "Every point on this page lies in points/ under its name."
+        yield what, f"semiflat judge points/{record.embedded[0].name}.safetensors"
+    yield from proofs.commands(record)
 
 
-def _find_options(record: Row) -> str:
-    settings, source = record["settings"], record.get("source") or {}
+def _find_options(record: StudyRecord) -> str:
+    settings, source = record.settings, record.source
     options = {
-        "--data": source.get("source") or record["data"].get("name"),
+        "--data": source.get("source") or record.data.name,
         "--target": source.get("target"),
         "--loss": source.get("loss"),
-        "--hidden": ",".join(map(str, settings.get("hidden") or [])) or None,
-        "--activation": settings.get("activation"),
-        "--starts": settings.get("starts"),
-        "--max-iterations": settings.get("max_iterations"),
-        "--seed": settings.get("seed"),
+        "--hidden": ",".join(map(str, settings.hidden or ())) or None,
+        "--activation": settings.activation,
+        "--starts": settings.starts,
+        "--max-iterations": settings.max_iterations,
+        "--seed": settings.seed,
     }
     words = [f"{key} {shlex.quote(str(v))}" for key, v in options.items() if v is not None]
-    standardised = source.get("standardise", record["data"].get("standardisation") is not None)
+    standardised = source.get("standardise", record.data.standardisation is not None)
     words += [] if standardised else ["--raw"]
-    words += ["--kind any"] if record.get("search_any") else []
+    words += ["--kind any"] if record.search_any else []
     return " ".join(words)
 
 
-def _step(row: Row) -> str | None:
+def _step(row: EmbeddedRow) -> str | None:
     """An embedding as ``semiflat widen`` takes it, if it is a single step."""
-    steps = row.get("steps") or []
-    if len(steps) != 1:
+    if len(row.steps) != 1:
         return None
-    step = steps[0]
+    step = row.steps[0]
     places = {"Replicate": ("replicate", "unit", "weights"), "NullUnits": ("null", None, "biases")}
     if step.get("type") not in places:
         return None

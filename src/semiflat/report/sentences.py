@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from semiflat.records.study import PointRow, RunsRecord, StudyRecord
 from semiflat.report import numbers, proofs
 from semiflat.report.numbers import count, listed, loss
-from semiflat.report.traps import NarrowPoint, most_added, rows
+from semiflat.report.traps import NarrowPoint, most_added
 from semiflat.report.words import MINIMA, kinds_counted, status_words
 
-Row = dict[str, Any]
+AT_INFINITY = ("CHANNEL", "SATURATED")
+"""How runs end that reach a critical point of a limiting network."""
 ALIKE = 1e-6
 """Part of a loss by which two count as one: a run to infinity is as low as its limit, but for that."""
 
 
-def title(record: Row) -> str:
+def title(record: StudyRecord) -> str:
     """Data, network, samples and loss in one line."""
-    data, network = record["data"], record["network"]
+    data, network = record.data, record.network
     return (
-        f"{data.get('name')}: {numbers.widths(network.get('widths'))} {network.get('activation')}, "
-        f"{data.get('samples')} samples, {str(data.get('loss')).replace('_', '-')} loss"
+        f"{data.name}: {numbers.widths(network.widths)} {network.activation}, "
+        f"{data.samples} samples, {str(data.loss).replace('_', '-')} loss"
     )
 
 
-def outcome(record: Row) -> str:
+def outcome(record: StudyRecord) -> str:
     """``"found"``, ``"nothing"`` if the search ended without a point, ``"unknown"`` if it did not."""
-    if rows(record, "points"):
+    if record.points:
         return "found"
-    last = record.get("search_any") or record.get("search") or {}
-    return "nothing" if last and not last.get("interrupted") else "unknown"
+    searches = record.searches()
+    return "nothing" if searches and not searches[-1].interrupted else "unknown"
 
 
-def summary(record: Row, narrow: list[NarrowPoint]) -> list[str]:
+def summary(record: StudyRecord, narrow: list[NarrowPoint]) -> list[str]:
     """What was found, in about four sentences."""
-    sentences = [_runs(record), *_trivial(rows(record, "points"))]
-    if rows(record, "embedded"):
+    sentences = [_runs(record), *_trivial(record.points)]
+    if record.embedded:
         sentences += [_embedded(record, narrow), _traps(record, narrow)]
-    elif rows(record, "points"):
+    elif record.points:
         sentences.append("None of them was embedded in a wider network.")
     proved = proofs.summary(record)
     return [*sentences, proved] if proved else sentences
 
 
-def _runs(record: Row) -> str:
-    first, second = record.get("search") or {}, record.get("search_any") or {}
-    points = rows(record, "points")
+def _runs(record: StudyRecord) -> str:
+    first, second, points = record.search, record.search_any, record.points
     if not first:
         return "The study stopped before its search did: there is nothing to report yet."
     text = f"Of {count(_total(first), 'run')} from random starts, "
@@ -58,11 +58,11 @@ def _runs(record: Row) -> str:
     )
 
 
-def _trivial(points: list[Row]) -> list[str]:
+def _trivial(points: list[PointRow]) -> list[str]:
     """How many critical points say little of their network, and why."""
     found = []
     for beginning, one, many in _TRIVIAL:
-        number = sum(str(row.get("trivial") or "").startswith(beginning) for row in points)
+        number = sum((row.trivial or "").startswith(beginning) for row in points)
         if number:
             of = f"{number} of the {len(points)}"
             if number == len(points):
@@ -90,35 +90,27 @@ _TRIVIAL = (
 )
 
 
-def _total(search: Row) -> int:
-    return sum((search.get("counts") or {}).values()) or int(search.get("starts") or 0)
+def _total(search: RunsRecord) -> int:
+    return sum(search.counts.values()) or search.starts
 
 
-def _reached(search: Row) -> str:
-    counts = search.get("counts") or {}
-    reached, far = counts.get("CONVERGED", 0), _at_infinity(counts)
+def _reached(search: RunsRecord) -> str:
+    reached, far = search.ended("CONVERGED"), search.ended(*AT_INFINITY)
     text = f"{reached or 'none'} reached a finite critical point"
     return f"{text}, and {far} one at infinity" if far else text
 
 
-def _at_infinity(counts: dict[str, int]) -> int:
-    """How many runs ended at a critical point of a limiting network."""
-    return counts.get("CHANNEL", 0) + counts.get("SATURATED", 0)
-
-
-def _distinct(points: list[Row], search: Row) -> str:
+def _distinct(points: list[PointRow], search: RunsRecord) -> str:
     if not points:
         return ""
-    counts = search.get("counts") or {}
-    runs = counts.get("CONVERGED", 0) + _at_infinity(counts)
+    runs = search.ended("CONVERGED", *AT_INFINITY)
     found = "all distinct" if len(points) == runs > 1 else f"{len(points)} distinct"
     where = "" if len(points) == runs == 1 else f": {found}"
-    return f"{where}, the lowest at loss {loss(points[0].get('loss'))}"
+    return f"{where}, the lowest at loss {loss(points[0].loss)}"
 
 
-def _embedded(record: Row, narrow: list[NarrowPoint]) -> str:
-    embedded = rows(record, "embedded")
-    kinds = [row.get("kind") for row in embedded]
+def _embedded(record: StudyRecord, narrow: list[NarrowPoint]) -> str:
+    kinds = [row.kind for row in record.embedded]
     minima = sum(kind in MINIMA for kind in kinds)
     counts = [
         count(kinds.count("STRICT_SADDLE"), "strict saddle"),
@@ -127,7 +119,7 @@ def _embedded(record: Row, narrow: list[NarrowPoint]) -> str:
     ]
     other = [k for k in kinds if k not in (*MINIMA, "STRICT_SADDLE", "UNDECIDED")]
     counts += [text for _, text in kinds_counted(other)]
-    points = len(rows(record, "points"))
+    points = len(record.points)
     which = "It was" if points == 1 else f"The {len(narrow)} lowest were"
     if len(narrow) == points > 1:
         which = "Both were" if points == 2 else f"All {points} were"
@@ -137,15 +129,14 @@ def _embedded(record: Row, narrow: list[NarrowPoint]) -> str:
     units = "one unit more" if most == 1 else f"up to {most} units more"
     return (
         f"{which} placed in networks with {units} without changing what the network computes, "
-        f"in {count(len(embedded), 'way')}: {listed(counts)}."
+        f"in {count(len(kinds), 'way')}: {listed(counts)}."
     )
 
 
-def _traps(record: Row, narrow: list[NarrowPoint]) -> str:
+def _traps(record: StudyRecord, narrow: list[NarrowPoint]) -> str:
     traps = [point for point in narrow if point.freed is not None]
     if not any(point.followed for point in narrow):
-        saddles = sum(row.get("kind") == "STRICT_SADDLE" for row in rows(record, "embedded"))
-        if saddles:
+        if any(row.kind == "STRICT_SADDLE" for row in record.embedded):
             return "The ways down from the saddles have not been followed."
         return "No way down was found, so nothing was followed."
     most = most_added(record)
@@ -191,42 +182,37 @@ def _stopped(traps: list[NarrowPoint]) -> str:
     return f"With ONE unit added, {which}"
 
 
-def search_note(record: Row) -> str:
+def search_note(record: StudyRecord) -> str:
     """Whether a run went lower than the lowest critical point without ending at one."""
-    points = rows(record, "points")
-    lowest = loss_of = points[0].get("loss") if points else None
-    if not numbers.is_number(loss_of):
-        return ""
+    lowest = record.points[0].loss if record.points else None
     ends = [
-        end
-        for key in ("search", "search_any")
-        for end in (record.get(key) or {}).get("lowest") or []
-        if end.get("status") != "CONVERGED"
-        and numbers.is_number(end.get("loss"))
-        and end["loss"] < float(loss_of) * (1 - ALIKE)
+        (end.loss, status_words(end.status))
+        for search in record.searches()
+        for end in search.lowest
+        if end.status != "CONVERGED" and end.loss is not None
     ]
-    if not ends:
+    reached, ended = min(ends, key=lambda end: end[0], default=(math.inf, ""))
+    if lowest is None or reached >= lowest * (1 - ALIKE):
         return ""
-    end = min(ends, key=lambda row: float(row["loss"]))
     return (
         f"Lower than the lowest critical point, {loss(lowest)}, went a run that "
-        f"{status_words(end['status'])}: to {loss(end['loss'])}. The lowest critical point is not "
+        f"{ended}: to {loss(reached)}. The lowest critical point is not "
         "the lowest loss this network can have."
     )
 
 
-def why_nothing(record: Row) -> list[str]:
+def why_nothing(record: StudyRecord) -> list[str]:
     """How the runs ended that looked for a minimum, most frequent first, with the evidence."""
-    search = record.get("search") or {}
-    counts = sorted((search.get("counts") or {}).items(), key=lambda item: -item[1])
+    if (search := record.search) is None:
+        return []
+    counts = sorted(search.counts.items(), key=lambda item: -item[1])
     return [_ended(search, status, runs) for status, runs in counts if runs]
 
 
-def _ended(search: Row, status: str, runs: int) -> str:
-    meaning = (search.get("meanings") or {}).get(status) or status_words(status)
-    ends: list[Row] = search.get("lowest") or []
-    lowest = next((e for e in ends if e.get("status") == status), {})
+def _ended(search: RunsRecord, status: str, runs: int) -> str:
+    meaning = search.meanings.get(status) or status_words(status)
+    lowest = search.lowest_of(status)
     text = f"{runs} of {count(_total(search), 'run')} ended as “{meaning}”."
-    if lowest.get("evidence"):
-        text += f" The lowest of them, at loss {loss(lowest.get('loss'))}: {lowest['evidence']}."
+    if lowest.evidence:
+        text += f" The lowest of them, at loss {loss(lowest.loss)}: {lowest.evidence}."
     return text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from semiflat.records.study import ShareLine, StudyRecord
 from semiflat.report.drawing import (
     BLUE,
     GREY,
@@ -39,13 +39,9 @@ _MARKS = {
 }
 
 
-def draw_share_line(record: dict[str, Any]) -> Figure | None:
+def draw_share_line(record: StudyRecord) -> Figure | None:
     """A pair of panels for each unit, the lowest eigenvalue above the loss."""
-    every = [
-        curve
-        for curve in (record.get("curves") or {}).get("share_line") or []
-        if drawable(curve.get("share"), curve.get("lowest"))
-    ]
+    every = [c for c in record.curves.share_line if drawable(c.share, c.lowest)]
     curves = every[:_MOST]
     if not curves:
         return None
@@ -60,7 +56,7 @@ def draw_share_line(record: dict[str, Any]) -> Figure | None:
         line, column = divmod(number, columns)
         _pair(axes[2 * line, column], axes[2 * line + 1, column], curve)
     figure.align_ylabels(axes)
-    kinds = [kind for curve in curves for kind in curve.get("kind") or []]
+    kinds = [kind for curve in curves for kind in curve.kind]
     figure.legend(
         handles=[_legend(kind) for kind in (*KINDS,) if kind in kinds],
         loc="outside upper center",
@@ -92,16 +88,16 @@ def _listed(kinds: list[str]) -> str:
     return " and others ".join(kind_words(kind).many for kind in (*KINDS,) if kind in kinds)
 
 
-def _pair(above: Axes, below: Axes, curve: dict[str, Any]) -> None:
-    share, lowest, loss = (array(curve.get(key)) for key in ("share", "lowest", "loss"))
+def _pair(above: Axes, below: Axes, curve: ShareLine) -> None:
+    share, lowest, loss = map(array, (curve.share, curve.lowest, curve.loss))
     for ax in (above, below):
         ax.set_visible(True)
         ax.axvspan(0, 1, color="#EEF2F5", zorder=0)
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
         ax.margins(x=0)
-    above.set_title(f"unit {curve.get('unit')} of hidden layer {curve.get('layer')}")
+    above.set_title(f"unit {curve.unit} of hidden layer {curve.layer}")
     above.plot(share, lowest, color=GREY, linewidth=0.8, zorder=2)
-    kinds = [*map(str, curve.get("kind") or []), *[""] * len(share)][: len(share)]
+    kinds = [*curve.kind, *[""] * len(share)][: len(share)]
     for kind in dict.fromkeys(kinds):
         marker, edge, face = _MARKS.get(kind, _MARKS["UNDECIDED"])
         chosen = np.array([k == kind for k in kinds])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from semiflat.records.study import Signs, Spectrum, StudyRecord
 from semiflat.report.descent import shortened
 from semiflat.report.drawing import (
     BLUE,
@@ -32,23 +32,15 @@ CAPTION = (
 _NOISE = 1e-11  # of the largest eigenvalue: below it a mark without a counted sign is drawn at 0
 
 
-def draw_spectrum(record: dict[str, Any]) -> Figure | None:
+def draw_spectrum(record: StudyRecord) -> Figure | None:
     """One pair of rows for each family."""
-    curves = [
-        curve
-        for curve in (record.get("curves") or {}).get("spectrum") or []
-        if drawable(curve.get("narrow")) and drawable(curve.get("wide"))
-    ]
+    curves = [c for c in record.curves.spectrum if drawable(c.narrow) and drawable(c.wide)]
     if not curves:
         return None
-    known = {
-        row.get("name"): row.get("inertia")
-        for key in ("points", "embedded")
-        for row in record.get(key) or []
-    }
+    known = {row.name: row.inertia for row in (*record.points, *record.embedded)}
     figure = canvas(1.35 * len(curves) + 0.75)
     axes = figure.subplots(len(curves), 1, squeeze=False, sharex=True).flatten()
-    every = np.concatenate([array(c[key]) for c in curves for key in ("narrow", "wide")])
+    every = np.concatenate([array(each) for c in curves for each in (c.narrow, c.wide)])
     threshold = _linear_below(every)
     for ax, curve in zip(axes, curves, strict=True):
         _panel(ax, curve, known, threshold)
@@ -58,13 +50,16 @@ def draw_spectrum(record: dict[str, Any]) -> Figure | None:
     return Figure("spectrum", png(figure), "What an added unit does to the curvatures", CAPTION)
 
 
-def _panel(ax: Axes, curve: dict[str, Any], known: dict[Any, Any], threshold: float) -> None:
+def _panel(ax: Axes, curve: Spectrum, known: dict[str, Signs | None], threshold: float) -> None:
     ax.set_xscale("symlog", linthresh=threshold, linscale=0.6)
     ax.axvline(0, color=GREY, linewidth=0.8)
     ax.axhline(0.5, color="#dddddd", linewidth=0.6)
-    for height, key, name in ((1.0, "narrow", "source"), (0.0, "wide", "embedded")):
-        values = np.sort(array(curve[key])[np.isfinite(array(curve[key]))])
-        negative, zero, positive = _by_sign(values, known.get(curve.get(name)), threshold)
+    for height, name, own in (
+        (1.0, curve.source, curve.narrow),
+        (0.0, curve.embedded, curve.wide),
+    ):
+        values = np.sort([value for value in own if value is not None])
+        negative, zero, positive = _by_sign(values, known.get(name), threshold)
         ax.plot(positive, np.full(len(positive), height), "|", color=BLUE, ms=13, mew=1.3)
         ax.plot(
             0 * zero, np.full(len(zero), height), "o", color="white", mec="#555555", ms=7, mew=1.4
@@ -85,12 +80,14 @@ def _panel(ax: Axes, curve: dict[str, Any], known: dict[Any, Any], threshold: fl
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(-0.55, 1.55)
     ax.spines["left"].set_visible(False)
-    ax.set_title(f"{curve.get('family') or ''}:  {shortened(curve.get('embedding'), 60)}")
+    ax.set_title(f"{curve.family}:  {shortened(curve.embedding, 60)}")
 
 
-def _by_sign(values: Numbers, inertia: Any, threshold: float) -> tuple[Numbers, Numbers, Numbers]:
+def _by_sign(
+    values: Numbers, inertia: Signs | None, threshold: float
+) -> tuple[Numbers, Numbers, Numbers]:
     """Negative, zero and positive ones: as the record counts them, or else by the drawn axis."""
-    if isinstance(inertia, list) and sum(inertia) == len(values):
+    if inertia and sum(inertia) == len(values):
         below, zero = inertia[2], inertia[1]
         return values[:below], values[below : below + zero], values[below + zero :]
     small = np.abs(values) < threshold

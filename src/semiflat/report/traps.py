@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from semiflat.report.numbers import is_number
+from semiflat.records.study import EmbeddedRow, EscapeRow, PointRow, StudyRecord
 from semiflat.report.words import FAMILIES, MINIMA, STATUS_MARKS, kinds_counted
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -17,7 +14,6 @@ class Reached:
 
     loss: float
     status: str
-    embedded: str
 
     @property
     def mark(self) -> str:
@@ -38,7 +34,8 @@ class NarrowPoint:
     """One embedded narrow point.
 
     Attributes:
-        name, loss, kind: its own.
+        name, loss: its own.
+        wide: the wide points made of it.
         families: in the order of :func:`family_names`; one added unit.
         best: lowest loss after an escape, by number of added units from 1 up.
         freed: whether an escape with one added unit ended below its loss; None if it was a saddle
@@ -48,86 +45,73 @@ class NarrowPoint:
 
     name: str
     loss: float | None
-    kind: str
+    wide: list[EmbeddedRow]
     families: list[Family]
     best: list[Reached | None]
     freed: bool | None
     followed: bool
 
 
-def rows(record: Row, key: str) -> list[Row]:
-    """A list of the record; empty where an interrupted study has none."""
-    return [row for row in record.get(key) or [] if isinstance(row, dict)]
-
-
-def family_names(record: Row) -> list[str]:
+def family_names(record: StudyRecord) -> list[str]:
     """The families that occur, known ones first."""
-    present = {str(row.get("family")) for row in rows(record, "embedded")}
+    present = {row.family for row in record.embedded}
     return [*(f for f in FAMILIES if f in present), *sorted(present - set(FAMILIES))]
 
 
-def most_added(record: Row) -> int:
+def most_added(record: StudyRecord) -> int:
     """The largest number of added units."""
-    return max((int(row.get("added") or 0) for row in rows(record, "embedded")), default=0)
+    return max((row.added for row in record.embedded), default=0)
 
 
-def narrow_points(record: Row) -> list[NarrowPoint]:
+def narrow_points(record: StudyRecord) -> list[NarrowPoint]:
     """The embedded narrow points, in the record's order: lowest loss first."""
-    points = {str(row.get("name")): row for row in rows(record, "points")}
-    escapes: dict[str, list[Row]] = {}
-    for escape in rows(record, "escapes"):
-        escapes.setdefault(str(escape.get("embedded")), []).append(escape)
-    by_source: dict[str, list[Row]] = {}
-    for row in rows(record, "embedded"):
-        by_source.setdefault(str(row.get("source")), []).append(row)
+    points = {row.name: row for row in record.points}
+    escapes: dict[str, list[EscapeRow]] = {}
+    for escape in record.escapes:
+        escapes.setdefault(escape.embedded, []).append(escape)
     families, most = family_names(record), most_added(record)
     return [
-        _narrow_point(name, points.get(name, {}), wide, escapes, families, most)
-        for name, wide in by_source.items()
+        _narrow_point(points.get(name, PointRow(name=name)), wide, escapes, families, most)
+        for name, wide in record.by_source().items()
     ]
 
 
 def _narrow_point(
-    name: str,
-    point: Row,
-    wide: list[Row],
-    escapes: dict[str, list[Row]],
+    point: PointRow,
+    wide: list[EmbeddedRow],
+    escapes: dict[str, list[EscapeRow]],
     families: list[str],
     most: int,
 ) -> NarrowPoint:
-    def left(some: list[Row]) -> list[Row]:
-        return [escape for row in some for escape in escapes.get(str(row.get("name")), [])]
+    def left(some: list[EmbeddedRow]) -> list[EscapeRow]:
+        return [escape for row in some for escape in escapes.get(row.name, [])]
 
-    one = [row for row in wide if row.get("added") == 1]
-    kind = str(point.get("kind"))
+    one = [row for row in wide if row.added == 1]
     fell = any(_fell(escape) for escape in left(one))
     return NarrowPoint(
-        name=name,
-        loss=point.get("loss"),
-        kind=kind,
+        name=point.name,
+        loss=point.loss,
+        wide=wide,
         families=[
-            Family(kinds_counted([row.get("kind") for row in some]), lowest(left(some)))
+            Family(kinds_counted([row.kind for row in some]), lowest(left(some)))
             for family in families
-            for some in [[row for row in one if row.get("family") == family]]
+            for some in [[row for row in one if row.family == family]]
         ],
         best=[
-            lowest(left([row for row in wide if row.get("added") == added]))
+            lowest(left([row for row in wide if row.added == added]))
             for added in range(1, most + 1)
         ],
-        freed=fell if kind in MINIMA else None,
+        freed=fell if point.kind in MINIMA else None,
         followed=bool(left(wide)),
     )
 
 
-def _fell(escape: Row) -> bool:
-    before, after = escape.get("loss_before"), escape.get("loss_after")
-    return is_number(before) and is_number(after) and after < before
+def _fell(escape: EscapeRow) -> bool:
+    before, after = escape.loss_before, escape.loss_after
+    return before is not None and after is not None and after < before
 
 
-def lowest(escapes: list[Row]) -> Reached | None:
+def lowest(escapes: list[EscapeRow]) -> Reached | None:
     """The escape that ended lowest, if any ended at a number."""
-    ended = [escape for escape in escapes if is_number(escape.get("loss_after"))]
-    if not ended:
-        return None
-    best = min(ended, key=lambda escape: float(escape["loss_after"]))
-    return Reached(best["loss_after"], str(best.get("status")), str(best.get("embedded")))
+    ended = [Reached(e.loss_after, e.status) for e in escapes if e.loss_after is not None]
+    return min(ended, key=lambda reached: reached.loss, default=None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from semiflat.records.study import FlatDirections
 from semiflat.report.numbers import count
 
 
@@ -99,13 +100,13 @@ STATUS_MARKS = {
 }
 
 
-def kind_words(kind: Any) -> KindWords:
+def kind_words(kind: str) -> KindWords:
     """The words for a kind, also for one this version does not know."""
-    text = str(kind).lower().replace("_", " ") if kind else "not judged"
-    return KINDS.get(str(kind), KindWords(text, text, "", "undecided", ""))
+    text = kind.lower().replace("_", " ") or "not judged"
+    return KINDS.get(kind, KindWords(text, text, "", "undecided", ""))
 
 
-def kinds_counted(kinds: list[Any]) -> list[tuple[str, str]]:
+def kinds_counted(kinds: Sequence[str]) -> list[tuple[str, str]]:
     """Every kind that occurs, in the order of :data:`KINDS`, as (kind, "3 strict saddles")."""
     known = [*KINDS, *dict.fromkeys(kind for kind in kinds if kind not in KINDS)]
     return [
@@ -115,24 +116,24 @@ def kinds_counted(kinds: list[Any]) -> list[tuple[str, str]]:
     ]
 
 
-def overlap(flat: Any) -> str:
+def overlap(flat: FlatDirections) -> str:
     """What is said of flat families that share directions; nothing where they do not.
 
-    >>> overlap({"families": [{"dimension": 6}, {"dimension": 3}], "dimension": 7})
+    >>> from semiflat.records.study import FlatFamily
+    >>> overlap(FlatDirections(families=[FlatFamily(dimension=6), FlatFamily(dimension=3)], dimension=7))
     ': together 7, as some directions belong to two of them'
     """
-    families = flat.get("families") or [] if isinstance(flat, dict) else []
-    together = flat.get("dimension") if families else None
-    whole = sum(int(family.get("dimension") or 0) for family in families)
-    if not isinstance(together, int) or whole <= together:
+    if flat.dimension is None or not flat.families:
         return ""
-    return f": together {together}, as some directions belong to two of them"
+    if sum(family.dimension for family in flat.families) <= flat.dimension:
+        return ""
+    return f": together {flat.dimension}, as some directions belong to two of them"
 
 
-def status_words(status: Any) -> str:
+def status_words(status: str) -> str:
     """How a run ended, in words that follow "a run".
 
     >>> status_words("DIVERGED"), status_words("OTHER_END")
     ('ran to infinity', 'other end')
     """
-    return STATUSES.get(str(status), str(status).lower().replace("_", " "))
+    return STATUSES.get(status, status.lower().replace("_", " "))

@@ -7,9 +7,9 @@ from typing import Any
 
 from semiflat.errors import InputError
 from semiflat.outputs import Outputs
+from semiflat.records.study import StudyRecord, read
 
 FIGURES = ("descent", "spectrum", "share_line")
-_NEEDED = ("data", "network", "settings")
 
 
 def report_files(out: Path) -> list[Path]:
@@ -34,13 +34,12 @@ def write_report(record: dict[str, Any], out: Path, force: bool = False) -> list
         InputError: if matplotlib or jinja2 is missing, ``record`` is not a study's, or ``out``
             cannot be written or holds other files of these names.
     """
-    content: Any = record if isinstance(record, dict) else {}
-    missing = [key for key in _NEEDED if not isinstance(content.get(key), dict)]
-    if missing:
+    try:
+        study = read(StudyRecord, record if isinstance(record, dict) else {})
+    except ValueError as error:
         raise InputError(
-            f"not the record of a study: it has no {', '.join(map(repr, missing))}; give the "
-            "content of a study.json"
-        )
+            f"not the record of a study: {error}; give the content of a study.json"
+        ) from error
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
@@ -52,10 +51,10 @@ def write_report(record: dict[str, Any], out: Path, force: bool = False) -> list
     from semiflat.report.figures import draw_figures
     from semiflat.report.page import render
 
-    figures = draw_figures(record)
+    figures = draw_figures(study)
     page, *possible = report_files(out)
     pictures = {out / "figures" / f"{figure.name}.png": figure.png for figure in figures}
     outputs = Outputs("study", force)
-    outputs.write({**pictures, page: render(record, figures).encode()})
+    outputs.write({**pictures, page: render(study, figures).encode()})
     outputs.remove([path for path in possible if path not in pictures])
     return [page, *pictures]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import torch
 
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.embeddings import Replicate
 from semiflat.points import EmbeddedPoint, Point, hessian
+from semiflat.records.study import Descent, EmbeddedRow, ShareLine, Spectrum
 from semiflat.study.escapes import Escape
 from semiflat.verdicts import judge_all
 
 
-def descent_curve(escape: Escape) -> dict[str, Any]:
+def descent_curve(escape: Escape) -> Descent:
     """The loss along a descent direction, on a scale where its fall is seen, and its parabola."""
     saddle = escape.saddle
     problem, net = saddle.point.problem, saddle.point.problem.net
@@ -24,30 +24,31 @@ def descent_curve(escape: Escape) -> dict[str, Any]:
     direction = saddle.verdict.descent_direction
     assert direction is not None
     at = net.flatten(saddle.point.params) + t[:, None] * net.flatten(direction)
-    return {
-        "embedded": saddle.name,
-        "source": saddle.source,
-        "embedding": repr(saddle.point.embedding),
-        "curvature": saddle.verdict.curvature,
-        "step": t.tolist(),
-        "loss": problem.risk(net.unflatten(at)).tolist(),
-        "loss_before": saddle.point.loss,
-        "loss_after": escape.end.loss,
-    }
+    return Descent(
+        embedded=saddle.row.name,
+        source=saddle.row.source,
+        embedding=saddle.row.embedding,
+        curvature=saddle.row.curvature,
+        step=t.tolist(),
+        loss=problem.risk(net.unflatten(at)).tolist(),
+        loss_before=saddle.point.loss,
+        loss_after=escape.end.loss,
+    )
 
 
-def spectrum_curve(name: str, source: str, point: EmbeddedPoint) -> dict[str, Any]:
+def spectrum_curve(row: EmbeddedRow, point: EmbeddedPoint) -> Spectrum:
     """The eigenvalues of the narrow and of the wide Hessian, each from its own dense Hessian."""
-    return {
-        "embedded": name,
-        "source": source,
-        "embedding": repr(point.embedding),
-        "narrow": torch.linalg.eigvalsh(hessian(point.source)).tolist(),
-        "wide": torch.linalg.eigvalsh(hessian(point.materialize())).tolist(),
-    }
+    return Spectrum(
+        embedded=row.name,
+        source=row.source,
+        embedding=row.embedding,
+        narrow=torch.linalg.eigvalsh(hessian(point.source)).tolist(),
+        wide=torch.linalg.eigvalsh(hessian(point.materialize())).tolist(),
+        family=row.family,
+    )
 
 
-def share_line(name: str, point: Point, layer: int, unit: int) -> dict[str, Any]:
+def share_line(name: str, point: Point, layer: int, unit: int) -> ShareLine:
     """Along the line of shares (λ, 1 − λ): the loss, the lowest eigenvalue and the verdict."""
     net = point.problem.net
     shares = [Fraction(k, 20) for k in range(-20, 41)]
@@ -55,13 +56,13 @@ def share_line(name: str, point: Point, layer: int, unit: int) -> dict[str, Any]
     wide = points[0].problem
     batch = torch.stack([wide.net.flatten(p.params) for p in points])
     risk, _, hessians = risk_gradient_hessian(wide, wide.net.unflatten(batch))
-    return {
-        "source": name,
-        "layer": layer,
-        "unit": unit,
-        "widths": [list(net.widths), list(wide.net.widths)],
-        "share": [float(share) for share in shares],
-        "loss": risk.tolist(),
-        "lowest": torch.linalg.eigvalsh(hessians)[:, 0].tolist(),
-        "kind": [str(verdict.kind) for verdict in judge_all(points)],
-    }
+    return ShareLine(
+        source=name,
+        layer=layer,
+        unit=unit,
+        widths=[net.widths, wide.net.widths],
+        share=[float(share) for share in shares],
+        loss=risk.tolist(),
+        lowest=torch.linalg.eigvalsh(hessians)[:, 0].tolist(),
+        kind=[verdict.kind for verdict in judge_all(points)],
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from semiflat.points import EmbeddedPoint
+from semiflat.records.study import EmbeddedRow, EscapeRow
 from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, run_search
 from semiflat.search.gather import Progress
@@ -20,12 +20,9 @@ _STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Saddle:
-    """A strict saddle to leave: its name, what made it, the point and its verdict."""
+    """A strict saddle to leave: its record, the point and its verdict."""
 
-    name: str
-    source: str
-    family: str
-    added: int
+    row: EmbeddedRow
     point: EmbeddedPoint
     verdict: Verdict
 
@@ -44,26 +41,27 @@ class Escape:
     line: tuple[Tensor, Tensor]
     end: CriticalPoint
 
-    def row(self, name: str, tolerance: float) -> dict[str, Any]:
+    def row(self, name: str, tolerance: float) -> EscapeRow:
         """The record of the escape; the effective width is told at that tolerance."""
-        return {
-            "name": name,
-            "source": self.saddle.source,
-            "embedded": self.saddle.name,
-            "embedding": repr(self.saddle.point.embedding),
-            "family": self.saddle.family,
-            "added": self.saddle.added,
-            "widths": list(self.saddle.point.problem.net.widths),
-            "effective_hidden": list(reduce(self.end, tolerance).widths),
-            "curvature": self.saddle.verdict.curvature,
-            "loss_before": self.saddle.point.loss,
-            "loss_after": self.end.loss,
-            "step": float(self.line[0][self.line[1].argmin()]),
-            "status": str(self.end.status),
-            "gradient_norm": self.end.gradient_norm,
-            "iterations": self.end.record.iterations,
-            "evidence": self.end.record.evidence,
-        }
+        wide = self.saddle.row
+        return EscapeRow(
+            name=name,
+            source=wide.source,
+            embedded=wide.name,
+            embedding=wide.embedding,
+            family=wide.family,
+            added=wide.added,
+            widths=wide.widths,
+            effective_hidden=reduce(self.end, tolerance).widths,
+            curvature=wide.curvature,
+            loss_before=self.saddle.point.loss,
+            loss_after=self.end.loss,
+            step=float(self.line[0][self.line[1].argmin()]),
+            status=self.end.status,
+            gradient_norm=self.end.gradient_norm,
+            iterations=self.end.record.iterations,
+            evidence=self.end.record.evidence,
+        )
 
 
 def follow(
@@ -77,7 +75,7 @@ def follow(
     for saddle in saddles:
         problem = saddle.point.problem
         # At infinity each has its own limiting network.
-        groups.setdefault(problem.net if problem.by_algebra else saddle.name, []).append(saddle)
+        groups.setdefault(problem.net if problem.by_algebra else saddle.row.name, []).append(saddle)
     for group in groups.values():
         net, problem = group[0].point.problem.net, group[0].point.problem
         lines = [_line(saddle) for saddle in group]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from semiflat.certificates.certificate import Certificate
 from semiflat.certificates.certify import certify_all
@@ -14,6 +13,7 @@ from semiflat.certificates.checker.distinct import verify_distinct
 from semiflat.errors import InputError
 from semiflat.outputs import Outputs
 from semiflat.points import Point
+from semiflat.records.study import Distinct, PointRow, ProofRow, ProofsRecord, read
 
 ATTEMPTED, NOT_ATTEMPTED = "attempted", "not attempted"
 FOLDER, DATA = "certificates", "data.json"
@@ -38,69 +38,49 @@ class Proofs:
         self.folder = None if out is None else out / FOLDER
         self.refusal = _missing() if wanted else "switched off with --no-proofs"
 
-    def to_json(self) -> dict[str, Any]:
+    def record(self) -> ProofsRecord:
         """Whether proofs are attempted, and if not, why."""
         status = ATTEMPTED if self.refusal is None else NOT_ATTEMPTED
-        return {"status": status, "reason": self.refusal}
+        return ProofsRecord(status=status, reason=self.refusal)
 
     def earlier(self) -> list[Path]:
         """The files that are there under names of a study's certificates and their data."""
         there = [] if self.folder is None else self.folder.glob("*.json")
         return [path for path in there if _OWN.fullmatch(path.stem)]
 
-    def prove(self, named: Sequence[tuple[str, Point]]) -> list[dict[str, Any]]:
-        """Prove points; what those embedded from one source share is proved once.
-
-        Returns:
-            For each the record of its proof: ``status``, ``reason``, ``file`` (from the study's folder),
-            ``kind``, ``inertia`` and whether that is ``exact``; at least so many if it is not.
-        """
+    def prove(self, named: Sequence[tuple[str, Point]]) -> list[ProofRow]:
+        """Prove points; what those embedded from one source share is proved once."""
         if self.refusal is not None:
-            return [_row(NOT_ATTEMPTED, self.refusal) for _ in named]
+            return [ProofRow(status=NOT_ATTEMPTED, reason=self.refusal) for _ in named]
         found = certify_all([point for _, point in named])
         return [
             self._saved(name, certificate)
             for (name, _), certificate in zip(named, found, strict=True)
         ]
 
-    def distinct(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """How many narrow points are proved to be distinct, from their files by the checker.
-
-        Args:
-            rows: records of the narrow points.
-
-        Returns:
-            ``at_least`` so many ``of`` those certified, which are ``chosen``, and a ``reason``; None where
-            there are no files to check.
-        """
+    def distinct(self, rows: Sequence[PointRow]) -> Distinct | None:
+        """How many narrow points are proved to be distinct, from their files by the checker; None without."""
         if self.refusal is not None or self.folder is None:
             return None
-        names = [row["name"] for row in rows if row["certificate"]["status"] == "certified"]
+        names = [row.name for row in rows if row.proved]
         if not names:
-            reason = "no critical point is certified"
-            return {"at_least": 0, "of": 0, "chosen": [], "reason": reason}
+            return Distinct(at_least=0, of=0, reason="no critical point is certified")
         found = verify_distinct([self.folder / f"{name}.json" for name in names])
-        return {
-            "at_least": found.at_least,
-            "of": len(names),
-            "chosen": [names[place] for place in found.chosen],
-            "reason": found.reason,
-        }
+        return Distinct(
+            at_least=found.at_least,
+            of=len(names),
+            chosen=[names[place] for place in found.chosen],
+            reason=found.reason,
+        )
 
-    def _saved(self, name: str, certificate: Certificate) -> dict[str, Any]:
+    def _saved(self, name: str, certificate: Certificate) -> ProofRow:
         file = None
         if self.folder is not None:
             file = f"{name}.json"
             self.outputs.write(certificate.files(self.folder / file, DATA))
             file = f"{FOLDER}/{file}"
-        row = _row(certificate.status, certificate.reason, file)
-        proved = certificate.proved
-        return row | {key: proved.get(key) for key in ("kind", "inertia", "exact")}
-
-
-def _row(status: str, reason: str, file: str | None = None) -> dict[str, Any]:
-    nothing = {"kind": None, "inertia": None, "exact": None}
-    return {"status": status, "reason": reason, "file": file, **nothing}
+        own = {"status": certificate.status, "reason": certificate.reason, "file": file}
+        return read(ProofRow, {**certificate.proved, **own})
 
 
 def _missing() -> str | None:

@@ -16,6 +16,17 @@ from semiflat.networks import MLP
 from semiflat.outputs import Outputs
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
+from semiflat.records.study import (
+    DataRecord,
+    End,
+    JudgedRow,
+    NetworkRecord,
+    PointRow,
+    RunsRecord,
+    SettingsRecord,
+    StudyRecord,
+    read,
+)
 from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.search.gather import tally
 from semiflat.search.record import Finished
@@ -23,7 +34,7 @@ from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Escape, Saddle, follow
 from semiflat.study.proofs import Proofs
 from semiflat.study.settings import Settings
-from semiflat.study.widenings import Trial, embedded_row, widenings
+from semiflat.study.widenings import embedded_row, widenings
 from semiflat.verdicts import Certainty, Kind, Verdict, judge_all
 
 Progress = Callable[[str, int, int, str], None]
@@ -62,26 +73,19 @@ class Study:
         self.problem = Problem(net, dataset.X, dataset.y, dataset.loss)
         self.outputs = outputs or Outputs("study")
         self.proofs = Proofs(out, settings.proofs, self.outputs)
-        self.record: dict[str, Any] = {
-            "semiflat": __version__,
-            "complete": False,
-            "source": self.source,
-            "data": dataset.to_json(),
-            "network": {
-                "widths": list(net.widths),
-                "activation": settings.activation,
-                "parameters": net.parameter_count,
-            },
-            "settings": settings.to_json()
-            | {"max_iterations": settings.iterations(net.parameter_count)},
-            "search": {},
-            "points": [],
-            "embedded": [],
-            "escapes": [],
-            "proofs": self.proofs.to_json(),
-            "distinct_proved": None,
-            "curves": {"descent": [], "spectrum": [], "share_line": []},
-        }
+        self._iterations = settings.iterations(net.parameter_count)
+        self.record = StudyRecord(
+            semiflat=__version__,
+            source=self.source,
+            data=read(DataRecord, dataset.to_json()),
+            network=NetworkRecord(
+                widths=net.widths,
+                activation=settings.activation,
+                parameters=net.parameter_count,
+            ),
+            settings=SettingsRecord(**vars(settings) | {"max_iterations": self._iterations}),
+            proofs=self.proofs.record(),
+        )
         self._found: list[tuple[str, CriticalPoint]] = []
         self._points: list[tuple[str, CriticalPoint]] = []
         self._wide: dict[str, list[tuple[str, EmbeddedPoint]]] = {}
@@ -100,9 +104,8 @@ class Study:
         self._embed()
         self._prove()
         self._leave()
-        self.record["complete"] = True
-        self._write()
-        return self.record
+        self.record.complete = True
+        return self.finish_early()
 
     def check(self) -> None:
         """Refuse a folder that cannot be written, or with files in the way that no study wrote.
@@ -116,24 +119,24 @@ class Study:
     def finish_early(self) -> dict[str, Any]:
         """Write what there is after an interruption; returns the record, marked incomplete."""
         self._write()
-        return self.record
+        return self.record.to_json()
 
     # -- stages -----------------------------------------------------------------------------------
 
     def _find(self) -> None:
         s = self.settings
         result = self._search("minimum", s.starts, "search")
-        self.record["search"] = _search_record(result, "minimum", s.starts)
+        self.record.search = _search_record(result, "minimum", s.starts)
         points = result.with_infinity
         if not points and not result.interrupted:
             # No minimum at finite distance: there may still be saddles to embed.
             other = self._search("any", min(s.starts, _ANY_STARTS), "search, any index")
-            self.record["search_any"] = _search_record(other, "any", min(s.starts, _ANY_STARTS))
+            self.record.search_any = _search_record(other, "any", min(s.starts, _ANY_STARTS))
             points, result = other.with_infinity, other
         named = [(f"p{k}", point) for k, point in enumerate(points)]
         verdicts = judge_all([point for _, point in named])
         for (name, point), verdict in zip(named, verdicts, strict=True):
-            self.record["points"].append(_point_row(name, point, verdict))
+            self.record.points.append(_point_row(name, point, verdict))
             self._save(name, point)
         self._found, self._points = named, named[: s.points]
         self._write()
@@ -146,7 +149,7 @@ class Study:
             starts=starts,
             seed=self.settings.seed,
             kind=kind,
-            max_iterations=self.record["settings"]["max_iterations"],
+            max_iterations=self._iterations,
             progress=self._tally(stage, starts),
         )
 
@@ -163,19 +166,17 @@ class Study:
         }
         count = sum(map(len, plan.values()))
         for name, point in self._points:
-            own: list[Trial] = plan[name]
-            embedded = [widening.embedding(point) for widening in own]
-            for widening, wide, verdict in zip(own, embedded, judge_all(embedded), strict=True):
-                label = f"{name}-e{sum(r['source'] == name for r in self.record['embedded'])}"
+            embedded = [widening.embedding(point) for widening in plan[name]]
+            judged = zip(plan[name], embedded, judge_all(embedded), strict=True)
+            for number, (widening, wide, verdict) in enumerate(judged):
+                label = f"{name}-e{number}"
                 row = embedded_row(label, name, widening, wide, verdict)
                 self._save(label, wide)
                 self._wide.setdefault(name, []).append((label, wide))
-                self.record["embedded"].append(row)
+                self.record.embedded.append(row)
                 if verdict.kind is Kind.STRICT_SADDLE:
-                    self._saddles.append(
-                        Saddle(label, name, widening.family, widening.added, wide, verdict)
-                    )
-                self.progress("embed and judge", len(self.record["embedded"]), count, "")
+                    self._saddles.append(Saddle(row, wide, verdict))
+                self.progress("embed and judge", len(self.record.embedded), count, "")
             self._write()
         for name, point in self._points[:1]:
             self._draw_point(name, point)
@@ -183,19 +184,21 @@ class Study:
 
     def _prove(self) -> None:
         """Certificates of all points, beside the verdicts; what measuring left undecided, they decide."""
-        points, embedded = self.record["points"], self.record["embedded"]
-        rows = {row["name"]: row for row in [*points, *embedded]}
+        rows: dict[str, JudgedRow] = {
+            row.name: row for row in (*self.record.points, *self.record.embedded)
+        }
         done = 0
         for name, point in self._found:
             family = [(name, point), *self._wide.get(name, [])]
             for (label, _), proof in zip(family, self.proofs.prove(family), strict=True):
-                rows[label]["certificate"] = proof
-                if rows[label]["kind"] == str(Kind.UNDECIDED) and proof["kind"]:
-                    decided = {"kind": proof["kind"], "certainty": str(Certainty.PROVED)}
-                    rows[label] |= decided | {"reason": proof["reason"]}
+                row = rows[label]
+                row.certificate = proof
+                if row.kind == Kind.UNDECIDED and proof.kind:
+                    row.kind, row.certainty = proof.kind, Certainty.PROVED
+                    row.reason = proof.reason
             done += len(family)
             self.progress("prove", done, len(rows), "")
-        self.record["distinct_proved"] = self.proofs.distinct(points)
+        self.record.distinct_proved = self.proofs.distinct(self.record.points)
         self._write()
 
     def _leave(self) -> None:
@@ -206,31 +209,23 @@ class Study:
                 name = f"x{len(escapes)}"
                 escapes.append(escape)
                 row = escape.row(name, self.settings.effective_tolerance)
-                self.record["escapes"].append(row)
+                self.record.escapes.append(row)
                 self._save(name, escape.end)
             self._write()
         for escape in _steepest_escapes(escapes):
-            self.record["curves"]["descent"].append(descent_curve(escape))
+            self.record.curves.descent.append(descent_curve(escape))
 
     # -- records ----------------------------------------------------------------------------------
 
     def _draw_point(self, name: str, point: Point) -> None:
         layer = 0
         for unit in point.problem.net.heads(layer):
-            self.record["curves"]["share_line"].append(share_line(name, point, layer, unit))
-        rows = [row for row in self.record["embedded"] if row["source"] == name]
+            self.record.curves.share_line.append(share_line(name, point, layer, unit))
+        rows, wide = self.record.by_source().get(name, []), dict(self._wide.get(name, []))
         for family in ("replicate inside", "replicate outside", "null units"):
-            row = next((r for r in rows if r["family"] == family), None)
+            row = next((r for r in rows if r.family == family), None)
             if row is not None:
-                widening = next(
-                    w
-                    for w in widenings(
-                        point.problem.net, self.settings.wider, self.settings.null_bias
-                    )
-                    if repr(w.embedding) == row["embedding"]
-                )
-                curve = spectrum_curve(row["name"], name, widening.embedding(point))
-                self.record["curves"]["spectrum"].append(curve | {"family": family})
+                self.record.curves.spectrum.append(spectrum_curve(row, wide[row.name]))
 
     def _save(self, name: str, point: Point) -> None:
         if self.out is not None:
@@ -248,58 +243,55 @@ class Study:
 
     def _write(self) -> None:
         if self.out is not None:
-            self.outputs.write({self.out / "study.json": as_json(self.record)})
+            self.outputs.write({self.out / "study.json": as_json(self.record.to_json())})
 
 
 def _steepest_escapes(escapes: list[Escape]) -> list[Escape]:
     """The escapes to draw: for each narrow point the one that falls furthest, a few in all."""
     best: dict[str, Escape] = {}
     for escape in escapes:
-        other = best.get(escape.saddle.source)
+        other = best.get(escape.saddle.row.source)
         if other is None or escape.end.loss < other.end.loss:
-            best[escape.saddle.source] = escape
+            best[escape.saddle.row.source] = escape
     return list(best.values())[:_MOST_CURVES]
 
 
-def _search_record(result: SearchResult, kind: str, starts: int) -> dict[str, Any]:
+def _search_record(result: SearchResult, kind: str, starts: int) -> RunsRecord:
     ended: dict[Status, CriticalPoint] = {}
     for run in sorted(result.runs, key=lambda run: run.loss):
         ended.setdefault(run.status, run)
-    return {
-        "kind": kind,
-        "starts": starts,
-        "interrupted": result.interrupted,
-        "counts": {str(status): count for status, count in result.counts.items()},
-        "unresolved": result.why_unresolved,
-        "meanings": {str(status): status.meaning for status in Status},
-        "lowest": [
-            {
-                "status": str(status),
-                "loss": run.loss,
-                "gradient_norm": run.gradient_norm,
-                "start": run.record.start,
-                "iterations": run.record.iterations,
-                "evidence": run.record.evidence,
-            }
+    return RunsRecord(
+        kind=kind,
+        starts=starts,
+        interrupted=result.interrupted,
+        counts={str(status): count for status, count in result.counts.items()},
+        unresolved=result.why_unresolved,
+        meanings={str(status): status.meaning for status in Status},
+        lowest=[
+            End(
+                status=status,
+                loss=run.loss,
+                gradient_norm=run.gradient_norm,
+                start=run.record.start,
+                iterations=run.record.iterations,
+                evidence=run.record.evidence,
+            )
             for status, run in ended.items()
         ],
-    }
+    )
 
 
-def _point_row(name: str, point: CriticalPoint, verdict: Verdict) -> dict[str, Any]:
+def _point_row(name: str, point: CriticalPoint, verdict: Verdict) -> PointRow:
     net = point.problem.net
-    return {
-        "name": name,
-        "loss": point.loss,
-        "status": str(point.status),
-        "at_infinity": [list(map(str, row)) for row in net.forms]
-        if isinstance(net, LimitMLP)
-        else None,
-        "trivial": point.trivial,
-        "start": point.record.start,
-        "iterations": point.record.iterations,
-        "largest_parameter": max(float(t.abs().max()) for t in point.params.values()),
-        "evidence": point.record.evidence,
-        **verdict.to_json(),
-        "gradient_norm": point.gradient_norm,
-    }
+    judged = verdict.to_json() | {"name": name, "gradient_norm": point.gradient_norm}
+    return PointRow(
+        **vars(read(JudgedRow, judged)),
+        loss=point.loss,
+        status=point.status,
+        at_infinity=net.forms if isinstance(net, LimitMLP) else None,
+        trivial=point.trivial,
+        start=point.record.start,
+        iterations=point.record.iterations,
+        largest_parameter=max(float(t.abs().max()) for t in point.params.values()),
+        evidence=point.record.evidence,
+    )

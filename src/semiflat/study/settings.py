@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from semiflat.activations import activation
 from semiflat.errors import InputError
@@ -57,7 +56,3 @@ class Settings:
         if self.max_iterations is not None:
             return self.max_iterations
         return 500 if parameters <= 100 else 150
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self) | {"hidden": list(self.hidden)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate
 from semiflat.embeddings.exact import Exact
 from semiflat.networks import MLP
 from semiflat.points import EmbeddedPoint, Point
+from semiflat.records.study import EmbeddedRow, JudgedRow, Signs, read
 from semiflat.verdicts import Verdict
 
 DENSE_CHECK = 400
@@ -70,36 +70,32 @@ def output_change(point: EmbeddedPoint, probes: int = 256) -> float:
 
 def embedded_row(
     name: str, source: str, widening: Trial, point: EmbeddedPoint, verdict: Verdict
-) -> dict[str, Any]:
+) -> EmbeddedRow:
     """The record of one embedding: what the law predicts beside what the wide network measures."""
     wide = point.materialize()
-    row = {
-        "name": name,
-        "source": source,
-        "embedding": repr(widening.embedding),
-        "steps": widening.embedding.to_json(),
-        "family": widening.family,
-        "layer": widening.layer,
-        "unit": widening.unit,
-        "added": widening.added,
-        "widths": list(point.problem.net.widths),
-        "output_change": output_change(point),
-        "predicted_gradient_norm": point.gradient_norm,
-        **verdict.to_json(),
-        "gradient_norm": wide.gradient_norm,
-        "dense_inertia": dense_inertia(wide),
-    }
     direction, net = verdict.descent_direction, wide.problem.net
-    row["curvature_measured"] = (
-        None
+    judged = verdict.to_json() | {"name": name, "gradient_norm": wide.gradient_norm}
+    return EmbeddedRow(
+        **vars(read(JudgedRow, judged)),
+        source=source,
+        embedding=repr(widening.embedding),
+        steps=widening.embedding.to_json(),
+        family=widening.family,
+        layer=widening.layer,
+        unit=widening.unit,
+        added=widening.added,
+        widths=point.problem.net.widths,
+        output_change=output_change(point),
+        predicted_gradient_norm=point.gradient_norm,
+        dense_inertia=dense_inertia(wide),
+        curvature_measured=None
         if direction is None
-        else second_difference(wide.problem, net.flatten(wide.params), net.flatten(direction))
+        else second_difference(wide.problem, net.flatten(wide.params), net.flatten(direction)),
     )
-    return row
 
 
-def dense_inertia(wide: Point) -> list[int] | None:
+def dense_inertia(wide: Point) -> Signs | None:
     """Signs counted in the wide network's own Hessian: the check of the law, where it is small."""
     if wide.problem.net.parameter_count > DENSE_CHECK:
         return None
-    return list(wide.evidence.spectrum.count())
+    return wide.evidence.spectrum.count()

@@ -1,0 +1,1 @@
+"""What is written and read again, typed: one schema, and one codec between it and JSON."""
