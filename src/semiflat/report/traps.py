@@ -22,7 +22,7 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Family:
+class EmbeddedFamily:
     """What one family of embeddings with one added unit made of a narrow point."""
 
     kinds: list[tuple[str, str]]
@@ -46,7 +46,7 @@ class NarrowPoint:
     name: str
     loss: float | None
     wide: list[EmbeddedRow]
-    families: list[Family]
+    families: list[EmbeddedFamily]
     best: list[Reached | None]
     freed: bool | None
     followed: bool
@@ -93,7 +93,7 @@ def _narrow_point(
         loss=point.loss,
         wide=wide,
         families=[
-            Family(kinds_counted([row.kind for row in some]), lowest(left(some)))
+            EmbeddedFamily(kinds_counted([row.kind for row in some]), lowest(left(some)))
             for family in families
             for some in [[row for row in one if row.family == family]]
         ],

@@ -10,11 +10,11 @@ from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.embeddings import Replicate
 from semiflat.points import EmbeddedPoint, Point, hessian
 from semiflat.records.study import Descent, EmbeddedRow, ShareLine, Spectrum
-from semiflat.study.escapes import Escape
+from semiflat.study.escapes import Descended
 from semiflat.verdicts import judge_all
 
 
-def descent_curve(escape: Escape) -> Descent:
+def descent_curve(escape: Descended) -> Descent:
     """The loss along a descent direction, on a scale where its fall is seen, and its parabola."""
     saddle = escape.saddle
     problem, net = saddle.point.problem, saddle.point.problem.net

@@ -28,7 +28,7 @@ class Saddle:
 
 
 @dataclass(frozen=True)
-class Escape:
+class Descended:
     """Where the way down from a strict saddle led.
 
     Attributes:
@@ -66,7 +66,7 @@ class Escape:
 
 def follow(
     saddles: list[Saddle], max_iterations: int, progress: Progress
-) -> Iterator[list[Escape]]:
+) -> Iterator[list[Descended]]:
     """Leave every saddle along its descent direction, then minimise; one batch for each network.
 
     Yields the escapes of a batch; after Ctrl-C those of the batch as far as it came, and stops.
@@ -91,7 +91,8 @@ def follow(
         )
         rows = [-1 - end.record.start for end in result.runs]
         yield [
-            Escape(group[row], lines[row], end) for row, end in zip(rows, result.runs, strict=True)
+            Descended(group[row], lines[row], end)
+            for row, end in zip(rows, result.runs, strict=True)
         ]
         if result.interrupted:
             raise KeyboardInterrupt

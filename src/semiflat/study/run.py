@@ -31,7 +31,7 @@ from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.search.gather import tally
 from semiflat.search.record import Finished
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
-from semiflat.study.escapes import Escape, Saddle, follow
+from semiflat.study.escapes import Descended, Saddle, follow
 from semiflat.study.proofs import Proofs
 from semiflat.study.settings import Settings
 from semiflat.study.widenings import embedded_row, widenings
@@ -203,7 +203,7 @@ class Study:
 
     def _leave(self) -> None:
         report = self._tally("leave the saddles", len(self._saddles))
-        escapes: list[Escape] = []
+        escapes: list[Descended] = []
         for batch in follow(self._saddles, self.settings.escape_iterations, report):
             for escape in batch:
                 name = f"x{len(escapes)}"
@@ -246,9 +246,9 @@ class Study:
             self.outputs.write({self.out / "study.json": as_json(self.record.to_json())})
 
 
-def _steepest_escapes(escapes: list[Escape]) -> list[Escape]:
+def _steepest_escapes(escapes: list[Descended]) -> list[Descended]:
     """The escapes to draw: for each narrow point the one that falls furthest, a few in all."""
-    best: dict[str, Escape] = {}
+    best: dict[str, Descended] = {}
     for escape in escapes:
         other = best.get(escape.saddle.row.source)
         if other is None or escape.end.loss < other.end.loss:
