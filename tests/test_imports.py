@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"activations", "losses", "files", "data_files", "threads", "memory"},
     {"foreign"},
     {"networks", "data", "outputs", "jobs"},
-    {"decay"},
+    {"decay", "units"},
     {"problem"},
     {"embeddings", "curvature"},
     {"points"},

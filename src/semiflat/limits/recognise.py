@@ -14,6 +14,7 @@ from torch import Tensor
 from semiflat.limits.network import FAR, Form, LimitMLP
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.problem import Problem
+from semiflat.units import chosen, may_reflect, reflected, with_rows
 
 NEAR = 0.35
 """Two units merge if their pre-activations differ by this part of their spread at most, ..."""
@@ -113,8 +114,7 @@ class _Work:
         for distance, cancelled, one, other, sign in pairs:
             if one in free and other in free:
                 if sign < 0:
-                    self._reflect(layer, other)
-                    z[other] = -z[other]
+                    self._reflect(layer, other, z[other])
                 self._gate(layer, one, other, z, distance, cancelled)
                 free.remove(one)
                 free.remove(other)
@@ -159,8 +159,9 @@ class _Work:
             return
         inner = values[:, 0] if len(edge) else torch.zeros_like(fed[0])
         row = self.net.layer(self.params, layer)[unit]
-        self._set_row(self.far, layer, unit, self.net.layer(self.far, layer)[unit] + row - inner)
-        self._set_row(self.params, layer, unit, inner)
+        away = self.net.layer(self.far, layer)[unit] + row - inner
+        self.far = with_rows(self.net, self.far, layer, unit, away)
+        self.params = with_rows(self.net, self.params, layer, unit, inner)
         self.offsets[layer][unit] = torch.where(beyond, FAR * (z + before).sign(), 0.0)
         self.forms[layer][unit] = Form.STEP
         self.found.append(
@@ -168,12 +169,6 @@ class _Work:
             f"slope at most {float(slope[beyond].max()):.1g} on the others, incoming weights of length "
             f"{float(row.norm()):.3g}"
         )
-
-    def _set_row(self, params: Params, layer: int, unit: int, row: Tensor) -> None:
-        width = self.net.widths[layer]
-        params[weight_key(layer)][unit] = row[:width]
-        if self.net.biases[layer]:
-            params[bias_key(layer)][unit] = row[width]
 
     def _pairs(
         self, layer: int, free: list[int], z: Tensor
@@ -183,7 +178,7 @@ class _Work:
         for k, one in enumerate(free):
             spread = float(z[one].std(correction=0))
             for other in free[k + 1 :]:
-                for sign in (1, -1) if self._may_reflect(layer) else (1,):
+                for sign in (1, -1) if may_reflect(self.net, layer) else (1,):
                     both = max(spread, float(z[other].std(correction=0)), 1e-300)
                     distance = float((z[one] - sign * z[other]).square().mean().sqrt()) / both
                     lengths = float(V[:, one].norm() + V[:, other].norm())
@@ -211,7 +206,7 @@ class _Work:
                 continue
             near = []
             for other in free:
-                for sign in (1, -1) if self._may_reflect(layer) else (1,):
+                for sign in (1, -1) if may_reflect(self.net, layer) else (1,):
                     both = max(float(z[each].std(correction=0)) for each in (base, other))
                     distance = float((z[base] - sign * z[other]).square().mean().sqrt())
                     if other != base and distance < NEAR * both:
@@ -236,11 +231,11 @@ class _Work:
         z: Tensor,
         cancelled: float,
     ) -> None:
-        V, incoming = self.params[weight_key(layer + 1)], self._incoming(layer)
         for _, unit, sign in members:
             if sign < 0:
-                self._reflect(layer, unit)
-                z[unit] = -z[unit]
+                self._reflect(layer, unit, z[unit])
+        V, incoming = self.params[weight_key(layer + 1)], self._incoming(layer)
+        for _, unit, _ in members:
             size = float((z[unit] - z[base]).square().mean().sqrt()) or 1.0
             for tensor in incoming:
                 if tensor is not None:
@@ -299,12 +294,13 @@ class _Work:
         tail = self.net.activations[layer].tail
         if tail is None:
             return
-        if self._may_reflect(layer) and middle > 0:
-            self._reflect(layer, unit)
-            z = -z
+        if may_reflect(self.net, layer) and middle > 0:
+            self._reflect(layer, unit, z)
         top = float(z.max())
         if top > TAIL:
             return
+        V, W = self.params[weight_key(layer + 1)], self.params[weight_key(layer)]
+        upper, b = self.params[bias_key(layer + 1)], self.params[bias_key(layer)]
         upper += tail.level * V[:, unit]
         V[:, unit] *= tail.size
         W[unit] *= tail.rate
@@ -327,26 +323,15 @@ class _Work:
     def _incoming(self, layer: int) -> tuple[Tensor, Tensor | None]:
         return self.params[weight_key(layer)], self.params.get(bias_key(layer))
 
-    def _may_reflect(self, layer: int) -> bool:
-        reflection = self.net.activations[layer].reflection
-        return reflection is not None and (reflection == 0 or self.net.biases[layer + 1])
-
-    def _reflect(self, layer: int, unit: int) -> None:
-        V, upper = self.params[weight_key(layer + 1)], self.params.get(bias_key(layer + 1))
-        reflection = self.net.activations[layer].reflection
-        if reflection and upper is not None:
-            upper += reflection * V[:, unit]
-        for tensor in (*self._incoming(layer),):
-            if tensor is not None:
-                tensor[unit] *= -1
-        V[:, unit] *= -1
+    def _reflect(self, layer: int, unit: int, z: Tensor) -> None:
+        self.params, self.far = (
+            reflected(self.net, each, layer, [unit]) for each in (self.params, self.far)
+        )
+        z *= -1
 
     def _permute(self, layer: int, order: list[int]) -> None:
-        for params in (self.params, self.far):
-            for key in (weight_key(layer), bias_key(layer)):
-                if key in params:
-                    params[key][:] = params[key][order].clone()
-        V = self.params[weight_key(layer + 1)]
-        V[:] = V[:, order].clone()
+        self.params, self.far = (
+            chosen(self.net, each, layer, order) for each in (self.params, self.far)
+        )
         self.offsets[layer] = self.offsets[layer][order]
         self.forms[layer] = [self.forms[layer][unit] for unit in order]
