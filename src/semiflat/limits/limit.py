@@ -246,7 +246,7 @@ def settled(
     """
     h = problem.X.mT
     for layer, row in enumerate(net.forms):
-        fed, z = _through(net, params, layer, h)
+        fed, z = net.through(params, h, layer)
         for unit, form in enumerate(row):
             edge = offsets[layer][unit] == 0
             if form is Form.STEP and bool(edge.any()):
@@ -269,7 +269,7 @@ def _steps_on(
     """
     offsets, gauge, h = [], net.gauge, problem.X.mT
     for layer, row in enumerate(net.forms):
-        fed, z = _through(net, params, layer, h)
+        fed, z = net.through(params, h, layer)
         away = net.layer(far, layer) @ fed
         away = torch.where(away.abs() > EDGE * away.abs().amax(-1, keepdim=True), away.sign(), 0.0)
         steps = torch.tensor([form is Form.STEP for form in row])
@@ -280,11 +280,6 @@ def _steps_on(
             gauge += net.fan_in(layer) - rank
         h = net.respond(layer, z + offsets[-1])[0]
     return offsets, gauge
-
-
-def _through(net: LimitMLP, params: Params, layer: int, h: Tensor) -> tuple[Tensor, Tensor]:
-    fed = torch.cat([h, torch.ones_like(h[:1])]) if net.biases[layer] else h
-    return fed, net.layer(params, layer) @ fed
 
 
 def _ways(linear: bool) -> list[tuple[int, float]]:

@@ -94,17 +94,16 @@ class _Work:
 
     def layer(self, layer: int) -> None:
         net = LimitMLP(self.net, self.forms)
-        h = self.problem.X.mT
+        fed, z = net.through(self.params, self.problem.X.mT, 0)
         for below in range(layer):
-            h = net.respond(below, self._z(below, h) + self.offsets[below])[0]
-        z = self._z(layer, h)
+            h = net.respond(below, z + self.offsets[below])[0]
+            fed, z = net.through(self.params, h, below + 1)
         free = [
             unit
             for unit, form in enumerate(self.forms[layer])
             if form is Form.UNIT and not self._is_base(layer, unit)
         ]
         if self.net.activations[layer].saturates:
-            fed = torch.cat([h, torch.ones_like(h[:1])]) if self.net.biases[layer] else h
             steps = [u for u, form in enumerate(self.forms[layer]) if form is Form.STEP]
             for unit in free + steps:
                 self._step(layer, unit, z[unit], fed.mT)
@@ -315,10 +314,6 @@ class _Work:
         )
 
     # -- moves that keep the function ------------------------------------------------------------
-
-    def _z(self, layer: int, h: Tensor) -> Tensor:
-        z: Tensor = self.params[weight_key(layer)] @ h
-        return z + self.params[bias_key(layer)][:, None] if self.net.biases[layer] else z
 
     def _incoming(self, layer: int) -> tuple[Tensor, Tensor | None]:
         return self.params[weight_key(layer)], self.params.get(bias_key(layer))
