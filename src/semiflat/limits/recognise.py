@@ -233,12 +233,11 @@ class _Work:
         for _, unit, sign in members:
             if sign < 0:
                 self._reflect(layer, unit, z[unit])
-        V, incoming = self.params[weight_key(layer + 1)], self._incoming(layer)
+        V, rows = self.params[weight_key(layer + 1)], self.net.layer(self.params, layer)
         for _, unit, _ in members:
             size = float((z[unit] - z[base]).square().mean().sqrt()) or 1.0
-            for tensor in incoming:
-                if tensor is not None:
-                    tensor[unit] = (tensor[unit] - tensor[base]) / size
+            gap = (rows[unit] - rows[base]) / size
+            self.params = with_rows(self.net, self.params, layer, unit, gap)
             V[:, base] = V[:, base] + V[:, unit]
             V[:, unit] *= size
             self.forms[layer][unit] = Form.GATE
@@ -253,15 +252,13 @@ class _Work:
     def _gate(
         self, layer: int, one: int, other: int, z: Tensor, distance: float, cancelled: float
     ) -> None:
-        V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
+        V, rows = self.params[weight_key(layer + 1)], self.net.layer(self.params, layer)
         size = float((z[one] - z[other]).square().mean().sqrt())
         size = size if size > 0 else 1.0
         a = (V[:, one] - V[:, other]) / 2 * size
         lengths = float(V[:, one].norm()), float(V[:, other].norm())
-        for tensor in (W, b):
-            if tensor is not None:
-                middle, gap = (tensor[one] + tensor[other]) / 2, tensor[one] - tensor[other]
-                tensor[one], tensor[other] = middle, gap / size
+        pair = torch.stack([(rows[one] + rows[other]) / 2, (rows[one] - rows[other]) / size])
+        self.params = with_rows(self.net, self.params, layer, [one, other], pair)
         V[:, one] = V[:, one] + V[:, other]
         V[:, other] = a
         self.forms[layer][other] = Form.GATE
@@ -273,17 +270,17 @@ class _Work:
         )
 
     def _lonely(self, layer: int, unit: int, z: Tensor) -> None:
-        V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
+        V = self.params[weight_key(layer + 1)]
         loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std(correction=0))
-        upper = self.params.get(bias_key(layer + 1))
-        if loud < LOUD or b is None or upper is None or spread == 0:
+        if loud < LOUD or not all(self.net.biases[layer : layer + 2]) or spread == 0:
             return
         if float((z - middle).abs().max()) < NARROW:
             h, slope = self.net.activations[layer].derivatives(torch.tensor(middle).double())[:2]
-            upper += V[:, unit] * h
+            row = self.net.layer(self.params, layer)[unit]
+            self.params[bias_key(layer + 1)] += V[:, unit] * h
             V[:, unit] *= slope * spread
-            W[unit] /= spread
-            b[unit] = (b[unit] - middle) / spread
+            row[-1] -= middle
+            self.params = with_rows(self.net, self.params, layer, unit, row / spread)
             self.forms[layer][unit] = Form.LINEAR
             self.found.append(
                 f"unit {unit} of hidden layer {layer} is linear: pre-activations within "
@@ -298,14 +295,13 @@ class _Work:
         top = float(z.max())
         if top > TAIL:
             return
-        V, W = self.params[weight_key(layer + 1)], self.params[weight_key(layer)]
-        upper, b = self.params[bias_key(layer + 1)], self.params[bias_key(layer)]
-        upper += tail.level * V[:, unit]
-        V[:, unit] *= tail.size
-        W[unit] *= tail.rate
-        b[unit] *= tail.rate
+        V, row = self.params[weight_key(layer + 1)], self.net.layer(self.params, layer)[unit]
+        self.params[bias_key(layer + 1)] += tail.level * V[:, unit]
+        row *= tail.rate
         top *= tail.rate
-        b[unit] -= top
+        row[-1] -= top
+        self.params = with_rows(self.net, self.params, layer, unit, row)
+        V[:, unit] *= tail.size
         V[:, unit] *= float(torch.exp(torch.tensor(top)))
         self.forms[layer][unit] = Form.TAIL
         self.found.append(
@@ -314,9 +310,6 @@ class _Work:
         )
 
     # -- moves that keep the function ------------------------------------------------------------
-
-    def _incoming(self, layer: int) -> tuple[Tensor, Tensor | None]:
-        return self.params[weight_key(layer)], self.params.get(bias_key(layer))
 
     def _reflect(self, layer: int, unit: int, z: Tensor) -> None:
         self.params, self.far = (
