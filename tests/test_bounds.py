@@ -524,7 +524,9 @@ def test_f19_s_advantage_of_relu_lies_in_its_prior():
     rows = 1e-9 * normals(500, 9, seed=0).reshape(500, 3, 3)
     columns = 5.0 * normals(500, 3, seed=0, stream=1).reshape(500, 3, 1)
     narrow = {key: t.expand(500, *t.shape) for key, t in wide.source.params.items()}
-    f = wide.problem.net.forward(assemble(narrow, rows, columns, 0, True), wide.problem.X)
+    f = wide.problem.net.forward(
+        assemble(wide.source.problem.net, narrow, rows, columns, 0), wide.problem.X
+    )
     assert (f - wide.problem.y).abs().max() < 1e-6
 
 

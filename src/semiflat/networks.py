@@ -337,6 +337,18 @@ class MLP:
             h = self.activity(below, self._linear(params, h, below))
         return h
 
+    def through(self, params: Params, h: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """What a linear layer is fed with, the bias's 1 last, and ``z``: (*batch, ·, n), samples last.
+
+        Args:
+            h: what the layer below hands on, (*batch, width, n).
+        """
+        z: Tensor = params[weight_key(layer)] @ h
+        if not self.biases[layer]:
+            return h, z
+        ones = h.new_ones(()).expand(*h.shape[:-2], 1, h.shape[-1])
+        return torch.cat([h, ones], dim=-2), z + params[bias_key(layer)][..., None]
+
     def respond(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
         """``h``, ``∂h_i/∂z_i`` and ``∂²h_i/∂z_i²`` of a hidden layer for z of shape (*batch, width, n).
 

@@ -15,7 +15,7 @@ from semiflat.bounds.surplus import SmoothSurplus, surplus_curvature
 from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.errors import InputError, unknown_name
 from semiflat.evidence import ENOUGH, Evidence
-from semiflat.networks import Params, bias_key, weight_key
+from semiflat.networks import Params, weight_key
 from semiflat.points import EmbeddedPoint, Point
 
 DENSE_LIMIT = 4096
@@ -164,9 +164,7 @@ def _inactive(point: Point) -> InactiveUnits | None:
 def _surplus_weights(point: EmbeddedPoint, layer: int) -> tuple[Tensor, Tensor]:
     """Incoming rows (E, D) and outgoing weights (E, M) of the units at the layer's end."""
     net, old = point.problem.net, point.source.problem.net.hidden[layer]
-    rows = point.params[weight_key(layer)][old:]
-    if net.biases[layer]:
-        rows = torch.cat([rows, point.params[bias_key(layer)][old:, None]], dim=1)
+    rows = net.layer(point.params, layer)[old:]
     return rows, point.params[weight_key(layer + 1)][:, old:].mT.contiguous()
 
 

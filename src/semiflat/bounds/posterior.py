@@ -12,7 +12,8 @@ from semiflat.bounds.blocks import GaussianBlock, PartKL, PosteriorScale
 from semiflat.bounds.box import BoxSurplus
 from semiflat.bounds.surplus import SmoothSurplus
 from semiflat.errors import whole, whole_seed
-from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.networks import MLP, Params, weight_key
+from semiflat.units import with_layer
 
 Surplus = SmoothSurplus | BoxSurplus
 
@@ -67,7 +68,7 @@ class PosteriorFamily:
         if self.surplus is None:
             return params
         rows, columns = self.surplus.place(normal[:, len(self.block.mean) :], scale)
-        return assemble(params, rows, columns, self.layer, self.net.biases[self.layer])
+        return assemble(self.narrow, params, rows, columns, self.layer)
 
     def on_data(self, normal: Tensor, scale: PosteriorScale) -> tuple[MLP, Params]:
         """The same draws as far as the data see them: without surplus units that are 0 there."""
@@ -155,18 +156,14 @@ class Prior:
             )
             columns = self.sigma * outgoing.reshape(count, *surplus.outgoing.shape)
             rows = self.sigma * incoming.reshape(count, surplus.count, -1)
-        return assemble(params, rows, columns, family.layer, family.net.biases[family.layer])
+        return assemble(family.narrow, params, rows, columns, family.layer)
 
 
-def assemble(narrow: Params, rows: Tensor, columns: Tensor, layer: int, bias: bool) -> Params:
+def assemble(net: MLP, narrow: Params, rows: Tensor, columns: Tensor, layer: int) -> Params:
     """Parameters (B, …) of the wide networks: narrow ones with surplus units at the layer's end."""
-    wide = dict(narrow)
-    width = narrow[weight_key(layer)].shape[-1]
-    wide[weight_key(layer)] = torch.cat([narrow[weight_key(layer)], rows[..., :width]], dim=-2)
-    if bias:
-        wide[bias_key(layer)] = torch.cat([narrow[bias_key(layer)], rows[..., width]], dim=-1)
-    wide[weight_key(layer + 1)] = torch.cat([narrow[weight_key(layer + 1)], columns.mT], dim=-1)
-    return wide
+    above = torch.cat([narrow[weight_key(layer + 1)], columns.mT], dim=-1)
+    whole = torch.cat([net.layer(narrow, layer), rows], dim=-2)
+    return with_layer(net, narrow, layer, whole) | {weight_key(layer + 1): above}
 
 
 def normals(count: int, size: int, seed: int, stream: int = 0, first: int = 0) -> Tensor:

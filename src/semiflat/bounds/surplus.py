@@ -34,7 +34,6 @@ from semiflat.bounds.blocks import (
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.evidence import ENOUGH, EPS
-from semiflat.networks import bias_key, weight_key
 from semiflat.points import Point
 
 Spectra = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -177,10 +176,7 @@ def surplus_curvature(source: Point, layer: int, row: Tensor) -> Tensor:
     problem = source.problem.with_net(wide).with_weight_decay(0.0)
     matrix = risk_gradient_gauss_newton(problem, params)[2]
     numbers = wide.unflatten(torch.arange(wide.parameter_count))
-    places = numbers[weight_key(layer)][old:]
-    if wide.biases[layer]:
-        places = torch.cat([places, numbers[bias_key(layer)][old:, None]], dim=1)
-    chosen = places.reshape(above * fan)
+    chosen = wide.layer(numbers, layer)[old:].reshape(above * fan)
     return matrix[chosen[:, None], chosen]
 
 

@@ -72,3 +72,10 @@ def flat_rows(net: MLP, layer: int, rows: Tensor) -> Tensor:
     if not net.biases[layer]:
         return rows.flatten(-2)
     return torch.cat([rows[..., :-1].flatten(-2), rows[..., -1]], dim=-1)
+
+
+def in_layer(net: MLP, layer: int, rows: Tensor) -> Tensor:
+    """A direction of ``[W_l, b_l]`` alone, (…, out, D), as one of all parameters, (…, P)."""
+    sizes = [net.widths[k + 1] * net.fan_in(k) for k in range(net.depth)]
+    around = sum(sizes[:layer]), sum(sizes[layer + 1 :])
+    return torch.nn.functional.pad(flat_rows(net, layer, rows), around)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from semiflat.activations import Cross
-from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
 
 # What one pass may hold at a time. Small enough that a chunk's tensors stay near the caches, large
@@ -69,11 +69,9 @@ def sweep(problem: Problem, params: Params, samples: slice, curved: bool = False
     weights = [params[weight_key(layer)] for layer in range(net.depth)]
     h = problem.X[..., samples, :].mT.contiguous()
     inputs, first, second, cross = [], [], [], []
-    for layer, weight in enumerate(weights):
-        inputs.append(_with_one(h) if net.biases[layer] else h)
-        z = weight @ h
-        if net.biases[layer]:
-            z = z + params[bias_key(layer)][..., None]
+    for layer in range(net.depth):
+        fed, z = net.through(params, h, layer)
+        inputs.append(fed)
         if layer < len(net.activations):
             h, slope, bend, others = problem.respond(layer, z, samples)
             first.append(slope)
@@ -166,11 +164,6 @@ def contract(left: Tensor, right: Tensor) -> Tensor:
     if right.ndim == 2 and left.ndim == 3:
         return torch.bmm(left, right.mT.expand(len(left), -1, -1))
     return left @ right.mT
-
-
-def _with_one(h: Tensor) -> Tensor:
-    ones = h.new_ones(()).expand(*h.shape[:-2], 1, h.shape[-1])
-    return torch.cat([h, ones], dim=-2)
 
 
 def row_ranges(net: MLP) -> list[slice]:

@@ -324,6 +324,11 @@ class Evidence:
         step = newton_step(near, unit * self.gradient, unit * self.on_data.natural.noise)
         return self.vector + unit * step
 
+    @property
+    def sites(self) -> list[Tensor]:
+        """Parameters (P,) at the point, at its roundings and, if it is critical, a Newton step on."""
+        return [self.vector, *self.rounded, *([] if self.shifted is None else [self.shifted])]
+
     @cached_property
     def shifted_hessian(self) -> Tensor:
         """The Hessian there; at the point itself if it is not critical."""
@@ -438,11 +443,8 @@ class Evidence:
         """The unit blocks of a hidden layer at the point and at its neighbours."""
         if layer not in self._blocks:
             problem = self.point.problem
-            sites = [self.vector, *self.rounded]
-            if self.shifted is not None:
-                sites.append(self.shifted)
             self._blocks[layer] = [
-                layer_blocks(problem, problem.net.unflatten(site), layer) for site in sites
+                layer_blocks(problem, problem.net.unflatten(site), layer) for site in self.sites
             ]
         return self._blocks[layer]
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semiflat.curvature.gradient import in_layer
 from semiflat.errors import InputError
 from semiflat.evidence import OnData, first_kink, kinks
 from semiflat.induced.basis import check_convex, check_one
 from semiflat.induced.features import NetworkFeatures
 from semiflat.induced.linear_model import SPANNED, LinearMinimum, linear_minimum, spans
-from semiflat.induced.moves import in_layer
 from semiflat.networks import Params, weight_key
 from semiflat.points import Point
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiflat.curvature.gradient import flat_rows
+from semiflat.curvature.gradient import in_layer
 from semiflat.evidence import EPS, OnData
 from semiflat.networks import MLP, weight_key
 
@@ -190,13 +190,6 @@ def _together(
     draws: list[Callable[[torch.Generator], Tensor]],
 ) -> Callable[[torch.Generator], Tensor]:
     return lambda generator: torch.stack([draw(generator) for draw in draws]).sum(0)
-
-
-def in_layer(net: MLP, layer: int, rows: Tensor) -> Tensor:
-    """A move of ``[W_l, b_l]`` (out, D) as a flat one, (P,)."""
-    sizes = [net.widths[k + 1] * net.fan_in(k) for k in range(net.depth)]
-    after = sum(sizes[layer + 1 :])
-    return torch.nn.functional.pad(flat_rows(net, layer, rows), (sum(sizes[:layer]), after))
 
 
 def draw_moves(

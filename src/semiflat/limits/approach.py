@@ -8,6 +8,7 @@ import torch
 
 from semiflat.limits.network import Form, LimitMLP
 from semiflat.networks import Params, bias_key, weight_key
+from semiflat.units import with_layer
 
 
 def approach(
@@ -40,52 +41,41 @@ def approach(
     out = {key: tensor.clone() for key, tensor in params.items()}
     for layer, row in enumerate(net.forms):
         activation = net.activations[layer]
-        W, V = out[weight_key(layer)], out[weight_key(layer + 1)]
-        b, upper = out.get(bias_key(layer)), out.get(bias_key(layer + 1))
-        incoming = [W] if b is None else [W, b]
+        rows, away = net.layer(out, layer), net.layer(far, layer)
+        V, upper = out[weight_key(layer + 1)], out.get(bias_key(layer + 1))
         for unit, form in enumerate(row):
             if form is Form.UNIT or (only is not None and only != (layer, unit)):
                 continue
             forms[layer][unit] = Form.UNIT
             if form is Form.STEP:
-                for key in (weight_key(layer), bias_key(layer)):
-                    if key in out:
-                        out[key][unit] += abs(scale) * far[key][unit]
+                rows[unit] += abs(scale) * away[unit]
             elif form is Form.GATE:
                 base = net.base(layer, unit)
                 c, a = V[:, base].clone(), V[:, unit] * scale
-                if _gates(row, base) == 1:  # a pair, symmetric about the base
-                    for tensor in incoming:
-                        middle, gap = tensor[base].clone(), tensor[unit] / scale
-                        tensor[base], tensor[unit] = middle + gap / 2, middle - gap / 2
+                if len(net.branch(layer, base)) == 2:  # a pair, symmetric about the base
+                    middle, gap = rows[base].clone(), rows[unit] / scale
+                    rows[base], rows[unit] = middle + gap / 2, middle - gap / 2
                     V[:, base], V[:, unit] = c / 2 + a, c / 2 - a
                 else:
-                    for tensor in incoming:
-                        tensor[unit] = tensor[base] + tensor[unit] / scale
+                    rows[unit] = rows[base] + rows[unit] / scale
                     V[:, base], V[:, unit] = c - a, a
             elif form is Form.TAIL:
-                assert b is not None
+                assert net.biases[layer]
                 V[:, unit] *= abs(scale)
-                b[unit] -= math.log(abs(scale))
+                rows[unit, -1] -= math.log(abs(scale))
                 assert activation.tail is not None
                 level, size, rate = activation.tail
                 V[:, unit] /= size
-                for tensor in incoming:
-                    tensor[unit] /= rate
+                rows[unit] /= rate
                 if level:
                     assert upper is not None
                     upper -= level * V[:, unit]
             else:
                 assert upper is not None
                 there = activation.derivatives(torch.tensor(lean, dtype=torch.float64))
-                for tensor in incoming:
-                    tensor[unit] /= scale
-                incoming[-1][unit] += lean
+                rows[unit] /= scale
+                rows[unit, -1] += lean
                 V[:, unit] *= scale / there[1]
                 upper -= V[:, unit] * there[0]
+        out = with_layer(net, out, layer, rows)
     return LimitMLP(net.finite, forms), out
-
-
-def _gates(row: tuple[Form, ...], base: int) -> int:
-    after = row[base + 1 :]
-    return next((k for k, form in enumerate(after) if form is not Form.GATE), len(after))

@@ -16,9 +16,10 @@ from semiflat.evidence.derivatives import newton_step, roundings
 from semiflat.evidence.spectrum import EPS, Spectrum, symmetric_spectrum, with_shift
 from semiflat.limits.approach import approach
 from semiflat.limits.network import SATURATED, AtInfinity, Form, LimitMLP, LimitProblem
-from semiflat.networks import Params, bias_key, weight_key
+from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.units import with_rows
 
 EDGE = 1e-9
 """Part of a step's largest pre-activation below which a sample is on its edge."""
@@ -250,21 +251,18 @@ def settled(
     Args:
         offsets: for each hidden layer (width, N), 0 for the samples on the edge of a step.
     """
-    out = {key: tensor.clone() for key, tensor in far.items()}
     h = problem.X.mT
     for layer, row in enumerate(net.forms):
-        fed, z = _through(net, params, layer, h)
+        fed, z = net.through(params, h, layer)
         for unit, form in enumerate(row):
             edge = offsets[layer][unit] == 0
             if form is Form.STEP and bool(edge.any()):
                 on = torch.linalg.qr(fed[:, edge])[0]
-                moved = net.layer(out, layer)[unit]
+                moved = net.layer(far, layer)[unit]
                 moved = moved - on @ (on.mT @ moved)
-                out[weight_key(layer)][unit] = moved[: net.widths[layer]]
-                if net.biases[layer]:
-                    out[bias_key(layer)][unit] = moved[-1]
+                far = with_rows(net, far, layer, unit, moved)
         h = net.respond(layer, z + offsets[layer])[0]
-    return out
+    return far
 
 
 def _steps_on(
@@ -278,7 +276,7 @@ def _steps_on(
     """
     offsets, gauge, h = [], net.gauge, problem.X.mT
     for layer, row in enumerate(net.forms):
-        fed, z = _through(net, params, layer, h)
+        fed, z = net.through(params, h, layer)
         away = net.layer(far, layer) @ fed
         away = torch.where(away.abs() > EDGE * away.abs().amax(-1, keepdim=True), away.sign(), 0.0)
         steps = torch.tensor([form is Form.STEP for form in row])
@@ -289,11 +287,6 @@ def _steps_on(
             gauge += net.fan_in(layer) - rank
         h = net.respond(layer, z + offsets[-1])[0]
     return offsets, gauge
-
-
-def _through(net: LimitMLP, params: Params, layer: int, h: Tensor) -> tuple[Tensor, Tensor]:
-    fed = torch.cat([h, torch.ones_like(h[:1])]) if net.biases[layer] else h
-    return fed, net.layer(params, layer) @ fed
 
 
 def _ways(linear: bool) -> list[tuple[int, float]]:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from semiflat.activations import Activation, Cross
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.errors import InputError
-from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.networks import MLP, Params
 from semiflat.problem import PARTS, Problem, ProblemBatch
 
 SATURATED = 1e4
@@ -344,14 +344,11 @@ class AtInfinity(Problem):
 
     def outputs(self, params: Params, samples: slice = slice(None)) -> Tensor:
         """``f(x_ν)`` on some samples, (*batch, n, M)."""
-        net, h = self.net, self.X[samples]
-        for layer in range(net.depth):
-            h = h @ params[weight_key(layer)].mT
-            if net.biases[layer]:
-                h = h + params[bias_key(layer)][..., None, :]
-            if layer < net.depth - 1:
-                h = self.respond(layer, h.mT, samples)[0].mT
-        return h
+        z = self.net.through(params, self.X[samples].mT, 0)[1]
+        for layer in range(self.net.depth - 1):
+            h = self.respond(layer, z, samples)[0]
+            z = self.net.through(params, h, layer + 1)[1]
+        return z.mT
 
     @property
     def by_algebra(self) -> bool:

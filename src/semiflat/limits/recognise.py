@@ -14,6 +14,7 @@ from torch import Tensor
 from semiflat.limits.network import SATURATED, Form, LimitMLP
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.problem import Problem
+from semiflat.units import chosen, may_reflect, reflected, with_rows
 
 NEAR = 0.35
 """Two units merge if their pre-activations differ by this part of their spread at most, ..."""
@@ -93,17 +94,16 @@ class _Work:
 
     def layer(self, layer: int) -> None:
         net = LimitMLP(self.net, self.forms)
-        h = self.problem.X.mT
+        fed, z = net.through(self.params, self.problem.X.mT, 0)
         for below in range(layer):
-            h = net.respond(below, self._z(below, h) + self.offsets[below])[0]
-        z = self._z(layer, h)
+            h = net.respond(below, z + self.offsets[below])[0]
+            fed, z = net.through(self.params, h, below + 1)
         free = [
             unit
             for unit, form in enumerate(self.forms[layer])
             if form is Form.UNIT and not self._is_base(layer, unit)
         ]
         if self.net.activations[layer].saturates:
-            fed = torch.cat([h, torch.ones_like(h[:1])]) if self.net.biases[layer] else h
             steps = [u for u, form in enumerate(self.forms[layer]) if form is Form.STEP]
             for unit in free + steps:
                 self._step(layer, unit, z[unit], fed.mT)
@@ -113,8 +113,7 @@ class _Work:
         for distance, cancelled, one, other, sign in pairs:
             if one in free and other in free:
                 if sign < 0:
-                    self._reflect(layer, other)
-                    z[other] = -z[other]
+                    self._reflect(layer, other, z[other])
                 self._gate(layer, one, other, z, distance, cancelled)
                 free.remove(one)
                 free.remove(other)
@@ -159,8 +158,9 @@ class _Work:
             return
         inner = values[:, 0] if len(edge) else torch.zeros_like(fed[0])
         row = self.net.layer(self.params, layer)[unit]
-        self._set_row(self.far, layer, unit, self.net.layer(self.far, layer)[unit] + row - inner)
-        self._set_row(self.params, layer, unit, inner)
+        away = self.net.layer(self.far, layer)[unit] + row - inner
+        self.far = with_rows(self.net, self.far, layer, unit, away)
+        self.params = with_rows(self.net, self.params, layer, unit, inner)
         self.offsets[layer][unit] = torch.where(beyond, SATURATED * (z + before).sign(), 0.0)
         self.forms[layer][unit] = Form.STEP
         self.found.append(
@@ -168,12 +168,6 @@ class _Work:
             f"slope at most {float(slope[beyond].max()):.1g} on the others, incoming weights of length "
             f"{float(row.norm()):.3g}"
         )
-
-    def _set_row(self, params: Params, layer: int, unit: int, row: Tensor) -> None:
-        width = self.net.widths[layer]
-        params[weight_key(layer)][unit] = row[:width]
-        if self.net.biases[layer]:
-            params[bias_key(layer)][unit] = row[width]
 
     def _pairs(
         self, layer: int, free: list[int], z: Tensor
@@ -183,7 +177,7 @@ class _Work:
         for k, one in enumerate(free):
             spread = float(z[one].std(correction=0))
             for other in free[k + 1 :]:
-                for sign in (1, -1) if self._may_reflect(layer) else (1,):
+                for sign in (1, -1) if may_reflect(self.net, layer) else (1,):
                     both = max(spread, float(z[other].std(correction=0)), 1e-300)
                     distance = float((z[one] - sign * z[other]).square().mean().sqrt()) / both
                     lengths = float(V[:, one].norm() + V[:, other].norm())
@@ -211,7 +205,7 @@ class _Work:
                 continue
             near = []
             for other in free:
-                for sign in (1, -1) if self._may_reflect(layer) else (1,):
+                for sign in (1, -1) if may_reflect(self.net, layer) else (1,):
                     both = max(float(z[each].std(correction=0)) for each in (base, other))
                     distance = float((z[base] - sign * z[other]).square().mean().sqrt())
                     if other != base and distance < NEAR * both:
@@ -236,15 +230,14 @@ class _Work:
         z: Tensor,
         cancelled: float,
     ) -> None:
-        V, incoming = self.params[weight_key(layer + 1)], self._incoming(layer)
         for _, unit, sign in members:
             if sign < 0:
-                self._reflect(layer, unit)
-                z[unit] = -z[unit]
+                self._reflect(layer, unit, z[unit])
+        V, rows = self.params[weight_key(layer + 1)], self.net.layer(self.params, layer)
+        for _, unit, _ in members:
             size = float((z[unit] - z[base]).square().mean().sqrt()) or 1.0
-            for tensor in incoming:
-                if tensor is not None:
-                    tensor[unit] = (tensor[unit] - tensor[base]) / size
+            gap = (rows[unit] - rows[base]) / size
+            self.params = with_rows(self.net, self.params, layer, unit, gap)
             V[:, base] = V[:, base] + V[:, unit]
             V[:, unit] *= size
             self.forms[layer][unit] = Form.GATE
@@ -259,15 +252,13 @@ class _Work:
     def _gate(
         self, layer: int, one: int, other: int, z: Tensor, distance: float, cancelled: float
     ) -> None:
-        V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
+        V, rows = self.params[weight_key(layer + 1)], self.net.layer(self.params, layer)
         size = float((z[one] - z[other]).square().mean().sqrt())
         size = size if size > 0 else 1.0
         a = (V[:, one] - V[:, other]) / 2 * size
         lengths = float(V[:, one].norm()), float(V[:, other].norm())
-        for tensor in (W, b):
-            if tensor is not None:
-                middle, gap = (tensor[one] + tensor[other]) / 2, tensor[one] - tensor[other]
-                tensor[one], tensor[other] = middle, gap / size
+        pair = torch.stack([(rows[one] + rows[other]) / 2, (rows[one] - rows[other]) / size])
+        self.params = with_rows(self.net, self.params, layer, [one, other], pair)
         V[:, one] = V[:, one] + V[:, other]
         V[:, other] = a
         self.forms[layer][other] = Form.GATE
@@ -279,17 +270,17 @@ class _Work:
         )
 
     def _lonely(self, layer: int, unit: int, z: Tensor) -> None:
-        V, (W, b) = self.params[weight_key(layer + 1)], self._incoming(layer)
+        V = self.params[weight_key(layer + 1)]
         loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std(correction=0))
-        upper = self.params.get(bias_key(layer + 1))
-        if loud < LOUD or b is None or upper is None or spread == 0:
+        if loud < LOUD or not all(self.net.biases[layer : layer + 2]) or spread == 0:
             return
         if float((z - middle).abs().max()) < NARROW:
             h, slope = self.net.activations[layer].derivatives(torch.tensor(middle).double())[:2]
-            upper += V[:, unit] * h
+            row = self.net.layer(self.params, layer)[unit]
+            self.params[bias_key(layer + 1)] += V[:, unit] * h
             V[:, unit] *= slope * spread
-            W[unit] /= spread
-            b[unit] = (b[unit] - middle) / spread
+            row[-1] -= middle
+            self.params = with_rows(self.net, self.params, layer, unit, row / spread)
             self.forms[layer][unit] = Form.LINEAR
             self.found.append(
                 f"unit {unit} of hidden layer {layer} is linear: pre-activations within "
@@ -299,18 +290,18 @@ class _Work:
         tail = self.net.activations[layer].tail
         if tail is None:
             return
-        if self._may_reflect(layer) and middle > 0:
-            self._reflect(layer, unit)
-            z = -z
+        if may_reflect(self.net, layer) and middle > 0:
+            self._reflect(layer, unit, z)
         top = float(z.max())
         if top > TAIL:
             return
-        upper += tail.level * V[:, unit]
-        V[:, unit] *= tail.size
-        W[unit] *= tail.rate
-        b[unit] *= tail.rate
+        V, row = self.params[weight_key(layer + 1)], self.net.layer(self.params, layer)[unit]
+        self.params[bias_key(layer + 1)] += tail.level * V[:, unit]
+        row *= tail.rate
         top *= tail.rate
-        b[unit] -= top
+        row[-1] -= top
+        self.params = with_rows(self.net, self.params, layer, unit, row)
+        V[:, unit] *= tail.size
         V[:, unit] *= float(torch.exp(torch.tensor(top)))
         self.forms[layer][unit] = Form.TAIL
         self.found.append(
@@ -320,33 +311,15 @@ class _Work:
 
     # -- moves that keep the function ------------------------------------------------------------
 
-    def _z(self, layer: int, h: Tensor) -> Tensor:
-        z: Tensor = self.params[weight_key(layer)] @ h
-        return z + self.params[bias_key(layer)][:, None] if self.net.biases[layer] else z
-
-    def _incoming(self, layer: int) -> tuple[Tensor, Tensor | None]:
-        return self.params[weight_key(layer)], self.params.get(bias_key(layer))
-
-    def _may_reflect(self, layer: int) -> bool:
-        reflection = self.net.activations[layer].reflection
-        return reflection is not None and (reflection == 0 or self.net.biases[layer + 1])
-
-    def _reflect(self, layer: int, unit: int) -> None:
-        V, upper = self.params[weight_key(layer + 1)], self.params.get(bias_key(layer + 1))
-        reflection = self.net.activations[layer].reflection
-        if reflection and upper is not None:
-            upper += reflection * V[:, unit]
-        for tensor in (*self._incoming(layer),):
-            if tensor is not None:
-                tensor[unit] *= -1
-        V[:, unit] *= -1
+    def _reflect(self, layer: int, unit: int, z: Tensor) -> None:
+        self.params, self.far = (
+            reflected(self.net, each, layer, [unit]) for each in (self.params, self.far)
+        )
+        z *= -1
 
     def _permute(self, layer: int, order: list[int]) -> None:
-        for params in (self.params, self.far):
-            for key in (weight_key(layer), bias_key(layer)):
-                if key in params:
-                    params[key][:] = params[key][order].clone()
-        V = self.params[weight_key(layer + 1)]
-        V[:] = V[:, order].clone()
+        self.params, self.far = (
+            chosen(self.net, each, layer, order) for each in (self.params, self.far)
+        )
         self.offsets[layer] = self.offsets[layer][order]
         self.forms[layer] = [self.forms[layer][unit] for unit in order]

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 from torch import Tensor
 
-from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.networks import MLP, Params
 from semiflat.paths.path import Curve, straight
+from semiflat.units import with_layer, with_rows
 
 GOOD = 1e4
 """A condition number that leaves twelve digits."""
@@ -82,23 +83,7 @@ class WideLayer:
 
     def with_outgoing(self, params: Params, rows: Tensor) -> Params:
         """``params`` with the next layer's weights, (m, n) or with its biases (m, n + 1)."""
-        width = self.net.widths[self.layer + 1]
-        changed = params | {weight_key(self.layer + 1): rows[..., :width].contiguous()}
-        if self.net.biases[self.layer + 1]:
-            changed[bias_key(self.layer + 1)] = rows[..., width].contiguous()
-        return changed
-
-    def with_incoming(self, params: Params, rows: Tensor, units: list[int]) -> Params:
-        """``params`` with the incoming weights (and biases) of some units, (k, D)."""
-        inputs = self.net.widths[self.layer]
-        weight = params[weight_key(self.layer)].clone()
-        weight[units] = rows[:, :inputs]
-        changed = params | {weight_key(self.layer): weight}
-        if self.net.biases[self.layer]:
-            bias = params[bias_key(self.layer)].clone()
-            bias[units] = rows[:, inputs]
-            changed[bias_key(self.layer)] = bias
-        return changed
+        return with_layer(self.net, params, self.layer + 1, rows)
 
     def make_good(self, params: Params, seed: int = 0) -> Widened:
         """Walk at constant outputs to where the columns are well-conditioned, or as near as it gets."""
@@ -111,7 +96,8 @@ class WideLayer:
             if freed is None:
                 break
             units, silent = freed
-            moved = self.with_incoming(silent, self._best_rows(silent, units, generator), units)
+            rows = self._best_rows(silent, units, generator)
+            moved = with_rows(self.net, silent, self.layer, units, rows)
             curves += [self._line(params, silent), self._line(silent, moved)]
             params, exchanged = moved, exchanged + len(units)
             condition = self.condition(params)

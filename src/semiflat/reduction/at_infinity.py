@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +13,7 @@ from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.reduction.record import Merge, Reduction
 from semiflat.reduction.state import GIVEN, ROUNDING
+from semiflat.units import merged
 
 EPS = float(torch.finfo(torch.float64).eps)
 
@@ -52,8 +52,10 @@ def reduced_at_infinity(point: Point) -> Reduction:
             continue
         merges += _merges(found, layer)
         steps += back
-        params = _without(net, params, found, kept, layer)
-        far = _without(net, far, found, kept, layer)
+        source = _sources(net, found, kept, layer)
+        params, far = (
+            merged(net, each, layer, net.layer(each, layer)[kept], source) for each in (params, far)
+        )
         forms = [list(row) for row in net.forms]
         forms[layer] = [forms[layer][unit] for unit in kept]
         net = LimitMLP(net.finite.with_hidden([len(row) for row in forms]), forms)
@@ -158,20 +160,11 @@ def _merges(found: _Layer, layer: int) -> list[Merge]:
     return given
 
 
-def _without(
-    net: LimitMLP, params: Params, found: _Layer, kept: Sequence[int], layer: int
-) -> Params:
-    """Parameters, or what is shaped like them, of the units kept, outgoing ones added up."""
-    out, above = dict(params), params[weight_key(layer + 1)].clone()
+def _sources(net: LimitMLP, found: _Layer, kept: list[int], layer: int) -> Tensor:
+    """For each unit the place of the kept one that it becomes; −1 where it is dropped."""
+    source = torch.full((net.hidden[layer],), -1)
+    source[kept] = torch.arange(len(kept))
     for leader, copies in found.copies.items():
         for copy in copies:
-            pairs = zip(
-                _kept(net, found, layer, leader), _kept(net, found, layer, copy), strict=True
-            )
-            for one, other in pairs:
-                above[:, one] += above[:, other]
-    out[weight_key(layer)] = params[weight_key(layer)][list(kept)]
-    if net.biases[layer]:
-        out[bias_key(layer)] = params[bias_key(layer)][list(kept)]
-    out[weight_key(layer + 1)] = above[:, list(kept)]
-    return out
+            source[_kept(net, found, layer, copy)] = source[_kept(net, found, layer, leader)]
+    return source

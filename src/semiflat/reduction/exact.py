@@ -12,6 +12,7 @@ from semiflat.problem import Problem
 from semiflat.reduction.ranges import largest_input
 from semiflat.reduction.state import Plan, State
 from semiflat.reduction.twins import twins
+from semiflat.units import may_reflect
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,11 @@ def layer_plan(state: State, layer: int, data: Problem | None) -> Plan | None:
     alive[gone.long()] = False
     left = alive.nonzero().flatten()
     activation = state.net.activations[layer]
-    kappa = activation.reflection
     found, factors = twins(
         rows[left].numpy(),
         sizes[left].numpy(),
         state.precision,
-        reflect=kappa == 0 or (kappa is not None and state.net.biases[layer + 1]),
+        reflect=may_reflect(state.net, layer),
         homogeneous=activation.homogeneous,
     )
     leader = torch.arange(len(rows))

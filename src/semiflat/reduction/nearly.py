@@ -15,6 +15,7 @@ from semiflat.reduction.exact import Done, fed_with, reduced_exactly
 from semiflat.reduction.hierarchy import DROP, Hierarchy
 from semiflat.reduction.state import Plan, State
 from semiflat.reduction.way_back import shares_of
+from semiflat.units import may_reflect
 
 _FEW, _TRIED = 256, 24
 """In a layer of few units, how many single merges are tried where the cheapest ones do not fit."""
@@ -159,10 +160,9 @@ class _Units:
         activation, above = state.net.activations[layer], state.net.biases[layer + 1]
         fed = fed_with(budget.data, state, layer)
         values = activation.function(fed @ state.rows(layer)[0].mT)
-        kappa = activation.reflection
-        reflect = kappa == 0 or (kappa is not None and above)
-        if reflect and kappa:
-            values = values - kappa / 2
+        reflect = may_reflect(state.net, layer)
+        if reflect and activation.reflection:
+            values = values - activation.reflection / 2
         scale = values.new_ones(values.shape[1])
         if activation.homogeneous:
             size = values.square().mean(0).sqrt()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.networks import MLP, Params
+from semiflat.units import merged
 
 GIVEN = 8
 """How many rounding errors a weight may be off as it is given: a few operations made it."""
@@ -97,21 +98,16 @@ class Plan:
 
     def apply(self, state: State) -> State:
         """The network with the layer so reduced."""
-        layer, above, shift = self.layer, weight_key(self.layer + 1), bias_key(self.layer + 1)
+        layer, handed = self.layer, self.handed_on(state.net)
         hidden = list(state.net.hidden)
         hidden[layer] = len(self.rows)
-        params, sizes = dict(state.params), dict(state.sizes)
-        width = state.net.widths[layer]
-        for values, rows in ((params, self.rows), (sizes, self.row_sizes)):
-            values[weight_key(layer)] = rows[:, :width]
-            if state.net.biases[layer]:
-                values[bias_key(layer)] = rows[:, width]
-        params[above] = self.summed(state.params[above] * self.scale)
-        sizes[above] = self.summed(state.sizes[above] * self.scale.abs())
-        handed = self.handed_on(state.net)
-        if bool(handed.any()):
-            params[shift] = params[shift] + state.params[above] @ handed
-            sizes[shift] = sizes[shift] + state.sizes[above] @ handed.abs()
+        params, sizes = (
+            merged(state.net, values, layer, rows, self.source, scale, constant)
+            for values, rows, scale, constant in (
+                (state.params, self.rows, self.scale, handed),
+                (state.sizes, self.row_sizes, self.scale.abs(), handed.abs()),
+            )
+        )
         origins = list(state.origins)
         before = origins[layer]
         origins[layer] = tuple(
@@ -135,9 +131,3 @@ class Plan:
         kappa = net.activations[self.layer].reflection or 0.0
         mirrored = (self.source >= 0) & (self.scale < 0)
         return torch.where(mirrored, kappa, self.constant)
-
-    def summed(self, columns: Tensor) -> Tensor:
-        """The sums of (M, n) over the copies of each new unit, (M, k)."""
-        kept = self.kept
-        blank = columns.new_zeros(len(columns), len(self.rows))
-        return blank.index_add(1, self.source[kept], columns[:, kept])

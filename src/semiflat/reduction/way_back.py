@@ -120,7 +120,7 @@ class _LayerBack:
         """The λ of the copies, and what their outgoing weights are besides, if anything."""
         plan, before = self.done.plan, self.done.before
         heard = columns * scales[:, None]
-        total = plan.summed(before.params[weight_key(plan.layer + 1)] * plan.scale).mT
+        total = _sums(heard, sources, len(plan.rows))
         if not self.lossy:
             total = self.now[weight_key(plan.layer + 1)].mT
         weights = shares_of(heard, total, sources)

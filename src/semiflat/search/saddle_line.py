@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from semiflat.embeddings import Replicate
 from semiflat.errors import InputError
 from semiflat.limits import Form, Limit, LimitMLP, LimitProblem
-from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import EmbeddedPoint
 from semiflat.search.driver import Options, Phase, drive
 from semiflat.search.methods import LevenbergMarquardt, TrustRegion
 from semiflat.search.record import CriticalPoint
+from semiflat.units import chosen
 
 PHASES = [
     Phase(TrustRegion(), 40),
@@ -106,31 +102,17 @@ def saddle_lines(run: CriticalPoint) -> list[SaddleLine]:
 
 
 def _beside(limit: Limit, layer: int, gate: int) -> SaddleLine:
-    hidden = list(limit.problem.net.hidden)
-    hidden[layer] -= 1
-    problem = limit.problem.with_net(limit.problem.net.with_hidden(hidden))
+    """The line of the unit that the gate belongs to: the network without the gate, its base as it is."""
     forms = [list(row) for row in limit.net.forms]
-    del forms[layer][gate]
+    kept = [unit for unit in range(len(forms[layer])) if unit != gate]
+    forms[layer] = [forms[layer][unit] for unit in kept]
+    problem = limit.problem.with_net(limit.problem.net.with_hidden([len(row) for row in forms]))
     net = LimitMLP(problem.net, forms)
     offsets = list(limit.offsets)
-    offsets[layer] = _without(offsets[layer], gate, 0)
-    start, far = (_merged(each, layer, gate) for each in (limit.params, limit.far))
+    offsets[layer] = offsets[layer][kept]
+    start, far = (chosen(limit.net, each, layer, kept) for each in (limit.params, limit.far))
     batch = LimitProblem([problem], [net], [offset[None] for offset in offsets])
     options = Options(tolerance=1e-12, max_iterations=2000, largest=1e9)
     runs, _ = drive(batch, net.flatten(start)[None], options, PHASES)
     narrow = Limit(problem, net, net.unflatten(runs.theta[0]), far)
     return SaddleLine(layer, limit.net.base(layer, gate), narrow, narrow.loss - limit.loss)
-
-
-def _merged(params: Params, layer: int, gate: int) -> Params:
-    """The parameters without a gate, its base as it is."""
-    out = dict(params)
-    for key, axis in ((weight_key(layer), 0), (bias_key(layer), 0), (weight_key(layer + 1), 1)):
-        if key in out:
-            out[key] = _without(out[key], gate, axis)
-    return out
-
-
-def _without(tensor: Tensor, place: int, axis: int) -> Tensor:
-    kept: Sequence[int] = [k for k in range(tensor.shape[axis]) if k != place]
-    return tensor.index_select(axis, torch.tensor(kept, dtype=torch.int64))

@@ -9,8 +9,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from semiflat.errors import InputError
-from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.networks import MLP, Params, weight_key
 from semiflat.points import Point
+from semiflat.units import chosen, may_reflect, reflected, with_layer
 
 _EQUAL = 1e-9
 """Relative difference up to which two numbers count as equal when units are turned and sorted.
@@ -66,18 +67,15 @@ def canonical(net: MLP, params: Params) -> Params:
     """
     if net.check_params(params):
         raise InputError("canonical takes the parameters of one network, not of a batch")
-    out = {key: tensor.clone() for key, tensor in params.items()}
     for layer, activation in enumerate(net.activations):
         if activation.homogeneous:
-            _to_unit_length(net, out, layer)
-        if _may_reflect(net, layer):
-            turn = _first_largest(net.layer(out, layer)) < 0
-            _reflect(net, out, layer, turn, activation.reflection or 0.0)
-        features = _descriptions(net, out, layer)
-        _permute(
-            net, out, layer, torch.from_numpy(_sorted_rows(features.to(torch.float64).numpy()))
-        )
-    return out
+            params = _to_unit_length(net, params, layer)
+        if may_reflect(net, layer):
+            turn = _first_largest(net.layer(params, layer)) < 0
+            params = reflected(net, params, layer, turn)
+        features = _descriptions(net, params, layer).to(torch.float64)
+        params = chosen(net, params, layer, torch.from_numpy(_sorted_rows(features.numpy())))
+    return params
 
 
 def _first_largest(rows: Tensor) -> Tensor:
@@ -106,29 +104,27 @@ def _sorted_rows(rows: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def normalized(net: MLP, params: Params) -> Params:
     """The same function with the incoming weights of positively homogeneous units at length 1."""
-    out = {key: tensor.clone() for key, tensor in params.items()}
     for layer, activation in enumerate(net.activations):
         if activation.homogeneous:
-            _to_unit_length(net, out, layer)
-    return out
+            params = _to_unit_length(net, params, layer)
+    return params
 
 
 def aligned(net: MLP, params: Params, like: Params) -> Params:
     """The same function with units permuted, and reflected where σ allows, to resemble ``like``."""
-    out = {key: tensor.clone() for key, tensor in params.items()}
-    for layer, activation in enumerate(net.activations):
-        may_reflect = _may_reflect(net, layer)
-        here, there = _descriptions(net, out, layer), _descriptions(net, like, layer)
+    for layer in range(len(net.hidden)):
+        turnable = may_reflect(net, layer)
+        here, there = _descriptions(net, params, layer), _descriptions(net, like, layer)
         straight = torch.cdist(there, here)
-        mirrored = torch.cdist(there, -here) if may_reflect else straight + 1
+        mirrored = torch.cdist(there, -here) if turnable else straight + 1
         _, order = linear_sum_assignment(torch.minimum(straight, mirrored).numpy())
         places = torch.from_numpy(np.asarray(order))
         rows = torch.arange(len(places))
-        reflect = mirrored[rows, places] < straight[rows, places]
-        _permute(net, out, layer, places)
-        if may_reflect:
-            _reflect(net, out, layer, reflect, activation.reflection or 0.0)
-    return out
+        params = chosen(net, params, layer, places)
+        if turnable:
+            turn = mirrored[rows, places] < straight[rows, places]
+            params = reflected(net, params, layer, turn)
+    return params
 
 
 def same_network(net: MLP, one: Params, other: Params, tolerance: float = 1e-4) -> bool:
@@ -158,37 +154,8 @@ def _descriptions(net: MLP, params: Params, layer: int) -> Tensor:
     return rows
 
 
-def _may_reflect(net: MLP, layer: int) -> bool:
-    """Whether units can be turned round: σ(−z) = c − σ(z), and c, if not 0, has a bias to go to."""
-    constant = net.activations[layer].reflection
-    return constant == 0 or (constant is not None and net.biases[layer + 1])
-
-
-def _to_unit_length(net: MLP, params: Params, layer: int) -> None:
-    size = torch.linalg.vector_norm(net.layer(params, layer), dim=-1)
+def _to_unit_length(net: MLP, params: Params, layer: int) -> Params:
+    rows, above = net.layer(params, layer), weight_key(layer + 1)
+    size = torch.linalg.vector_norm(rows, dim=-1)
     size = torch.where(size > 0, size, 1.0)
-    params[weight_key(layer)] /= size[:, None]
-    if net.biases[layer]:
-        params[bias_key(layer)] /= size
-    params[weight_key(layer + 1)] *= size
-
-
-def _permute(net: MLP, params: Params, layer: int, order: Tensor) -> None:
-    params[weight_key(layer)] = params[weight_key(layer)][order]
-    if net.biases[layer]:
-        params[bias_key(layer)] = params[bias_key(layer)][order]
-    params[weight_key(layer + 1)] = params[weight_key(layer + 1)][:, order]
-
-
-def _reflect(net: MLP, params: Params, layer: int, which: Tensor, constant: float) -> None:
-    """σ(z) = c − σ(−z): turn the chosen units round and pay c to the bias above."""
-    sign = torch.where(which, -1.0, 1.0).to(params[weight_key(layer)].dtype)
-    above = weight_key(layer + 1)
-    if constant:
-        params[bias_key(layer + 1)] = params[bias_key(layer + 1)] + constant * params[above][
-            :, which
-        ].sum(1)
-    params[weight_key(layer)] = params[weight_key(layer)] * sign[:, None]
-    if net.biases[layer]:
-        params[bias_key(layer)] = params[bias_key(layer)] * sign
-    params[above] = params[above] * sign
+    return with_layer(net, params, layer, rows / size[:, None]) | {above: params[above] * size}

@@ -34,7 +34,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from semiflat.curvature.gradient import flat_rows, output_jacobian
+from semiflat.curvature.gradient import in_layer, output_jacobian
 from semiflat.evidence import Fed, OnData
 from semiflat.limits.network import AtInfinity, Form, LimitMLP
 from semiflat.networks import MLP, weight_key
@@ -167,20 +167,12 @@ def _family(
     return TangentFamily(name, reason, dimension, joint, affine, tangents=tangents)
 
 
-def _in_layer(net: MLP, layer: int, rows: Tensor) -> Tensor:
-    """Moves of ``[W_l, b_l]``, shape (k, out, D), as flat directions (k, P)."""
-    flat = flat_rows(net, layer, rows)
-    before = sum(net.widths[i + 1] * net.fan_in(i) for i in range(layer))
-    after = net.parameter_count - before - flat.shape[-1]
-    return torch.nn.functional.pad(flat, (before, after))
-
-
 def _every_row(net: MLP, layer: int, vectors: Tensor, rows: Tensor | None = None) -> Tensor:
     """Each row of ``[W_l, b_l]`` moved along each of ``vectors`` (q, D): flat, (out·q, P)."""
     eye = torch.eye(net.widths[layer + 1], dtype=vectors.dtype)
     eye = eye if rows is None else eye[rows]
     moves = eye[:, None, :, None] * vectors[None, :, None, :]
-    return _in_layer(net, layer, moves.flatten(0, 1))
+    return in_layer(net, layer, moves.flatten(0, 1))
 
 
 def _null_space_moves(data: OnData, layer: int) -> list[TangentFamily | None]:
@@ -285,7 +277,7 @@ def _constant_bias(data: OnData, layer: int) -> TangentFamily | None:
         lower[unit, -1] = 1
         outgoing = data.params[weight_key(layer + 1)][:, unit]
         upper[:, -1] = -outgoing * data.slopes[layer][0, unit]
-        tangents.append(_in_layer(net, layer, lower[None]) + _in_layer(net, layer + 1, upper[None]))
+        tangents.append(in_layer(net, layer, lower[None]) + in_layer(net, layer + 1, upper[None]))
     return _family(
         "bias of constant units",
         f"units of hidden layer {layer} that are constant on the data may shift their bias against "
@@ -345,7 +337,7 @@ def _at_infinity(data: OnData, layer: int) -> list[TangentFamily | None]:
         lower, upper = _blank(net, layer), _blank(net, layer + 1)
         lower[unit, -1] = 1
         upper[:, unit] = -data.params[weight_key(layer + 1)][:, unit]
-        tails.append(_in_layer(net, layer, lower[None]) + _in_layer(net, layer + 1, upper[None]))
+        tails.append(in_layer(net, layer, lower[None]) + in_layer(net, layer + 1, upper[None]))
     steps = []
     for unit in (unit for unit, form in enumerate(row) if form is Form.STEP):
         edge = problem.offsets[layer][unit] == 0
@@ -413,7 +405,7 @@ def _rotations(data: OnData, layer: int) -> TangentFamily | None:
             lower[i], lower[j] = rows[j], -rows[i]
             upper[:, i], upper[:, j] = outgoing[:, j], -outgoing[:, i]
             tangents.append(
-                _in_layer(net, layer, lower[None]) + _in_layer(net, layer + 1, upper[None])
+                in_layer(net, layer, lower[None]) + in_layer(net, layer + 1, upper[None])
             )
     return _family(
         "rotations of units linear on the data",
@@ -441,7 +433,7 @@ def _orbit(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor:
             tangents.append((lower, upper))
     lowers = torch.stack([lower for lower, _ in tangents])
     uppers = torch.stack([upper for _, upper in tangents])
-    return _in_layer(net, layer, lowers) + _in_layer(net, layer + 1, uppers)
+    return in_layer(net, layer, lowers) + in_layer(net, layer + 1, uppers)
 
 
 def _fibre(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor | None:
@@ -478,7 +470,7 @@ def _fibre(data: OnData, layer: int, units: list[int], shift: bool) -> Tensor | 
     lowers[:, units] = kernel[:, M * s : M * s + s * D].reshape(k, s, D)
     if shift:
         uppers[:, :, -1] = kernel[:, M * s + s * D :]
-    return _in_layer(net, layer, lowers) + _in_layer(net, layer + 1, uppers)
+    return in_layer(net, layer, lowers) + in_layer(net, layer + 1, uppers)
 
 
 def _blank(net: MLP, layer: int) -> Tensor:
@@ -494,7 +486,7 @@ def _softmax_shift(data: OnData) -> TangentFamily | None:
     return _family(
         "softmax shift",
         "the loss ignores what is added to all outputs alike",
-        _in_layer(data.net, last, rows),
+        in_layer(data.net, last, rows),
     )
 
 

@@ -239,9 +239,7 @@ def _copied_units(point: Point, evidence: Evidence, verdict: Verdict, tolerance:
 
 def _curved_spectrum(evidence: Evidence) -> Spectrum:
     problem, net = evidence.point.problem, evidence.point.problem.net
-    sites = [evidence.vector, *evidence.rounded]
-    sites += [] if evidence.shifted is None else [evidence.shifted]
-    parts = [hessian_parts(problem, net.unflatten(site)) for site in sites]
+    parts = [hessian_parts(problem, net.unflatten(site)) for site in evidence.sites]
     scale = max(
         float(torch.linalg.matrix_norm(evidence.in_units(first), ord=2)) for first, _ in parts
     )

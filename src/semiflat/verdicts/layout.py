@@ -15,6 +15,7 @@ from semiflat.embeddings.vectors import zeros
 from semiflat.evidence import EPS, OnData
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.points import EmbeddedPoint, Point
+from semiflat.units import chosen
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,9 @@ def _without(source: Point, core: Point, dead: list[set[int]]) -> Point:
         torch.tensor([unit for unit in range(width) if unit not in gone])
         for width, gone in zip(net.hidden, dead, strict=True)
     ]
-    params: Params = {}
-    for layer in range(net.depth):
-        weight = core.params[weight_key(layer)]
-        bias = core.params.get(bias_key(layer))
-        if layer < net.depth - 1:
-            weight = weight[kept[layer]]
-            bias = None if bias is None else bias[kept[layer]]
-        if layer > 0:
-            weight = weight[:, kept[layer - 1]]
-        params[weight_key(layer)] = weight
-        if bias is not None:
-            params[bias_key(layer)] = bias
+    params = core.params
+    for layer, units in enumerate(kept):
+        params = chosen(net, params, layer, units)
     same = all(
         params[key].shape == tensor.shape and torch.equal(params[key], tensor)
         for key, tensor in source.params.items()
