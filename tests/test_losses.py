@@ -523,6 +523,24 @@ def test_a_loss_once_defined_is_known_by_its_name_and_travels(tmp_path: Any) -> 
     assert again.loss == point.loss
 
 
+def test_losses_of_one_class_are_one_if_they_hold_the_same() -> None:
+    class Scaled(sf.ResidualLoss):
+        name = "scaled_of_a_test"
+
+        def __init__(self, by: Tensor | None = None) -> None:
+            self.by = torch.ones(2) if by is None else by
+
+        def rho(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self.by * r**2 / 2, self.by * r, self.by + 0 * r
+
+    assert Scaled() == Scaled() == loss_named("scaled_of_a_test")
+    assert Scaled() != Scaled(torch.tensor([1.0, 2.0]))
+    assert Scaled().known
+    assert not Scaled(torch.tensor([1.0, 2.0])).known
+    assert loss_named("squared") != Scaled()
+    assert loss_named(cauchy) != loss_named(cauchy)
+
+
 def test_a_loss_with_the_name_of_the_library_s_is_not_taken_for_it(tmp_path: Any) -> None:
     class Doubled(sf.ResidualLoss):
         name = "squared"

@@ -237,7 +237,13 @@ class Loss(ABC):
             KINDS[name] = cls
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        if type(self) is not type(other) or vars(self).keys() != vars(other).keys():
+            return self is other
+        pairs = [(value, vars(other)[key]) for key, value in vars(self).items()]
+        return all(
+            torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+            for a, b in pairs
+        )
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))
