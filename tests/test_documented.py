@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import inspect
+import pkgutil
+import re
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any, get_args, get_origin, get_overloads, get_type_hints
 
 import pytest
@@ -60,6 +64,45 @@ def test_methods_of_all_kinds_are_looked_at() -> None:
         def _own(self) -> None: ...
 
     assert [name for name, _ in methods(Kind)] == ["plain", "read", "kept", "made", "free"]
+
+
+def modules() -> Iterator[ModuleType]:
+    for found in pkgutil.walk_packages(semiflat.__path__, "semiflat."):
+        if not found.name.endswith("__main__"):
+            yield importlib.import_module(found.name)
+
+
+def at(place: Any, path: Iterable[str]) -> bool:
+    """Whether this attribute of an attribute is there, or is declared."""
+    for name in path:
+        if name in getattr(place, "__annotations__", {}):
+            return True
+        if not hasattr(place, name):
+            return False
+        place = getattr(place, name)
+    return True
+
+
+def is_known(name: str, module: ModuleType) -> bool:
+    """Whether a name in a docstring is a full one, one of the module or its classes, or a public one."""
+    first, *rest = name.split(".")
+    if first == "semiflat":
+        return at(semiflat, rest)
+    kinds = [each for each in vars(module).values() if inspect.isclass(each)]
+    return any(at(place, [first, *rest]) for place in (module, semiflat, *kinds))
+
+
+def test_what_docstrings_point_at_is_there() -> None:
+    pointed = [
+        (module, name)
+        for module in modules()
+        for name in re.findall(
+            r":(?:class|func|meth|attr|mod):`[~]?([\w.]+)`", inspect.getsource(module)
+        )
+    ]
+    assert len(pointed) > 100, "they were looked for"
+    assert not [(module.__name__, name) for module, name in pointed if not is_known(name, module)]
+    assert not is_known("semiflat.study.escapes.Escape", semiflat), "it has another name now"
 
 
 def ours(kind: type) -> bool:

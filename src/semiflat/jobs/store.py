@@ -57,7 +57,8 @@ class Contents(Generic[Value]):
 class JobStore(ABC, Generic[Value]):
     """Keeps what comes of jobs, so that a process that goes on later need not run them again.
 
-    What a backend has to do is what ``tests/job_store_contract.py`` holds; :class:`LinesStore` is one.
+    What a backend has to do is what ``tests/job_store_contract.py`` holds;
+    :class:`semiflat.jobs.lines.LinesStore` is one.
     """
 
     @abstractmethod

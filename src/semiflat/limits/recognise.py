@@ -39,7 +39,7 @@ class Guess:
     Attributes:
         net: its architecture.
         params: parameters to start from.
-        offsets: for each hidden layer (width, N), see :class:`LimitProblem`.
+        offsets: for each hidden layer (width, N), see :class:`semiflat.limits.network.LimitProblem`.
         far: shaped as the parameters; the steps' incoming weights tend to these times infinity.
         found: one line for each unit or pair that runs off, with the numbers.
     """

@@ -239,7 +239,7 @@ class EmbeddedRow(JudgedRow):
 
 @dataclass(frozen=True, kw_only=True)
 class EscapeRow:
-    """Where the way down from a strict saddle led; see :class:`semiflat.study.escapes.Escape`."""
+    """Where the way down from a strict saddle led; see :class:`semiflat.study.escapes.Descended`."""
 
     name: str = ""
     source: str = ""

@@ -19,7 +19,7 @@ class SignedNewton(TrustRegion):
     Newton's step where it is short enough, and like it led to saddles of the index that the Hessian
     has on the way (eigenvector following: Cerjan & Miller 1981). No merit falls all the way; a step is
     taken where the quadratic model foretold the gradient, and runs that get nowhere are left to
-    :class:`GradientSystem`.
+    :class:`semiflat.search.methods.gradient_system.GradientSystem`.
     """
 
     follows_loss = False
