@@ -14,7 +14,8 @@ from torch import Tensor
 
 import semiflat as sf
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.limits import Limit, LimitMLP
+from semiflat.limits import AtInfinity, Limit, LimitMLP
+from semiflat.study.widenings import output_change
 from test_limits import with_a_minimum_at_infinity
 
 SIGMA: dict[str, Any] = {
@@ -293,6 +294,10 @@ def test_steps_keep_their_samples_through_files_and_copies(tmp_path: Path) -> No
         again = sf.load_point(tmp_path / f"{k}.safetensors").point(x, y)
         assert again.loss == each.loss
         assert sf.judge(again).kind is sf.judge(each).kind
+    assert output_change(wide) < 1e-12
+    assert isinstance(wide.problem, AtInfinity)
+    wide.problem.offsets = [torch.zeros_like(each) for each in wide.problem.offsets]
+    assert output_change(wide) > 0.01  # the network alone does not know its steps' samples
 
 
 def test_what_has_no_place_at_infinity_says_so(channel: sf.CriticalPoint) -> None:
@@ -361,7 +366,8 @@ def test_the_tanh_study_of_diabetes_embeds_judges_and_leaves_its_lowest_point(
     embedded = [row for row in record["embedded"] if row["source"] == "p0"]
     assert len(embedded) >= 3
     for row in embedded:
-        assert row["inertia"] == row["dense_inertia"]
+        assert row["method"] == "dense Hessian"
+        assert row["dense_inertia"] is None  # the same matrix counted again would check nothing
         assert row["output_change"] < 1e-12
     left = [row for row in record["escapes"] if row["source"] == "p0"]
     assert left
@@ -370,6 +376,8 @@ def test_the_tanh_study_of_diabetes_embeds_judges_and_leaves_its_lowest_point(
     assert "p0 ∞" in page
     assert "Points marked ∞ lie at infinity" in page
     assert "The lowest critical point is not the lowest loss" not in page
+    assert f"Points at infinity ({len(embedded)} rows) are no check of the law" in page
+    assert "signs that the law" not in page
     there = sf.load_point(tmp_path / "points" / "p0.safetensors")
     data = sf.load_data("diabetes")
     assert there.point(data.X, data.y).loss == pytest.approx(lowest["loss"], rel=1e-13)

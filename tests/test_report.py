@@ -497,6 +497,37 @@ def test_certificates_of_which_little_is_known(tmp_path: Path):
     assert "distinct critical point" not in text
 
 
+def at_infinity() -> Record:
+    """The first of the two points lies at infinity, where neither the law nor a proof is to be had."""
+    record = certified()
+    record["points"][0] |= {"at_infinity": [["unit", "step"]], "status": "SATURATED"}
+    for row in (record["points"][0], *record["embedded"][:3]):
+        why = "units at infinity cannot be evaluated in balls"
+        row["certificate"] = proof(None, status="invalid_input", reason=why)
+    return record
+
+
+def test_rows_at_infinity_are_no_check_of_the_law(tmp_path: Path):
+    record = at_infinity()
+    for row in record["embedded"][:2]:
+        row |= {"dense_inertia": row["inertia"], "output_change": 0.75}  # as earlier versions wrote
+    text = page_of(record, tmp_path).text
+    assert "If it is finite, its kind is predicted from the narrow network alone" in text
+    law, far = text.split("Points at infinity (3 rows) are no check of the law: ")
+    assert "In 1 of 1 row the signs that the law predicts" in law
+    assert "the largest change of an output is 3.5e-16 of" in law
+    assert far.startswith("the signs there are those of the wide limiting network’s own Hessian; ")
+    assert "the largest change of an output is 0.75 of" in far
+    assert text.count("law = measured") == 1
+    assert text.count("inertia of its Hessian + / 0 / −") == text.count("inertia by law + / 0") == 1
+    record["embedded"] = record["embedded"][:3]
+    text = page_of(record, tmp_path).text
+    assert "inertia by law" not in text
+    assert "is predicted from" not in text
+    assert "the law predicts" not in text
+    assert "small enough to be built as a check" not in text
+
+
 def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):
     record = full()
     record["embedded"] = [

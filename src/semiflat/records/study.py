@@ -214,7 +214,10 @@ class PointRow(JudgedRow):
 
 @dataclass(kw_only=True)
 class EmbeddedRow(JudgedRow):
-    """A wide point: what the law predicts beside what the wide network measures."""
+    """A wide point: what the law predicts beside what the wide network measures.
+
+    At infinity the law is not used: there the inertia is the wide Hessian's own, and no other stands beside it.
+    """
 
     source: str = ""
     embedding: str = ""
@@ -344,6 +347,15 @@ class StudyRecord:
     proofs: ProofsRecord = field(default_factory=ProofsRecord)
     distinct_proved: Distinct | None = None
     curves: Curves = field(default_factory=Curves)
+
+    def __post_init__(self) -> None:
+        for row in self.embedded_at_infinity():
+            row.dense_inertia = None  # an earlier version counted the same Hessian twice
+
+    def embedded_at_infinity(self, there: bool = True) -> list[EmbeddedRow]:
+        """The wide points of narrow ones at infinity; with False those of finite ones."""
+        far = {row.name for row in self.points if row.at_infinity}
+        return [row for row in self.embedded if (row.source in far) is there]
 
     def searches(self) -> list[RunsRecord]:
         """The searches that have ended: for minima, and if that found none for any critical point."""

@@ -12,18 +12,35 @@ def equal(wide: list[EmbeddedRow]) -> str:
     return f"law = measured in {sum(map(bool, checked))} of {len(checked)}" if checked else ""
 
 
-def check_sentence(record: StudyRecord) -> str:
-    """How many rows agree, the largest output change, gradient and error of a curvature."""
-    wide = record.embedded
+def check_sentences(record: StudyRecord) -> list[str]:
+    """How many rows agree, the largest output change, gradient and error of a curvature.
+
+    Apart from these the same of rows at infinity, which are not judged by the law.
+    """
+    law, far = record.embedded_at_infinity(False), record.embedded_at_infinity()
+    found = [f"{_law(law)}{_measured(law, 'curvatures predicted and')}."] if law else []
+    if far:
+        found.append(
+            f"Points at infinity ({count(len(far), 'row')}) are no check of the law: the signs there are "
+            f"those of the wide limiting network’s own Hessian{_measured(far, 'its curvatures and those')}."
+        )
+    return found
+
+
+def _law(wide: list[EmbeddedRow]) -> str:
     checked = [row.agrees for row in wide if row.agrees is not None]
+    if not checked:
+        return "No wide Hessian was small enough to be built as a check of the law"
     text = (
         f"In {sum(map(bool, checked))} of {count(len(checked), 'row')} the signs that the law "
         "predicts from the narrow network are those counted in the wide network’s own Hessian"
     )
-    if not checked:
-        text = "No wide Hessian was small enough to be built as a check of the law"
-    elif len(checked) < len(wide):
+    if len(checked) < len(wide):
         text += f" ({len(wide) - len(checked)} more were too large for that check)"
+    return text
+
+
+def _measured(wide: list[EmbeddedRow], curvatures: str) -> str:
     changes = [row.output_change for row in wide if row.output_change is not None]
     gradients = [row.gradient_norm for row in wide if row.gradient_norm is not None]
     parts = []
@@ -36,10 +53,10 @@ def check_sentence(record: StudyRecord) -> str:
     errors = curvature_errors(wide)
     if errors:
         parts.append(
-            "curvatures predicted and measured by finite differences differ by at most "
+            f"{curvatures} measured by finite differences differ by at most "
             f"{_share(max(errors))} of their size"
         )
-    return f"{text}; {listed(parts)}." if parts else f"{text}."
+    return f"; {listed(parts)}" if parts else ""
 
 
 def _share(value: float) -> str:

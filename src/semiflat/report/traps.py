@@ -34,7 +34,7 @@ class NarrowPoint:
     """One embedded narrow point.
 
     Attributes:
-        name, loss: its own.
+        name, loss, at_infinity: its own.
         wide: the wide points made of it.
         families: in the order of :func:`family_names`; one added unit.
         best: lowest loss after an escape, by number of added units from 1 up.
@@ -45,6 +45,7 @@ class NarrowPoint:
 
     name: str
     loss: float | None
+    at_infinity: bool
     wide: list[EmbeddedRow]
     families: list[EmbeddedFamily]
     best: list[Reached | None]
@@ -91,6 +92,7 @@ def _narrow_point(
     return NarrowPoint(
         name=point.name,
         loss=point.loss,
+        at_infinity=bool(point.at_infinity),
         wide=wide,
         families=[
             EmbeddedFamily(kinds_counted([row.kind for row in some]), lowest(left(some)))

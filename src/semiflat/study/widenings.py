@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch import Tensor
 
 from semiflat.curvature.parts import second_difference
 from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate
@@ -58,13 +59,21 @@ def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Trial]:
 
 
 def output_change(point: EmbeddedPoint, probes: int = 256) -> float:
-    """Largest change of an output on the data and on random inputs, relative to the largest."""
+    """Largest change of an output, relative to the largest: on the data and on random inputs.
+
+    At infinity on the data alone, by which the steps are fixed.
+    """
     generator = torch.Generator().manual_seed(0)
     X = point.problem.X
     random = torch.randn((probes, X.shape[1]), generator=generator, dtype=X.dtype) * 3
-    inputs = torch.cat([X, random])
-    narrow = point.source.problem.net.forward(point.source.params, inputs)
-    wide = point.problem.net.forward(point.params, inputs)
+
+    def outputs(of: Point) -> Tensor:
+        on_data = of.problem.outputs(of.params)
+        if not of.problem.by_algebra:
+            return on_data
+        return torch.cat([on_data, of.problem.net.forward(of.params, random)])
+
+    narrow, wide = outputs(point.source), outputs(point)
     return float((wide - narrow).abs().max() / narrow.abs().max().clamp(min=1.0))
 
 
@@ -95,7 +104,10 @@ def embedded_row(
 
 
 def dense_inertia(wide: Point) -> Signs | None:
-    """Signs counted in the wide network's own Hessian: the check of the law, where it is small."""
-    if wide.problem.net.parameter_count > DENSE_CHECK:
+    """Signs counted in the wide network's own Hessian: the check of the law, where it is small.
+
+    None at infinity, too: there the verdict is that Hessian's, and a second count would check nothing.
+    """
+    if not wide.problem.by_algebra or wide.problem.net.parameter_count > DENSE_CHECK:
         return None
     return wide.evidence.spectrum.count()
