@@ -356,7 +356,7 @@ def test_the_tanh_study_of_diabetes_embeds_judges_and_leaves_its_lowest_point(
     from semiflat.report import write_report
     from semiflat.study import Settings, Study
 
-    settings = Settings(hidden=(2,), activation="tanh", starts=8, wider=1, points=1, proofs=False)
+    settings = Settings(hidden=(2,), activation="tanh", starts=8, wider=1, points=1)
     record = Study(sf.load_data("diabetes"), settings, tmp_path).run()
     lowest = record["points"][0]
     finite = [row["loss"] for row in record["points"] if row["at_infinity"] is None]
@@ -369,6 +369,11 @@ def test_the_tanh_study_of_diabetes_embeds_judges_and_leaves_its_lowest_point(
         assert row["method"] == "dense Hessian"
         assert row["dense_inertia"] is None  # the same matrix counted again would check nothing
         assert row["output_change"] < 1e-12
+    far = [row for row in record["points"] if row["at_infinity"] is not None]
+    for row in [*far, *embedded]:
+        assert row["certificate"]["status"] == "invalid_input"
+        assert row["certificate"]["file"] is None
+        assert not (tmp_path / "certificates" / f"{row['name']}.json").exists()
     left = [row for row in record["escapes"] if row["source"] == "p0"]
     assert left
     assert min(row["loss_after"] for row in left) < lowest["loss"] * 0.95

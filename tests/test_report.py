@@ -528,6 +528,15 @@ def test_rows_at_infinity_are_no_check_of_the_law(tmp_path: Path):
     assert "small enough to be built as a check" not in text
 
 
+def test_what_cannot_be_proved_says_so_without_a_link(tmp_path: Path):
+    record = at_infinity()
+    record["points"][0]["certificate"]["file"] = "certificates/p0.json"  # as earlier versions wrote
+    page = page_of(record, tmp_path)
+    assert "certificates/p0.json" not in page.loads
+    assert "not proved why p0 units at infinity cannot be evaluated in balls" in page.text
+    assert "no proof: units at infinity cannot be evaluated in balls" in page.text
+
+
 def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):
     record = full()
     record["embedded"] = [

@@ -129,7 +129,10 @@ class RunsRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofRow:
-    """The proof of one point: its file from the study's folder; its inertia, at least that if not exact."""
+    """The proof of one point: its file from the study's folder; its inertia, at least that if not exact.
+
+    Without a file where none could be made, as at infinity.
+    """
 
     status: str | None = None
     reason: str = ""

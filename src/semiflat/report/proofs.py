@@ -35,6 +35,8 @@ def proof_of(row: JudgedRow) -> Proof:
     """The mark of a row."""
     proof = row.certificate or ProofRow()
     file = proof.file if proof.file and _FILE.fullmatch(proof.file) else None
+    if proof.status == "invalid_input":
+        file = None  # that of an earlier version holds nothing
     if not row.proved:
         note = f"no proof: {proof.reason}" if _in_vain(row) else ""
         return Proof("measured", "measured", file, note)

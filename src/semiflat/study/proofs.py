@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from semiflat.certificates.certificate import Certificate
+from semiflat.certificates.certificate import INVALID, Certificate
 from semiflat.certificates.certify import certify_all
 from semiflat.certificates.checker.arithmetic import need_arithmetic
 from semiflat.certificates.checker.distinct import verify_distinct
@@ -75,7 +75,7 @@ class Proofs:
 
     def _saved(self, name: str, certificate: Certificate) -> ProofRow:
         file = None
-        if self.folder is not None:
+        if self.folder is not None and certificate.status != INVALID:  # that file would be empty
             file = f"{name}.json"
             self.outputs.write(certificate.files(self.folder / file, DATA))
             file = f"{FOLDER}/{file}"
