@@ -537,6 +537,18 @@ def test_what_cannot_be_proved_says_so_without_a_link(tmp_path: Path):
     assert "no proof: units at infinity cannot be evaluated in balls" in page.text
 
 
+def test_an_undecided_point_shows_its_reason_and_no_margin(tmp_path: Path):
+    record = full()
+    record["points"][0] |= {"kind": "UNDECIDED", "reason": "a step would rather let go of a sample"}
+    text = page_of(record, tmp_path).text
+    assert text.count("Undecided: a step would rather let go of a sample") == 1
+    assert text.count("6.0e-6 3e6") == 1  # the other point's
+    first = text[text.index("p0 0.312500 ? undecided") : text.index("Undecided: a step")]
+    assert first.endswith("1.5e-16 – – 9.79 47 ")
+    record["points"][0]["reason"] = ""
+    assert "Undecided: the reason is not recorded" in page_of(record, tmp_path).text
+
+
 def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):
     record = full()
     record["embedded"] = [
