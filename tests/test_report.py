@@ -549,6 +549,23 @@ def test_an_undecided_point_shows_its_reason_and_no_margin(tmp_path: Path):
     assert "Undecided: the reason is not recorded" in page_of(record, tmp_path).text
 
 
+def test_no_trap_is_said_of_the_points_that_were_embedded_alone(tmp_path: Path):
+    record = full()
+    record["points"][0]["kind"] = "UNDECIDED"
+    record["embedded"] = record["embedded"][:3]
+    text = page_of(record, tmp_path).text
+    assert "None of the narrow points that were embedded is known to be a minimum" in text
+    assert "no known minimum" in text  # an undecided one may be one
+
+
+def test_how_runs_ended_is_told_without_names_of_code(tmp_path: Path):
+    record = at_infinity()
+    record["search"] = search_record(CONVERGED=1, CHANNEL=2, SATURATED=3)
+    text = page_of(record, tmp_path).text
+    assert "Only runs that reached a critical point, of the network or at infinity, count" in text
+    assert text.count("its limit is the critical point there") == 2
+
+
 def test_a_dense_count_that_sees_more_zeros_contradicts_no_sign(tmp_path: Path):
     record = full()
     record["embedded"] = [
@@ -633,7 +650,7 @@ def test_saddles_looked_for_instead(tmp_path: Path):
     assert "Of 12 runs from random starts, none reached a minimum at finite distance" in text
     assert "of 8 further runs" in text
     assert "5 reached a finite critical point: 2 distinct" in text
-    assert "None of the narrow points is known to be a minimum" in text
+    assert "None of the narrow points that were embedded is known to be a minimum" in text
     assert "--kind any" in text
 
 

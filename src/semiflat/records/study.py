@@ -122,6 +122,10 @@ class RunsRecord:
         """How many runs ended with one of these."""
         return sum(count for status, count in self.counts.items() if status in statuses)
 
+    def meaning(self, status: str) -> str:
+        """What a status means, for people: without the quotes of names in code."""
+        return self.meanings.get(status, "").replace("`", "")
+
     def lowest_of(self, status: str) -> End:
         """The lowest of the runs that ended so."""
         return next((end for end in self.lowest if end.status == status), End(status=status))

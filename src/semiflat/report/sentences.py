@@ -171,7 +171,10 @@ def _reached_from(reached: float, point: NarrowPoint) -> str:
 def _stopped(traps: list[NarrowPoint]) -> str:
     freed = sum(point.freed is True for point in traps)
     if not traps:
-        return "None of the narrow points is known to be a minimum, so there was no trap to leave"
+        return (
+            "None of the narrow points that were embedded is known to be a minimum, so there was no trap to "
+            "leave"
+        )
     if len(traps) == 1:
         which = "the narrow minimum " + ("stopped" if freed else "did not stop") + " being a trap"
     else:
@@ -210,7 +213,7 @@ def why_nothing(record: StudyRecord) -> list[str]:
 
 
 def _ended(search: RunsRecord, status: str, runs: int) -> str:
-    meaning = search.meanings.get(status) or status_words(status)
+    meaning = search.meaning(status) or status_words(status)
     lowest = search.lowest_of(status)
     text = f"{runs} of {count(_total(search), 'run')} ended as “{meaning}”."
     if lowest.evidence:
