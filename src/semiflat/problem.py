@@ -205,8 +205,12 @@ class Problem:
                 "dtype=torch.float64"
             )
 
-    def check_unweighted(self, what: str) -> None:
-        """Raise :class:`InputError`, naming what does not take them, if the problem has sample weights."""
+    def check_finite(self, what: str) -> None:
+        """Raise :class:`InputError`, naming what is of finite networks, if units have run to infinity."""
+
+    def check_plain(self, what: str) -> None:
+        """Raise :class:`InputError`, naming what takes neither, for units at infinity and sample weights."""
+        self.check_finite(what)
         if self.sample_weight is not None:
             raise InputError(
                 f"{what} counts all samples alike, and the problem has sample weights; make one without, or "

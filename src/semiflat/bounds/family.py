@@ -145,7 +145,7 @@ def _check_point(point: Point) -> None:
     if root.problem.net.check_params(root.params) != ():
         raise InputError("pac_bayes_bound takes one point, and this Point holds a batch of them")
     root.problem.check_double("a bound")
-    root.problem.check_unweighted("a PAC-Bayes bound")
+    root.problem.check_plain("a PAC-Bayes bound")
     if isinstance(root.problem.weight_decay, dict):
         raise InputError(
             f"a PAC-Bayes bound takes one weight decay for all parameters, not {root.problem.decay}; use "

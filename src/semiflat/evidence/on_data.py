@@ -274,9 +274,9 @@ class OnData:
         return list(units.values())
 
     def one_slope(self, layer: int, unit: int) -> bool:
-        """Whether a unit has the same slope on every sample."""
-        slope = self.slopes[layer][:, unit]
-        return bool((slope == slope[0]).all())
+        """Whether a unit has the same slope on every sample, and not 0, as it has at a kink."""
+        slopes = self.slopes[layer][:, unit].unique()
+        return slopes.numel() == 1 and bool(slopes != 0)  # none where no sample counts
 
     def _stack(self, found: list[Tensor], layer: int) -> Tensor:
         empty = torch.zeros((0, self.net.fan_in(layer)), dtype=torch.float64)

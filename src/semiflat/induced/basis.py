@@ -173,7 +173,7 @@ def check_one(point: Point) -> None:
     if batch:
         raise InputError(f"expected one point, not a batch of shape {batch}; take them one by one")
     point.problem.check_double("a gradient basis")
-    point.problem.check_unweighted("a gradient basis model")
+    point.problem.check_plain("a gradient basis model")
 
 
 def check_convex(loss: Loss, vouched: bool = False) -> None:

@@ -29,7 +29,7 @@ def approach(
 
     Args:
         far: shaped as the parameters, the directions of the steps' incoming weights.
-        scale: its sign only matters to linear units.
+        scale: its sign only matters to linear units, and to several gates of one base.
         only: the (layer, unit) of the one limit to make finite; all by default.
         lean: the pre-activation around which a linear unit is linear. The limit does not depend on
             it, nor on the sign of ``scale``; how it is approached does.

@@ -38,8 +38,8 @@ class Rate:
     Attributes:
         layer, unit: which one.
         form: what it is in the limit.
-        gap: ``R(scale) − R(limit)`` at the larger of :data:`SCALES`; for a linear unit the smallest
-            among the ways there.
+        gap: ``R(scale) − R(limit)`` at the larger of :data:`SCALES`; the smallest among the ways
+            there, if there are several.
         order: p in ``gap ~ scale^{−p}``, measured between the two scales.
 
     >>> import semiflat as sf
@@ -147,7 +147,7 @@ class Limit:
                 gaps = min(
                     (
                         [self._gap(sign * s, (layer, unit), lean) for s in SCALES]
-                        for sign, lean in _ways(form is Form.LINEAR)
+                        for sign, lean in _ways(form)
                     ),
                     key=lambda both: both[-1],
                 )
@@ -184,8 +184,21 @@ class Limit:
 
     @property
     def held(self) -> bool:
-        """Whether the loss rises, beyond rounding, wherever a limit becomes finite or a step lets go."""
-        return all(rate.gap > self.noise for rate in self.rates) and self._steps_hold
+        """Whether the loss rises, beyond rounding, wherever a limit becomes finite or a step lets go.
+
+        Never where a unit has several gates. Finite networks then differ from the limit at first order in
+        1/scale, by ``½ Σ_i ω_iᵀB(v_i)ω_i`` over the gates (rows ω, outgoing weights v, B(v) the sum over
+        the samples of ``(δ·v) σ''(z) x̃x̃ᵀ``); its sign turns with the scale's, and its size with the
+        factors of Γ, which the limit does not see. It is 0 for all of them only if ``ω_aᵀB(v_m)ω_b``,
+        symmetric in a and b, is 0 for all gates a, b and m; then higher orders decide, which are not
+        looked at.
+        """
+        single = all(
+            len(self.net.branch(layer, unit)) <= 2
+            for layer in range(len(self.net.hidden))
+            for unit in self.net.heads(layer)
+        )
+        return single and all(rate.gap > self.noise for rate in self.rates) and self._steps_hold
 
     @property
     def _steps_hold(self) -> bool:
@@ -229,7 +242,7 @@ class Limit:
         best, lowest = None, self.loss - self.noise
         linear = any(form is Form.LINEAR for row in self.net.forms for form in row)
         for scale in BACK:
-            for sign, lean in _ways(linear):
+            for sign, lean in _ways(Form.LINEAR if linear else Form.GATE):
                 params = approach(self.net, self.params, self.far, sign * scale, None, lean)[1]
                 loss = float(self.problem.risk(params))
                 if loss < lowest:
@@ -289,8 +302,12 @@ def _steps_on(
     return offsets, gauge
 
 
-def _ways(linear: bool) -> list[tuple[int, float]]:
-    """(sign, lean) of the ways to a limit: a linear unit is the same whichever it is, the way is not."""
-    if not linear:
+def _ways(form: Form) -> list[tuple[int, float]]:
+    """(sign, lean) of the ways to a limit: the limit is the same whichever it is, the way is not."""
+    if form in (Form.TAIL, Form.STEP):  # these come from one side
         return [(1, 0.0)]
-    return [(sign, lean) for sign in (1, -1) for lean in (0.0, 0.5, -0.5)]
+    return [
+        (sign, lean)
+        for sign in (1, -1)
+        for lean in ((0.0, 0.5, -0.5) if form is Form.LINEAR else (0.0,))
+    ]

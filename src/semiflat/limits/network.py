@@ -190,7 +190,16 @@ class LimitMLP(MLP):
         return Layer([self.forms[layer]])[0].respond(self.activations[layer], z)
 
     def activity(self, layer: int, z: Tensor) -> Tensor:
-        """``h`` of a hidden layer alone, for z of shape (*batch, N, width)."""
+        """``h`` of a hidden layer alone, for z of shape (*batch, N, width).
+
+        Raises:
+            InputError: where a unit is a step: its outputs are fixed for the samples of a problem.
+        """
+        if Form.STEP in self.forms[layer]:
+            raise InputError(
+                f"hidden layer {layer} has a step, whose outputs are known for the samples of its problem "
+                "alone; use problem.outputs(params)"
+            )
         return self.respond(layer, z.mT)[0].mT
 
     def to_module(self, params: Params | None = None) -> nn.Sequential:
@@ -349,6 +358,13 @@ class AtInfinity(Problem):
             h = self.respond(layer, z, samples)[0]
             z = self.net.through(params, h, layer + 1)[1]
         return z.mT
+
+    def check_finite(self, what: str) -> None:
+        """Refused; see :meth:`Problem.check_finite`."""
+        raise InputError(
+            f"{what} is of finite networks, and this one has units at infinity; take one near it, such as "
+            "Limit.of(point).approach(1e3)"
+        )
 
     @property
     def by_algebra(self) -> bool:

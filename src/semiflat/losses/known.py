@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 
 from semiflat.errors import InputError, unknown_name
@@ -18,12 +19,19 @@ LOSSES: tuple[str, ...] = tuple(
 
 
 @cache
-def _made(kind: type[Loss]) -> Loss:
+def _made(kind: type[Loss]) -> Loss | None:
+    required = inspect.Parameter.empty
+    parameters = inspect.signature(kind).parameters.values()
+    if any(
+        p.default is required and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in parameters
+    ):
+        return None
     return kind()
 
 
 def known_loss(name: str) -> Loss | None:
-    """The loss that a name stands for: the library's, or one of a class of yours that is defined."""
+    """The loss that a name stands for: the library's, or one of a class of yours made without arguments."""
     kind = KINDS.get(name)
     return None if kind is None else _made(kind)
 
@@ -43,6 +51,10 @@ def loss_named(given: str | Loss | LossFunction) -> Loss:
     if isinstance(given, str):
         known = known_loss(given)
         if known is None:
+            if given in KINDS:
+                raise InputError(
+                    f"loss {given!r} is made with arguments; give one of it: {KINDS[given].__name__}(...)"
+                )
             raise unknown_name("loss", given, KINDS)
         return known
     if callable(given):

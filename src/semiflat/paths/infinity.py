@@ -284,7 +284,7 @@ def _check(problem: Problem) -> None:
         raise InputError(f"minimum_at_infinity takes a Problem, not a {type(problem).__name__}")
     net = problem.net
     problem.check_double("a path")
-    problem.check_unweighted("a path")
+    problem.check_plain("a path")
     if not problem.loss.quadratic:
         raise InputError(
             "P21 Thm 1 is about the squared loss without weight decay, and this problem has "

@@ -68,6 +68,7 @@ def replications(point: Point, tolerance: float = 1e-10) -> list[Replication]:
     >>> [row.intervals for row in replications(sf.find_critical_point(problem, starts=8, seed=0))]
     [((0.0, 1.0),)]
     """
+    point.problem.check_finite("a non-attracting region")
     verdict = judge(point, tolerance)
     if verdict.kind not in MINIMA:
         raise InputError(

@@ -240,7 +240,7 @@ def _check(point: Point) -> None:
             f"P21 Thm 3 is about one output, and this network has {net.outputs}; take one output at a time"
         )
     problem.check_double("a path")
-    problem.check_unweighted("a path")
+    problem.check_plain("a path")
     if not net.hidden:
         raise InputError(f"P21 Thm 3 needs a hidden layer, and widths {list(net.widths)} have none")
 

@@ -58,7 +58,8 @@ def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Re
     Args:
         point: any parameters, critical or not; an embedded point's are built.
         tolerance: largest change of any output on any sample, relative to the largest deviation of
-            the outputs from their mean over the data (to 1 where there is none).
+            the outputs from their mean over the data (to 1 where there is none). Units of a limiting
+            network are merged only where that changes nothing.
         on_data: drop relu units, too, that are inactive on the data rather than for every input.
 
     Raises:
@@ -79,8 +80,6 @@ def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Re
         raise InputError(f"on_data must be True or False, not {on_data!r:.60}")
     state = _state(point)
     _check_tolerance(tolerance)
-    if isinstance(point.problem, AtInfinity):
-        return reduced_at_infinity(point)
     return _reduced(point, state, float(tolerance), on_data)
 
 
@@ -120,6 +119,8 @@ def widths_by_tolerance(
 
 
 def _reduced(point: Point, state: State, tolerance: float, on_data: bool) -> Reduction:
+    if isinstance(point.problem, AtInfinity):
+        return reduced_at_infinity(point)
     data = point.problem if on_data else None
     narrow, done = reduced_exactly(state, data)
     bound = 0.0

@@ -49,6 +49,7 @@ def canonical_form(point: Point) -> Point:
             f"canonical_form takes a Point, not {type(point).__name__}; make one with "
             "Point(problem, params)"
         )
+    point.problem.check_finite("a canonical form")
     return Point(point.problem, canonical(point.problem.net, point.params))
 
 

@@ -298,7 +298,6 @@ def _linear_mixing(data: OnData, layer: int) -> list[TangentFamily | None]:
         if not live:
             continue
         shift = data.one_slope(layer, live[0]) and net.biases[layer] and net.biases[layer + 1]
-        shift = shift and bool(data.slopes[layer][0, live[0]] != 0)  # 0 only at a kink
         for unit in live:
             scalings.append(_orbit(data, layer, [unit], shift=False))
         if len(live) > 1 or shift:
@@ -377,7 +376,7 @@ def _bias_shifts(data: OnData, layer: int) -> TangentFamily | None:
         return None
     tangents = []
     for unit in range(net.hidden[layer]):
-        if data.one_slope(layer, unit) and bool(data.slopes[layer][0, unit] != 0):
+        if data.one_slope(layer, unit):
             tangents.append(_orbit(data, layer, [unit], shift=True)[-1:])
     return _family(
         "biases of units linear on the data",

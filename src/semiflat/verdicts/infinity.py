@@ -38,7 +38,7 @@ def approached(point: Point, verdict: Verdict) -> Verdict:
             verdict,
             kind=Kind.UNDECIDED,
             reason=f"a {verdict.kind.label} {where}; but whether finite networks next to it have more loss, "
-            "or a step would rather let go of a sample, is within rounding",
+            "or a step would rather let go of a sample, is within rounding or beyond the order looked at",
         )
     return replace(
         verdict,
