@@ -926,3 +926,5 @@ def test_the_command_line_takes_groups(capsys: Any, tmp_path: Any) -> None:
     for wrong in ("weight=", "much", "weight=1=2"):
         assert _run([*find, "--weight-decay", wrong]) == 2
         assert "nor one for each group" in capsys.readouterr().err
+    assert _run([*find, "--weight-decay", "weight=1, weight=2"]) == 2
+    assert "gives 'weight' more than once" in capsys.readouterr().err
