@@ -276,3 +276,27 @@ def test_the_library_s_losses_would_pass_as_somebody_s(name: str) -> None:
     kind: Any = type(sf.Problem(net, X, y, name).loss)
     somebody_s = type("Somebodys", (kind,), {"name": f"own_{name}", "__module__": "own"})()
     assert sf.Problem(net, X, y, somebody_s).loss is somebody_s
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda g: g, "a Tensor; expected is a semiflat.Step of real tensors: move (2, 9)"),
+        (lambda g: None, "a NoneType; expected"),
+        (lambda g: sf.Step(g[0], g[:, 0], g[:, 0]), "a Step whose move is shape (9,)"),
+        (lambda g: sf.Step(g, 1.0, g[:, 0]), "a Step whose promised is 1.0"),  # type: ignore[arg-type]
+        (lambda g: sf.Step(g, g[:, 0], g), "a Step whose length is shape (2, 9)"),
+        (lambda g: sf.Step(g, g[:, 0], g[:, 0], g[0]), "a Step whose gradient is shape (9,)"),
+    ],
+)
+def test_a_step_that_is_none_is_refused_by_the_method_s_name(made: Any, message: str) -> None:
+    class Lame(sf.Method):
+        def step(
+            self, problem: sf.Problem, theta: Tensor, gradient: Tensor, local: Any, scale: Tensor
+        ) -> sf.Step:
+            found: sf.Step = made(gradient)
+            return found
+
+    problem = sf.Problem(sf.MLP([2, 2, 1], "tanh"), *data())
+    with pytest.raises(sf.InputError, match=re.escape(f"Lame.step gave {message}")):
+        sf.run_search(problem, 2, method=Lame())
