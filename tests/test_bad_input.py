@@ -398,6 +398,8 @@ def test_free_memory_is_known_here_and_nothing_small_asks_for_it(monkeypatch) ->
             sf.Point(sf.Problem(PROBLEM.net, X, X, dtype=torch.float32), point().params)
         ),
         lambda: sf.run_search(PROBLEM, out=5),
+        lambda: sf.find_critical_points(PROBLEM, 1, infinity="yes"),
+        lambda: sf.find_critical_points(PROBLEM, 1, infinity=1),
         lambda: sf.run_search(PROBLEM, max_iterations=10**30),
         lambda: sf.run_search(PROBLEM, tolerance=10**400),
         lambda: sf.judge(point(), tolerance=10**400),

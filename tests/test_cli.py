@@ -163,6 +163,12 @@ def test_each_command_shows_an_example(capsys):
         assert "--json" in out
 
 
+def test_a_tolerance_of_a_verdict_is_said_to_be_relative(capsys):
+    _, out, _ = run(capsys, "judge", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert "in parts of what it would be if its terms did not cancel" in words
+
+
 def test_the_version(capsys):
     assert run(capsys, "--version")[:2] == (0, sf.__version__ + "\n")
 

@@ -313,19 +313,26 @@ def test_uniform_is_equal_shares() -> None:
 # -- what cannot be done --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", [3, -1, 1.0, None])
+@pytest.mark.parametrize("unit", [3, -1])
 def test_replicating_a_unit_that_does_not_exist_is_refused(narrow: sf.Point, unit: Any) -> None:
     with refused(f"unit {unit!r} does not exist in hidden layer 0, which has 3 unit(s)"):
         sf.Replicate(0, unit, [0.5, 0.5])(narrow)
 
 
-@pytest.mark.parametrize("layer", [2, -1, 0.0, None])
+@pytest.mark.parametrize("layer", [2, -1])
 def test_widening_a_layer_that_does_not_exist_is_refused(narrow: sf.Point, layer: Any) -> None:
     for embedding in (sf.Replicate(layer, 0, [0.5, 0.5]), sf.NullUnits(layer, [1])):
         with refused(f"hidden layer {layer!r} does not exist"):
             embedding(narrow)
         with refused("does not exist"):
             embedding.apply(narrow.problem.net, narrow.params)
+
+
+@pytest.mark.parametrize("given", [1.0, None, "a", True])
+def test_null_gates_are_refused_at_once_where_no_layer_or_unit_is_named(given: Any) -> None:
+    for make in (lambda: sf.NullGates(given, 0), lambda: sf.NullGates(0, given)):
+        with refused(f"whole numbers, counted from 0, not by {given!r}"):
+            make()
 
 
 def test_null_units_need_a_bias_above() -> None:

@@ -1441,26 +1441,31 @@ def relu() -> sf.Point:
     return point_of(reference.random_reference([2, 3, 2, 2], "relu", "squared", seed=1))
 
 
-def of(layer: Any = 0, unit: Any = 0) -> dict[str, sf.Embedding]:
-    """One of each kind that names a layer, for networks of widths 2, 3, 2, 2."""
+def makers(layer: Any = 0, unit: Any = 0) -> dict[str, Any]:
+    """What makes one of each kind that names a layer, for networks of widths 2, 3, 2, 2."""
     return {
-        "Replicate": sf.Replicate(layer, unit, [0.5, 0.5]),
-        "Replicate with offsets": sf.Replicate(layer, unit, [0.5, 0.5], [[1, 1], [-1, -1]]),
-        "ScaledReplicate": sf.ScaledReplicate(layer, unit, [2], [0.5]),
-        "InactiveUnits": sf.InactiveUnits(layer, outgoing=[1, 1]),
-        "InactiveUnits on data": sf.InactiveUnits(layer, incoming=[[0, 0, -1]]),
-        "InactivePropagation": sf.InactivePropagation(layer, [[0, 0, -1]]),
-        "ConstantUnits": sf.ConstantUnits(layer, [1], [[1, 1]]),
-        "NullUnits": sf.NullUnits(layer, [1]),
-        "Permute": sf.Permute(layer, [2, 0, 1]),
-        "Rescale": sf.Rescale(layer, unit, 2),
-        "Reflect": sf.Reflect(layer, unit),
-        "Split": sf.Split(layer, [0, 1, 2, 0], [0.5, 1, 1, 0.5]),
+        "Replicate": lambda: sf.Replicate(layer, unit, [0.5, 0.5]),
+        "Replicate with offsets": lambda: sf.Replicate(layer, unit, [0.5, 0.5], [[1, 1], [-1, -1]]),
+        "ScaledReplicate": lambda: sf.ScaledReplicate(layer, unit, [2], [0.5]),
+        "InactiveUnits": lambda: sf.InactiveUnits(layer, outgoing=[1, 1]),
+        "InactiveUnits on data": lambda: sf.InactiveUnits(layer, incoming=[[0, 0, -1]]),
+        "InactivePropagation": lambda: sf.InactivePropagation(layer, [[0, 0, -1]]),
+        "ConstantUnits": lambda: sf.ConstantUnits(layer, [1], [[1, 1]]),
+        "NullUnits": lambda: sf.NullUnits(layer, [1]),
+        "Permute": lambda: sf.Permute(layer, [2, 0, 1]),
+        "Rescale": lambda: sf.Rescale(layer, unit, 2),
+        "Reflect": lambda: sf.Reflect(layer, unit),
+        "Split": lambda: sf.Split(layer, [0, 1, 2, 0], [0.5, 1, 1, 0.5]),
     }
 
 
+def of(layer: Any = 0, unit: Any = 0) -> dict[str, sf.Embedding]:
+    """One of each kind that names a layer."""
+    return {kind: make() for kind, make in makers(layer, unit).items()}
+
+
 @pytest.mark.parametrize("kind", list(of()))
-@pytest.mark.parametrize("layer", [2, 5, -1, 0.0, None, "0", True])
+@pytest.mark.parametrize("layer", [2, 5, -1])
 def test_a_layer_that_does_not_exist_is_refused(kind: str, layer: Any, relu: sf.Point) -> None:
     embedding = of(layer)[kind]
     net = relu.problem.net
@@ -1473,7 +1478,17 @@ def test_a_layer_that_does_not_exist_is_refused(kind: str, layer: Any, relu: sf.
             use()
 
 
-@pytest.mark.parametrize("unit", [3, -1, 1.0, None, "0", True])
+@pytest.mark.parametrize("kind", list(of()))
+@pytest.mark.parametrize("given", [0.0, None, "0", True])
+def test_what_names_no_layer_or_unit_is_refused_at_once(kind: str, given: Any) -> None:
+    with refused(f"whole numbers, counted from 0, not by {given!r}"):
+        makers(layer=given)[kind]()
+    if "Replicate" in kind or kind in ("Rescale", "Reflect"):
+        with refused(f"whole numbers, counted from 0, not by {given!r}"):
+            makers(unit=given)[kind]()
+
+
+@pytest.mark.parametrize("unit", [3, -1])
 def test_a_unit_that_does_not_exist_is_refused(unit: Any, tanh: sf.Point, relu: sf.Point) -> None:
     for kind in ("Replicate", "Replicate with offsets", "ScaledReplicate", "Rescale", "Reflect"):
         point = tanh if kind == "Reflect" else relu

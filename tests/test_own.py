@@ -198,3 +198,105 @@ def test_methods_have_names(method: str) -> None:
     start = problem.net.random_params(0)
     run = sf.run_search(problem, start=start, method=method, max_iterations=300).runs[0]
     assert run.gradient_norm < 1e-2 * float(sf.Point(problem, start).gradient_norm)
+
+
+def residual_loss(rho: Any, name: str | None = "own_wrong") -> sf.Loss:
+    body = {"rho": lambda self, r: rho(r)} | ({} if name is None else {"name": name})
+    made: sf.Loss = type("Wrong", (sf.ResidualLoss,), body)()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            residual_loss(lambda r: r**2),
+            "rho gives a tensor of shape (3, 1); expected are 3 tensors of shapes (3, 1), (3, 1), (3, 1)",
+        ),
+        (
+            residual_loss(lambda r: (r**2 / 2, r, torch.ones(()))),
+            "rho gives 3 results (a tensor of shape (3, 1), a tensor of shape (3, 1), a tensor of shape ())",
+        ),
+        (
+            residual_loss(lambda r: (r**2 / 2, r, r * 0 + 1), None),
+            "loss Wrong has the name None; give",
+        ),
+        (residual_loss(lambda r: 1 / 0), "rho failed with ZeroDivisionError: division by zero"),
+        (residual_loss(lambda r: (r**4 / 4, r**2, 3 * r**2)), "its ρ' is "),
+        (residual_loss(lambda r: (r**4 / 4, 1.0001 * r**3, 3 * r**2)), "its ρ' is "),
+        (residual_loss(lambda r: (r**4 / 4, r**3, 2 * r**2)), "its ρ'' is "),
+        (
+            residual_loss(lambda r: (r.detach() ** 2 / 2, r, 0 * r + 1)),
+            "its value, differentiated by torch, gives 0; correct",
+        ),
+        (
+            residual_loss(lambda r: (torch.from_numpy(r.numpy() ** 2), r, r)),
+            "value, differentiated by torch, failed with RuntimeError",
+        ),
+        (
+            residual_loss(lambda r: (torch.rand(()) * r**2, r, r)),
+            "must give the same result for the same input",
+        ),
+        (
+            lambda f, y: ((f - y) ** 2).sum() * torch.rand(()),
+            "must give the same result for the same input",
+        ),
+        (lambda f, y: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda f, y: (f - y) ** 2 if f > 0 else 0 * f, "failed on one sample's output"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused_when_a_problem_is_made(loss: Any, message: str) -> None:
+    with pytest.raises(sf.InputError, match=re.escape(message)):
+        sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, -1.0], loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6, 1e12])
+def test_true_derivatives_are_taken_whatever_the_units_of_the_targets(
+    dtype: torch.dtype, size: float
+) -> None:
+    y = [size, -2 * size, 0.5]
+    for loss in (
+        PseudoHuber(),
+        residual_loss(lambda r: (r**4 / 4, r**3, 3 * r**2)),
+        residual_loss(lambda r: (torch.cosh(r) - 1, torch.sinh(r), torch.cosh(r))),
+    ):
+        net = sf.MLP([1, 2, 1])
+        assert sf.Problem(net, [[0.0], [1.0], [2.0]], y, loss, dtype=dtype).loss is loss
+    with torch.inference_mode():
+        sf.Problem(net, [[0.0], [1.0], [2.0]], y, PseudoHuber(), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "name", ["squared", "cross_entropy", "logistic", "log_cosh", "hinge2", "hinge3"]
+)
+def test_the_library_s_losses_would_pass_as_somebody_s(name: str) -> None:
+    y = [0, 1, 1] if name == "cross_entropy" else [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
+    net, X = sf.MLP([1, 2]), [[0.0], [1.0], [2.0]]
+    kind: Any = type(sf.Problem(net, X, y, name).loss)
+    somebody_s = type("Somebodys", (kind,), {"name": f"own_{name}", "__module__": "own"})()
+    assert sf.Problem(net, X, y, somebody_s).loss is somebody_s
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda g: g, "a Tensor; expected is a semiflat.Step of real tensors: move (2, 9)"),
+        (lambda g: None, "a NoneType; expected"),
+        (lambda g: sf.Step(g[0], g[:, 0], g[:, 0]), "a Step whose move is shape (9,)"),
+        (lambda g: sf.Step(g, 1.0, g[:, 0]), "a Step whose promised is 1.0"),  # type: ignore[arg-type]
+        (lambda g: sf.Step(g, g[:, 0], g), "a Step whose length is shape (2, 9)"),
+        (lambda g: sf.Step(g, g[:, 0], g[:, 0], g[0]), "a Step whose gradient is shape (9,)"),
+    ],
+)
+def test_a_step_that_is_none_is_refused_by_the_method_s_name(made: Any, message: str) -> None:
+    class Lame(sf.Method):
+        def step(
+            self, problem: sf.Problem, theta: Tensor, gradient: Tensor, local: Any, scale: Tensor
+        ) -> sf.Step:
+            found: sf.Step = made(gradient)
+            return found
+
+    problem = sf.Problem(sf.MLP([2, 2, 1], "tanh"), *data())
+    with pytest.raises(sf.InputError, match=re.escape(f"Lame.step gave {message}")):
+        sf.run_search(problem, 2, method=Lame())

@@ -197,8 +197,12 @@ def test_a_saved_point_asks_for_its_weights(tmp_path: Path) -> None:
     sf.save_point(point, tmp_path / "p.safetensors")
     stored = sf.load_point(tmp_path / "p.safetensors")
     assert stored.point(X, y, sample_weight=TIMES / 2).loss == point.loss
-    with pytest.raises(sf.InputError, match="are not those that"):
+    with refused("with no sample weights) are not those that"):
         stored.point(X, y)
+    with refused("with the same sample_weight if it was made with some"):
+        stored.point(X, y)
+    with refused("with their sample weights) are not those that"):
+        stored.point(X, y, sample_weight=TIMES / 2 + 1)
 
 
 def test_a_search_in_a_folder_goes_on_with_the_same_weights_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ with what it checks.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -626,6 +627,32 @@ def test_separated_data_have_a_finite_minimum(monkeypatch: pytest.MonkeyPatch) -
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("decay", "advice"),
+    [
+        (0, "a weight decay (weight_decay=1e-3; --weight-decay 1e-3 on the command line) keeps"),
+        ({"bias": 0.1}, "a weight decay on the weights, too, keeps"),
+        ({"bias": 0.1, "0.weight": 0.1}, "a weight decay on the weights, too, keeps"),
+        ({"weight": 0.1}, "a weight decay on the biases, too, keeps"),
+        ({"0.weight": 0.1}, "a weight decay on 0.bias, 2.weight, 2.bias, too, keeps"),
+        (0.1, None),
+    ],
+)
+def test_runs_to_infinity_are_told_which_parameters_are_free(
+    decay: Any, advice: str | None
+) -> None:
+    net = sf.MLP([1, 2, 1], "tanh")
+    problem = sf.Problem(net, [[-1.0], [0.5], [1.0]], [0.0, 1.0, 0.5], weight_decay=decay)
+    result = run_search(problem, starts=1, max_iterations=2, processes=1)
+    (run,) = result.runs
+    gone = dataclasses.replace(run.record, status=sf.Status.DIVERGED)
+    result = dataclasses.replace(
+        result, points=[], runs=[sf.CriticalPoint(problem, run.params, gone)]
+    )
+    assert "1 DIVERGED" in result.why_none
+    assert advice in result.why_none if advice else "weight decay" not in result.why_none
+
+
 def test_limits_are_refused(minimum: sf.CriticalPoint) -> None:
     problem = minimum.problem
     net = LimitMLP(problem.net, [[Form.UNIT, Form.GATE]])
@@ -899,3 +926,5 @@ def test_the_command_line_takes_groups(capsys: Any, tmp_path: Any) -> None:
     for wrong in ("weight=", "much", "weight=1=2"):
         assert _run([*find, "--weight-decay", wrong]) == 2
         assert "nor one for each group" in capsys.readouterr().err
+    assert _run([*find, "--weight-decay", "weight=1, weight=2"]) == 2
+    assert "gives 'weight' more than once" in capsys.readouterr().err

@@ -185,10 +185,11 @@ class StoredPoint:
             sample_weight=sample_weight,
         )
         if problem.data_hash != self.data_sha256:
+            weights = "no" if problem.sample_weight is None else "their"
             raise InputError(
-                f"the data (SHA-256 {problem.data_hash[:12]}…) are not those that "
-                f"{self.path!r} was made on ({self.data_sha256[:12]}…); give the same data, "
-                "standardised in the same way"
+                f"the data (SHA-256 {problem.data_hash[:12]}… with {weights} sample weights) are not those "
+                f"that {self.path!r} was made on ({self.data_sha256[:12]}…); give the same data, "
+                "standardised in the same way, with the same sample_weight if it was made with some"
             )
         plain = Point(problem, self.params, self.note)
         if self.far is not None:

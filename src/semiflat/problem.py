@@ -17,6 +17,7 @@ from semiflat.decay import WeightDecay
 from semiflat.errors import InputError
 from semiflat.foreign import check_dtype, plain
 from semiflat.losses import Loss, LossFunction, PerSample, loss_named
+from semiflat.losses.check import checked_targets
 from semiflat.networks import MLP, Params
 
 FIT = 1e-20
@@ -52,7 +53,8 @@ class Problem:
     Raises:
         InputError: for shapes that do not fit, values that are not finite (with row and column),
             targets the loss cannot use, a loss or activation that gives two results for one
-            input, a weight decay that is no finite number from 0 up, weights that are below 0 or all 0.
+            input, a loss of your own whose derivatives are not those of its values, a weight decay
+            that is no finite number from 0 up, weights that are below 0 or all 0.
 
     >>> net = MLP([2, 3, 1])
     >>> problem = Problem(net, [[0.0, 1.0], [1.0, 0.0]], [1.0, -1.0])
@@ -102,7 +104,7 @@ class Problem:
             self.X, targets, weights = self.X[counted], targets[counted], weights[counted]
             if bool((weights != weights[0]).any()):
                 self.sample_weight = weights
-        self.y = self.loss.targets(targets, len(self.X), net.outputs)
+        self.y = checked_targets(self.loss, targets, len(self.X), net.outputs)
         self._probe_determinism()
 
     def _with(self, **changes: Any) -> Any:

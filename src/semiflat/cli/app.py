@@ -322,7 +322,12 @@ def judge(
     target: Target = None,
     raw: Raw = False,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Largest gradient entry of a critical point.")
+        float,
+        typer.Option(
+            "--tolerance",
+            help="Largest gradient entry of a critical point, in parts of what it would be if its terms "
+            "did not cancel.",
+        ),
     ] = 1e-10,
     proof: Annotated[
         bool, typer.Option("--proof", help="Prove it in ball arithmetic, where that can be done.")

@@ -57,13 +57,22 @@ def weight_decay_of(text: str) -> float | dict[str, float]:
     try:
         if "=" not in text:
             return float(text)
-        pairs = [part.split("=") for part in text.split(",")]
-        return {name.strip(): float(value) for name, value in pairs}
+        pairs = [
+            (name.strip(), float(value))
+            for name, value in (part.split("=") for part in text.split(","))
+        ]
     except ValueError:
         raise InputError(
             f"--weight-decay {text!r} is neither a number, as 1e-3, nor one for each group, as "
             "weight=1e-3,bias=0"
         ) from None
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"--weight-decay {text!r} gives {name!r} more than once; give it one number"
+            )
+    return dict(pairs)
 
 
 def say(as_json: bool, record: Any, lines: Sequence[str]) -> None:

@@ -30,9 +30,17 @@ def rows_of(net: MLP, count: int) -> tuple[Tensor, Params]:
 
 
 def index(given: Any) -> int:
-    """NumPy's whole numbers as ints; what is none stays, and is refused where it is applied."""
+    """The number of a layer or unit as an int; one that a network does not have is refused once applied.
+
+    Raises:
+        InputError: if it is no whole number.
+    """
     found = whole_number(given)
-    return given if found is None else found
+    if found is None:
+        raise InputError(
+            f"layers and units are named by whole numbers, counted from 0, not by {given!r:.60}"
+        )
+    return found
 
 
 def listed(name: str, given: Any) -> list[Any]:

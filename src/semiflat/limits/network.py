@@ -295,6 +295,7 @@ class AtInfinity(Problem):
     def _with(self, **changes: Any) -> AtInfinity:
         found = cast(AtInfinity, super()._with(**changes))
         found.offsets, found.far = self.offsets, self.far
+        found.check_outputs_alone(AT_A_PRICE)
         return found
 
     def with_net(self, net: MLP) -> AtInfinity:

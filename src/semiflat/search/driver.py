@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semiflat.curvature.gradient import flat_rows, risk_gradient
 from semiflat.problem import Problem
-from semiflat.search.methods import LEAST, Local, Method, Step
+from semiflat.search.methods import LEAST, Local, Method, Step, check_step
 
 EPS = torch.finfo(torch.float64).eps
 CHECK = 100
@@ -223,6 +223,7 @@ class Driver:
         theta, risk, gradient = runs.theta[index], runs.risk[index], runs.gradient[index]
         problem = self.problem.rows(index)
         step = self.method.step(problem, theta, gradient, self.local, self.scale)
+        check_step(self.method, step, theta)
         trial = theta + step.move
         new_risk, new_gradient = risk_gradient(problem, problem.net.unflatten(trial))
         ratio, accepted = self._compare(risk, gradient, step, new_risk, new_gradient, index)

@@ -261,6 +261,8 @@ def find_critical_points(
     >>> points[0].status, points[0].gradient_norm < 1e-10
     (<Status.CONVERGED: 'CONVERGED'>, True)
     """
+    if not isinstance(infinity, bool):
+        raise InputError(f"infinity must be True or False, not {infinity!r:.60}")
     result = run_search(
         problem,
         starts=starts,

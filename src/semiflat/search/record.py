@@ -41,6 +41,18 @@ class Status(StrEnum):
         return _MEANINGS[self]
 
 
+def _against_infinity(problem: Problem) -> str:
+    """What keeps runs from infinity, to go on a sentence; ``""`` where every parameter is decayed."""
+    if not problem.decay:
+        return f"; {_DECAY} keeps runs from infinity"
+    free = problem.net.unflatten(problem.decays == 0)
+    names = [name for name, alone in free.items() if bool(alone.any())]
+    for group, all_of_them in (("weight", "the weights"), ("bias", "the biases")):
+        if names and all(name.endswith(f".{group}") for name in names):
+            names = [all_of_them]
+    return f"; a weight decay on {', '.join(names)}, too, keeps runs from infinity" if names else ""
+
+
 def count_line(counts: Mapping[Status, int]) -> str:
     """How many ended in which status, in words.
 
@@ -353,7 +365,7 @@ class SearchResult:
         else:
             why = f"{most} means: {most.meaning}"
             if most in (Status.CHANNEL, Status.SATURATED, Status.DIVERGED):
-                why += f"; {_DECAY} keeps runs from infinity"
+                why += _against_infinity(self.runs[0].problem)
         runs = sum(counts.values())
         return f"no run of {runs} ended at a critical point ({count_line(counts)}): {why}"
 

@@ -2,7 +2,7 @@
 
 from semiflat.search.methods.gradient_system import GradientSystem
 from semiflat.search.methods.levenberg_marquardt import LevenbergMarquardt
-from semiflat.search.methods.method import LEAST, Local, Method, Step, bounded_newton
+from semiflat.search.methods.method import LEAST, Local, Method, Step, bounded_newton, check_step
 from semiflat.search.methods.signed_newton import SignedNewton
 from semiflat.search.methods.trust_region import TrustRegion
 
@@ -25,4 +25,5 @@ __all__ = [
     "Step",
     "TrustRegion",
     "bounded_newton",
+    "check_step",
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from semiflat.errors import InputError
 from semiflat.networks import MLP
 from semiflat.problem import Problem
 
@@ -90,6 +92,36 @@ class Method(ABC):
     def downhill(self, local: Local) -> Tensor:
         """Whether the local model has a way down where the gradient is 0, (B,); never by default."""
         return torch.zeros(1, dtype=torch.bool)
+
+
+def check_step(method: Method, step: Any, theta: Tensor) -> None:
+    """Raise :class:`InputError`, naming the method, unless it gave a :class:`Step` from ``theta`` (B, P)."""
+    runs, parameters = theta.shape
+    if not isinstance(step, Step):
+        found = f"a {type(step).__name__}"
+    else:
+        shapes = {"move": (runs, parameters), "promised": (runs,), "length": (runs,)}
+        if step.gradient is not None:
+            shapes["gradient"] = (runs, parameters)
+        wrong = [name for name, shape in shapes.items() if not _is_real(getattr(step, name), shape)]
+        if not wrong:
+            return
+        given = getattr(step, wrong[0])
+        shown = (
+            f"shape {tuple(given.shape)}, {given.dtype}"
+            if isinstance(given, Tensor)
+            else repr(given)
+        )
+        found = f"a Step whose {wrong[0]} is {shown:.60}"
+    raise InputError(
+        f"{type(method).__name__}.step gave {found}; expected is a semiflat.Step of real tensors: move "
+        f"({runs}, {parameters}), promised ({runs},), length ({runs},), and gradient None or "
+        f"({runs}, {parameters})"
+    )
+
+
+def _is_real(given: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(given, Tensor) and given.shape == shape and given.is_floating_point()
 
 
 def rotate(matrix: Tensor, vector: Tensor) -> Tensor:
