@@ -391,3 +391,90 @@ def test_the_tanh_study_of_diabetes_embeds_judges_and_leaves_its_lowest_point(
     there = sf.load_point(tmp_path / "points" / "p0.safetensors")
     data = sf.load_data("diabetes")
     assert there.point(data.X, data.y).loss == pytest.approx(lowest["loss"], rel=1e-13)
+
+
+def first_order(point: sf.Point) -> float:
+    """What a finite network at 1/scale differs by, times the scale: over the gates of the first layer."""
+    problem, net = point.problem, point.problem.net
+    W, b = point.params["0.weight"], point.params["0.bias"]
+    rows = torch.cat([W, b[:, None]], 1)
+    fed = torch.cat([problem.X, torch.ones(problem.samples, 1).double()], 1)
+    name = net.activations[0].name
+    sigma = SIGMA[name][0]
+    residual = outputs_of(net, name, point.params, problem.X) - problem.y
+    total = torch.tensor(0.0)
+    for head in net.heads(0):
+        z = (fed @ rows[head]).requires_grad_()
+        (slope,) = torch.autograd.grad(sigma(z).sum(), z, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), z)
+        for gate in net.branch(0, head)[1:]:
+            v = point.params["2.weight"][:, gate]
+            total = total + ((residual @ v) * bend * (fed @ rows[gate]) ** 2).mean() / 2
+    return float(total)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_several_gates_of_one_unit_are_met_at_first_order_from_both_sides(seed: int) -> None:
+    point = made("tanh", [["unit", "gate", "gate"]], seed=seed)
+    limit = Limit.of(point)
+    scale = 1e5
+    for sign in (1, -1):
+        near = limit._gap(sign * scale, (0, 0), 0.0)
+        assert near * scale == pytest.approx(sign * first_order(point), rel=1e-3)
+    assert min(rate.gap for rate in limit.rates) < 0, "one of the two ways goes down"
+
+
+@pytest.mark.parametrize("side", [-0.1, 0.1])
+def test_a_unit_with_two_gates_is_no_minimum_at_infinity(side: float) -> None:
+    g = torch.Generator().manual_seed(6)
+    X = torch.randn(30, 3, generator=g, dtype=torch.float64)
+    total = X.sum(1, keepdim=True)
+    y = [torch.sin(total * (k + 1)) + 0.3 * X[:, :1] ** 2 * (-1) ** k for k in range(3)]
+    problem = sf.Problem(sf.MLP([3, 3, 3], "tanh"), X, torch.cat(y, 1))
+    runs = sf.run_search(problem, starts=4, seed=0, processes=1, max_iterations=300).runs
+    there = next(run.limit for run in runs if run.limit and "gate" in run.limit.net.forms[0])
+    wide = sf.NullGates(0, there.net.forms[0].index("gate") - 1)(there.point)  # type: ignore[arg-type]
+    down = sf.judge(wide).descent_direction
+    start = {key: tensor + side * down[key] for key, tensor in wide.params.items()}
+    lower = sf.find_critical_point(wide.problem, start=start, max_iterations=500)
+    limit = Limit.of(lower)
+    assert max(len(limit.net.branch(0, head)) for head in limit.net.heads(0)) == 3
+    assert limit.inertia[2] == 0, "a minimum of the limiting network"
+    verdict = sf.judge(lower)
+    assert verdict.kind is sf.Kind.UNDECIDED
+    assert limit.kind == "SADDLE"
+    assert not limit.held
+    assert "finite networks next to it have less loss" in verdict.reason
+    assert problem.with_net(limit.net.finite).risk(limit.way_down()) < limit.loss
+
+
+def test_what_is_of_finite_networks_takes_no_limits(channel: sf.CriticalPoint) -> None:
+    point = channel.limit.point  # type: ignore[union-attr]
+    for function in (
+        sf.gradient_basis_gap,
+        sf.refute_minimum,
+        sf.locally_linear_model,
+        sf.non_attracting_region,
+        sf.canonical_form,
+        sf.path_to_zero_loss,
+        lambda point: sf.minimum_at_infinity(point.problem),
+        lambda point: sf.pac_bayes_bound(point, sf.Clipped(2.0)),
+    ):
+        with pytest.raises(sf.InputError, match="this one has units at infinity"):
+            function(point)
+    assert sf.widths_by_tolerance(point, [0, 0.1]) == [(0.0, (2,), 0.0), (0.1, (2,), 0.0)]
+
+
+def test_steps_are_known_for_their_samples_alone() -> None:
+    X = torch.randn(9, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net = sf.MLP([1, 2, 1], "tanh")
+    problem, params = sf.Problem(net, X, X.sin()), net.random_params(0)
+    far = {key: torch.zeros_like(tensor) for key, tensor in params.items()}
+    far["0.weight"][1] = 1.0
+    limit = Limit(problem, LimitMLP(net, [["unit", "step"]]), params, far)
+    z = X @ params["0.weight"].T + params["0.bias"]
+    h = torch.stack([z[:, 0].tanh(), X[:, 0].sign()], 1)
+    told = limit.point.problem.outputs(params)
+    assert torch.allclose(told, h @ params["2.weight"].T + params["2.bias"])
+    with pytest.raises(sf.InputError, match=r"use problem.outputs\(params\)"):
+        limit.net.forward(params, X)

@@ -300,3 +300,30 @@ def test_a_step_that_is_none_is_refused_by_the_method_s_name(made: Any, message:
     problem = sf.Problem(sf.MLP([2, 2, 1], "tanh"), *data())
     with pytest.raises(sf.InputError, match=re.escape(f"Lame.step gave {message}")):
         sf.run_search(problem, 2, method=Lame())
+
+
+class Scaled(sf.ResidualLoss):
+    """A loss that is made with an argument: its name alone does not stand for it."""
+
+    name = "scaled_square"
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def rho(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.by * r**2 / 2, self.by * r, self.by * torch.ones_like(r)
+
+
+def test_a_loss_made_with_arguments_is_not_known_by_its_name(tmp_path: Path) -> None:
+    net = sf.MLP([1, 2, 1], "tanh")
+    problem = sf.Problem(net, [[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0], Scaled(3.0))
+    assert not problem.loss.known
+    point = sf.find_critical_point(problem, seed=0)
+    assert sf.judge(point).kind in sf.Kind
+    with pytest.raises(sf.InputError, match="scaled_square"):
+        sf.save_point(point, tmp_path / "p.safetensors")
+    assert sf.certify(point).status == "invalid_input"
+    with pytest.raises(
+        sf.InputError, match=re.escape("made with arguments; give one of it: Scaled(...)")
+    ):
+        sf.Problem(net, [[0.0]], [0.0], "scaled_square")

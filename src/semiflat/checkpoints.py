@@ -177,7 +177,7 @@ class StoredPoint:
                 parameters are not the embedding of the stored source.
         """
         problem = Problem(
-            self.net,
+            self.net.finite if isinstance(self.net, LimitMLP) else self.net,
             X,
             y,
             self.loss,
@@ -194,8 +194,7 @@ class StoredPoint:
         plain = Point(problem, self.params, self.note)
         if self.far is not None:
             assert isinstance(self.net, LimitMLP)
-            finite = problem.with_net(self.net.finite)
-            at = Limit(finite, self.net, plain.params, self.far).point
+            at = Limit(problem, self.net, self.params, self.far).point
             plain = Point(at.problem, self.params, self.note)
         if self.embedding is None or self.wide is None:
             return plain

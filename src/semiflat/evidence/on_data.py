@@ -267,7 +267,10 @@ class OnData:
 
     def same_pattern(self, layer: int) -> list[list[int]]:
         """Units of a piecewise linear layer grouped by their slopes on the samples."""
-        _, group = torch.unique(self.slopes[layer], dim=1, return_inverse=True)
+        slopes = self.slopes[layer]
+        # A row of zeros parts no units, and without a sample there would be no row.
+        rows = torch.cat([slopes, slopes.new_zeros(1, slopes.shape[1])])
+        _, group = torch.unique(rows, dim=1, return_inverse=True)
         units: dict[int, list[int]] = {}
         for unit, key in enumerate(group.tolist()):
             units.setdefault(key, []).append(unit)

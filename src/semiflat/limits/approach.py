@@ -30,7 +30,8 @@ def approach(
     Args:
         far: shaped as the parameters, the directions of the steps' incoming weights.
         scale: its sign only matters to linear units, and to several gates of one base.
-        only: the (layer, unit) of the one limit to make finite; all by default.
+        only: the (layer, unit) of the one limit to make finite, of gates their base's, which come back
+            together; all by default.
         lean: the pre-activation around which a linear unit is linear. The limit does not depend on
             it, nor on the sign of ``scale``; how it is approached does.
 
@@ -44,7 +45,7 @@ def approach(
         rows, away = net.layer(out, layer), net.layer(far, layer)
         V, upper = out[weight_key(layer + 1)], out.get(bias_key(layer + 1))
         for unit, form in enumerate(row):
-            if form is Form.UNIT or (only is not None and only != (layer, unit)):
+            if form is Form.UNIT or only not in (None, (layer, net.head(layer, unit))):
                 continue
             forms[layer][unit] = Form.UNIT
             if form is Form.STEP:

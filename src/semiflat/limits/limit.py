@@ -138,7 +138,10 @@ class Limit:
 
     @cached_property
     def rates(self) -> list[Rate]:
-        """For each limit, the others staying limits, how finite networks approach it."""
+        """For each limit, the others staying limits, how finite networks approach it.
+
+        All gates of one unit come back together.
+        """
         rates = []
         for layer, row in enumerate(self.net.forms):
             for unit, form in enumerate(row):
@@ -146,7 +149,10 @@ class Limit:
                     continue
                 gaps = min(
                     (
-                        [self._gap(sign * s, (layer, unit), lean) for s in SCALES]
+                        [
+                            self._gap(sign * s, (layer, self.net.head(layer, unit)), lean)
+                            for s in SCALES
+                        ]
                         for sign, lean in _ways(form)
                     ),
                     key=lambda both: both[-1],

@@ -114,6 +114,10 @@ class LimitMLP(MLP):
         row = self.forms[layer]
         return max(k for k in range(unit) if row[k] is Form.UNIT)
 
+    def head(self, layer: int, unit: int) -> int:
+        """The first unit of the branch that a unit is in: a gate's base, or the unit itself."""
+        return self.base(layer, unit) if self.forms[layer][unit] is Form.GATE else unit
+
     @property
     def gauge(self) -> int:
         """Directions that change no function of any limiting network of these forms.
