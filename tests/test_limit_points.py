@@ -320,9 +320,10 @@ def test_what_has_no_place_at_infinity_says_so(channel: sf.CriticalPoint) -> Non
         Limit(channel.problem.with_weight_decay(0.1), point.problem.net, point.params)
     with refused("with weight decay 0.1 units at infinity cost infinitely much"):
         point.problem.with_weight_decay(0.1)
-    same = point.problem.with_weight_decay(0)
+    problem, same = point.problem, point.problem.with_weight_decay(0)
+    assert isinstance(problem, AtInfinity)
     assert isinstance(same, AtInfinity)
-    assert same.far is point.problem.far
+    assert same.far is problem.far
     assert "units at infinity cannot be evaluated in balls" in sf.certify(point).reason
     assert json.loads(json.dumps(sf.judge(point).to_json()))["certainty"] == "MEASURED"
 
