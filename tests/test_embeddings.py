@@ -432,7 +432,7 @@ def test_a_batch_of_points_is_embedded_one_by_one(narrow: sf.Point) -> None:
         assert float(wide.gradient_norm[k]) == pytest.approx(one.gradient_norm, rel=1e-12)
         assert float(wide.loss[k]) == pytest.approx(one.loss, rel=1e-12)
         assert same({key: t[k] for key, t in wide.params.items()}, one.params)
-    with refused("judge takes one point at a time"):
+    with refused("judge takes one point, and this Point holds a batch of shape"):
         sf.judge(wide)
 
 

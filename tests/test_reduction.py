@@ -647,7 +647,7 @@ def test_only_single_points_are_reduced() -> None:
             function(batch)
         with refused("takes a Point, not dict"):
             function(net.random_params(0))
-    with refused("not of a batch"):
+    with refused("canonical_form takes one point, and this Point holds a batch of shape (3,)"):
         sf.canonical_form(batch)
     with refused("takes a Point, not dict"):
         sf.canonical_form(net.random_params(0))  # type: ignore[arg-type]

@@ -411,7 +411,20 @@ def hessian_operator(point: Point) -> HessianOperator:
     >>> operator.shape, bool(error < 1e-14)
     ((7, 7), True)
     """
-    problem, params = _parts(point)
-    if problem.net.check_params(params) != ():
-        raise InputError("a Hessian operator is of one point, and this Point holds a batch of them")
-    return _hessian_operator(problem, params)
+    check_one(point, "hessian_operator")
+    return _hessian_operator(*_parts(point))
+
+
+def check_one(point: Any, what: str) -> None:
+    """Raise :class:`InputError`, naming what takes one, for anything but one :class:`Point`."""
+    if not isinstance(point, Point):
+        raise InputError(
+            f"{what} takes a Point, not {type(point).__name__}; make one with Point(problem, params), or with "
+            "Point.from_module(module, X, y)"
+        )
+    root = point.source if isinstance(point, EmbeddedPoint) else point
+    batch = root.problem.net.check_params(root.params)
+    if batch:
+        raise InputError(
+            f"{what} takes one point, and this Point holds a batch of shape {batch}; take them one by one"
+        )

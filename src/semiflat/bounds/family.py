@@ -16,7 +16,7 @@ from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.errors import InputError, unknown_name
 from semiflat.evidence import ENOUGH, Evidence
 from semiflat.networks import Params, weight_key
-from semiflat.points import EmbeddedPoint, Point
+from semiflat.points import EmbeddedPoint, Point, check_one
 
 DENSE_LIMIT = 4096
 """Parameters of the narrow network up to which its Hessian is built."""
@@ -139,11 +139,8 @@ def _centre(point: Point, prior_mean: Params) -> Tensor:
 
 
 def _check_point(point: Point) -> None:
-    if not isinstance(point, Point):
-        raise InputError(f"pac_bayes_bound takes a Point, not {type(point).__name__}")
+    check_one(point, "pac_bayes_bound")
     root = point.source if isinstance(point, EmbeddedPoint) else point
-    if root.problem.net.check_params(root.params) != ():
-        raise InputError("pac_bayes_bound takes one point, and this Point holds a batch of them")
     root.problem.check_double("a bound")
     root.problem.check_plain("a PAC-Bayes bound")
     if isinstance(root.problem.weight_decay, dict):

@@ -37,7 +37,7 @@ from semiflat.embeddings.unit_runs import Copies
 from semiflat.errors import InputError
 from semiflat.memory import check_hessians
 from semiflat.networks import Params
-from semiflat.points import EmbeddedPoint, Point
+from semiflat.points import EmbeddedPoint, Point, check_one
 from semiflat.problem import Problem
 
 LARGEST = sys.float_info.max
@@ -122,7 +122,8 @@ def certify_not_critical(point: Point, radius: float = 0.0) -> Certificate:
     """
     if not isinstance(radius, int | float) or not 0 <= radius <= LARGEST:
         raise InputError(f"radius must be a finite number from 0 up, not {radius!r:.40}")
-    net = _network(_single(point).problem)
+    check_one(point, "a certificate")
+    net = _network(point.problem)
     if isinstance(net, Certificate):
         return net
     theta = in_rows(point)
@@ -168,10 +169,13 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
         raise InputError(
             f"direction must be a dict shaped like the parameters, not a {type(direction).__name__}"
         )
-    net = _network(_single(point).problem)
+    check_one(point, "a certificate")
+    net = _network(point.problem)
     if isinstance(net, Certificate):
         return net
-    theta, along = in_rows(point), in_rows(_single(Point(point.problem, direction)))
+    towards = Point(point.problem, direction)
+    check_one(towards, "a direction of descent")
+    theta, along = in_rows(point), in_rows(towards)
     with ctx.workprec(PRECISION):
         start = [arb(v) for v in theta.tolist()]
         end = [a + arb(float(step)) * arb(d) for a, d in zip(start, along.tolist(), strict=True)]
@@ -192,18 +196,9 @@ def certify_descent(point: Point, direction: Params, step: float) -> Certificate
     return _finished("descent", net, [theta], head)
 
 
-def _single(point: Point) -> Point:
-    if not isinstance(point, Point):
-        raise InputError(f"a certificate is of a Point, not of a {type(point).__name__}")
-    root = point.source if isinstance(point, EmbeddedPoint) else point
-    if root.problem.net.check_params(root.params) != ():
-        raise InputError("a certificate is of one point, and this Point holds a batch of them")
-    return point
-
-
 def _source(point: Point) -> Point:
     """Where the narrow proof has to be made; a wide point itself if embedding does not carry criticality."""
-    _single(point)
+    check_one(point, "a certificate")
     if isinstance(point, EmbeddedPoint) and point.problem.by_algebra:
         return point.source
     return point

@@ -16,7 +16,7 @@ from semiflat.induced.features import GradientFeatures, ModuleFeatures, NetworkF
 from semiflat.induced.projection import project
 from semiflat.induced.spans import DENSE_ENTRIES, DenseSpan, FeatureSpan, Span
 from semiflat.losses import Loss, loss_named
-from semiflat.points import Point
+from semiflat.points import Point, check_one
 
 LossLike = str | Loss | Callable[[Tensor, Tensor], Tensor]
 DENSE_SIDE = 1500
@@ -151,7 +151,7 @@ def features_of(
                 f"a point brings its own data and loss; given besides is {', '.join(given)}: leave that "
                 "out, or make a Problem of it"
             )
-        check_one(model)
+        check_modelled(model)
         check_convex(model.problem.loss, convex)
         return NetworkFeatures(model.problem, model.params)
     if not isinstance(model, nn.Module):
@@ -165,13 +165,9 @@ def features_of(
     return ModuleFeatures(frozen, frozen.targets(y, chosen), chosen, batch_size)
 
 
-def check_one(point: Point) -> None:
-    """Raise :class:`InputError` for what is not one point."""
-    if not isinstance(point, Point):
-        raise InputError(f"expected a Point, not {type(point).__name__}")
-    batch = point.problem.net.check_params(point.params)
-    if batch:
-        raise InputError(f"expected one point, not a batch of shape {batch}; take them one by one")
+def check_modelled(point: Point) -> None:
+    """Raise :class:`InputError` for what is not one point of which there is such a model."""
+    check_one(point, "a gradient basis model")
     point.problem.check_double("a gradient basis")
     point.problem.check_plain("a gradient basis model")
 

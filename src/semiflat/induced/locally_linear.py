@@ -12,7 +12,7 @@ from torch import Tensor
 from semiflat.curvature.gradient import in_layer
 from semiflat.errors import InputError
 from semiflat.evidence import OnData, first_kink, kinks
-from semiflat.induced.basis import check_convex, check_one
+from semiflat.induced.basis import check_convex, check_modelled
 from semiflat.induced.features import NetworkFeatures
 from semiflat.induced.linear_model import SPANNED, LinearMinimum, linear_minimum, spans
 from semiflat.networks import Params, weight_key
@@ -101,7 +101,7 @@ def locally_linear_model(
     >>> found.linear, found.depth, found.refuted
     (((0, 1),), 0, True)
     """
-    check_one(point)
+    check_modelled(point)
     problem, net = point.problem, point.problem.net
     check_convex(problem.loss, convex)
     problem.check_outputs_alone(

@@ -12,7 +12,7 @@ from semiflat.evidence import EPS, OnData
 from semiflat.induced.basis import (
     GradientBasisModel,
     check_convex,
-    check_one,
+    check_modelled,
     model_on,
 )
 from semiflat.induced.features import GradientFeatures, NetworkFeatures
@@ -106,7 +106,7 @@ def perturbable_basis_model(
     >>> sf.gradient_basis_gap(flat) < 1e-15 < 0.1 < perturbable_basis_model(flat).gap
     True
     """
-    check_one(point)
+    check_modelled(point)
     check_convex(point.problem.loss, convex)
     unknown = not_analytic(point.problem.net)
     if unknown is not None:

@@ -29,7 +29,7 @@ from semiflat.evidence import (
     kinks,
     rounded_vectors,
 )
-from semiflat.induced.basis import check_one, model_on
+from semiflat.induced.basis import check_modelled, model_on
 from semiflat.induced.features import NetworkFeatures
 from semiflat.induced.moves import Move, draw_moves, families, not_analytic
 from semiflat.networks import Params
@@ -148,7 +148,7 @@ def refute_minimum(
     >>> found.refuted, found.by, found.family, found.fall > 0
     (True, 'gradient', 'units of hidden layer 0 that nothing hears', True)
     """
-    check_one(point)
+    check_modelled(point)
     point.problem.check_outputs_alone(
         "moves that keep the outputs change the risk, so K19 Lemma 3 says nothing; judge(point) takes the sum"
     )

@@ -10,7 +10,7 @@ from semiflat.embeddings import Replicate
 from semiflat.errors import InputError, whole
 from semiflat.paths.descent import along, check_dense, down
 from semiflat.paths.path import Claim, Path, Piece, straight
-from semiflat.points import EmbeddedPoint, Point
+from semiflat.points import EmbeddedPoint, Point, check_one
 from semiflat.verdicts import Kind, Verdict, judge, judge_all
 
 Interval = tuple[float, float]
@@ -68,6 +68,7 @@ def replications(point: Point, tolerance: float = 1e-10) -> list[Replication]:
     >>> [row.intervals for row in replications(sf.find_critical_point(problem, starts=8, seed=0))]
     [((0.0, 1.0),)]
     """
+    check_one(point, "replications")
     point.problem.check_finite("a non-attracting region")
     verdict = judge(point, tolerance)
     if verdict.kind not in MINIMA:
@@ -168,8 +169,7 @@ def non_attracting_region(
     (True, True)
     """
     copies = whole("copies", copies, 2)
-    if not isinstance(point, Point):
-        raise InputError(f"a region is over a Point, not a {type(point).__name__}")
+    check_one(point, "non_attracting_region")
     point.problem.check_double("a path")
     if (layer is None) != (unit is None):
         raise InputError("give both layer and unit, or neither to take the first that has a region")

@@ -24,7 +24,7 @@ from semiflat.paths.path import (
 )
 from semiflat.paths.steering import Steering, silenced
 from semiflat.paths.wide_layer import WideLayer
-from semiflat.points import Point
+from semiflat.points import Point, check_one
 from semiflat.problem import Problem
 
 WORST = 1e8
@@ -224,11 +224,8 @@ def _steered(wide: WideLayer, params: Params, targets: Tensor) -> list[Piece]:
 
 
 def _check(point: Point) -> None:
-    if not isinstance(point, Point):
-        raise InputError(f"path_to_zero_loss takes a Point, not {type(point).__name__}")
+    check_one(point, "path_to_zero_loss")
     problem, net = point.problem, point.problem.net
-    if net.check_params(point.params) != ():
-        raise InputError("path_to_zero_loss takes one point, and this Point holds a batch of them")
     if not problem.loss.quadratic:
         raise InputError(
             f"P21 Thm 3 is about the squared loss, and this problem has {problem.loss.name!r}; make the "

@@ -10,7 +10,7 @@ import numpy as np
 
 from semiflat.errors import InputError
 from semiflat.limits import AtInfinity
-from semiflat.points import Point
+from semiflat.points import Point, check_one
 from semiflat.reduction.at_infinity import reduced_at_infinity
 from semiflat.reduction.exact import Done, reduced_exactly
 from semiflat.reduction.nearly import Budget, reduced_within
@@ -156,15 +156,7 @@ def _merges(done: Done) -> list[Merge]:
 
 
 def _state(point: Point) -> State:
-    if not isinstance(point, Point):
-        raise InputError(
-            f"reduce takes a Point, not {type(point).__name__}; make one with Point(problem, params)"
-        )
-    batch = point.problem.net.check_params(point.params)
-    if batch:
-        raise InputError(
-            f"reduce takes one point, and this is a batch of shape {batch}; reduce them one by one"
-        )
+    check_one(point, "reduce")
     return State.given(point.problem.net, point.params)
 
 

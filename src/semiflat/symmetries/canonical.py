@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, weight_key
-from semiflat.points import Point
+from semiflat.points import Point, check_one
 from semiflat.units import chosen, may_reflect, reflected, with_layer
 
 _EQUAL = 1e-9
@@ -44,11 +44,7 @@ def canonical_form(point: Point) -> Point:
     >>> all(torch.allclose(one[key], other[key], rtol=1e-14, atol=1e-14) for key in one)
     True
     """
-    if not isinstance(point, Point):
-        raise InputError(
-            f"canonical_form takes a Point, not {type(point).__name__}; make one with "
-            "Point(problem, params)"
-        )
+    check_one(point, "canonical_form")
     point.problem.check_finite("a canonical form")
     return Point(point.problem, canonical(point.problem.net, point.params))
 

@@ -9,7 +9,7 @@ import torch
 
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
-from semiflat.points import EmbeddedPoint, Point
+from semiflat.points import EmbeddedPoint, Point, check_one
 from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
 from semiflat.verdicts.infinity import approached
@@ -137,16 +137,10 @@ def _judge_with_core(
 
 def check_point(point: Point) -> None:
     """Raise :class:`InputError` for anything but one point."""
-    if not isinstance(point, Point):
-        raise InputError(
-            f"judge takes a Point, not {type(point).__name__}; make one with Point(problem, params), or with "
-            "Point.from_module(module, X, y)"
-        )
+    check_one(point, "judge")
     root = point.source if isinstance(point, EmbeddedPoint) else point
     if root.problem.dtype != torch.float64:
         raise InputError(
             f"a verdict needs float64, the problem computes in {root.problem.dtype}; leave dtype away "
             "(data of any precision are taken)"
         )
-    if root.problem.net.check_params(root.params) != ():
-        raise InputError("judge takes one point at a time, and this Point holds a batch of them")
