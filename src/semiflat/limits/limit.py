@@ -88,9 +88,16 @@ class Limit:
 
     @classmethod
     def of(cls, point: Point) -> Limit:
-        """The limit that a point of a limiting network is."""
-        problem = point.problem
-        assert isinstance(problem, AtInfinity)
+        """The limit that a point of a limiting network is.
+
+        Raises:
+            InputError: for a point of a finite network, or what is no point.
+        """
+        problem = getattr(point, "problem", None)
+        if not isinstance(problem, AtInfinity):
+            raise InputError(
+                f"Limit.of takes a point of a limiting network, such as run.limit.point, not {point!r:.60}"
+            )
         return cls(problem.finite, problem.net, point.params, problem.far)
 
     @cached_property
@@ -140,12 +147,13 @@ class Limit:
     def rates(self) -> list[Rate]:
         """For each limit, the others staying limits, how finite networks approach it.
 
-        All gates of one unit come back together.
+        All gates of one unit come back together, and have one rate, at the first of them.
         """
         rates = []
         for layer, row in enumerate(self.net.forms):
             for unit, form in enumerate(row):
-                if form in (Form.UNIT, Form.STEP):
+                further = form is Form.GATE and row[unit - 1] is Form.GATE
+                if form in (Form.UNIT, Form.STEP) or further:
                     continue
                 gaps = min(
                     (

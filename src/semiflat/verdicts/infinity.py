@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from semiflat.limits import AtInfinity, Limit
+from semiflat.limits import AtInfinity, Form, Limit
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.verdicts.verdict import MINIMA, Kind, Verdict
 
@@ -19,7 +19,7 @@ def approached(point: Point, verdict: Verdict) -> Verdict:
     problem = point.problem
     if not isinstance(problem, AtInfinity):
         return verdict
-    units = sum(form.name != "UNIT" for row in problem.net.forms for form in row)
+    units = sum(form is not Form.UNIT for row in problem.net.forms for form in row)
     where = f"of the limiting network ({units} unit(s) at infinity{_copied(point)})"
     if verdict.kind not in MINIMA:
         return replace(verdict, reason=f"{verdict.reason}; all {where}")
