@@ -28,19 +28,8 @@ class Distinction:
         ok: whether all of them are.
         reason: in words.
 
-    >>> import pathlib, tempfile, torch
-    >>> import semiflat as sf
-    >>> X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
-    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, torch.sin(4 * X))
-    >>> found = sf.find_critical_points(problem, starts=8)
-    >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> files = [folder / f"{k}.json" for k in range(len(found))]
-    >>> for point, file in zip(found, files, strict=True):
-    ...     sf.certify(point).save(file)
-    ...
-    >>> answer = sf.verify_distinct(files)
-    >>> answer.ok, answer.at_least, answer.chosen
-    (True, 3, (0, 1, 2))
+    >>> Distinction(at_least=2, chosen=(0, 2), ok=False, reason="files 0 and 1 may be one point").chosen
+    (0, 2)
     """
 
     at_least: int
@@ -72,8 +61,9 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
     >>> for point, file in zip(found, files, strict=True):
     ...     sf.certify(point).save(file)
     ...
-    >>> sf.verify_distinct(files).at_least
-    3
+    >>> answer = sf.verify_distinct(files)
+    >>> answer.ok, answer.at_least, answer.chosen
+    (True, 3, (0, 1, 2))
     """
     need_arithmetic()
     if not isinstance(paths, list | tuple):
