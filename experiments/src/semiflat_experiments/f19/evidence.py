@@ -87,7 +87,7 @@ def way_down(point: sf.Point, H: Tensor, verdict: sf.Verdict) -> str:
     ):
         return "does not fall"
     losses = [
-        sf.Point(point.problem, net.unflatten(torch.stack([at + t * along, at - t * along]))).loss
+        point.problem.risk(net.unflatten(torch.stack([at + t * along, at - t * along])))
         for t in STEPS
     ]
     rounding = 1e-14 * max(1.0, point.loss)
@@ -110,7 +110,7 @@ def lower_neighbour(point: sf.Point, flat: Tensor, gradient: Tensor, seed: int) 
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(NEIGHBOURS, flat.shape[1], generator=generator, dtype=torch.float64)
     moves = _reach(point) * normal @ flat.T
-    losses = sf.Point(point.problem, net.unflatten(at + moves)).loss
+    losses = point.problem.risk(net.unflatten(at + moves))
     allowed = 1e-14 * max(1.0, point.loss) + moves.abs() @ gradient.abs()
     return bool((losses < point.loss - allowed).any())
 
