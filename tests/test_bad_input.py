@@ -74,7 +74,7 @@ def wrong() -> dict[str, Any]:
         "a network": sf.MLP([2, 1]),
         "a problem": PROBLEM,
         "a point": point(),
-        "a batch of points": sf.Point(PROBLEM, PROBLEM.net.random_params(0, batch=(2,))),
+        "a batch of points": sf.PointBatch(PROBLEM, PROBLEM.net.random_params(0, batch=(2,))),
         "a function": len,
         "a class": int,
     }

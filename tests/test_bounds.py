@@ -915,8 +915,8 @@ def test_boxes_and_inputs_that_do_not_fit_are_refused():
 
 def test_batches_and_what_is_no_point_are_refused():
     point = random_problem()
-    batch = sf.Point(point.problem, point.problem.net.random_params(0, batch=(2,)))
-    with pytest.raises(sf.InputError, match="takes one point, and this Point holds a batch"):
+    batch = sf.PointBatch(point.problem, point.problem.net.random_params(0, batch=(2,)))
+    with pytest.raises(sf.InputError, match="takes one point; this is a PointBatch"):
         sf.pac_bayes_bound(batch, sf.Clipped(1.0))
     with pytest.raises(sf.InputError, match="takes a Point, not dict"):
         sf.pac_bayes_bound({}, sf.Clipped(1.0))

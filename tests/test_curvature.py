@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -130,13 +131,12 @@ def test_a_batch_of_points_is_its_points_one_by_one(loss: str, bias: bool | list
     ref = random_reference([2, 3, 2, 2], "tanh", loss, bias, 5, seed=6)
     problem = problem_of(ref)
     params = problem.net.random_params(seed=1, batch=(2, 3))
-    many = sf.Point(problem, params)
-    derivatives: list[Callable[[sf.Point], Tensor]] = [
+    many = sf.PointBatch(problem, params)
+    derivatives: list[Callable[[sf.Point | sf.PointBatch], Tensor]] = [
         sf.gradient,
         sf.hessian,
         sf.jacobian,
         lambda p: torch.as_tensor(p.loss, dtype=torch.float64),
-        lambda p: torch.as_tensor(p.gradient_norm, dtype=torch.float64),
         lambda p: sf.layer_block(p, 1),
         lambda p: sf.unit_blocks(p, 0, 2).F,
         lambda p: sf.unit_blocks(p, 1, 0).G,
@@ -149,6 +149,84 @@ def test_a_batch_of_points_is_its_points_one_by_one(loss: str, bias: bool | list
             for j in range(3):
                 one = sf.Point(problem, {key: t[i, j] for key, t in params.items()})
                 assert_close(together[i, j], derivative(one), scale=together)
+
+
+def three_by_two() -> sf.PointBatch:
+    problem = problem_of(random_reference([2, 3, 2], "tanh", "squared", samples=5, seed=6))
+    return sf.PointBatch(problem, problem.net.random_params(seed=1, batch=(3, 2)))
+
+
+def test_a_batch_gives_its_points_by_index_and_one_after_the_other() -> None:
+    many = three_by_two()
+    assert (len(many), many.shape, many.loss.shape) == (6, (3, 2), (3, 2))
+    assert repr(many) == "PointBatch(widths=[2, 3, 2], shape=(3, 2))"
+    assert [point.loss for point in many] == pytest.approx(many.loss.flatten().tolist(), rel=1e-14)
+    for at in ((0, 1), (2, 0), (-1, -2), (torch.tensor(1), torch.tensor(1))):
+        one = many[at]
+        assert type(one) is sf.Point
+        assert all(torch.equal(one.params[key], t[at]) for key, t in many.params.items())
+    row = sf.PointBatch(many.problem, {key: t[0] for key, t in many.params.items()})
+    assert len(row) == 2
+    assert row[1].loss == many[0, 1].loss
+    assert sf.judge(row[0]).kind is sf.Kind.NOT_CRITICAL
+    none = sf.PointBatch(many.problem, many.problem.net.random_params(0, batch=(0,)))
+    assert (len(none), list(none), none.loss.shape) == (0, [], (0,))
+
+
+@pytest.mark.parametrize(
+    "index", [0, (0,), (3, 0), (0, -3), (0, 0, 0), (0, True), (0.0, 1), slice(2), "a"]
+)
+def test_an_index_that_no_point_has_is_refused(index: Any) -> None:
+    with pytest.raises(
+        sf.InputError, match=r"no point of a PointBatch of shape \(3, 2\) has index"
+    ):
+        three_by_two()[index]
+
+
+def test_one_set_of_parameters_is_a_point_and_many_are_a_batch() -> None:
+    many = three_by_two()
+    problem, one = many.problem, many[0, 0]
+    with pytest.raises(
+        sf.InputError,
+        match=r"a batch of shape \(3, 2\); PointBatch\(problem, params\) has .* one by one",
+    ):
+        sf.Point(problem, many.params)
+    for given in (one.params, problem.net.to_module(one.params)):
+        with pytest.raises(sf.InputError, match=r"those of one; make it Point\(problem, params\)"):
+            sf.PointBatch(problem, given)
+    broken = {key: t.clone() for key, t in many.params.items()}
+    broken["2.bias"][1, 1, 0] = math.nan
+    with pytest.raises(
+        sf.InputError, match=r"parameter '2\.bias' holds a value that is not finite"
+    ):
+        sf.PointBatch(problem, broken)
+    with pytest.raises(sf.InputError, match="problem must be a Problem"):
+        sf.PointBatch(problem.net, many.params)
+
+
+ONE_POINT: dict[str, Callable[[Any], Any]] = {
+    "judge": sf.judge,
+    "judge_all": lambda many: sf.judge_all([many]),
+    "escape": sf.escape,
+    "hessian_operator": sf.hessian_operator,
+    "save_point": lambda many: sf.save_point(many, "never.safetensors"),
+    "an embedding": lambda many: sf.EmbeddedPoint(many, sf.Replicate(0, 0, [0.5, 0.5])),
+    "gradient_basis_model": sf.gradient_basis_model,
+    "perturbable_basis_model": lambda many: sf.perturbable_basis_model(many, 0.1),
+    "refute_minimum": sf.refute_minimum,
+    "locally_linear_model": sf.locally_linear_model,
+    "replications": sf.replications,
+    "canonical_form": sf.canonical_form,
+}
+
+
+@pytest.mark.parametrize("name", ONE_POINT)
+def test_what_takes_one_point_says_what_to_do_with_a_batch(name: str) -> None:
+    with pytest.raises(
+        sf.InputError,
+        match=r"takes one point; this is a PointBatch of shape \(3, 2\); take them one by one",
+    ):
+        ONE_POINT[name](three_by_two())
 
 
 # -- chunks of samples ----------------------------------------------------------------------------
@@ -200,7 +278,7 @@ def test_a_batch_in_chunks_is_its_points_one_by_one(small_chunks: list[int]) -> 
     ref = random_reference([2, 3, 2], "tanh", "squared", True, 8, seed=8)
     problem = problem_of(ref)
     params = problem.net.random_params(seed=2, batch=(4,))
-    many = sf.Point(problem, params)
+    many = sf.PointBatch(problem, params)
     for derivative in (sf.gradient, sf.hessian):
         together = derivative(many)
         for k in range(4):

@@ -422,18 +422,23 @@ def test_a_batch_of_parameters_is_widened_one_by_one(case: Case) -> None:
             assert same({key: t[i, j] for key, t in together.items()}, one)
 
 
-def test_a_batch_of_points_is_embedded_one_by_one(narrow: sf.Point) -> None:
-    many = narrow.problem.net.random_params(seed=0, batch=(4,))
+def test_a_batch_of_points_is_embedded_as_parameters_or_one_by_one(narrow: sf.Point) -> None:
+    net = narrow.problem.net
+    many = sf.PointBatch(narrow.problem, net.random_params(seed=0, batch=(4,)))
     embedding = sf.Replicate(0, 1, [2, -1]) >> sf.NullUnits(1, [0.5])
-    wide = embedding(sf.Point(narrow.problem, many))
-    assert wide.loss.shape == wide.gradient_norm.shape == (4,)
-    for k in range(4):
-        one = embedding(sf.Point(narrow.problem, {key: t[k] for key, t in many.items()}))
-        assert float(wide.gradient_norm[k]) == pytest.approx(one.gradient_norm, rel=1e-12)
+    each = [embedding(point) for point in many]
+    wide = sf.PointBatch(each[0].problem, embedding.apply(net, many.params))
+    norms = sf.gradient(wide).abs().amax(-1)
+    for k, one in enumerate(each):
+        assert float(norms[k]) == pytest.approx(one.gradient_norm, rel=1e-12)
         assert float(wide.loss[k]) == pytest.approx(one.loss, rel=1e-12)
-        assert same({key: t[k] for key, t in wide.params.items()}, one.params)
-    with refused("judge takes one point, and this Point holds a batch of shape"):
-        sf.judge(wide)
+        assert same(wide[k].params, one.params)
+    with refused(
+        "takes a Point, not PointBatch; make one with Point(problem, params), or use apply"
+    ):
+        embedding(many)
+    with refused("a condition is checked at one point, such as a Point, not at a PointBatch"):
+        sf.InactivePropagation(0, [[1.0, 0.0, 0.0]]).preserves_criticality.check(many)
 
 
 MILLION = 10**6

@@ -1693,18 +1693,15 @@ def test_an_inactive_relu_unit_with_rows_that_do_not_fit_is_refused(relu: sf.Poi
         sf.InactiveUnits(0, incoming=[[0, -1]])(relu)
 
 
-def test_inactive_relu_units_of_a_batch_of_points_are_checked_in_every_layer(
-    relu: sf.Point,
-) -> None:
+def test_inactive_relu_units_are_checked_in_every_layer(relu: sf.Point) -> None:
     net = relu.problem.net
-    many = sf.Point(relu.problem, net.random_params(0, (3,)))
     for layer in (0, 1):
         rows = torch.zeros((1, net.fan_in(layer)), dtype=torch.float64)
         rows[0, -1] = -1.0
-        wide = sf.InactiveUnits(layer, incoming=rows.tolist())(many)
-        assert wide.problem.net.check_params(wide.params) == (3,)
+        wide = sf.InactiveUnits(layer, incoming=rows.tolist())(relu)
+        assert wide.problem.net.hidden[layer] == net.hidden[layer] + 1
         with refused("added unit 0 is active: u·x̃ = 1"):
-            sf.InactiveUnits(layer, incoming=(-rows).tolist())(many)
+            sf.InactiveUnits(layer, incoming=(-rows).tolist())(relu)
 
 
 def test_networks_without_the_bias_it_takes_are_refused() -> None:

@@ -189,7 +189,7 @@ def test_arguments_of_the_wrong_kind() -> None:
         sf.widths_by_tolerance(point, 0.1)  # type: ignore[arg-type]
     with pytest.raises(sf.InputError, match="floating-point type"):
         sf.Replicate(0, 0, [0.5, 0.5]).lift(torch.ones(7, dtype=torch.int64), problem.net)
-    batch = sf.Point(problem, problem.net.random_params(0, batch=(2,)))
+    batch = sf.PointBatch(problem, problem.net.random_params(0, batch=(2,)))
     with pytest.raises(sf.InputError, match="one point"):
         sf.GlobalSplit().flat_directions(batch)
     shares = torch.tensor([0.3, 0.7], dtype=torch.float32)

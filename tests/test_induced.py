@@ -458,8 +458,8 @@ def test_bad_input_of_gradient_basis_models():
         sf.gradient_basis_gap(module)
     with pytest.raises(sf.InputError, match=r"expected a Point or an nn\.Module, not str"):
         sf.gradient_basis_gap("point")
-    batch = sf.Point(point.problem, point.problem.net.random_params(0, batch=(3,)))
-    with pytest.raises(sf.InputError, match=r"holds a batch of shape \(3,\)"):
+    batch = sf.PointBatch(point.problem, point.problem.net.random_params(0, batch=(3,)))
+    with pytest.raises(sf.InputError, match=r"one point; this is a PointBatch of shape \(3,\)"):
         sf.gradient_basis_gap(batch)
     callable_loss = sf.Problem(point.problem.net, point.problem.X, point.problem.y, cauchy)
     with pytest.raises(sf.InputError, match="pass convex=True"):

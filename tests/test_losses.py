@@ -250,7 +250,7 @@ def test_a_user_s_squared_loss_gives_what_the_known_one_gives(
     theirs, ours = sf.Problem(net, X, y, loss=function), sf.Problem(net, X, y)
     params = net.random_params(0, batch=(2,))
     assert torch.allclose(theirs.risk(params), ours.risk(params), rtol=1e-13)
-    points = sf.Point(theirs, params), sf.Point(ours, params)
+    points = sf.PointBatch(theirs, params), sf.PointBatch(ours, params)
     for derivative in (sf.gradient, sf.hessian):
         mine, known = (derivative(point) for point in points)
         assert torch.allclose(mine, known, rtol=1e-11, atol=1e-13)

@@ -553,8 +553,8 @@ def test_one_sigmoid_unit_on_top_without_an_output_bias_is_refused():
 
 def test_a_batch_and_a_thing_that_is_no_point_are_refused():
     p = problem([1, 4, 1], "tanh", 3, 0)
-    with pytest.raises(sf.InputError, match="holds a batch"):
-        sf.path_to_zero_loss(sf.Point(p, p.net.random_params(0, batch=(2,))))
+    with pytest.raises(sf.InputError, match="takes one point; this is a PointBatch"):
+        sf.path_to_zero_loss(sf.PointBatch(p, p.net.random_params(0, batch=(2,))))
     with pytest.raises(sf.InputError, match="takes a Point, not dict"):
         sf.path_to_zero_loss(p.net.random_params(0))
 

@@ -641,13 +641,13 @@ def test_a_tolerance_is_a_number_from_0_up(tolerance: Any) -> None:
 def test_only_single_points_are_reduced() -> None:
     net = sf.MLP([2, 2, 1])
     problem = sf.Problem(net, drawn(1, 5, 2), drawn(2, 5, 1))
-    batch = sf.Point(problem, net.random_params(0, batch=(3,)))
+    batch = sf.PointBatch(problem, net.random_params(0, batch=(3,)))
     for function in (sf.reduce, sf.widths_by_tolerance):
-        with refused("batch of shape (3,)"):
+        with refused("takes one point; this is a PointBatch of shape (3,)"):
             function(batch)
         with refused("takes a Point, not dict"):
             function(net.random_params(0))
-    with refused("canonical_form takes one point, and this Point holds a batch of shape (3,)"):
+    with refused("canonical_form takes one point; this is a PointBatch of shape (3,)"):
         sf.canonical_form(batch)
     with refused("takes a Point, not dict"):
         sf.canonical_form(net.random_params(0))  # type: ignore[arg-type]

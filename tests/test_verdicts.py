@@ -519,8 +519,8 @@ def test_judge_refuses_what_is_no_single_point():
     problem = taught(2)
     with pytest.raises(sf.InputError, match="takes a Point"):
         sf.judge(problem)
-    with pytest.raises(sf.InputError, match="judge takes one point, and this Point holds a batch"):
-        sf.judge(sf.Point(problem, problem.net.random_params(0, (3,))))
+    with pytest.raises(sf.InputError, match="judge takes one point; this is a PointBatch"):
+        sf.judge(sf.PointBatch(problem, problem.net.random_params(0, (3,))))
 
 
 @pytest.mark.parametrize("middle", [0.0, 40.0])

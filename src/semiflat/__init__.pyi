@@ -21,6 +21,7 @@ from semiflat.problem import Problem as Problem
 from semiflat.points import (
     Point as Point,
     EmbeddedPoint as EmbeddedPoint,
+    PointBatch as PointBatch,
     gradient as gradient,
     hessian as hessian,
     jacobian as jacobian,

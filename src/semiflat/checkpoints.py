@@ -23,7 +23,7 @@ from semiflat.files import path_of, write_whole
 from semiflat.limits import AtInfinity, Limit, LimitMLP
 from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
-from semiflat.points import EmbeddedPoint, Point, one_line
+from semiflat.points import EmbeddedPoint, Point, check_one, one_line
 from semiflat.problem import Problem, check_names
 
 FORMAT = "semiflat-point-1"
@@ -35,7 +35,7 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
     """Write a point to a ``.safetensors`` file; one of that name is replaced.
 
     Args:
-        point: plain or embedded, not a batch.
+        point: plain or embedded.
         path: of the file; folders are made as needed.
         data: how to load the data again, as ``{"source": "diabetes", …}``; for people and for the
             command line. The data themselves are not stored, but their SHA-256 is.
@@ -53,8 +53,7 @@ def save_point(point: Point, path: str | Path, data: dict[str, Any] | None = Non
     >>> file.stat().st_size < 10_000
     True
     """
-    if not isinstance(point, Point):
-        raise InputError(f"save_point takes a Point, not a {type(point).__name__}")
+    check_one(point, "save_point")
     write_whole(path_of(path), packed(point, data))
 
 

@@ -1,9 +1,11 @@
-"""Points of a loss landscape, plain and embedded, and their derivatives by name."""
+"""Points of a loss landscape, plain, embedded and many at once, and their derivatives by name."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from semiflat.curvature.operators import hessian_operator as _hessian_operator
 from semiflat.decay import WeightDecay
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.widening import Widening
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole_number
 from semiflat.evidence import Evidence
 from semiflat.foreign import alpha_of, network_of, plain, targets_of
 from semiflat.losses import Loss, LossFunction
@@ -49,14 +51,14 @@ class Point:
 
     Args:
         problem: network, data and loss.
-        params: ``dict`` with the keys and shapes of ``problem.net.to_module().state_dict()``; with
-            leading batch axes it is a batch of points, for which the derivatives work too. Or a
+        params: ``dict`` with the keys and shapes of ``problem.net.to_module().state_dict()``. Or a
             ``state_dict`` with other keys, see :meth:`MLP.own_keys`, or an ``nn.Sequential`` of that
             architecture, activations included, see :meth:`MLP.from_module`.
         note: see :attr:`note`.
 
     Raises:
-        InputError: if keys, shapes or architecture do not fit, or a value is not finite.
+        InputError: if keys, shapes or architecture do not fit, or a value is not finite; for parameters
+            of many networks, with leading batch axes: those make a :class:`PointBatch`.
 
     >>> from semiflat import MLP, Problem
     >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
@@ -66,26 +68,15 @@ class Point:
     """
 
     def __init__(self, problem: Problem, params: Params | nn.Module, note: str = "") -> None:
-        if not isinstance(problem, Problem):
+        self._params, batch = _read(problem, params)
+        if batch:
             raise InputError(
-                f"problem must be a Problem(net, X, y), not a {type(problem).__name__}; from a module and "
-                "data to a point in one call: Point.from_module(module, X, y)"
+                f"a Point holds one set of parameters, and these are a batch of shape {batch}; "
+                "PointBatch(problem, params) has the derivatives of all of them at once, or take them one by "
+                "one"
             )
         self.problem = problem
         self._note = one_line(note)
-        if isinstance(params, nn.Module):
-            params = _of_module(problem.net, params)
-        params = problem.net.own_keys(params)
-        problem.net.check_params(params)
-        self._params: Params = {}
-        for key in problem.net.shapes:
-            given = plain(f"parameter {key!r}", params[key])
-            tensor = given.detach().to("cpu", problem.dtype, copy=True)
-            if not torch.isfinite(tensor).all():
-                raise InputError(
-                    f"parameter {key!r} holds a value that is not finite; a point needs finite ones"
-                )
-            self._params[key] = tensor
 
     @staticmethod
     def from_module(
@@ -162,14 +153,14 @@ class Point:
         return self._note
 
     @cached_property
-    def loss(self) -> Any:
-        """The risk R(θ): a float, or a tensor of the batch's shape."""
-        return _plain(self.problem.risk(self.params))
+    def loss(self) -> float:
+        """The risk R(θ)."""
+        return float(self.problem.risk(self.params))
 
     @cached_property
-    def gradient_norm(self) -> Any:
-        """``‖∇R‖∞``: a float, or a tensor of the batch's shape."""
-        return _plain(gradient(self).abs().amax(-1))
+    def gradient_norm(self) -> float:
+        """``‖∇R‖∞``."""
+        return float(gradient(self).abs().max())
 
     @property
     def evidence(self) -> Evidence:
@@ -233,6 +224,7 @@ class EmbeddedPoint(Point):
     """
 
     def __init__(self, source: Point, embedding: Embedding) -> None:
+        check_one(source, "an embedding")
         inner = source if isinstance(source, EmbeddedPoint) else None
         self.source: Point = source if inner is None else inner.source
         self.embedding: Embedding = embedding if inner is None else inner.embedding >> embedding
@@ -275,12 +267,12 @@ class EmbeddedPoint(Point):
         return self.source.note
 
     @cached_property
-    def loss(self) -> Any:
+    def loss(self) -> float:
         """The source's loss, as the function is the same; with weight decay the wide network's own."""
         return self.source.loss if self.problem.by_algebra else super().loss
 
     @cached_property
-    def gradient_norm(self) -> Any:
+    def gradient_norm(self) -> float:
         """``‖∇R‖∞`` at the wide point, from the core's gradient or, with weight decay, its own."""
         if not self.problem.by_algebra:
             return super().gradient_norm
@@ -288,7 +280,7 @@ class EmbeddedPoint(Point):
         narrow = net.unflatten(gradient(self.core))
         condensed = self.unit_map.condensed()  # the largest entry does not ask how many copies
         wide = condensed.gradient(net, narrow)
-        return _plain(net.with_hidden(condensed.hidden).flatten(wide).abs().amax(-1))
+        return float(net.with_hidden(condensed.hidden).flatten(wide).abs().max())
 
     def __getstate__(self) -> dict[str, Any]:
         # The wide parameters are built again where they are asked for.
@@ -297,6 +289,99 @@ class EmbeddedPoint(Point):
     def materialize(self) -> Point:
         """The wide point with its parameters built and its origin forgotten."""
         return Point(self.problem, self.params)
+
+
+class PointBatch:
+    """Parameters of many networks for one problem, for the losses and derivatives of all at once.
+
+    :func:`gradient`, :func:`hessian`, :func:`jacobian`, :func:`unit_blocks` and :func:`layer_block` take it,
+    and give tensors with its axes first. All else takes one point: there is one at each index, ``batch[k]``,
+    or ``batch[i, j]`` with two axes. ``len`` counts the points, and a loop goes through them, the last axis
+    fastest.
+
+    Args:
+        problem: network, data and loss.
+        params: ``dict`` with the keys of ``problem.net.to_module().state_dict()`` and leading batch axes, the
+            same for every key: weights ``(*batch, out, in)``, biases ``(*batch, out)``.
+
+    Attributes:
+        problem: network, data and loss.
+        params: the parameters, in the problem's dtype.
+        shape: of the batch axes.
+
+    Raises:
+        InputError: if keys or shapes do not fit, or a value is not finite; for parameters of one network,
+            without batch axes; for an index that no point has.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+    >>> batch = sf.PointBatch(problem, problem.net.random_params(seed=0, batch=(4,)))
+    >>> batch, len(batch)
+    (PointBatch(widths=[1, 2, 1], shape=(4,)), 4)
+    >>> batch.loss.shape, sf.gradient(batch).shape, sf.hessian(batch).shape
+    (torch.Size([4]), torch.Size([4, 7]), torch.Size([4, 7, 7]))
+    >>> lowest = batch[batch.loss.argmin()]
+    >>> type(lowest).__name__, lowest.loss == min(point.loss for point in batch)
+    ('Point', True)
+    """
+
+    def __init__(self, problem: Problem, params: Params) -> None:
+        self.params, self.shape = _read(problem, params)
+        if not self.shape:
+            raise InputError(
+                "a PointBatch holds the parameters of many networks, with leading batch axes, and these are "
+                "those of one; make it Point(problem, params)"
+            )
+        self.problem = problem
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """The risk R(θ) of each, of the batch's shape."""
+        return self.problem.risk(self.params)
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, index: Any) -> Point:
+        given = index if isinstance(index, tuple) else (index,)
+        at = tuple(map(whole_number, given))
+        if len(at) != len(self.shape) or not all(
+            k is not None and -size <= k < size for k, size in zip(at, self.shape, strict=True)
+        ):
+            raise InputError(
+                f"no point of a PointBatch of shape {self.shape} has index {index!r:.60}; give "
+                f"{len(self.shape)} whole number(s), one for each axis"
+            )
+        return Point(self.problem, {key: tensor[at] for key, tensor in self.params.items()})
+
+    def __iter__(self) -> Iterator[Point]:
+        return (self[at] for at in itertools.product(*map(range, self.shape)))
+
+    def __repr__(self) -> str:
+        return f"PointBatch(widths={list(self.problem.net.widths)}, shape={self.shape})"
+
+
+def _read(problem: Problem, params: Params | nn.Module) -> tuple[Params, tuple[int, ...]]:
+    """A copy of the parameters in the problem's dtype, checked, and the shape of their batch axes."""
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"problem must be a Problem(net, X, y), not a {type(problem).__name__}; from a module and "
+            "data to a point in one call: Point.from_module(module, X, y)"
+        )
+    if isinstance(params, nn.Module):
+        params = _of_module(problem.net, params)
+    params = problem.net.own_keys(params)
+    batch = problem.net.check_params(params)
+    read: Params = {}
+    for key in problem.net.shapes:
+        given = plain(f"parameter {key!r}", params[key])
+        tensor = given.detach().to("cpu", problem.dtype, copy=True)
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                f"parameter {key!r} holds a value that is not finite; a point needs finite ones"
+            )
+        read[key] = tensor
+    return read, batch
 
 
 def _of_module(net: MLP, module: nn.Module) -> Params:
@@ -315,21 +400,17 @@ def _of_module(net: MLP, module: nn.Module) -> Params:
     return params
 
 
-def _plain(value: Tensor) -> Any:
-    return float(value) if value.ndim == 0 else value
-
-
-def _parts(point: Point) -> tuple[Problem, Params]:
-    if not isinstance(point, Point):
+def _parts(point: Point | PointBatch) -> tuple[Problem, Params]:
+    if not isinstance(point, Point | PointBatch):
         raise InputError(
-            f"expected a Point, not a {type(point).__name__}; make one with Point(problem, params), or with "
-            "Point.from_module(module, X, y)"
+            f"expected a Point or a PointBatch, not a {type(point).__name__}; make one with "
+            "Point(problem, params), or with Point.from_module(module, X, y)"
         )
     return point.problem, point.params
 
 
-def gradient(point: Point) -> Tensor:
-    """``∇R``, flat in the order of the params dict, shape ``(P,)`` (``(*batch, P)``).
+def gradient(point: Point | PointBatch) -> Tensor:
+    """``∇R``, flat in the order of the params dict, shape ``(P,)``; of a batch ``(*batch, P)``.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
@@ -340,8 +421,8 @@ def gradient(point: Point) -> Tensor:
     return risk_gradient(*_parts(point))[1]
 
 
-def hessian(point: Point) -> Tensor:
-    """The full Hessian ``∇²R`` in closed form, ``(P, P)`` (``(*batch, P, P)``).
+def hessian(point: Point | PointBatch) -> Tensor:
+    """The full Hessian ``∇²R`` in closed form, ``(P, P)``; of a batch ``(*batch, P, P)``.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
@@ -353,8 +434,8 @@ def hessian(point: Point) -> Tensor:
     return risk_gradient_hessian(*_parts(point))[2]
 
 
-def jacobian(point: Point) -> Tensor:
-    """``∂f_k(x_ν)/∂θ`` for every sample and output, shape ``(N, M, P)``.
+def jacobian(point: Point | PointBatch) -> Tensor:
+    """``∂f_k(x_ν)/∂θ`` for every sample and output, ``(N, M, P)``; of a batch ``(*batch, N, M, P)``.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
@@ -365,10 +446,10 @@ def jacobian(point: Point) -> Tensor:
     return output_jacobian(*_parts(point))
 
 
-def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
+def unit_blocks(point: Point | PointBatch, layer: int, unit: int) -> UnitBlocks:
     """F (M × D), G (D × D) and K of one hidden unit, D counting the bias (theory §1, F19 Lemma 4).
 
-    Of the data's part of the risk: weight decay is not in them.
+    Of the data's part of the risk: weight decay is not in them. Of a batch with the batch axes first.
 
     >>> from semiflat import MLP, Problem
     >>> problem = Problem(MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
@@ -381,10 +462,10 @@ def unit_blocks(point: Point, layer: int, unit: int) -> UnitBlocks:
     return UnitBlocks(blocks.F[..., unit, :, :], blocks.G[..., unit, :, :])
 
 
-def layer_block(point: Point, layer: int) -> Tensor:
+def layer_block(point: Point | PointBatch, layer: int) -> Tensor:
     """``F∅ = Σ_ν δ_{l+1} x̃ᵀ`` of a hidden layer, (M × D): the gradient of weights that skip it.
 
-    Of the data's part of the risk: weight decay is not in it.
+    Of the data's part of the risk: weight decay is not in it. Of a batch with the batch axes first.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
@@ -417,14 +498,12 @@ def hessian_operator(point: Point) -> HessianOperator:
 
 def check_one(point: Any, what: str) -> None:
     """Raise :class:`InputError`, naming what takes one, for anything but one :class:`Point`."""
+    if isinstance(point, PointBatch):
+        raise InputError(
+            f"{what} takes one point; this is a PointBatch of shape {point.shape}; take them one by one"
+        )
     if not isinstance(point, Point):
         raise InputError(
             f"{what} takes a Point, not {type(point).__name__}; make one with Point(problem, params), or with "
             "Point.from_module(module, X, y)"
-        )
-    root = point.source if isinstance(point, EmbeddedPoint) else point
-    batch = root.problem.net.check_params(root.params)
-    if batch:
-        raise InputError(
-            f"{what} takes one point, and this Point holds a batch of shape {batch}; take them one by one"
         )

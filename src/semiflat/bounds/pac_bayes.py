@@ -79,7 +79,7 @@ def pac_bayes_bound(
     Raises:
         InputError: for a saddle; for ``"inverse_hessian"`` where H, or S of the surplus units, is not
             clearly positive definite; for a loss that does not fit; for relu units outside the box, or
-            inputs with ‖x‖ > 1; for more than 4096 narrow parameters; for a batch of points.
+            inputs with ‖x‖ > 1; for more than 4096 narrow parameters; for a :class:`PointBatch`.
 
     >>> import torch
     >>> import semiflat as sf

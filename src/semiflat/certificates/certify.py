@@ -53,7 +53,7 @@ def certify(point: Point) -> Certificate:
     minimum on a flat set or a strict saddle.
 
     Args:
-        point: plain or embedded; not a batch of points.
+        point: plain or embedded.
 
     Returns:
         A :class:`Certificate`: ``"certified"``; ``"undecided"`` with the inequality that failed, as at

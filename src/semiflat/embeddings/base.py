@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from semiflat.embeddings.affine import AffineMap
-from semiflat.embeddings.conditions import Checked, Condition, PointLike
+from semiflat.embeddings.conditions import Checked, Condition, PointLike, check_point_like
 from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
@@ -175,10 +175,7 @@ class Embedding(ABC):
         Along them the wide network's outputs on the data do not change to first order; along those
         of an affine set, such as free outgoing weights, not at all.
         """
-        if not hasattr(point, "problem"):
-            raise InputError(f"flat directions are those at a Point, not a {type(point).__name__}")
-        if point.problem.net.check_params(point.params) != ():
-            raise InputError("flat directions are those at one point, not at a batch of them")
+        check_point_like(point, "flat directions are those at")
         found = [torch.zeros((0, point.problem.net.parameter_count), dtype=torch.float64)]
         for step in self.steps:
             net = point.problem.net

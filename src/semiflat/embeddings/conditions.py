@@ -34,14 +34,20 @@ class PointLike(Protocol):
 
     @property
     def params(self) -> Params:
-        """The parameters."""
+        """The parameters of one network."""
 
     @property
-    def gradient_norm(self) -> Any:
+    def gradient_norm(self) -> float:
         """``‖∇R‖∞``."""
 
     def widened_by(self, embedding: Any) -> PointLike:
         """The embedded point."""
+
+
+def check_point_like(point: Any, what: str) -> None:
+    """Raise :class:`InputError` for what cannot be embedded as one point can."""
+    if not hasattr(point, "widened_by"):
+        raise InputError(f"{what} one point, such as a Point, not at a {type(point).__name__}")
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,7 @@ class Condition:
         >>> sf.InactivePropagation(0, [[1.0, 0.0]]).preserves_criticality.check(point).holds
         False
         """
-        if point.problem.net.check_params(point.params) != ():
-            raise InputError(
-                "a condition is checked on one point at a time, not on a batch of them"
-            )
+        check_point_like(point, "a condition is checked at")
         residual, limit = self.measure(point)
         return Checked(residual <= limit, residual, limit, self.text)
 

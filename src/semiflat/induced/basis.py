@@ -16,7 +16,7 @@ from semiflat.induced.features import GradientFeatures, ModuleFeatures, NetworkF
 from semiflat.induced.projection import project
 from semiflat.induced.spans import DENSE_ENTRIES, DenseSpan, FeatureSpan, Span
 from semiflat.losses import Loss, loss_named
-from semiflat.points import Point, check_one
+from semiflat.points import Point, PointBatch, check_one
 
 LossLike = str | Loss | Callable[[Tensor, Tensor], Tensor]
 DENSE_SIDE = 1500
@@ -105,7 +105,7 @@ def gradient_basis_model(
 
     Raises:
         InputError: for a loss that is not known to be convex, a module whose outputs are not linear in a
-            last layer (K19 Assumption 2), a batch of points, or features too many to project on.
+            last layer (K19 Assumption 2), a :class:`PointBatch`, or features too many to project on.
 
     >>> import semiflat as sf
     >>> X = [[-2.0], [-1.0], [0.0], [1.0], [2.0]]
@@ -144,7 +144,7 @@ def features_of(
     model: Point | nn.Module, X: Any, y: Any, loss: LossLike | None, convex: bool, batch_size: int
 ) -> GradientFeatures:
     """The gradient features of a point or module, its loss known to be convex."""
-    if isinstance(model, Point):
+    if isinstance(model, Point | PointBatch):
         given = [n for n, v in (("X", X), ("y", y), ("loss", loss)) if v is not None]
         if given:
             raise InputError(

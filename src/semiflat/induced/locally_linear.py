@@ -90,7 +90,7 @@ def locally_linear_model(
         convex: vouch for a loss given as a function.
 
     Raises:
-        InputError: for a batch of points, weight decay, a loss not known to be convex, or a depth for which
+        InputError: for a :class:`PointBatch`, weight decay, a loss not known to be convex, or a depth for which
             the layers above have too few linear units.
 
     >>> import semiflat as sf

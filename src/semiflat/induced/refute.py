@@ -135,7 +135,7 @@ def refute_minimum(
         tolerance: as for :func:`semiflat.judge`.
 
     Raises:
-        InputError: for a batch of points, or a problem with weight decay, which no such move keeps.
+        InputError: for a :class:`PointBatch`, or a problem with weight decay, which no such move keeps.
 
     >>> import torch
     >>> import semiflat as sf

@@ -43,7 +43,7 @@ def judge(
     embedded point is then judged as the plain point it is, and is rarely critical.
 
     Args:
-        point: any point: plain, critical or embedded; not a batch of points.
+        point: any point: plain, critical or embedded.
         tolerance: how large an entry of the gradient may be at a critical point, in parts of what it
             would be if its terms did not cancel: so that the units of data, targets and weights do not
             matter. What rounding may do to an entry is let pass in any case.

@@ -120,7 +120,7 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
         tolerance: as for :func:`judge`.
 
     Raises:
-        InputError: for a batch of points, or a network too large for dense derivatives.
+        InputError: for a :class:`PointBatch`, or a network too large for dense derivatives.
 
     >>> import semiflat as sf
     >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
