@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -146,19 +147,30 @@ class ProofRow:
     exact: bool | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Margin:
-    """See :class:`semiflat.verdicts.verdict.Margin`."""
+    """What a verdict rests on; NaN is what a record does not hold.
 
-    eigenvalue: float | None = None
-    floor: float | None = None
+    Attributes:
+        eigenvalue: the deciding eigenvalue: the one nearest to changing the verdict.
+        floor: the noise floor it is held against: how far rounding, and the distance to the exact
+            critical point, may have moved it.
+
+    >>> import semiflat as sf
+    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
+    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
+    >>> margin = sf.judge(point).margin
+    >>> margin.eigenvalue > 0, margin.ratio > 1000
+    (True, True)
+    """
+
+    eigenvalue: float = math.nan
+    floor: float = math.nan
 
     @property
-    def ratio(self) -> float | None:
-        """``|eigenvalue| / floor``, or None where there is none."""
-        if self.eigenvalue is None or not self.floor or self.floor < 0:
-            return None
-        return abs(self.eigenvalue) / self.floor
+    def ratio(self) -> float:
+        """``|eigenvalue| / floor``."""
+        return abs(self.eigenvalue) / self.floor if self.floor > 0 else float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)

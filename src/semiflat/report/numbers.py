@@ -23,7 +23,7 @@ def size(value: float | None, digits: int = 2) -> str:
     >>> size(1.18e-16), size(-0.0031352, 3), size(9.7920), size(0), size(None)
     ('1.2e-16', '-3.14e-3', '9.8', '0', '–')
     """
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NONE
     small = 0 < abs(value) < 0.01
     text = f"{value:.{digits - 1}e}" if small else f"{value:.{digits}g}"

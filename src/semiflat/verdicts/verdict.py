@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from semiflat.certificates.certificate import Certificate
 from semiflat.networks import Params
+from semiflat.records.study import Margin as Margin
 from semiflat.symmetries.families import FlatFamily
 
 
@@ -104,32 +105,6 @@ class Inertia(_Signs):
 
 NO_HESSIAN = Inertia(0, 0, 0, zeros_explained=0)
 """What there is to count at a kink."""
-
-
-@dataclass(frozen=True)
-class Margin:
-    """What the verdict rests on.
-
-    Attributes:
-        eigenvalue: the deciding eigenvalue: the one nearest to changing the verdict.
-        floor: the noise floor it is held against: how far rounding, and the distance to the exact
-            critical point, may have moved it.
-
-    >>> import semiflat as sf
-    >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
-    >>> point = sf.find_critical_point(sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y), starts=8)
-    >>> margin = sf.judge(point).margin
-    >>> margin.eigenvalue > 0, margin.ratio > 1000
-    (True, True)
-    """
-
-    eigenvalue: float
-    floor: float
-
-    @property
-    def ratio(self) -> float:
-        """``|eigenvalue| / floor``."""
-        return abs(self.eigenvalue) / self.floor if self.floor > 0 else float("inf")
 
 
 @dataclass(frozen=True)
@@ -263,9 +238,7 @@ class Verdict:
             "gradient_norm": self.gradient_norm,
             "tolerance": self.tolerance,
             "curvature": self.curvature,
-            "margin": None
-            if self.margin is None
-            else {"eigenvalue": self.margin.eigenvalue, "floor": self.margin.floor},
+            "margin": None if self.margin is None else dict(vars(self.margin)),
             "flat_directions": None
             if flat is None
             else {
