@@ -17,7 +17,7 @@ from semiflat.activations import (
 from semiflat.images import Image as Image, Levels as Levels
 from semiflat.losses import Loss as Loss, ResidualLoss as ResidualLoss, Margins as Margins
 from semiflat.decay import WeightDecay as WeightDecay
-from semiflat.problem import Problem as Problem
+from semiflat.problem import Problem as Problem, Located as Located
 from semiflat.points import (
     Point as Point,
     EmbeddedPoint as EmbeddedPoint,
@@ -33,11 +33,7 @@ from semiflat.curvature.operators import (
 )
 from semiflat.points import unit_blocks as unit_blocks, layer_block as layer_block
 from semiflat.curvature.blocks import UnitBlocks as UnitBlocks, LayerBlocks as LayerBlocks
-from semiflat.evidence.derivatives import (
-    Evidence as Evidence,
-    Located as Located,
-    UnitEvidence as UnitEvidence,
-)
+from semiflat.evidence.derivatives import Evidence as Evidence, UnitEvidence as UnitEvidence
 from semiflat.evidence.spectrum import Spectrum as Spectrum
 from semiflat.evidence.on_data import OnData as OnData
 from semiflat.evidence.natural import Natural as Natural

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -492,3 +492,29 @@ def finite(name: str, given: Any, dtype: torch.dtype = torch.float64) -> Tensor:
             f"{int(wrong.sum())} values that are not finite; remove or impute them"
         )
     return tensor
+
+
+class Located(Protocol):
+    """What evidence is of: a problem and parameters.
+
+    >>> import torch
+    >>> import semiflat as sf
+    >>> from types import SimpleNamespace
+    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
+    >>> params = {"0.weight": torch.ones(1, 1).double(), "0.bias": torch.zeros(1).double()}
+    >>> located = SimpleNamespace(problem=problem, params=params, note="by hand")
+    >>> sf.Evidence(located).critical
+    True
+    """
+
+    @property
+    def problem(self) -> Problem:
+        """Network, data and loss."""
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+
+    @property
+    def note(self) -> str:
+        """What is known of the point from where it came."""

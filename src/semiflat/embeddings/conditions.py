@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from semiflat.errors import InputError
-from semiflat.networks import Params
-from semiflat.problem import Problem
+from semiflat.problem import Located
 
 
-class PointLike(Protocol):
+class PointLike(Located, Protocol):
     """What the conditions of an embedding are checked on.
 
     >>> import semiflat as sf
     >>> class Snapshot:
     ...     def __init__(self, problem, params):
-    ...         self.problem, self.params = problem, params
+    ...         self.problem, self.params, self.note = problem, params, ""
     ...         self.gradient_norm = sf.Point(problem, params).gradient_norm
     ...     def widened_by(self, embedding):
     ...         wide = embedding(sf.Point(self.problem, self.params))
@@ -27,14 +26,6 @@ class PointLike(Protocol):
     >>> sf.NullUnits(0, [0.5]).keeps_critical(taken).holds
     True
     """
-
-    @property
-    def problem(self) -> Problem:
-        """Network, data and loss."""
-
-    @property
-    def params(self) -> Params:
-        """The parameters of one network."""
 
     @property
     def gradient_norm(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ from semiflat.evidence.spectrum import (
     with_shift,
 )
 from semiflat.memory import check_hessians
-from semiflat.networks import Params
-from semiflat.problem import Problem
+from semiflat.problem import Located, Problem
 
 LOUD = 1e-5
 """Part of the residuals that a gradient off the manifold of critical points reaches at least."""
@@ -70,32 +68,6 @@ class UnitEvidence:
     own: tuple[Tensor, Tensor]
     own_K: Spectrum
     own_F: Spectrum
-
-
-class Located(Protocol):
-    """What evidence is of: a problem and parameters.
-
-    >>> import torch
-    >>> import semiflat as sf
-    >>> from types import SimpleNamespace
-    >>> problem = sf.Problem(sf.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
-    >>> params = {"0.weight": torch.ones(1, 1).double(), "0.bias": torch.zeros(1).double()}
-    >>> located = SimpleNamespace(problem=problem, params=params, note="by hand")
-    >>> sf.Evidence(located).critical
-    True
-    """
-
-    @property
-    def problem(self) -> Problem:
-        """Network, data and loss."""
-
-    @property
-    def params(self) -> Params:
-        """The parameters."""
-
-    @property
-    def note(self) -> str:
-        """What is known of the point from where it came."""
 
 
 @dataclass

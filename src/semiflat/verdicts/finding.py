@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from semiflat.evidence import Located
+from semiflat.problem import Located
 from semiflat.verdicts.verdict import Kind, Margin
 
 
