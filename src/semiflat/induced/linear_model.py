@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,28 @@ class LinearMinimum:
     def below(self) -> bool:
         """Whether L(θ) lies above the infimum beyond doubt."""
         return self.gap > REFUTES * self.noise
+
+
+class AgainstLinear:
+    """A network held against a linear model: what such models have in common."""
+
+    minimum: LinearMinimum
+    outside: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the directions, as plain data."""
+        plain = {k: v for k, v in vars(self).items() if k != "directions"}
+        return plain | {"minimum": vars(self.minimum)}
+
+    @property
+    def gap(self) -> float:
+        """L(θ) less the linear model's infimum."""
+        return self.minimum.gap
+
+    @property
+    def spanned(self) -> bool | None:
+        """Whether the perturbed features span the linear model, as the proof says."""
+        return None if self.outside is None else self.outside <= SPANNED
 
 
 def linear_minimum(

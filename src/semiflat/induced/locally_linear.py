@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from semiflat.errors import InputError
 from semiflat.evidence import OnData, first_kink, kinks
 from semiflat.induced.basis import check_convex, check_modelled
 from semiflat.induced.features import NetworkFeatures
-from semiflat.induced.linear_model import SPANNED, LinearMinimum, linear_minimum, spans
+from semiflat.induced.linear_model import AgainstLinear, LinearMinimum, linear_minimum, spans
 from semiflat.networks import Params, weight_key
 from semiflat.points import Point
 
@@ -22,7 +21,7 @@ SPAN_ENTRIES = 2**25
 
 
 @dataclass(frozen=True)
-class LocallyLinearModel:
+class LocallyLinearModel(AgainstLinear):
     """A network against the linear model on its layers from ``depth`` up (K19 Thm 4).
 
     Layers here are K19's: 0 is the input, l the l-th hidden layer, H the last.
@@ -59,21 +58,6 @@ class LocallyLinearModel:
     refuted: bool
     reason: str
     directions: tuple[Params, ...] = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the directions, as plain data."""
-        plain = {k: v for k, v in vars(self).items() if k != "directions"}
-        return plain | {"minimum": vars(self.minimum)}
-
-    @property
-    def gap(self) -> float:
-        """L(θ) less the linear model's infimum."""
-        return self.minimum.gap
-
-    @property
-    def spanned(self) -> bool | None:
-        """Whether the perturbed features span the linear model, as the proof says."""
-        return None if self.outside is None else self.outside <= SPANNED
 
 
 def locally_linear_model(

@@ -12,7 +12,7 @@ from semiflat.errors import InputError
 from semiflat.evidence import rounded_vectors
 from semiflat.induced.basis import LossLike, check_convex
 from semiflat.induced.features import moved_by_rounding
-from semiflat.induced.linear_model import SPANNED, LinearMinimum, linear_minimum, spans
+from semiflat.induced.linear_model import AgainstLinear, LinearMinimum, linear_minimum, spans
 from semiflat.losses import loss_named
 from semiflat.problem import finite
 
@@ -21,7 +21,7 @@ SPAN_ENTRIES = 2**25
 
 
 @dataclass(frozen=True)
-class ResNetModel:
+class ResNetModel(AgainstLinear):
     """A residual network against the linear model on its input and its residual features (K19 Thm 3).
 
     Attributes:
@@ -49,21 +49,6 @@ class ResNetModel:
     refuted: bool
     reason: str
     directions: Tensor = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the directions, as plain data."""
-        plain = {k: v for k, v in vars(self).items() if k != "directions"}
-        return plain | {"minimum": vars(self.minimum)}
-
-    @property
-    def gap(self) -> float:
-        """L(θ) less the linear model's infimum."""
-        return self.minimum.gap
-
-    @property
-    def spanned(self) -> bool | None:
-        """Whether the perturbed features span the linear model, as the proof says."""
-        return None if self.outside is None else self.outside <= SPANNED
 
 
 def resnet_model(
