@@ -17,6 +17,7 @@ from torch import Tensor
 
 import semiflat as sf
 from reference import Reference, critical_reference
+from semiflat.verdicts.proved import with_proofs
 
 Signs = tuple[int, int, int]
 Case = tuple[str, sf.Point, sf.Verdict, sf.Verdict]
@@ -172,10 +173,12 @@ def cases() -> list[Case]:
         for embedding in widenings(point.problem.net, rng)
     ]
     wide = [point for _, point in points]
-    verdicts = zip(sf.judge_all(wide, proof=True), sf.judge_all(wide), strict=True)
-    return [
-        (*each, proved, measured) for each, (proved, measured) in zip(points, verdicts, strict=True)
-    ]
+    measured = sf.judge_all(wide)
+    proved = with_proofs(
+        wide, measured
+    )  # as judge_all(…, proof=True) does, without measuring again
+    verdicts = zip(proved, measured, strict=True)
+    return [(*each, *both) for each, both in zip(points, verdicts, strict=True)]
 
 
 def proved_cases() -> list[Case]:
