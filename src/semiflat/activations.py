@@ -152,6 +152,7 @@ class Activation:
         tail: how it fades to the left, if exponentially; else None.
         sup: bounds of |σ''| and of the third derivative for proofs; None if none are known.
         module_error: how far the ``nn.Module`` that counts as this one may be off.
+        compiled: what the compiled engine calls it; None if it does not know it.
 
     >>> tanh = activation("tanh")
     >>> tanh.odd, tanh.homogeneous, tanh.tail
@@ -172,6 +173,7 @@ class Activation:
     tail: Tail | None = None
     sup: Sup | None = None
     module_error: float = 0.0
+    compiled: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name.startswith("<"):
@@ -363,6 +365,7 @@ def _leaky_relu(negative_slope: float) -> Activation:
         slopes=(negative_slope, 1.0),
         rise=EVERYWHERE if negative_slope >= 0 else None,
         sup=STRAIGHT,
+        compiled="piecewise",
     )
 
 
@@ -378,6 +381,7 @@ BUILT_IN = (
         rise=EVERYWHERE,
         tail=Tail(-1.0, 2.0, 2.0),
         sup=Sup(0.77, 2.0),
+        compiled="tanh",
     ),
     Activation(
         "sigmoid",
@@ -390,6 +394,7 @@ BUILT_IN = (
         rise=EVERYWHERE,
         tail=Tail(0.0, 1.0, 1.0),
         sup=Sup(0.0963, 0.125),
+        compiled="sigmoid",
     ),
     Activation(
         "softplus",
@@ -401,6 +406,7 @@ BUILT_IN = (
         tail=Tail(0.0, 1.0, 1.0),
         sup=Sup(0.25, 0.0963),
         module_error=3e-9,  # torch's own default cuts it off at 20
+        compiled="softplus",
     ),
     # Their minima are −0.16997… and −0.27846…
     Activation(
@@ -410,6 +416,7 @@ BUILT_IN = (
         nn.GELU,
         rise=Rise(0.0, -0.17),
         sup=Sup(0.798, 0.8),
+        compiled="gelu",
     ),
     Activation(
         "silu",
@@ -418,6 +425,7 @@ BUILT_IN = (
         nn.SiLU,
         rise=Rise(0.0, -0.2785),
         sup=Sup(0.5, 0.31),
+        compiled="silu",
     ),
     Activation(
         "sin",
@@ -427,6 +435,7 @@ BUILT_IN = (
         reflection=0.0,
         range=(-1.0, 1.0),
         sup=Sup(1.0, 1.0),
+        compiled="sin",
     ),
     Activation(
         "relu",
@@ -436,6 +445,7 @@ BUILT_IN = (
         slopes=(0.0, 1.0),
         rise=EVERYWHERE,
         sup=STRAIGHT,
+        compiled="piecewise",
     ),
     leaky_relu(0.01),
     Activation(
@@ -447,6 +457,7 @@ BUILT_IN = (
         reflection=0.0,
         rise=EVERYWHERE,
         sup=STRAIGHT,
+        compiled="piecewise",
     ),
 )
 

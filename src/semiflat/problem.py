@@ -229,6 +229,15 @@ class Problem:
         """What a hidden layer makes of its pre-activations on some samples, see :meth:`MLP.respond`."""
         return self.net.respond(layer, z)
 
+    @property
+    def at_infinity(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Of a limiting network, unit by unit through all hidden layers, what makes it one; else None.
+
+        The forms' numbers and the bases of gates, (*batch, Σ width), and what is added to pre-activations,
+        (*batch, Σ width, N).
+        """
+        return None
+
     def activate(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
         """The same on all samples, for z of shape (N, width), which is what comes back."""
         return *self.net.activations[layer].derivatives(z), None

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from semiflat.curvature.engine import on_engine
 from semiflat.curvature.gradient import flat_rows
 from semiflat.curvature.sweep import chunks, contract, in_groups, pull_back, sweep
 from semiflat.networks import Params, bias_key, weight_key
@@ -27,7 +28,10 @@ def bending(problem: Problem, params: Params, direction: Params) -> Tensor:
     Returns:
         Shape ``(*batch, P)``, flat in the order of the dict.
     """
-    return in_groups(problem, params, 12 * sum(problem.net.widths), _bending, direction)[0]
+    found = on_engine(problem, params, "bending", direction)
+    return (
+        found or in_groups(problem, params, 12 * sum(problem.net.widths), _bending, direction)
+    )[0]
 
 
 def _bending(problem: Problem, params: Params, direction: Params) -> tuple[Tensor]:

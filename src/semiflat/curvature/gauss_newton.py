@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from semiflat.curvature.engine import on_engine
 from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import (
     Sweep,
@@ -37,7 +38,10 @@ def risk_gradient_gauss_newton(problem: Problem, params: Params) -> tuple[Tensor
     """
     batch = math.prod(problem.net.check_params(params))
     check_hessians(batch, problem.net.parameter_count, problem.dtype.itemsize)
-    found = in_groups(problem, params, _floats_per_sample(problem.net), _risk_gradient_gauss_newton)
+    found = on_engine(problem, params, "gauss_newton")
+    found = found or in_groups(
+        problem, params, _floats_per_sample(problem.net), _risk_gradient_gauss_newton
+    )
     risk, gradient, matrix = found
     return risk, gradient, matrix
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from semiflat.curvature.engine import on_engine
 from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import Sweep, chunks, contract, in_groups, pull_back, sweep
 from semiflat.memory import check_floats
@@ -16,7 +17,8 @@ from semiflat.problem import Problem
 
 def risk_gradient(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
     """``R`` and ``∇R`` of each network in the batch, ``(*batch,)`` and ``(*batch, P)``."""
-    found = in_groups(problem, params, 8 * sum(problem.net.widths), _risk_gradient)
+    found = on_engine(problem, params, "risk_gradient")
+    found = found or in_groups(problem, params, 8 * sum(problem.net.widths), _risk_gradient)
     risk, gradient = found
     return risk, gradient
 

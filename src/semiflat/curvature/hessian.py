@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from semiflat.activations import Cross
+from semiflat.curvature.engine import on_engine
 from semiflat.curvature.penalty import add_penalty
 from semiflat.curvature.sweep import (
     Sweep,
@@ -48,7 +49,10 @@ def risk_gradient_hessian(problem: Problem, params: Params) -> tuple[Tensor, Ten
     """
     batch = math.prod(problem.net.check_params(params))
     check_hessians(batch, problem.net.parameter_count, problem.dtype.itemsize)
-    found = in_groups(problem, params, _floats_per_sample(problem.net), _risk_gradient_hessian)
+    found = on_engine(problem, params, "hessian")
+    found = found or in_groups(
+        problem, params, _floats_per_sample(problem.net), _risk_gradient_hessian
+    )
     risk, gradient, hessian = found
     return risk, gradient, hessian
 

@@ -265,6 +265,15 @@ class Layer:
         return h, first, second, cross
 
 
+def _unit_by_unit(
+    layers: Sequence[Layer], offsets: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    codes, base = (
+        torch.cat([getattr(each, name) for each in layers], -1) for name in ("codes", "base")
+    )
+    return codes, base, torch.cat(list(offsets), -2)
+
+
 class AtInfinity(Problem):
     """The problem of one limiting network, of which a :class:`Point` may be made as of any other.
 
@@ -351,6 +360,11 @@ class AtInfinity(Problem):
         """What a hidden layer makes of its pre-activations on some samples."""
         return self.net.respond(layer, z + self.offsets[layer][:, samples])
 
+    @property
+    def at_infinity(self) -> tuple[Tensor, Tensor, Tensor]:
+        """See :attr:`Problem.at_infinity`."""
+        return _unit_by_unit([Layer([row]) for row in self.net.forms], self.offsets)
+
     def activate(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
         """The same on all samples, for z of shape (N, width)."""
         h, slope, bend, cross = self.respond(layer, z.mT, slice(None))
@@ -405,6 +419,10 @@ class LimitProblem(ProblemBatch):
     ) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
         moved = z + self.offsets[layer][..., samples]
         return self.layers[layer].respond(self.net.activations[layer], moved)
+
+    @property
+    def at_infinity(self) -> tuple[Tensor, Tensor, Tensor]:
+        return _unit_by_unit(self.layers, self.offsets)
 
     def rows(self, chosen: slice | Tensor) -> LimitProblem:
         some = cast(LimitProblem, super().rows(chosen))

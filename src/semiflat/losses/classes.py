@@ -30,6 +30,7 @@ class Logistic(Loss):
     """``Σ_k log(1 + e^{f_k}) − y_k f_k`` for y in [0, 1]: F19's logistic loss of the logits f."""
 
     name = "logistic"
+    compiled = "logistic"
     odds = True
     classifies = True
     codes = (0.0, 1.0)
@@ -107,6 +108,7 @@ class CrossEntropy(Loss):
     """
 
     name = "cross_entropy"
+    compiled = "cross_entropy"
     shift_invariant = True
     odds = True
     classifies = True
@@ -231,6 +233,10 @@ class CrossEntropy(Loss):
         """By |∂p_k/∂f_j| ≤ 1/4, and probabilities that sum to no more than 1 + :data:`SUMS`."""
         slope = (move.sum(0) * (share * (1 + 2 * SUMS) / 4)) + 0.0 * move
         return slope, slope[:, None, :] + slope[None, :, :]
+
+    def as_rows(self, y: Tensor, outputs: int) -> Tensor:
+        """Probabilities; of a class 1 and 0."""
+        return self._probabilities(y, outputs)
 
     def _probabilities(self, y: Tensor, outputs: int) -> Tensor:
         return y if y.is_floating_point() else functional.one_hot(y, outputs).double()

@@ -61,6 +61,7 @@ class Hinge2(_Hinge):
     """
 
     name = "hinge2"
+    compiled = "hinge2"
     power = 2
     smooth = False
 
@@ -69,6 +70,7 @@ class Hinge3(_Hinge):
     """``Σ_k max(0, 1 − y_k f_k)³`` for y of −1 and 1: twice continuously differentiable."""
 
     name = "hinge3"
+    compiled = "hinge3"
     power = 3
 
     def variation(

@@ -63,6 +63,8 @@ class Loss(ABC):
         attains: whether a mean of such losses attains its infimum over every linear space of outputs.
         codes: what the two classes of a single output are, for a loss that has an output for two classes.
         smooth: whether ∂²ℓ/∂f² is continuous; where it jumps, :meth:`inside_flat` changes its sign.
+        compiled: what the compiled engine calls it, said by each class for itself alone: a subclass may
+            compute something else.
 
     >>> class PseudoHuber(Loss):
     ...     name = "pseudo_huber"
@@ -89,6 +91,7 @@ class Loss(ABC):
     attains: bool = False
     codes: tuple[float, float] | None = None
     smooth: bool = True
+    compiled: str | None = None
 
     # -- what every loss has ----------------------------------------------------------------------
 
@@ -108,6 +111,10 @@ class Loss(ABC):
         """ℓ and its first derivative alone, where the second would cost more."""
         value, first, _ = self.derivatives(f, y)
         return value, first
+
+    def as_rows(self, y: Tensor, outputs: int) -> Tensor:
+        """The targets as real numbers, one for each output, (*batch, N, M), for the compiled engine."""
+        return y
 
     def in_words(self, outputs: int, standardised: bool) -> str:
         """What the loss is, and what it can be held against, for people: a sentence.

@@ -66,6 +66,7 @@ class Squared(ResidualLoss):
     """``½‖f − y‖²``."""
 
     name = "squared"
+    compiled = "squared"
     quadratic = True
     third = 0.0
 
@@ -105,6 +106,7 @@ class LogCosh(ResidualLoss):
     """``Σ_k log cosh(f_k − y_k)``: half the square of small residuals, the size of large ones."""
 
     name = "log_cosh"
+    compiled = "log_cosh"
     third = 0.77  # of 2 tanh (1 − tanh²): 4 / (3√3)
 
     def rho(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:

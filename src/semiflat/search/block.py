@@ -19,7 +19,7 @@ from semiflat.evidence import Evidence
 from semiflat.memory import freed_memory_kept
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
-from semiflat.search.driver import Driver, Options, Phase
+from semiflat.search.driver import Options, Phase, driver_of
 from semiflat.search.methods import (
     GradientSystem,
     LevenbergMarquardt,
@@ -120,7 +120,7 @@ class _Block:
         self.problems = list(problems) if len(problems) > 1 else list(problems) * len(numbers)
         self.options = Options(settings.tolerance, settings.max_iterations)
         shared = problems[0] if len(problems) == 1 else ProblemBatch(problems)
-        self.driver = Driver(shared, starts, self.options)
+        self.driver = driver_of(shared, starts, self.options)
         self.ended: dict[int, Finished] = {}
         self.there: dict[int, Reached] = {}
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.

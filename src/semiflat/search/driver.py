@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semiflat.curvature.engine import Compiled, compiled
 from semiflat.curvature.gradient import flat_rows, risk_gradient
 from semiflat.problem import Problem
 from semiflat.search.methods import LEAST, Local, Method, Step, check_step
@@ -130,7 +131,7 @@ def drive(
     Returns:
         The runs, and whether Ctrl-C stopped them early.
     """
-    driver = Driver(problem, starts, options)
+    driver = driver_of(problem, starts, options)
     try:
         driver.go(phases, torch.arange(len(starts)))
     except KeyboardInterrupt:
@@ -319,3 +320,57 @@ class Driver:
             keep = ~ended
             self.active, self.scale = index[keep], self.scale[keep]
             self.local = tuple(part[keep] for part in self.local)
+
+
+class CompiledDriver(Driver):
+    """The same, one run at a time in the compiled engine, as far as that knows the phases' methods.
+
+    A run depends on its own start alone, to the last bit, on machines that have the same kernel and library
+    of functions.
+    """
+
+    def __init__(
+        self, problem: Problem, starts: Tensor, options: Options, networks: Compiled
+    ) -> None:
+        super().__init__(problem, starts, options)
+        self.networks = networks
+
+    def go(self, phases: Sequence[Phase], among: Tensor) -> None:
+        known = [(phase.method.compiled, phase.steps, phase.until) for phase in phases]
+        names = [(name, steps, until) for name, steps, until in known if name is not None]
+        if not names or len(names) < len(phases) or not len(among):
+            super().go(phases, among)
+            return
+        runs, options, problem = self.runs, self.options, self.problem
+        self.networks.drive(
+            among,
+            names,
+            tolerance=options.tolerance,
+            max_iterations=options.max_iterations,
+            largest=options.largest * problem.target_size,
+            hopeless=self.hopeless,
+            value_noise=problem.value_noise,
+            coercive=problem.coercive,
+            theta=runs.theta,
+            risk=runs.risk,
+            gradient=runs.gradient,
+            units=runs.units[0].contiguous(),
+            scale=runs.units[1].contiguous(),
+            iterations=runs.iterations,
+            below=runs.below,
+            settled=runs.settled,
+            stuck=runs.stuck,
+            promised=runs.promised,
+            creeping=runs.creeping,
+            looked=runs.looked,
+            last=runs.last,
+            length=self.lengths,
+        )
+
+
+def driver_of(problem: Problem, starts: Tensor, options: Options) -> Driver:
+    """The driver for these starts (B, P): compiled, where the engine covers the problem."""
+    networks = compiled(problem, len(starts))
+    if networks is None:
+        return Driver(problem, starts, options)
+    return CompiledDriver(problem, starts, options, networks)

@@ -31,6 +31,8 @@ class LevenbergMarquardt(Method):
     Scale: the damping μ, and what it is multiplied by at the next failure.
     """
 
+    compiled = "levenberg_marquardt"
+
     def local(self, problem: Problem, theta: Tensor) -> Local:
         matrix = risk_gradient_gauss_newton(problem, problem.net.unflatten(theta))[2]
         unit = sizes(problem.net, theta)

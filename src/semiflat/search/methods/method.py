@@ -52,6 +52,8 @@ class Method(ABC):
     Attributes:
         exact: whether its model has the curvature of the risk, negative one too.
         follows_loss: whether a way down is a reason to go on.
+        compiled: what the compiled engine calls it, said by each class for itself alone; None if it does not
+            know it.
 
     >>> class Downhill(Method):
     ...     def step(self, problem, theta, gradient, local, scale):
@@ -66,6 +68,12 @@ class Method(ABC):
 
     exact: bool = False
     follows_loss: bool = True
+    compiled: str | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "compiled" not in cls.__dict__:
+            cls.compiled = None
 
     @abstractmethod
     def step(

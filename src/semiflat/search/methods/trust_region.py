@@ -30,6 +30,7 @@ class TrustRegion(Method):
     """
 
     exact = True
+    compiled = "trust_region"
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
         hessian = risk_gradient_hessian(problem, problem.net.unflatten(theta))[2]

@@ -1,0 +1,738 @@
+// The derivatives of one network's risk in closed form, a block of samples at a time, all of it in the caches.
+//
+// Notation as in semiflat's curvature/: per sample S = ∂h_{l-1}/∂z_m and B = ∂δ_l/∂z_m, and the block of W_l and
+// W_m is Σ_ν h_{m-1,b} (B[i,a] h_{l-1,j} + δ_{l,i} S[j,a]), the second term for m < l alone. Gauss–Newton is the
+// same without what the network bends: no σ'' in B, no second term.
+//
+// This file is compiled once for each instruction set, and holds no template of the standard library: what the
+// linker keeps of those might be another set's.
+#include "functions.h"
+#include <math.h>
+#include <string.h>
+
+#ifndef KERNEL
+#error "KERNEL, the name of the kernel, is set by the build for each instruction set"
+#endif
+
+namespace semiflat {
+namespace {
+
+// Rows of a block's numbers, one after the other.
+struct Rows {
+  double *start = nullptr;
+  int block = 0;
+  double *operator[](int row) const { return start + static_cast<std::size_t>(row) * block; }
+};
+
+constexpr int HEIGHT = 4;                // rows of a tile of products
+constexpr int BREADTH = W == 8 ? 6 : 3;  // columns: as many as there are registers for
+constexpr int STRIP = 96;                // pairs of inputs multiplied at a time
+
+// Working memory of one network's derivatives; made twice, the first time without memory to find its size.
+struct Room {
+  std::size_t size = 0;
+  double *memory;
+  int block;
+  Rows h[MAX_DEPTH + 1];                 // what hidden layers hand on; h[0] is not used
+  Rows z[MAX_DEPTH];                     // pre-activations, where gates ask for them
+  Rows first[MAX_DEPTH], second[MAX_DEPTH];
+  Rows slope[MAX_DEPTH], mixed[MAX_DEPTH], twice[MAX_DEPTH]; // what gates owe to their bases' z
+  Rows delta[MAX_DEPTH];                 // δ_l
+  Rows pulled[MAX_DEPTH];                // W_{l+1}ᵀ δ_{l+1}
+  Rows bend;                             // ∂²(ℓ share)/∂f²: (M) of separable losses, else (M, M)
+  Rows moved[MAX_DEPTH];                 // ∂z_l/∂z_m, (out, Σ_{m<l} out_m)
+  Rows hidden[MAX_DEPTH];                // ∂h_{l-1}/∂z_m, m < l − 1
+  Rows bent[MAX_DEPTH];                  // ∂δ_l/∂z_m, (out, Σ_{m≤l} out_m)
+  Rows tile, strip;                      // rows and columns of the sums
+  Rows ones;
+  Rows slopes[2], bends[2];              // a path's first two derivatives, of this layer and the next
+  Rows p;                                // probabilities
+  Rows tangent[MAX_DEPTH];               // along v: of h
+  Rows moving[MAX_DEPTH];                // along v: of z
+  Rows back[2];                          // along v: of δ
+
+  Room(const Net &net, int block_, Wanted wanted, bool limit, double *memory_) : memory(memory_), block(block_) {
+    const int depth = net.depth, outputs = net.widths[depth];
+    const bool full = net.loss == CROSS_ENTROPY, curved = wanted != GRADIENT;
+    int widest = 0;
+    for (int l = 0; l <= depth; l++) widest = net.widths[l] > widest ? net.widths[l] : widest;
+    ones = rows(1);
+    for (int l = 0; l < depth; l++) {
+      const int out = net.widths[l + 1];
+      delta[l] = rows(out);
+      if (l == depth - 1) break;
+      h[l + 1] = rows(out);
+      first[l] = rows(out);
+      pulled[l] = rows(out);
+      if (curved) second[l] = rows(out);
+      if (limit) {
+        z[l] = rows(out);
+        slope[l] = rows(out);
+        mixed[l] = rows(out);
+        twice[l] = rows(out);
+      }
+    }
+    if (full) p = rows(outputs);
+    if (curved) bend = rows(full ? outputs * outputs : outputs);
+    if (wanted == HESSIAN || wanted == GAUSS_NEWTON) {
+      for (int l = 0; l < depth; l++) {
+        const int out = net.widths[l + 1];
+        moved[l] = rows(out * net.before[l]);
+        if (l) hidden[l] = rows(net.widths[l] * net.before[l - 1]);
+        bent[l] = rows(out * net.before[l + 1]);
+      }
+      tile = rows(HEIGHT);
+      strip = rows(STRIP);
+    } else if (wanted == BENDING) {
+      for (int k = 0; k < 2; k++) slopes[k] = rows(widest), bends[k] = rows(widest);
+    } else if (wanted == PRODUCT) {
+      for (int l = 0; l < depth; l++) {
+        moving[l] = rows(net.widths[l + 1]);
+        if (l) tangent[l] = rows(net.widths[l]);
+      }
+      for (int k = 0; k < 2; k++) back[k] = rows(widest);
+    }
+  }
+
+  Rows rows(int count) {
+    Rows made{memory ? memory + size : nullptr, block};
+    size += static_cast<std::size_t>(count) * block;
+    return made;
+  }
+};
+
+struct Pass {
+  const Kernel &kernel;
+  const Net &net;
+  const Ask &ask;
+  Room &room;
+  const int n; // samples of a block
+  const int outputs;
+  int at = 0; // where the block starts
+
+  // What linear layer l is fed with: row j of the data or of the layer below, and the bias's 1.
+  const double *fed(int l, int j) const {
+    if (j == net.widths[l]) return room.ones.start;
+    return l ? room.h[l][j] : ask.data->X + static_cast<std::size_t>(j) * ask.data->padded + at;
+  }
+  const double *weights(int l) const { return ask.theta + net.first[l]; }
+  const double *offset(int l, int unit) const {
+    return ask.limit->offsets[l] + static_cast<std::size_t>(unit) * ask.data->padded + at;
+  }
+  bool gated(int l, int unit) const { return ask.limit && ask.limit->forms[l][unit] == GATE; }
+  int base(int l, int unit) const { return ask.limit->base[l][unit]; }
+  bool full() const { return net.loss == CROSS_ENTROPY; }
+
+  void forward();
+  double losses(bool curved);
+  void cross_entropy(const double *share, double &sum, bool curved);
+  void backward();
+  void gradient(double *into);
+  void responses(bool exact);
+  void contract_with_itself(int l, double *matrix);
+  void contract_with_below(int l, int m, double *matrix, bool exact);
+  void bending(double *into);
+  void product(double *into);
+};
+
+// Σ_k weights[k · step] rows[k], added to start, for R results with weights `next` apart.
+template <int R, typename Row, typename Put>
+INLINE void mix(int n, int count, const double *weights, int next, int step, const double *start, Row row, Put put) {
+  for (int at = 0; at < n; at += W) {
+    Vec sum[R];
+    for (int r = 0; r < R; r++) sum[r] = all(start ? start[r] : 0.0);
+    for (int k = 0; k < count; k++) {
+      Vec x = load(row(k) + at);
+      for (int r = 0; r < R; r++) sum[r] += weights[r * next + static_cast<std::size_t>(k) * step] * x;
+    }
+    for (int r = 0; r < R; r++) put(r, at, sum[r]);
+  }
+}
+// The same for any number of results, `put` being told which.
+template <typename Row, typename Put>
+INLINE void mixes(int results, int n, int count, const double *weights, int next, int step, const double *start,
+                  Row row, Put put) {
+  int done = 0;
+  for (; done + 4 <= results; done += 4)
+    mix<4>(n, count, weights + static_cast<std::size_t>(done) * next, next, step, start ? start + done : nullptr, row,
+           [&](int r, int at, Vec x) { put(done + r, at, x); });
+  for (; done < results; done++)
+    mix<1>(n, count, weights + static_cast<std::size_t>(done) * next, next, step, start ? start + done : nullptr, row,
+           [&](int r, int at, Vec x) { put(done + r, at, x); });
+}
+
+void Pass::forward() {
+  for (int l = 0; l < net.depth; l++) {
+    const int in = net.widths[l], out = net.widths[l + 1];
+    const double *weight = weights(l), *bias = net.biased[l] ? weight + static_cast<std::size_t>(in) * out : nullptr;
+    const bool top = l == net.depth - 1;
+    const Rows to = top ? room.delta[l] : room.h[l + 1];
+    mixes(out, n, in, weight, in, 1, bias, [&](int k) { return fed(l, k); },
+          [&](int i, int at, Vec x) { store(to[i] + at, x); });
+    if (top) return;
+    for (int i = 0; i < out; i++) {
+      const Form form = ask.limit ? static_cast<Form>(ask.limit->forms[l][i]) : UNIT;
+      double *h = to[i], *first = room.first[l][i], *second = room.bend.start ? room.second[l][i] : nullptr;
+      for (int at = 0; at < n; at += W) {
+        Vec z = load(h + at);
+        if (ask.limit) {
+          z += load(offset(l, i) + at);
+          store(room.z[l][i] + at, z);
+        }
+        Response r{};
+        if (form == GATE) {
+          const int b = base(l, i);
+          Response own = respond<true>(kernel, net.activation[l], net.slopes[l], load(room.z[l][b] + at));
+          r.h = z * own.first;
+          r.first = own.first;
+          store(room.slope[l][i] + at, z * own.second);
+          store(room.mixed[l][i] + at, own.second);
+          store(room.twice[l][i] + at, z * own.third);
+        } else if (form == TAIL) {
+          r.h = r.first = r.second = call(kernel, EXP, z);
+        } else if (form == LINEAR) {
+          r.h = z;
+          r.first = all(1.0);
+        } else {
+          r = respond<false>(kernel, net.activation[l], net.slopes[l], z);
+        }
+        store(h + at, r.h);
+        store(first + at, r.first);
+        if (second) store(second + at, r.second);
+      }
+    }
+  }
+}
+
+// Losses times shares summed up; δ of the last layer in place of its z, and the second derivatives.
+double Pass::losses(bool curved) {
+  const double *share = ask.data->share + at;
+  const Rows f = room.delta[net.depth - 1];
+  double sum = 0.0;
+  if (full()) {
+    cross_entropy(share, sum, curved);
+    return sum;
+  }
+  Vec add{};
+  for (int i = 0; i < outputs; i++) {
+    const double *y = ask.data->y + static_cast<std::size_t>(i) * ask.data->padded + at;
+    for (int k = 0; k < n; k += W) {
+      Vec value, first, second, part = load(share + k);
+      separable(kernel, net.loss, load(f[i] + k), load(y + k), value, first, second);
+      // What pads a block counts nothing, whatever its outputs.
+      add += either(part > 0.0, value * part, all(0.0));
+      store(f[i] + k, either(part > 0.0, first * part, all(0.0)));
+      if (curved) store(room.bend[i] + k, either(part > 0.0, second * part, all(0.0)));
+    }
+  }
+  return total(add);
+}
+
+// Σ_k y_k log(1 + Σ_{j≠k} e^{f_j − f_k}), which keeps the digits of a good fit, for targets that sum to about 1.
+void Pass::cross_entropy(const double *share, double &sum, bool curved) {
+  const Rows f = room.delta[net.depth - 1], p = room.p;
+  const int M = outputs;
+  const std::size_t padded = ask.data->padded;
+  const double *y = ask.data->y + at;
+  Vec add{};
+  for (int at = 0; at < n; at += W) {
+    const Vec part = load(share + at);
+    Vec top = load(f[0] + at), weight{}, mass{};
+    for (int k = 1; k < M; k++) top = larger(top, load(f[k] + at));
+    for (int k = 0; k < M; k++) {
+      Vec e = call(kernel, EXP, load(f[k] + at) - top);
+      store(p[k] + at, e);
+      mass += e;
+      weight += load(y + k * padded + at);
+    }
+    Vec value{};
+    for (int k = 0; k < M; k++) {
+      const Vec target = load(y + k * padded + at), own = load(f[k] + at);
+      bool asked = false;
+      for (int lane = 0; lane < W; lane++) asked |= target[lane] > 0.0;
+      if (!asked) continue;
+      // log Σ_{j≠k} e^{f_j − f_k} by the largest of them
+      Vec most = all(-INFINITY), others{};
+      for (int j = 0; j < M; j++)
+        if (j != k) most = larger(most, load(f[j] + at));
+      for (int j = 0; j < M; j++)
+        if (j != k) others += call(kernel, EXP, load(f[j] + at) - most);
+      // log(1 + e^{m + log s}) = softplus; s ≥ 1, so what is small is e^m alone
+      Vec gap = most - own, capped = either(gap > 40.0, all(0.0), gap);
+      Vec near = call(kernel, LOG1P, others * call(kernel, EXP, capped));
+      Vec far = gap + call(kernel, LOG1P, others - 1.0 + call(kernel, EXP, -magnitude(gap)));
+      value += either(target > 0.0, target * either(gap > 40.0, far, near), all(0.0));
+    }
+    add += either(part > 0.0, value * part, all(0.0));
+    const Vec scale = 1.0 / mass;
+    for (int k = 0; k < M; k++) store(p[k] + at, load(p[k] + at) * scale);
+    for (int k = 0; k < M; k++) {
+      const Vec own = load(p[k] + at), target = load(y + k * padded + at);
+      Vec apart{}, rest{}; // Σ_{j≠k} y_j and p_j: p_k Σ y − y_k Σ p without the terms that cancel
+      for (int j = 0; j < M; j++)
+        if (j != k) {
+          apart += load(y + j * padded + at);
+          rest += load(p[j] + at);
+        }
+      store(f[k] + at, either(part > 0.0, (own * apart - target * rest) * part, all(0.0)));
+      if (!curved) continue;
+      const Vec counted = either(part > 0.0, part * weight, all(0.0));
+      for (int j = 0; j < M; j++)
+        store(room.bend[k * M + j] + at, (j == k ? own * rest : -own * load(p[j] + at)) * counted);
+    }
+  }
+  sum = total(add);
+}
+
+// to += factor · row, sample by sample
+INLINE void add_product(double *to, const double *factor, const double *row, int n) {
+  for (int at = 0; at < n; at += W) store(to + at, load(to + at) + load(factor + at) * load(row + at));
+}
+INLINE void multiply(double *to, const double *factor, int n) {
+  for (int at = 0; at < n; at += W) store(to + at, load(to + at) * load(factor + at));
+}
+
+// Σ_i stack_i ∂h_i/∂z_j of hidden layer l for each unit j, in place; rows of the stack stand `apart`.
+INLINE void pull_back(const Pass &pass, int l, double *stack, std::size_t apart) {
+  const Room &room = pass.room;
+  const int width = pass.net.widths[l + 1];
+  for (int j = 0; j < width; j++) {
+    multiply(stack + j * apart, room.first[l][j], pass.n);
+    if (pass.gated(l, j)) continue;
+    // The gates of a unit stand right after it, and are still as they came.
+    for (int g = j + 1; g < width && pass.gated(l, g); g++)
+      add_product(stack + j * apart, stack + g * apart, room.slope[l][g], pass.n);
+  }
+}
+
+// Σ_k ∂h_j/∂z_k stack_k of hidden layer l for each unit j: into `to`, whose rows may be the stack's own.
+INLINE void push_on(const Pass &pass, int l, const double *stack, double *to, std::size_t apart) {
+  const Room &room = pass.room;
+  for (int j = pass.net.widths[l + 1] - 1; j >= 0; j--) { // gates before their bases
+    const double *first = room.first[l][j], *own = stack + j * apart;
+    double *put = to + j * apart;
+    for (int at = 0; at < pass.n; at += W) store(put + at, load(own + at) * load(first + at));
+    if (pass.gated(l, j)) add_product(put, stack + pass.base(l, j) * apart, room.slope[l][j], pass.n);
+  }
+}
+
+void Pass::backward() {
+  for (int l = net.depth - 2; l >= 0; l--) {
+    const int width = net.widths[l + 1], above = net.widths[l + 2];
+    const Rows pulled = room.pulled[l], delta = room.delta[l], from = room.delta[l + 1];
+    mixes(width, n, above, weights(l + 1), 1, width, nullptr, [&](int k) { return from[k]; },
+          [&](int j, int at, Vec x) {
+            store(pulled[j] + at, x);
+            store(delta[j] + at, x);
+          });
+    pull_back(*this, l, delta.start, n);
+  }
+}
+
+// Σ_ν a[r] b[c] for a tile of R rows and C columns, handed to put(r, c, sum).
+template <int R, int C, typename Column, typename Put>
+INLINE void tile(int n, const double *const *a, Column b, int from, Put put) {
+  Vec sum[R][C]{};
+  const double *y[C];
+  for (int c = 0; c < C; c++) y[c] = b(from + c);
+  for (int at = 0; at < n; at += W) {
+    Vec x[R];
+    for (int r = 0; r < R; r++) x[r] = load(a[r] + at);
+    for (int c = 0; c < C; c++) {
+      const Vec column = load(y[c] + at);
+      for (int r = 0; r < R; r++) sum[r][c] += x[r] * column;
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) put(r, from + c, total(sum[r][c]));
+}
+// Columns in tiles of nearly one size, none broader than there are registers for.
+template <int R, typename Column, typename Put>
+INLINE void tiles(int n, const double *const *a, Column b, int columns, Put put) {
+  int left = (columns + BREADTH - 1) / BREADTH;
+  for (int from = 0; from < columns; left--) {
+    const int here = (columns - from + left - 1) / left;
+    switch (here) {
+    case 1: tile<R, 1>(n, a, b, from, put); break;
+    case 2: tile<R, 2>(n, a, b, from, put); break;
+#if WIDTH == 8
+    case 4: tile<R, 4>(n, a, b, from, put); break;
+    case 5: tile<R, 5>(n, a, b, from, put); break;
+    case 6: tile<R, 6>(n, a, b, from, put); break;
+#endif
+    default: tile<R, 3>(n, a, b, from, put);
+    }
+    from += here;
+  }
+}
+// The same for up to HEIGHT rows.
+template <typename Column, typename Put>
+INLINE void products(int n, int count, const double *const *a, Column b, int columns, Put put) {
+  switch (count) {
+  case 1: return tiles<1>(n, a, b, columns, put);
+  case 2: return tiles<2>(n, a, b, columns, put);
+  case 3: return tiles<3>(n, a, b, columns, put);
+  default: return tiles<HEIGHT>(n, a, b, columns, put);
+  }
+}
+
+// Σ_ν rows_i h̃_{l-1,j} of every linear layer, added to a vector of parameters.
+void Pass::gradient(double *into) {
+  for (int l = 0; l < net.depth; l++) {
+    const int out = net.widths[l + 1];
+    for (int i = 0; i < out; i += HEIGHT) {
+      const int count = out - i < HEIGHT ? out - i : HEIGHT;
+      const double *rows[HEIGHT];
+      for (int r = 0; r < count; r++) rows[r] = room.delta[l][i + r];
+      products(n, count, rows, [&](int j) { return fed(l, j); }, net.fed(l),
+               [&](int r, int j, double x) { into[net.at(l, i + r, j)] += x; });
+    }
+  }
+}
+
+// ∂z_l/∂z_m and ∂h_{l-1}/∂z_m, then ∂δ_l/∂z_m; what bends is left out unless `exact`.
+void Pass::responses(bool exact) {
+  const int depth = net.depth;
+  for (int l = 1; l < depth; l++) {
+    const int out = net.widths[l + 1], width = net.widths[l], below = net.before[l - 1], all_below = net.before[l];
+    const double *weight = weights(l);
+    const std::size_t apart = static_cast<std::size_t>(below) * n;
+    for (int a = 0; a < below; a++) {
+      const double *stack = room.moved[l - 1][a];
+      double *through = room.hidden[l][a];
+      push_on(*this, l - 1, stack, through, apart);
+      mixes(out, n, width, weight, width, 1, nullptr, [&](int j) { return through + j * apart; },
+            [&](int i, int at, Vec x) { store(room.moved[l][i * all_below + a] + at, x); });
+    }
+    for (int i = 0; i < out; i++)
+      for (int a = 0; a < width; a++) {
+        double *to = room.moved[l][i * all_below + below + a];
+        const double *first = room.first[l - 1][a];
+        for (int at = 0; at < n; at += W) store(to + at, weight[i * width + a] * load(first + at));
+        if (gated(l - 1, a)) continue;
+        for (int g = a + 1; g < width && gated(l - 1, g); g++) {
+          const double *slope = room.slope[l - 1][g];
+          for (int at = 0; at < n; at += W)
+            store(to + at, load(to + at) + weight[i * width + g] * load(slope + at));
+        }
+      }
+  }
+  const int top = depth - 1, M = outputs, below_top = net.before[top], all_top = net.before[depth];
+  for (int i = 0; i < M; i++)
+    for (int a = 0; a < all_top; a++) {
+      double *to = room.bent[top][i * all_top + a];
+      for (int at = 0; at < n; at += W) {
+        Vec sum{};
+        if (!full())
+          sum = a < below_top ? load(room.bend[i] + at) * load(room.moved[top][i * below_top + a] + at)
+                              : (a - below_top == i ? load(room.bend[i] + at) : Vec{});
+        else if (a >= below_top)
+          sum = load(room.bend[i * M + a - below_top] + at);
+        else
+          for (int k = 0; k < M; k++)
+            sum += load(room.bend[i * M + k] + at) * load(room.moved[top][k * below_top + a] + at);
+        store(to + at, sum);
+      }
+    }
+  for (int l = depth - 2; l >= 0; l--) {
+    const int width = net.widths[l + 1], above = net.widths[l + 2];
+    const int below = net.before[l], own = net.before[l + 1], upper = net.before[l + 2];
+    const std::size_t apart = static_cast<std::size_t>(own) * n;
+    for (int a = 0; a < own; a++) {
+      mixes(width, n, above, weights(l + 1), 1, width, nullptr,
+            [&](int i) { return room.bent[l + 1][i * upper + a]; },
+            [&](int j, int at, Vec x) { store(room.bent[l][j * own + a] + at, x); });
+      pull_back(*this, l, room.bent[l][a], apart);
+    }
+    if (!exact) continue;
+    // p_j ∂²h_j/∂z_j∂z_k · ∂z_k/∂z_m; of the layer's own z, ∂z_k/∂z_m is 1 or 0.
+    for (int j = 0; j < width; j++) {
+      const double *pulled = room.pulled[l][j];
+      double *scratch = room.tile[0];
+      for (int at = 0; at < n; at += W) store(scratch + at, load(pulled + at) * load(room.second[l][j] + at));
+      for (int a = 0; a < below; a++)
+        add_product(room.bent[l][j * own + a], scratch, room.moved[l][j * below + a], n);
+      double *to = room.bent[l][j * own + below + j];
+      for (int at = 0; at < n; at += W) store(to + at, load(to + at) + load(scratch + at));
+      if (!gated(l, j)) continue;
+      const int b = base(l, j);
+      double *cross = room.tile[1], *square = room.tile[2];
+      for (int at = 0; at < n; at += W) {
+        store(cross + at, load(pulled + at) * load(room.mixed[l][j] + at));
+        store(square + at, load(pulled + at) * load(room.twice[l][j] + at));
+      }
+      for (int a = 0; a < below; a++) {
+        const double *mine = room.moved[l][j * below + a], *bases = room.moved[l][b * below + a];
+        add_product(room.bent[l][j * own + a], cross, bases, n);
+        add_product(room.bent[l][b * own + a], cross, mine, n);
+        add_product(room.bent[l][b * own + a], square, bases, n);
+      }
+      double *jb = room.bent[l][j * own + below + b], *bj = room.bent[l][b * own + below + j],
+             *bb = room.bent[l][b * own + below + b];
+      for (int at = 0; at < n; at += W) {
+        store(jb + at, load(jb + at) + load(cross + at));
+        store(bj + at, load(bj + at) + load(cross + at));
+        store(bb + at, load(bb + at) + load(square + at));
+      }
+    }
+  }
+}
+
+// Adds the block of W_l with itself, for units i ≤ a and inputs b ≤ j alone: pairs of units times pairs of inputs.
+void Pass::contract_with_itself(int l, double *matrix) {
+  const std::size_t P = net.parameters;
+  const int out = net.widths[l + 1], own = net.before[l + 1], below = net.before[l], fan = net.fed(l);
+  int j = 0, b = 0;
+  while (j < fan) {
+    int strip = 0, inputs[STRIP][2];
+    for (; strip < STRIP && j < fan; strip++) {
+      inputs[strip][0] = j, inputs[strip][1] = b;
+      const double *one = fed(l, j), *other = fed(l, b);
+      double *to = room.strip[strip];
+      for (int at = 0; at < n; at += W) store(to + at, load(one + at) * load(other + at));
+      if (++b > j) j++, b = 0;
+    }
+    const double *rows[HEIGHT];
+    int units[HEIGHT][2], count = 0;
+    for (int i = 0; i < out; i++)
+      for (int a = i; a < out; a++) {
+        rows[count] = room.bent[l][i * own + below + a];
+        units[count][0] = i, units[count][1] = a;
+        if (++count < HEIGHT && (i < out - 1 || a < out - 1)) continue;
+        products(n, count, rows, [&](int c) { return room.strip[c]; }, strip, [&](int r, int c, double x) {
+          matrix[net.at(l, units[r][0], inputs[c][0]) * P + net.at(l, units[r][1], inputs[c][1])] += x;
+        });
+        count = 0;
+      }
+  }
+}
+
+// Adds the block of W_l and W_m for m < l: what units and the input j of W_l make, times the inputs of W_m.
+void Pass::contract_with_below(int l, int m, double *matrix, bool exact) {
+  const std::size_t P = net.parameters;
+  const int out = net.widths[l + 1], from = net.before[m], own = net.before[l + 1], in = net.widths[l];
+  const int below = net.before[l - 1], lower = net.widths[m + 1];
+  const double *rows[HEIGHT];
+  int places[HEIGHT][3], count = 0;
+  for (int i = 0; i < out; i++)
+    for (int a = 0; a < lower; a++) {
+      const double *bent = room.bent[l][i * own + from + a], *delta = room.delta[l][i];
+      for (int j = 0; j < net.fed(l); j++) {
+        const double *h = fed(l, j), *moves = nullptr; // how z_a of layer m moves the input j
+        if (exact && j < in) {                         // the bias's 1 does not move
+          if (m < l - 1) moves = room.hidden[l][j * below + from + a];
+          else if (j == a) moves = room.first[m][a];
+          else if (gated(m, j) && base(m, j) == a) moves = room.slope[m][j];
+        }
+        double *to = room.tile[count];
+        for (int at = 0; at < n; at += W) store(to + at, load(bent + at) * load(h + at));
+        if (moves) add_product(to, delta, moves, n);
+        rows[count] = to;
+        places[count][0] = i, places[count][1] = j, places[count][2] = a;
+        const bool last = i == out - 1 && a == lower - 1 && j == net.fed(l) - 1;
+        if (++count < HEIGHT && !last) continue;
+        products(n, count, rows, [&](int b) { return fed(m, b); }, net.fed(m), [&](int r, int b, double x) {
+          matrix[net.at(l, places[r][0], places[r][1]) * P + net.at(m, places[r][2], b)] += x;
+        });
+        count = 0;
+      }
+    }
+}
+
+// The other entries, which are equal to those that were computed.
+void mirror(const Net &net, double *matrix) {
+  const std::size_t P = net.parameters;
+  for (int l = 0; l < net.depth; l++) {
+    for (int m = 0; m < l; m++)
+      for (int i = 0; i < net.widths[l + 1]; i++)
+        for (int a = 0; a < net.widths[m + 1]; a++)
+          for (int j = 0; j < net.fed(l); j++)
+            for (int b = 0; b < net.fed(m); b++) {
+              const std::size_t row = net.at(l, i, j), column = net.at(m, a, b);
+              matrix[column * P + row] = matrix[row * P + column];
+            }
+    for (int i = 0; i < net.widths[l + 1]; i++)
+      for (int a = i; a < net.widths[l + 1]; a++)
+        for (int j = 0; j < net.fed(l); j++)
+          for (int b = 0; b <= j; b++) {
+            const double x = matrix[net.at(l, i, j) * P + net.at(l, a, b)];
+            matrix[net.at(l, i, b) * P + net.at(l, a, j)] = x;
+            matrix[net.at(l, a, b) * P + net.at(l, i, j)] = x;
+            matrix[net.at(l, a, j) * P + net.at(l, i, b)] = x;
+          }
+  }
+}
+
+// Σ_ν J_νᵀ ∂²ℓ_ν/∂f² f''_ν[v, v], added; it overwrites δ.
+void Pass::bending(double *into) {
+  const double *along = ask.along;
+  Rows slope = room.slopes[0], bend = room.bends[0], next_slope = room.slopes[1], next_bend = room.bends[1];
+  for (int l = 0; l < net.depth; l++) {
+    const int in = net.widths[l], out = net.widths[l + 1];
+    const double *weight = weights(l), *moved = along + net.first[l];
+    const double *start = net.biased[l] ? moved + static_cast<std::size_t>(in) * out : nullptr;
+    const bool top = l == net.depth - 1;
+    mixes(out, n, in, moved, in, 1, start, [&](int k) { return fed(l, k); },
+          [&](int i, int at, Vec x) { store(next_slope[i] + at, x); });
+    if (l) {
+      mixes(out, n, in, weight, in, 1, nullptr, [&](int k) { return slope[k]; },
+            [&](int i, int at, Vec x) { store(next_slope[i] + at, load(next_slope[i] + at) + x); });
+      mixes(out, n, in, weight, in, 1, nullptr, [&](int k) { return bend[k]; },
+            [&](int i, int at, Vec x) { store(next_bend[i] + at, x); });
+      mixes(out, n, in, moved, in, 1, nullptr, [&](int k) { return slope[k]; },
+            [&](int i, int at, Vec x) { store(next_bend[i] + at, load(next_bend[i] + at) + 2.0 * x); });
+    } else {
+      memset(next_bend.start, 0, sizeof(double) * out * n);
+    }
+    if (!top)
+      for (int i = out - 1; i >= 0; i--) { // gates before their bases
+        const bool gate = gated(l, i);
+        const int b = gate ? base(l, i) : i;
+        for (int at = 0; at < n; at += W) {
+          const Vec first = load(room.first[l][i] + at), second = load(room.second[l][i] + at);
+          const Vec s = load(next_slope[i] + at), own = load(next_bend[i] + at);
+          Vec to_slope = first * s, to_bend = first * own + second * s * s;
+          if (gate) {
+            const Vec other = load(next_slope[b] + at), owed = load(room.slope[l][i] + at);
+            to_slope += owed * other;
+            to_bend += owed * load(next_bend[b] + at) + 2.0 * load(room.mixed[l][i] + at) * s * other +
+                       load(room.twice[l][i] + at) * other * other;
+          }
+          store(next_slope[i] + at, to_slope);
+          store(next_bend[i] + at, to_bend);
+        }
+      }
+    Rows keep = slope;
+    slope = next_slope, next_slope = keep;
+    keep = bend;
+    bend = next_bend, next_bend = keep;
+  }
+  for (int i = 0; i < outputs; i++)
+    for (int at = 0; at < n; at += W) {
+      Vec sum{};
+      if (full())
+        for (int k = 0; k < outputs; k++) sum += load(room.bend[i * outputs + k] + at) * load(bend[k] + at);
+      else
+        sum = load(room.bend[i] + at) * load(bend[i] + at);
+      store(room.delta[net.depth - 1][i] + at, sum);
+    }
+  backward();
+  gradient(into);
+}
+
+// ∇²R v, added: a tangent forward and back.
+void Pass::product(double *into) {
+  const double *along = ask.along;
+  const int depth = net.depth;
+  for (int l = 0; l < depth; l++) {
+    const int in = net.widths[l], out = net.widths[l + 1];
+    const double *weight = weights(l), *moved = along + net.first[l];
+    const double *start = net.biased[l] ? moved + static_cast<std::size_t>(in) * out : nullptr;
+    const Rows to = room.moving[l];
+    mixes(out, n, in, moved, in, 1, start, [&](int k) { return fed(l, k); },
+          [&](int i, int at, Vec x) { store(to[i] + at, x); });
+    if (l)
+      mixes(out, n, in, weight, in, 1, nullptr, [&](int k) { return room.tangent[l][k]; },
+            [&](int i, int at, Vec x) { store(to[i] + at, load(to[i] + at) + x); });
+    if (l < depth - 1) push_on(*this, l, to.start, room.tangent[l + 1].start, n);
+  }
+  Rows now = room.back[0], next = room.back[1];
+  for (int i = 0; i < outputs; i++)
+    for (int at = 0; at < n; at += W) {
+      Vec sum{};
+      if (full())
+        for (int k = 0; k < outputs; k++)
+          sum += load(room.bend[i * outputs + k] + at) * load(room.moving[depth - 1][k] + at);
+      else
+        sum = load(room.bend[i] + at) * load(room.moving[depth - 1][i] + at);
+      store(now[i] + at, sum);
+    }
+  for (int l = depth - 1; l >= 0; l--) {
+    const int out = net.widths[l + 1], in = net.widths[l];
+    for (int i = 0; i < out; i += HEIGHT) {
+      const int count = out - i < HEIGHT ? out - i : HEIGHT;
+      const double *rows[HEIGHT], *deltas[HEIGHT];
+      for (int r = 0; r < count; r++) rows[r] = now[i + r], deltas[r] = room.delta[l][i + r];
+      products(n, count, rows, [&](int j) { return fed(l, j); }, net.fed(l),
+               [&](int r, int j, double x) { into[net.at(l, i + r, j)] += x; });
+      if (l)
+        products(n, count, deltas, [&](int j) { return room.tangent[l][j]; }, in,
+                 [&](int r, int j, double x) { into[net.at(l, i + r, j)] += x; });
+    }
+    if (!l) break;
+    // δ_{l-1} along v: by δ_l's change, by W_l's, and by how the units bend.
+    mixes(in, n, out, weights(l), 1, in, nullptr, [&](int k) { return now[k]; },
+          [&](int j, int at, Vec x) { store(next[j] + at, x); });
+    mixes(in, n, out, along + net.first[l], 1, in, nullptr, [&](int k) { return room.delta[l][k]; },
+          [&](int j, int at, Vec x) { store(next[j] + at, load(next[j] + at) + x); });
+    pull_back(*this, l - 1, next.start, n);
+    for (int j = 0; j < in; j++) {
+      const double *pulled = room.pulled[l - 1][j], *own = room.moving[l - 1][j];
+      for (int at = 0; at < n; at += W)
+        store(next[j] + at,
+              load(next[j] + at) + load(pulled + at) * load(room.second[l - 1][j] + at) * load(own + at));
+      if (!gated(l - 1, j)) continue;
+      const int b = base(l - 1, j);
+      const double *bases = room.moving[l - 1][b];
+      for (int at = 0; at < n; at += W) {
+        const Vec cross = load(pulled + at) * load(room.mixed[l - 1][j] + at);
+        const Vec square = load(pulled + at) * load(room.twice[l - 1][j] + at);
+        store(next[j] + at, load(next[j] + at) + cross * load(bases + at));
+        store(next[b] + at, load(next[b] + at) + cross * load(own + at) + square * load(bases + at));
+      }
+    }
+    const Rows keep = now;
+    now = next, next = keep;
+  }
+}
+
+std::size_t memory_of(const Net &net, int block, Wanted wanted) { return Room(net, block, wanted, true, nullptr).size; }
+
+void run(const Kernel &kernel, const Ask &ask, Wanted wanted, double *memory, Answer &answer) {
+  const Net &net = *ask.net;
+  const std::size_t P = net.parameters;
+  Room room(net, ask.data->block, wanted, ask.limit != nullptr, memory);
+  Pass pass{kernel, net, ask, room, ask.data->block, net.widths[net.depth]};
+  for (int at = 0; at < pass.n; at++) room.ones.start[at] = 1.0;
+  answer.risk = 0.0;
+  if (answer.gradient) memset(answer.gradient, 0, sizeof(double) * P);
+  const bool matrix = wanted == HESSIAN || wanted == GAUSS_NEWTON;
+  if (matrix) memset(answer.matrix, 0, sizeof(double) * P * P);
+  if (wanted == BENDING || wanted == PRODUCT) memset(answer.vector, 0, sizeof(double) * P);
+  for (; pass.at < ask.data->padded; pass.at += pass.n) {
+    pass.forward();
+    answer.risk += pass.losses(wanted != GRADIENT);
+    pass.backward();
+    if (answer.gradient) pass.gradient(answer.gradient);
+    if (matrix) {
+      pass.responses(wanted == HESSIAN);
+      for (int l = 0; l < net.depth; l++) {
+        pass.contract_with_itself(l, answer.matrix);
+        for (int m = 0; m < l; m++) pass.contract_with_below(l, m, answer.matrix, wanted == HESSIAN);
+      }
+    } else if (wanted == BENDING) {
+      pass.bending(answer.vector);
+    } else if (wanted == PRODUCT) {
+      pass.product(answer.vector);
+    }
+  }
+  if (matrix) mirror(net, answer.matrix);
+}
+
+template <double (*function)(double)> Vec lane_by_lane(Vec x) {
+  for (int lane = 0; lane < W; lane++) x[lane] = function(x[lane]);
+  return x;
+}
+template <double (*function)(double)> void *wrapped() { return reinterpret_cast<void *>(lane_by_lane<function>); }
+
+} // namespace
+
+extern const Kernel KERNEL;
+const Kernel KERNEL{NAME,
+                    W,
+                    memory_of,
+                    run,
+                    {wrapped<exp>(), wrapped<expm1>(), wrapped<log1p>(), wrapped<tanh>(), wrapped<erfc>(),
+                     wrapped<sin>(), wrapped<cos>(), wrapped<sinh>(), wrapped<cosh>()}};
+
+} // namespace semiflat
