@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce wheels clean
+.PHONY: help setup study test test-torch test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce wheels clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
 	@echo "make test    run the tests (doctests and the README included)"
+	@echo "make test-torch   those of the search without the compiled engine"
 	@echo "make test-all   those that take long, too"
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
@@ -22,7 +23,14 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e experiments
 	@touch $@
 
-setup: .venv/.installed
+# The compiled engine, where a compiler is; without it everything runs in torch. Again when its source changes.
+.venv/.native: .venv/.installed $(wildcard native/*.* native/*/*.*)
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native > .venv/native.log 2>&1; \
+	then echo "The compiled engine is installed: $$($(BIN)/python -c 'import semiflat_native as n; print(n.kernels()[0])')."; \
+	else echo "No compiled engine (.venv/native.log says why): searches run in torch and take 3 to 10 times as long."; fi
+	@touch $@
+
+setup: .venv/.native
 
 study: setup
 	$(BIN)/semiflat study --data diabetes --out study
@@ -30,6 +38,10 @@ study: setup
 # Two processes with one thread each beat one process with two on matrices this small.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# The search's core in torch alone, as it runs where no compiler is.
+test-torch: setup
+	SEMIFLAT_ENGINE=torch OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_search.py
 
 # Those marked slow, too; and with other examples where they are drawn.
 test-all: setup

@@ -45,6 +45,7 @@ struct Room {
   Rows bent[MAX_DEPTH];                  // ∂δ_l/∂z_m, (out, Σ_{m≤l} out_m)
   Rows tile, strip;                      // rows and columns of the sums
   Rows ones;
+  int *places[MAX_DEPTH];                // where the entries of [W_l, b_l] stand in the flat order, row after row
   Rows slopes[2], bends[2];              // a path's first two derivatives, of this layer and the next
   Rows p;                                // probabilities
   Rows tangent[MAX_DEPTH];               // along v: of h
@@ -57,6 +58,12 @@ struct Room {
     int widest = 0;
     for (int l = 0; l <= depth; l++) widest = net.widths[l] > widest ? net.widths[l] : widest;
     ones = rows(1);
+    for (int l = 0; l < depth; l++) {
+      const int count = net.widths[l + 1] * net.fed(l);
+      places[l] = reinterpret_cast<int *>(memory ? memory + size : nullptr);
+      size += (static_cast<std::size_t>(count) + 2 * LANES - 1) / (2 * LANES) * LANES;
+      for (int k = 0; memory && k < count; k++) places[l][k] = net.at(l, k / net.fed(l), k % net.fed(l));
+    }
     for (int l = 0; l < depth; l++) {
       const int out = net.widths[l + 1];
       delta[l] = rows(out);
@@ -129,8 +136,9 @@ struct Pass {
   void backward();
   void gradient(double *into);
   void responses(bool exact);
-  void contract_with_itself(int l, double *matrix);
-  void contract_with_below(int l, int m, double *matrix, bool exact);
+  void contract(int l, int m, double *matrix);
+  void add_next(int l, double *matrix);
+  void contract_skipping(int l, int m, double *matrix);
   void bending(double *into);
   void product(double *into);
 };
@@ -332,7 +340,8 @@ void Pass::backward() {
 // Σ_ν a[r] b[c] for a tile of R rows and C columns, handed to put(r, c, sum).
 template <int R, int C, typename Column, typename Put>
 INLINE void tile(int n, const double *const *a, Column b, int from, Put put) {
-  Vec sum[R][C]{};
+  constexpr int PADDED = (R * C + W - 1) / W * W;
+  Vec sum[PADDED]{};
   const double *y[C];
   for (int c = 0; c < C; c++) y[c] = b(from + c);
   for (int at = 0; at < n; at += W) {
@@ -340,11 +349,13 @@ INLINE void tile(int n, const double *const *a, Column b, int from, Put put) {
     for (int r = 0; r < R; r++) x[r] = load(a[r] + at);
     for (int c = 0; c < C; c++) {
       const Vec column = load(y[c] + at);
-      for (int r = 0; r < R; r++) sum[r][c] += x[r] * column;
+      for (int r = 0; r < R; r++) sum[r * C + c] += x[r] * column;
     }
   }
+  double found[PADDED];
+  for (int k = 0; k < PADDED; k += W) store(found + k, totals(sum + k));
   for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) put(r, from + c, total(sum[r][c]));
+    for (int c = 0; c < C; c++) put(r, from + c, found[r * C + c]);
 }
 // Columns in tiles of nearly one size, none broader than there are registers for.
 template <int R, typename Column, typename Put>
@@ -478,65 +489,98 @@ void Pass::responses(bool exact) {
   }
 }
 
-// Adds the block of W_l with itself, for units i ≤ a and inputs b ≤ j alone: pairs of units times pairs of inputs.
-void Pass::contract_with_itself(int l, double *matrix) {
+// Adds Σ_ν B[i,a] h_{l-1,j} h_{m-1,b}: pairs of units times pairs of inputs. Of m = l those with i ≤ a and b ≤ j alone.
+void Pass::contract(int l, int m, double *matrix) {
   const std::size_t P = net.parameters;
-  const int out = net.widths[l + 1], own = net.before[l + 1], below = net.before[l], fan = net.fed(l);
+  const int out = net.widths[l + 1], lower = net.widths[m + 1], own = net.before[l + 1], from = net.before[m];
   int j = 0, b = 0;
-  while (j < fan) {
+  while (j < net.fed(l)) {
     int strip = 0, inputs[STRIP][2];
-    for (; strip < STRIP && j < fan; strip++) {
+    for (; strip < STRIP && j < net.fed(l); strip++) {
       inputs[strip][0] = j, inputs[strip][1] = b;
-      const double *one = fed(l, j), *other = fed(l, b);
+      const double *one = fed(l, j), *other = fed(m, b);
       double *to = room.strip[strip];
       for (int at = 0; at < n; at += W) store(to + at, load(one + at) * load(other + at));
-      if (++b > j) j++, b = 0;
+      if (++b == (m == l ? j + 1 : net.fed(m))) j++, b = 0;
     }
     const double *rows[HEIGHT];
-    int units[HEIGHT][2], count = 0;
+    const int *units[HEIGHT][2]; // where the rows of the two layers' units stand
+    int count = 0;
     for (int i = 0; i < out; i++)
-      for (int a = i; a < out; a++) {
-        rows[count] = room.bent[l][i * own + below + a];
-        units[count][0] = i, units[count][1] = a;
-        if (++count < HEIGHT && (i < out - 1 || a < out - 1)) continue;
+      for (int a = m == l ? i : 0; a < lower; a++) {
+        rows[count] = room.bent[l][i * own + from + a];
+        units[count][0] = room.places[l] + i * net.fed(l), units[count][1] = room.places[m] + a * net.fed(m);
+        if (++count < HEIGHT && (i < out - 1 || a < lower - 1)) continue;
         products(n, count, rows, [&](int c) { return room.strip[c]; }, strip, [&](int r, int c, double x) {
-          matrix[net.at(l, units[r][0], inputs[c][0]) * P + net.at(l, units[r][1], inputs[c][1])] += x;
+          matrix[units[r][0][inputs[c][0]] * P + units[r][1][inputs[c][1]]] += x;
         });
         count = 0;
       }
   }
 }
 
-// Adds the block of W_l and W_m for m < l: what units and the input j of W_l make, times the inputs of W_m.
-void Pass::contract_with_below(int l, int m, double *matrix, bool exact) {
-  const std::size_t P = net.parameters;
-  const int out = net.widths[l + 1], from = net.before[m], own = net.before[l + 1], in = net.widths[l];
-  const int below = net.before[l - 1], lower = net.widths[m + 1];
+// Rows of sums that are made one by one: up to HEIGHT of them wait until they are multiplied with inputs of W_m.
+struct Waiting {
+  Pass &pass;
+  const int l, m;
+  double *matrix;
   const double *rows[HEIGHT];
-  int places[HEIGHT][3], count = 0;
-  for (int i = 0; i < out; i++)
-    for (int a = 0; a < lower; a++) {
+  double *to[HEIGHT];        // where a row's sums go in the matrix
+  const int *columns[HEIGHT]; // and in which columns
+  int count = 0;
+
+  double *next() const { return pass.room.tile[count]; }
+  void add(int i, int j, int a) {
+    const Net &net = pass.net;
+    rows[count] = next();
+    to[count] = matrix + static_cast<std::size_t>(net.at(l, i, j)) * net.parameters;
+    columns[count] = pass.room.places[m] + a * net.fed(m);
+    if (++count == HEIGHT) flush();
+  }
+  void flush() {
+    products(pass.n, count, rows, [&](int b) { return pass.fed(m, b); }, count ? pass.net.fed(m) : 0,
+             [&](int r, int b, double x) { to[r][columns[r][b]] += x; });
+    count = 0;
+  }
+};
+
+// Adds Σ_ν δ_{l,i} S[j,a] h_{m-1,b} for m = l − 1: z_a of the layer in between moves unit a, and a's gates.
+void Pass::add_next(int l, double *matrix) {
+  Waiting waiting{*this, l, l - 1, matrix, {}, {}, {}, 0};
+  const int width = net.widths[l];
+  for (int i = 0; i < net.widths[l + 1]; i++)
+    for (int j = 0; j < width; j++)
+      for (int owed = 0; owed < 2; owed++) { // what it is moved by: its own z, its base's
+        if (owed && !gated(l - 1, j)) continue;
+        const double *delta = room.delta[l][i], *moves = owed ? room.slope[l - 1][j] : room.first[l - 1][j];
+        double *to = waiting.next();
+        for (int at = 0; at < n; at += W) store(to + at, load(delta + at) * load(moves + at));
+        waiting.add(i, j, owed ? base(l - 1, j) : j);
+      }
+  waiting.flush();
+}
+
+// Adds the whole block for m < l − 1, where z_a moves every unit j: Σ_ν (B[i,a] h_{l-1,j} + δ_{l,i} S[j,a]) h_{m-1,b}.
+void Pass::contract_skipping(int l, int m, double *matrix) {
+  Waiting waiting{*this, l, m, matrix, {}, {}, {}, 0};
+  const int in = net.widths[l], own = net.before[l + 1], from = net.before[m], below = net.before[l - 1];
+  for (int i = 0; i < net.widths[l + 1]; i++)
+    for (int a = 0; a < net.widths[m + 1]; a++) {
       const double *bent = room.bent[l][i * own + from + a], *delta = room.delta[l][i];
       for (int j = 0; j < net.fed(l); j++) {
-        const double *h = fed(l, j), *moves = nullptr; // how z_a of layer m moves the input j
-        if (exact && j < in) {                         // the bias's 1 does not move
-          if (m < l - 1) moves = room.hidden[l][j * below + from + a];
-          else if (j == a) moves = room.first[m][a];
-          else if (gated(m, j) && base(m, j) == a) moves = room.slope[m][j];
+        const double *h = fed(l, j);
+        double *to = waiting.next();
+        if (j == in) // the bias's 1 does not move
+          memcpy(to, bent, sizeof(double) * n);
+        else {
+          const double *moves = room.hidden[l][j * below + from + a];
+          for (int at = 0; at < n; at += W)
+            store(to + at, load(bent + at) * load(h + at) + load(delta + at) * load(moves + at));
         }
-        double *to = room.tile[count];
-        for (int at = 0; at < n; at += W) store(to + at, load(bent + at) * load(h + at));
-        if (moves) add_product(to, delta, moves, n);
-        rows[count] = to;
-        places[count][0] = i, places[count][1] = j, places[count][2] = a;
-        const bool last = i == out - 1 && a == lower - 1 && j == net.fed(l) - 1;
-        if (++count < HEIGHT && !last) continue;
-        products(n, count, rows, [&](int b) { return fed(m, b); }, net.fed(m), [&](int r, int b, double x) {
-          matrix[net.at(l, places[r][0], places[r][1]) * P + net.at(m, places[r][2], b)] += x;
-        });
-        count = 0;
+        waiting.add(i, j, a);
       }
     }
+  waiting.flush();
 }
 
 // The other entries, which are equal to those that were computed.
@@ -707,8 +751,12 @@ void run(const Kernel &kernel, const Ask &ask, Wanted wanted, double *memory, An
     if (matrix) {
       pass.responses(wanted == HESSIAN);
       for (int l = 0; l < net.depth; l++) {
-        pass.contract_with_itself(l, answer.matrix);
-        for (int m = 0; m < l; m++) pass.contract_with_below(l, m, answer.matrix, wanted == HESSIAN);
+        for (int m = 0; m <= l; m++)
+          if (wanted == HESSIAN && m < l - 1)
+            pass.contract_skipping(l, m, answer.matrix);
+          else
+            pass.contract(l, m, answer.matrix);
+        if (wanted == HESSIAN && l) pass.add_next(l, answer.matrix);
       }
     } else if (wanted == BENDING) {
       pass.bending(answer.vector);

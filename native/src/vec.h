@@ -30,24 +30,31 @@ INLINE Vec magnitude(Vec x) {
   return x;
 }
 INLINE Vec larger(Vec x, Vec y) { return either(x > y, x, y); }
-INLINE double total(Vec x) {
+// Sums over the lanes of W vectors at once, as the lanes of one: half as many vectors at each step.
+INLINE Vec totals(const Vec *x) {
+#define PICK __builtin_shufflevector
 #if WIDTH == 8
-  typedef double Half __attribute__((vector_size(32)));
-  typedef double Quarter __attribute__((vector_size(16)));
-  Half low, high;
-  __builtin_memcpy(&low, &x, 32);
-  __builtin_memcpy(&high, reinterpret_cast<const char *>(&x) + 32, 32);
-  low += high;
-  Quarter a, b;
-  __builtin_memcpy(&a, &low, 16);
-  __builtin_memcpy(&b, reinterpret_cast<const char *>(&low) + 16, 16);
-  a += b;
-  return a[0] + a[1];
+  Vec four[4], two[2];
+  for (int k = 0; k < 4; k++)
+    four[k] = PICK(x[2 * k], x[2 * k + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+              PICK(x[2 * k], x[2 * k + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  for (int k = 0; k < 2; k++)
+    two[k] = PICK(four[2 * k], four[2 * k + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+             PICK(four[2 * k], four[2 * k + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return PICK(two[0], two[1], 0, 1, 2, 3, 8, 9, 10, 11) + PICK(two[0], two[1], 4, 5, 6, 7, 12, 13, 14, 15);
 #elif WIDTH == 4
-  return (x[0] + x[2]) + (x[1] + x[3]);
+  Vec two[2];
+  for (int k = 0; k < 2; k++)
+    two[k] = PICK(x[2 * k], x[2 * k + 1], 0, 4, 2, 6) + PICK(x[2 * k], x[2 * k + 1], 1, 5, 3, 7);
+  return PICK(two[0], two[1], 0, 1, 4, 5) + PICK(two[0], two[1], 2, 3, 6, 7);
 #else
-  return x[0] + x[1];
+  return PICK(x[0], x[1], 0, 2) + PICK(x[0], x[1], 1, 3);
 #endif
+#undef PICK
+}
+INLINE double total(Vec x) {
+  Vec one[W]{x};
+  return totals(one)[0];
 }
 
 } // namespace

@@ -29,9 +29,9 @@ def bending(problem: Problem, params: Params, direction: Params) -> Tensor:
         Shape ``(*batch, P)``, flat in the order of the dict.
     """
     found = on_engine(problem, params, "bending", direction)
-    return (
-        found or in_groups(problem, params, 12 * sum(problem.net.widths), _bending, direction)
-    )[0]
+    return (found or in_groups(problem, params, 12 * sum(problem.net.widths), _bending, direction))[
+        0
+    ]
 
 
 def _bending(problem: Problem, params: Params, direction: Params) -> tuple[Tensor]:

@@ -155,13 +155,13 @@ class Compiled:
     def __init__(self, native: ModuleType, problem: Problem, count: int) -> None:
         net, self._native, self.count = problem.net, native, count
         self.shape = count, net.parameter_count
-        X, y = problem.X, problem.loss.as_rows(problem.y, net.outputs)
+        targets = problem.loss.as_rows(problem.y, net.outputs).to(problem.dtype)
         share = problem.share()
         if isinstance(share, float):
-            share = X.new_full(X.shape[:-1], share)
-        X, y, share = (
+            share = problem.X.new_full(problem.X.shape[:-1], share)
+        X, y, counted = (
             each.reshape(-1, *each.shape[each.ndim - axes :]).contiguous().numpy()
-            for each, axes in ((X, 2), (y.to(X.dtype), 2), (share, 1))
+            for each, axes in ((problem.X, 2), (targets, 2), (share, 1))
         )
         infinity = problem.at_infinity
         forms = base = offsets = None
@@ -183,15 +183,13 @@ class Compiled:
             networks=count,
             X=X,
             y=y,
-            share=share,
+            share=counted,
             decays=problem.decays.numpy() if problem.decay else None,
             forms=forms,
             base=base,
             offsets=offsets,
         )
-        self.name = (
-            f"native {native.__version__} ({self._networks.kernel}, {self._networks.math})"
-        )
+        self.name = f"native {native.__version__} ({self._networks.kernel}, {self._networks.math})"
 
     @property
     def threads(self) -> int:
@@ -251,9 +249,7 @@ class Compiled:
     def _along(self, wanted: int, theta: Tensor, direction: Tensor) -> tuple[Tensor]:
         theta, direction = theta.contiguous(), direction.contiguous()
         found = theta.new_empty(self.shape)
-        self._networks.along(
-            wanted, theta.numpy(), direction.numpy(), found.numpy(), self.threads
-        )
+        self._networks.along(wanted, theta.numpy(), direction.numpy(), found.numpy(), self.threads)
         return (found,)
 
 
@@ -274,4 +270,4 @@ def on_engine(
     if found is None:
         return None
     flat = [net.flatten(each).reshape(found.shape) for each in (params, *more)]
-    return tuple(each.reshape(*batch, *each.shape[1:]) for each in getattr(found, what)(*flat))
+    return tuple(each.reshape((*batch, *each.shape[1:])) for each in getattr(found, what)(*flat))

@@ -1,20 +1,21 @@
 """A block of starts, run as one batch: the job that is spread, kept and run again.
 
-A job is not one start: in torch the last bits of a run depend on its batch (``bmm``, ``eigh`` and sums
-change with it), so what is to come out the same anywhere has to be run together. Once a run depends on
-its start alone, a job can be one start: a block of one, which stores can hold as they are.
+In torch the last bits of a run depend on its batch (``bmm``, ``eigh`` and sums change with it), so what is
+to come out the same anywhere has to be run together. In the compiled engine a run depends on its start
+alone: there a block is what is handed to one process at a time, and of no consequence.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from semiflat.curvature.engine import EngineName, compiled, using
 from semiflat.evidence import Evidence
 from semiflat.memory import freed_memory_kept
 from semiflat.problem import Problem, ProblemBatch
@@ -53,6 +54,8 @@ themselves, Newton's steps mostly lead to the constant predictor."""
 BLOCK = 64
 """Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
 by many. It does not depend on the machine, so that the same starts are always run together."""
+HANDFUL = 16
+"""Starts handed out at a time where each is run by itself."""
 
 _FINAL = (Status.CONVERGED, Status.NON_FINITE)
 
@@ -66,6 +69,7 @@ class Settings:
     Attributes:
         given: whether the starts were given; then what is near them is looked for.
         method: whose steps are taken, all the way; None for those of the kind, in stages.
+        engine: what computes.
     """
 
     kind: Literal["minimum", "any"] = "minimum"
@@ -74,11 +78,18 @@ class Settings:
     max_iterations: int = 1500
     given: bool = False
     method: Method | None = None
+    engine: EngineName = "auto"
 
     @property
     def stages(self) -> list[list[Phase]]:
         """What a run goes through: after each stage, who runs to infinity is looked for there."""
         return STAGES[self.kind] if self.method is None else [[Phase(self.method, 10**9)]]
+
+    def one_by_one(self, problem: Problem) -> bool:
+        """Whether a run depends on its own start alone: where the compiled engine takes all of its steps."""
+        methods = [phase.method for stage in self.stages for phase in stage]
+        with using(self.engine):
+            return all(each.compiled for each in methods) and compiled(problem, 1) is not None
 
 
 def run_block(
@@ -96,7 +107,7 @@ def run_block(
         starts: parameters, (B, P).
         on_end: called with each result as soon as there is one.
     """
-    with freed_memory_kept():
+    with freed_memory_kept(), using(settings.engine):
         _Block(problems, numbers, starts, settings, on_end).run(settings.stages)
 
 
@@ -198,5 +209,5 @@ class _Block:
         }
 
     def _end(self, row: int, end: Finished) -> None:
-        self.ended[row] = end
+        self.ended[row] = end = replace(end, engine=self.driver.engine)
         self.on_end(end)

@@ -149,7 +149,10 @@ class Driver:
 
     Attributes:
         runs: where they are, at any time.
+        engine: what takes the steps, see :func:`semiflat.curvature.engine.engine_of`.
     """
+
+    engine = "torch"
 
     def __init__(self, problem: Problem, starts: Tensor, options: Options) -> None:
         self.problem, self.options = problem, options
@@ -333,7 +336,7 @@ class CompiledDriver(Driver):
         self, problem: Problem, starts: Tensor, options: Options, networks: Compiled
     ) -> None:
         super().__init__(problem, starts, options)
-        self.networks = networks
+        self.networks, self.engine = networks, networks.name
 
     def go(self, phases: Sequence[Phase], among: Tensor) -> None:
         known = [(phase.method.compiled, phase.steps, phase.until) for phase in phases]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from semiflat.curvature.engine import EngineName, checked_engine
 from semiflat.errors import InputError, positive, unknown_name, whole, whole_seed
 from semiflat.jobs import Machines, process_count
 from semiflat.networks import Params
@@ -41,6 +42,7 @@ def run_search(
     dask: str | None = None,
     out: str | Path | None = None,
     method: str | Method | None = None,
+    engine: EngineName = "auto",
 ) -> SearchResult:
     """Second-order search from many random starts at once; every run is accounted for.
 
@@ -63,9 +65,9 @@ def run_search(
         progress: see :data:`Progress`.
         thread_count: torch threads of each process; more than one pays only for thousands of
             samples.
-        processes: over how many processes to spread the starts; all cores by default. Starts are
-            run in blocks of 64 whatever this is, so that it does not change what is found; up to 64
-            starts are run in this process.
+        processes: over how many processes to spread the starts; all cores by default. It does not change
+            what is found. Up to 64 starts are run in this process, by as many threads where the engine is
+            compiled.
         dask: address of a Dask scheduler (``"tcp://host:8786"``), to spread them over its workers
             instead.
         out: folder to keep finished starts in; those that are there already are not run again. The
@@ -73,6 +75,9 @@ def run_search(
         method: take this one's steps alone: a name (``"trust_region"``, ``"levenberg_marquardt"``,
             ``"signed_newton"``, ``"gradient_system"``), or a :class:`Method` of your own. By default several
             take turns, as is best for the kind.
+        engine: ``"auto"`` has the compiled engine compute where it is installed and knows activations, loss
+            and method, and torch elsewhere; ``"torch"`` torch alone; ``"native"`` refuses what the engine does
+            not know. Each run's record says which it was.
 
     Returns:
         A :class:`SearchResult`; after Ctrl-C, of what is done.
@@ -129,8 +134,8 @@ def run_search(
                 f"start holds {len(theta)} sets of parameters for {len(problems)} problems; give as "
                 "many for each"
             )
-    chosen = _method(method, out)
-    settings = Settings(kind, seed, tolerance, max_iterations, start is not None, chosen)
+    chosen, engine = _method(method, out), checked_engine(engine)
+    settings = Settings(kind, seed, tolerance, max_iterations, start is not None, chosen, engine)
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
     with (
@@ -200,6 +205,7 @@ def _result(
                 end.evidence,
                 end.limit,
                 end.inertia,
+                end.engine,
             ),
         )
         for problem, end in finished
@@ -240,6 +246,7 @@ def find_critical_points(
     dask: str | None = None,
     out: str | Path | None = None,
     method: str | Method | None = None,
+    engine: EngineName = "auto",
     infinity: bool = False,
 ) -> list[CriticalPoint]:
     """The distinct critical points that random starts lead to, lowest loss first.
@@ -275,6 +282,7 @@ def find_critical_points(
         dask=dask,
         out=out,
         method=method,
+        engine=engine,
     )
     if infinity and result.at_infinity:
         return result.with_infinity
@@ -296,6 +304,7 @@ def find_critical_point(
     dask: str | None = None,
     out: str | Path | None = None,
     method: str | Method | None = None,
+    engine: EngineName = "auto",
 ) -> CriticalPoint:
     """The critical point of lowest loss among those found.
 
@@ -331,6 +340,7 @@ def find_critical_point(
         dask=dask,
         out=out,
         method=method,
+        engine=engine,
     )
     if result.points:
         return result.points[0]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
 
+from semiflat.curvature.engine import using
 from semiflat.errors import Unfinished
 from semiflat.jobs import Job, JobsLost, JobStore, Machines, spread
 from semiflat.problem import Problem
-from semiflat.search.block import BLOCK, Settings, run_block
+from semiflat.search.block import BLOCK, HANDFUL, Settings, run_block
 from semiflat.search.record import Finished, SearchResult, Status, count_line
 from semiflat.search.store import KeptRun, block_of
 
@@ -96,29 +97,41 @@ def gather(
 ) -> Gathered:
     """Run all starts (B, P), of which every problem has as many, but those that the store has.
 
-    What has ended is handed on at once: to the store, then to ``progress``. A block of which the store
-    has a part alone is run again as a whole.
+    What has ended is handed on at once: to the store, then to ``progress``. In torch a block of which the
+    store has a part alone is run again as a whole; where each start is run by itself, none is.
     """
     got = Gathered()
-    waiting = []
-    for job in _jobs(problems, starts, settings):
-        kept = [] if store is None else [store.get((block_of(job.name), n)) for n in job.name]
+    one_by_one = settings.one_by_one(problems[0])
+    # Threads need not be started, and share what is in memory.
+    few = one_by_one and machines.dask is None and len(starts) <= BLOCK
+    cores = machines.processes if few else machines.threads
+    machines = replace(machines, processes=1) if few else machines
+    whole = 1 if one_by_one else BLOCK  # starts whose results hold together alone
+    blocks = [
+        range(first, min(first + whole, len(starts))) for first in range(0, len(starts), whole)
+    ]
+    of_start = {number: block for block in blocks for number in block}
+    missing: list[int] = []
+    for block in blocks:
+        kept = [] if store is None else [store.get((block_of(block), n)) for n in block]
         runs = {each.run.start: each.run for each in kept if each is not None}
-        if len(runs) == len(job.name):
+        if len(runs) == len(block):
             got.ended.update(runs)
         else:
-            waiting.append(job)
+            missing += block
     got.stored = len(got.ended)
 
     def on_end(job: Job, finished: Sequence[Finished]) -> None:
         got.ended.update({end.start: end for end in finished})
         if store is not None:
-            store.put([KeptRun(block_of(job.name), end) for end in finished])
+            store.put([KeptRun(block_of(of_start[end.start]), end) for end in finished])
         progress(finished)
 
+    at_a_time = HANDFUL if one_by_one and not few else BLOCK
     try:
         progress(list(got.ended.values()))
-        spread(waiting, on_end, machines)
+        with using(threads=cores):
+            spread(_jobs(problems, starts, settings, missing, at_a_time), on_end, machines)
     except KeyboardInterrupt:
         got.interrupted = True
     except JobsLost as lost:
@@ -127,14 +140,18 @@ def gather(
     return got
 
 
-def _jobs(problems: Sequence[Problem], starts: Tensor, settings: Settings) -> list[Job]:
-    """A job for each block of starts, named by their numbers."""
+def _jobs(
+    problems: Sequence[Problem],
+    starts: Tensor,
+    settings: Settings,
+    numbers: Sequence[int],
+    at_a_time: int,
+) -> list[Job]:
+    """Jobs for the starts of these numbers, by which they are named."""
     each = len(starts) // len(problems)
     jobs = []
-    for first in range(0, len(starts), BLOCK):
-        rows = range(first, min(first + BLOCK, len(starts)))
+    for first in range(0, len(numbers), at_a_time):
+        rows = list(numbers[first : first + at_a_time])
         own = [problems[row // each] for row in rows] if len(problems) > 1 else list(problems)
-        # A view would take all starts along to another process.
-        block = starts[rows.start : rows.stop].clone()
-        jobs.append(Job(rows, partial(run_block, own, rows, block, settings)))
+        jobs.append(Job(rows, partial(run_block, own, rows, starts[rows], settings)))
     return jobs

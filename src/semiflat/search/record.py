@@ -94,6 +94,8 @@ class SearchRecord:
         limit: the critical point at infinity, if the run has one.
         inertia: positive, zero (within noise) and negative eigenvalues of the Hessian, for a run that
             converged.
+        engine: what took the steps: ``"torch"``, or the compiled engine with its kernel and
+            library of functions, which bits depend on.
 
     >>> import semiflat as sf
     >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
@@ -109,6 +111,7 @@ class SearchRecord:
     evidence: str
     limit: LimitRecord | None = None
     inertia: tuple[int, int, int] | None = None
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Finished:
         loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
         limit: the critical point of the limiting network, if it ran to infinity and one was reached.
         inertia: positive, zero and negative eigenvalues of the Hessian, where it converged.
+        engine: what took the steps, see :class:`SearchRecord`.
 
     >>> import semiflat as sf
     >>> problem = sf.Problem(sf.MLP([1, 1, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 1.5])
@@ -170,6 +174,7 @@ class Finished:
     gradient_norm: float
     limit: LimitRecord | None = None
     inertia: tuple[int, int, int] | None = None
+    engine: str = "torch"
 
 
 class CriticalPoint(Point):
