@@ -110,7 +110,7 @@ def _squares(rows: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def blocks(net: MLP) -> list[Block]:
+def blocks(net: MLP) -> tuple[Block, ...]:
     """The blocks of all pairs of layers, one after the other."""
     found: list[Block] = []
     for layer in range(net.depth):
@@ -118,7 +118,7 @@ def blocks(net: MLP) -> list[Block]:
             outs = net.widths[layer + 1], net.widths[below + 1]
             fans = net.fan_in(layer), net.fan_in(below)
             found.append(Block(layer, below, outs, fans, found[-1].span.stop if found else 0))
-    return found
+    return tuple(found)
 
 
 def spread(net: MLP, sums: Tensor) -> Tensor:

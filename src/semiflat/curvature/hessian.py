@@ -128,4 +128,7 @@ def _floats_per_sample(net: MLP) -> int:
     answers = 4 * sum(
         sum(net.widths[1 : layer + 2]) * net.widths[layer + 1] for layer in range(net.depth)
     )
-    return answers + max(sum(block.shape) for block in blocks(net)) + 8 * sum(net.widths)
+    products = [sum(block.shape) for block in blocks(net)]
+    for layer in range(2, net.depth):  # what _add_skipping multiplies
+        products += [math.prod(net.widths[layer : layer + 2]) * w for w in net.widths[1:layer]]
+    return answers + max(products) + 8 * sum(net.widths)
