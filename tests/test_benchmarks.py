@@ -40,7 +40,13 @@ def test_a_record_says_its_machine_and_makes_its_page(file: Path, load) -> None:
 
 
 def test_every_record_is_compared() -> None:
-    assert {file.stem for file in RECORDED} == {"certificates", "induced", "paths", "search"}
+    assert {file.stem for file in RECORDED} == {
+        "certificates",
+        "hessian",
+        "induced",
+        "paths",
+        "search",
+    }
     assert all((BENCHMARKS / f"{file.stem}.py").exists() for file in RECORDED)
 
 

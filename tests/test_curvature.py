@@ -15,7 +15,15 @@ from torch import Tensor, nn
 import semiflat as sf
 from helpers import point_of, problem_of, refused
 from reference import ACTIVATIONS, LOSSES, cauchy, random_reference
-from semiflat.curvature import blocks, gradient, hessian, operators, sweep
+from semiflat.curvature import (
+    blocks,
+    gauss_newton,
+    gradient,
+    halves,
+    hessian,
+    operators,
+    sweep,
+)
 from semiflat.curvature.operators import module_hessian_operator
 
 RELATIVE = 1e-11
@@ -120,6 +128,75 @@ def test_a_float32_problem_is_computed_in_float32() -> None:
     ]:
         assert found.dtype == torch.float32
         assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+SECOND = [
+    ([2, 2, 1], "squared"),
+    ([3, 2], "cross_entropy"),
+    ([2, 3, 2, 3], "cross_entropy"),
+    ([2, 1, 4, 2, 2], "squared"),
+    ([2, 4, 6, 4, 1], "logistic"),
+    ([1, 9, 1, 3], "squared"),
+    ([16, 17, 3], "cross_entropy"),  # from here on some blocks are halved
+    ([17, 15], "squared"),
+    ([5, 16, 17, 16, 2], "logistic"),
+    ([20, 45, 3], "cross_entropy"),  # and from here on no table is made
+    ([3, 20, 30, 20, 2], "squared"),
+]
+
+
+@pytest.mark.parametrize("bias", [True, False, "some"], ids=str)
+@pytest.mark.parametrize(("widths", "loss"), SECOND, ids=str)
+def test_second_derivatives_are_dense_ones_to_rounding(
+    widths: list[int], loss: str, bias: bool | str
+) -> None:
+    """The Hessian is torch.func's, Gauss–Newton JᵀL''J, of each network of a batch as of one alone."""
+    biases = [layer % 2 == 1 for layer in range(len(widths) - 1)] if bias == "some" else bias
+    ref = random_reference(widths, "tanh", loss, biases, 7, seed=len(widths))
+    problem = problem_of(ref)
+    vectors = torch.stack([ref.vector, -0.5 * ref.vector.flip(0)])
+    _, gradients, hessians = hessian.risk_gradient_hessian(problem, problem.net.unflatten(vectors))
+    convex = gauss_newton.risk_gradient_gauss_newton(problem, problem.net.unflatten(vectors))
+    for k, vector in enumerate(vectors):
+        alone = hessian.risk_gradient_hessian(problem, problem.net.unflatten(vector))
+        curved = torch.func.hessian(ref.risk)(vector)
+        outputs, slopes = ref.outputs(vector), torch.func.jacrev(ref.outputs)(vector)
+        second = torch.stack(
+            [
+                torch.func.hessian(lambda f, y=y: LOSSES[loss](f[None], y[None]).sum())(f)
+                for f, y in zip(outputs, ref.y, strict=True)
+            ]
+        )
+        squares = torch.einsum("nip,nij,njq->pq", slopes, second, slopes) / len(ref.X)
+        for found, expected in [
+            (hessians[k], curved),
+            (alone[2], curved),
+            (gradients[k], torch.func.grad(ref.risk)(vector)),
+            (convex[1][k], gradients[k]),
+            (convex[2][k], squares),
+        ]:
+            assert float((found - expected).abs().max() / expected.abs().max()) < 1e-13
+
+
+def test_gauss_newton_takes_the_positive_part_of_a_loss_that_is_not_convex() -> None:
+    ref = random_reference([2, 3, 3], "tanh", "cauchy", True, 12, seed=3)
+    point = point_of(ref)
+    matrix = gauss_newton.risk_gradient_gauss_newton(point.problem, point.params)[2]
+    second = torch.func.vmap(torch.func.hessian(cauchy))(ref.outputs(ref.vector), ref.y)
+    values, vectors = torch.linalg.eigh(second)
+    assert values.min() < 0 < values.max()
+    positive = vectors @ torch.diag_embed(values.clamp(min=0)) @ vectors.mT
+    slopes = ref.jacobian()
+    squares = torch.einsum("nip,nij,njq->pq", slopes, positive, slopes) / len(ref.X)
+    assert float((matrix - squares).abs().max() / squares.abs().max()) < 1e-13
+
+
+def test_wide_networks_are_what_the_cases_of_halved_blocks_are_made_of() -> None:
+    """So that those above do not come to test the small ones' way when a threshold is moved."""
+    nets = [sf.MLP(widths) for widths, _ in SECOND]
+    halved = [any(block.halved for block in halves.blocks(net)) for net in nets]
+    assert halved == [False] * 6 + [True] * 5
+    assert [net.parameter_count > halves.KEPT for net in nets] == [False] * 9 + [True] * 2
 
 
 # -- batches --------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ def by_hand(net, forms, offsets, inputs, vector, function):
             ),
         ),
         ([3, 2, 2, 2, 1], ([[U, G]] * 3, [[U, U]] * 3, [[L, T]] * 3)),
+        # wide enough that symmetric blocks are summed by halves
+        ([16, 17, 2], ([[U, G, T, L] * 4 + [U]], [[U] * 17], [[U, G, G] * 5 + [L, S]])),
     ],
 )
 def test_every_derivative_against_automatic_differentiation(activation, widths, forms):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from semiflat._version import __version__
 from semiflat.errors import InputError, unknown_name
+from semiflat.memory import check_hessians
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
@@ -230,6 +231,7 @@ class Compiled:
         )
 
     def _matrix(self, wanted: int, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        check_hessians(*self.shape)
         matrix = theta.new_empty(*self.shape, self.shape[1])
         return *self._evaluate(wanted, theta, matrix), matrix
 
