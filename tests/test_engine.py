@@ -23,6 +23,7 @@ from semiflat.limits import LimitMLP, LimitProblem
 from semiflat.losses import ResidualLoss, Squared
 from semiflat.search.methods import TrustRegion
 from semiflat.search.record import Finished
+from semiflat.search.store import FILE
 
 native = pytest.importorskip("semiflat_native")
 SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "silu", "sin")
@@ -229,6 +230,10 @@ def test_what_is_stored_is_read_start_by_start(tmp_path):
     result = sf.run_search(problem, 8, out=tmp_path)
     assert result.stored == 5
     assert torch.equal(problem.net.flatten(result.runs[0].params), first[0].vector)
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:-9])  # a torn last line is one run's
+    assert sf.run_search(problem, 8, out=tmp_path).stored == 7
+    assert sf.run_search(problem, 3, out=tmp_path).stored == 3
 
 
 def test_what_the_engine_does_not_know_runs_in_torch():
