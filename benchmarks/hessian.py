@@ -4,8 +4,9 @@ Batches of 64 small sigmoid networks, and one of 64-64-10 on as many samples as 
 this process, one after the other in every round; medians and ratios are printed, and kept case by case in
 ``results/hessian.json`` with a page of them beside it. Run: python benchmarks/hessian.py
 
-The floor is the arithmetic alone: one matrix product (dgemm) for each pair of layers, of ready factors, to
-as many sums over the samples as the block has entries that differ.
+Two floors: the arithmetic alone, one matrix product (dgemm) for each pair of layers, of ready factors, to as
+many sums over the samples as the block has entries that differ; and half of one product P × N × P, what a
+Gauss–Newton matrix of one output takes by its symmetry.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 import semiflat as sf
 from common import RESULTS, Figures, Record, compare, header
+from semiflat.curvature.engine import EngineName, engine_of, using
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.curvature.hessian import risk_gradient_hessian
 
@@ -31,9 +33,12 @@ CASES = {
 }
 """Widths, samples and networks."""
 WORDS = {
-    "hessian_seconds": "semiflat",
-    "gauss_newton_seconds": "semiflat, Gauss–Newton",
+    "hessian_seconds": "semiflat, torch",
+    "gauss_newton_seconds": "semiflat, torch, Gauss–Newton",
+    "engine_seconds": "semiflat, compiled",
+    "engine_gauss_newton_seconds": "semiflat, compiled, Gauss–Newton",
     "dgemm_seconds": "dgemm of what differs",
+    "square_seconds": "half of dgemm P × N × P",
     "func_seconds": "torch.func.hessian, vmap",
 }
 """The peers, as the record and the screen have them."""
@@ -71,11 +76,25 @@ def measured(name: str, rounds: int) -> Figures:
     found = risk_gradient_hessian(problem, net.unflatten(vectors[0]))[2] @ way
     true = torch.func.jvp(torch.func.grad(risk), (vectors[0],), (way,))[1]
     figures: Figures = {"difference": float((found - true).abs().max() / true.abs().max())}
+    with using("native"):
+        figures["engine"] = engine_of(problem)
     print(f"a product with it differs from torch.func's by {figures['difference']:.1e}, relatively")
+    wide = torch.randn(networks, net.parameter_count, samples, dtype=torch.float64)
+
+    def by(engine: EngineName, compute: Callable[..., object]) -> Callable[[], object]:
+        def run() -> object:
+            with using(engine):
+                return compute(problem, params)
+
+        return run
+
     peers: dict[str, Callable[[], object]] = {
-        "hessian_seconds": lambda: risk_gradient_hessian(problem, params),
-        "gauss_newton_seconds": lambda: risk_gradient_gauss_newton(problem, params),
+        "hessian_seconds": by("torch", risk_gradient_hessian),
+        "gauss_newton_seconds": by("torch", risk_gradient_gauss_newton),
+        "engine_seconds": by("native", risk_gradient_hessian),
+        "engine_gauss_newton_seconds": by("native", risk_gradient_gauss_newton),
         "dgemm_seconds": products(widths, samples, networks),
+        "square_seconds": lambda: [each @ each.mT for each in wide],
     }
     if networks > 1:  # of 64-64-10 it takes more memory than most machines have
         by_func = torch.func.vmap(torch.func.hessian(risk), chunk_size=8)
@@ -83,25 +102,29 @@ def measured(name: str, rounds: int) -> Figures:
     title = f"{name}, {samples} samples, {networks} at once, per network"
     named = {WORDS[key]: run for key, run in peers.items()}
     medians = compare(title, named, rounds, each=networks)
+    medians[WORDS["square_seconds"]] /= 2
     return figures | {key: medians[WORDS[key]] for key in peers}
 
 
 def page(cases: dict[str, Figures]) -> str:
     """The figures as a page."""
-    lines = ["# The full Hessian", "", "Median milliseconds a network, and ratios to dgemm.", ""]
-    lines += [
-        "| network | Hessian | Gauss–Newton | dgemm | torch.func | Hessian / dgemm | torch.func / Hessian |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
+    lines = ["# The full Hessian", "", "Median microseconds a network, one thread, and ratios.", ""]
+    columns = [*WORDS.values(), "compiled / dgemm of what differs", "half of dgemm / compiled"]
+    columns.append("torch.func / compiled")
+    lines += [f"| network | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name, figures in cases.items():
-        ours, convex, sums, func = (figures.get(key) for key in WORDS)
-        cells = [f"{1e3 * each:.4g}" for each in (ours, convex, sums)]
-        cells += ["–" if func is None else f"{1e3 * func:.3g}", f"{ours / sums:.2f}"]
+        of = {key: figures.get(key) for key in WORDS}
+        cells = ["–" if each is None else f"{1e6 * each:.4g}" for each in of.values()]
+        ours = of["engine_seconds"]
+        cells.append(f"{ours / of['dgemm_seconds']:.2f}")
+        cells.append(f"{of['square_seconds'] / ours:.0%}")
+        func = of["func_seconds"]
         cells.append("–" if func is None else f"{func / ours:.1f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     machine = next(iter(cases.values()))["machine"]
-    lines += ["", f"{machine['cpu']}, {machine['torch_threads']} thread(s), {machine['date']}.", ""]
-    return "\n".join(lines)
+    lines += ["", f"{machine['cpu']}, {machine['torch_threads']} thread(s), {machine['date']}; "]
+    lines[-1] += f"engine {next(iter(cases.values())).get('engine')}."
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
