@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import semiflat as sf
 from helpers import point_of, problem_of, refused
 from reference import ACTIVATIONS, LOSSES, cauchy, random_reference
-from semiflat.curvature import blocks, gradient, hessian, operators, sweep
+from semiflat.curvature import blocks, gradient, hessian, products, sweep
 from semiflat.curvature.operators import module_hessian_operator
 
 RELATIVE = 1e-11
@@ -165,7 +165,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(len(parts))
         return iter(parts)
 
-    for module in (hessian, gradient, blocks, operators):
+    for module in (hessian, gradient, blocks, products):
         monkeypatch.setattr(module, "chunks", few)
     return made
 
