@@ -22,6 +22,7 @@ from semiflat.evidence.spectrum import (
     singular_spectrum,
     symmetric_spectrum,
 )
+from semiflat.evidence.unbuilt import Unbuilt
 
 __all__ = [
     "ENOUGH",
@@ -34,6 +35,7 @@ __all__ = [
     "Natural",
     "OnData",
     "Spectrum",
+    "Unbuilt",
     "allowed_gradient",
     "first_kink",
     "kinks",

@@ -64,15 +64,17 @@ def run_search(
         thread_count: torch threads of each process; more than one pays only for thousands of
             samples.
         processes: over how many processes to spread the starts; all cores by default. Starts are
-            run in blocks of 64 whatever this is, so that it does not change what is found; up to 64
-            starts are run in this process.
+            run in blocks of 64 (of as many as 1 GiB has room for, above 512 parameters) whatever this is,
+            so that it does not change what is found; one block is run in this process.
         dask: address of a Dask scheduler (``"tcp://host:8786"``), to spread them over its workers
             instead.
         out: folder to keep finished starts in; those that are there already are not run again. The
             result is that of a search never interrupted.
         method: take this one's steps alone: a name (``"trust_region"``, ``"levenberg_marquardt"``,
-            ``"signed_newton"``, ``"gradient_system"``), or a :class:`Method` of your own. By default several
-            take turns, as is best for the kind.
+            ``"signed_newton"``, ``"gradient_system"``, ``"newton_cg"``), or a :class:`Method` of your own. By
+            default several take turns, as is best for the kind. For minima of networks of more than
+            4,096 parameters (fewer where memory is short) it is ``"newton_cg"``, which builds no Hessian;
+            runs to infinity are then not followed there, and their evidence says so.
 
     Returns:
         A :class:`SearchResult`; after Ctrl-C, of what is done.

@@ -12,7 +12,8 @@ from torch import Tensor
 from semiflat.errors import Unfinished
 from semiflat.jobs import Job, JobsLost, JobStore, Machines, spread
 from semiflat.problem import Problem
-from semiflat.search.block import BLOCK, Settings, run_block
+from semiflat.search.block import Settings, run_block
+from semiflat.search.large import block
 from semiflat.search.record import Finished, SearchResult, Status, count_line
 from semiflat.search.store import KeptRun, block_of
 
@@ -131,10 +132,11 @@ def _jobs(problems: Sequence[Problem], starts: Tensor, settings: Settings) -> li
     """A job for each block of starts, named by their numbers."""
     each = len(starts) // len(problems)
     jobs = []
-    for first in range(0, len(starts), BLOCK):
-        rows = range(first, min(first + BLOCK, len(starts)))
+    together = block(problems[0].net, settings.method)
+    for first in range(0, len(starts), together):
+        rows = range(first, min(first + together, len(starts)))
         own = [problems[row // each] for row in rows] if len(problems) > 1 else list(problems)
         # A view would take all starts along to another process.
-        block = starts[rows.start : rows.stop].clone()
-        jobs.append(Job(rows, partial(run_block, own, rows, block, settings)))
+        some = starts[rows.start : rows.stop].clone()
+        jobs.append(Job(rows, partial(run_block, own, rows, some, settings)))
     return jobs
