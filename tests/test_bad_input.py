@@ -351,14 +351,14 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
     takes: list[Callable[[Any], Any]] = [
         sf.hessian,
         sf.certify,
-        lambda p: sf.find_critical_point(p.problem, start=p.params),
+        lambda p: sf.find_critical_point(p.problem, start=p.params, method="trust_region"),
     ]
     for take in takes:
         with pytest.raises(sf.InputError, match=re.escape(dense)):
             take(large)
     for call, said in (
         (lambda: sf.judge(large, dense_limit=10**9), "5 dense Hessians of 20401 parameters"),
-        (lambda: sf.run_search(problem, starts=2, seed=0, processes=1), "2 dense Hessians"),
+        (lambda: sf.run_search(problem, starts=2, processes=1, kind="any"), "a dense Hessian"),
     ):
         with pytest.raises(sf.InputError, match=said):
             call()

@@ -21,7 +21,7 @@ from semiflat.curvature import (
     gradient,
     halves,
     hessian,
-    operators,
+    products,
     sweep,
 )
 from semiflat.curvature.operators import module_hessian_operator
@@ -320,7 +320,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(len(parts))
         return iter(parts)
 
-    for module in (hessian, gradient, blocks, operators):
+    for module in (hessian, gradient, blocks, products):
         monkeypatch.setattr(module, "chunks", few)
     return made
 

@@ -42,7 +42,7 @@ from semiflat.cli.options import (
 from semiflat.cli.others import add_others
 from semiflat.cli.paths import path
 from semiflat.cli.points import check_points, limits, point_line, save_points
-from semiflat.cli.progress import stages
+from semiflat.cli.progress import say_cost, stages
 from semiflat.cli.proofs import (
     certificate_lines,
     certificate_record,
@@ -198,6 +198,7 @@ def find(
     from semiflat.problem import Problem
     from semiflat.search import LostStarts, run_search
     from semiflat.search.gather import tally
+    from semiflat.search.large import forecast
     from semiflat.search.record import count_line
 
     options = DataOptions(data, target, loss, not raw)
@@ -207,6 +208,7 @@ def find(
     problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=decay)
     outputs = Outputs("find", force, {"the data": data})
     check_points(outputs, out, starts)
+    say_cost(forecast(problem, starts))
     lost = None
     with stages() as report:
         try:
@@ -346,12 +348,14 @@ def judge(
     Example: semiflat judge points/p0.safetensors
     """
     from semiflat.verdicts import judge as judge_point
+    from semiflat.verdicts.dispatch import judge_cost
 
     loaded, source = stored_point(point, data, target, raw)
     outputs = Outputs("judge", force, {"the point": point, "the data": source["source"]})
     if certificate is not None:
         outputs.check(certificate)
     proof |= certificate is not None
+    say_cost(judge_cost(loaded))
     with proving(shown=proof):
         verdict = judge_point(loaded, tolerance, proof=proof)
     if certificate is not None and verdict.certificate is not None:

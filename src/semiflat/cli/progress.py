@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +16,9 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+if TYPE_CHECKING:
+    from semiflat.costs import Cost
 
 
 @contextmanager
@@ -36,3 +41,9 @@ def stages() -> Iterator[Callable[[str, int, int, str], None]]:
             bar.update(tasks[stage], completed=done, total=total, so_far=so_far)
 
         yield report
+
+
+def say_cost(cost: Cost) -> None:
+    """On standard error what a command will take, where that is much."""
+    if cost.words:
+        print(f"this will take {cost.words}", file=sys.stderr)

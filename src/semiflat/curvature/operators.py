@@ -1,13 +1,12 @@
-"""Matrix-free Hessian–vector products, for an MLP and for any ``nn.Module``.
+"""The Hessian as an operator that is never built, for an MLP and for any ``nn.Module``.
 
-Reverse over reverse differentiation with ``torch.func``: one product costs a few gradients and the
-Hessian is never built, so it serves where the closed form's P × P would not fit.
+It serves where the P × P matrix would not fit. The products are closed form for an MLP; for any other
+module they come by reverse over reverse differentiation with ``torch.func``, at a few gradients each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,27 +14,23 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
+from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.modules import FrozenModule
-from semiflat.curvature.sweep import chunks
+from semiflat.curvature.products import HessianProducts
 from semiflat.decay import WeightDecay
 from semiflat.errors import InputError, whole
 from semiflat.losses import Loss, loss_named
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
-PartialRisk = Callable[[Tensor, slice], Tensor]
-"""(flat parameters, samples) -> the samples' part of the risk; the parts sum to the risk."""
-
 
 class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no types
     """The Hessian of a risk as a SciPy ``LinearOperator`` of shape (P, P).
 
     Args:
-        partial_risk: the part of the risk that a slice of samples contributes, as a function of the
-            flat parameters.
-        at: flat parameters, (P,).
-        slices: slices that cover the samples; memory is that of one of them.
-        decays: λ_i of the penalty ½ Σ λ_i θ_i², which the parts do not have: one number, or (P,).
+        size: number of parameters P.
+        product: makes ``H v`` of a float64 v of shape (P,).
+        gradient: makes the gradient of the risk, (P,).
 
     >>> import torch
     >>> import semiflat as sf
@@ -51,26 +46,14 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
     """
 
     def __init__(
-        self,
-        partial_risk: PartialRisk,
-        at: Tensor,
-        slices: list[slice],
-        decays: float | Tensor = 0.0,
+        self, size: int, product: Callable[[Tensor], Tensor], gradient: Callable[[], Tensor]
     ) -> None:
-        super().__init__(dtype=np.dtype(np.float64), shape=(len(at), len(at)))
-        self._partial_risk, self._at, self._slices = partial_risk, at, slices
-        self._decays = decays
+        super().__init__(dtype=np.dtype(np.float64), shape=(size, size))
+        self._product, self._gradient = product, gradient
 
     def product(self, vector: Tensor) -> Tensor:
         """``H v`` for a tensor v of shape (P,)."""
-        vector = vector.to(self._at.dtype)
-        result = self._decays * vector
-        for part in self._slices:
-            gradient = torch.func.grad(lambda v, part=part: self._partial_risk(v, part))
-            pull = torch.func.vjp(gradient, self._at)[1]
-            (product,) = pull(vector)  # Hᵀv, and H is symmetric
-            result += product.detach()
-        return result
+        return self._product(vector.to(torch.float64))
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
         return self.product(torch.from_numpy(np.ascontiguousarray(vector).reshape(-1))).numpy()
@@ -80,24 +63,15 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # SciPy ships no t
 
     def gradient(self) -> Tensor:
         """The gradient of the risk, (P,)."""
-        result = self._decays * self._at
-        for part in self._slices:
-            result += torch.func.grad(lambda v, part=part: self._partial_risk(v, part))(self._at)
-        return result.detach()
+        return self._gradient()
 
 
 def hessian_operator(problem: Problem, params: Params) -> HessianOperator:
     """The Hessian of the problem's risk at unbatched ``params``, without building it."""
-    net = problem.net
-    partial_risk = partial(_part, problem)
-    slices = list(chunks(problem.samples, 12 * sum(net.widths)))
-    return HessianOperator(partial_risk, net.flatten(params), slices, problem.decays)
-
-
-def _part(problem: Problem, vector: Tensor, part: slice) -> Tensor:
-    outputs = problem.outputs(problem.net.unflatten(vector), part)
-    losses = problem.loss.value(outputs, problem.y[part])
-    return (losses * problem.share(part)).sum()
+    products = HessianProducts(problem, params)
+    return HessianOperator(
+        problem.net.parameter_count, products.times, lambda: risk_gradient(problem, params)[1]
+    )
 
 
 def module_hessian_operator(
@@ -139,11 +113,24 @@ def module_hessian_operator(
     frozen = FrozenModule(module, X)
     chosen = loss_named(loss)
     targets = frozen.targets(y, chosen)
-    partial_risk = partial(_part_of_module, frozen, chosen, targets)
-    return HessianOperator(partial_risk, frozen.at, frozen.slices(batch_size), decay)
+    slices = frozen.slices(batch_size)
 
+    def part_gradient(part: slice) -> Callable[[Tensor], Tensor]:
+        return torch.func.grad(
+            lambda v: chosen.value(frozen.outputs(v, part), targets[part]).sum() / frozen.samples
+        )
 
-def _part_of_module(
-    frozen: FrozenModule, loss: Loss, targets: Tensor, vector: Tensor, part: slice
-) -> Tensor:
-    return loss.value(frozen.outputs(vector, part), targets[part]).sum() / frozen.samples
+    def product(vector: Tensor) -> Tensor:
+        result = decay * vector
+        for part in slices:
+            pull = torch.func.vjp(part_gradient(part), frozen.at)[1]
+            result += pull(vector)[0].detach()  # Hᵀv, and H is symmetric
+        return result
+
+    def gradient() -> Tensor:
+        result = decay * frozen.at
+        for part in slices:
+            result += part_gradient(part)(frozen.at)
+        return result.detach()
+
+    return HessianOperator(len(frozen.at), product, gradient)

@@ -21,6 +21,7 @@ from semiflat.evidence.spectrum import (
     singular_spectrum,
     symmetric_spectrum,
 )
+from semiflat.evidence.unbuilt import Unbuilt
 
 __all__ = [
     "ENOUGH",
@@ -32,6 +33,7 @@ __all__ = [
     "Natural",
     "OnData",
     "Spectrum",
+    "Unbuilt",
     "allowed_gradient",
     "first_kink",
     "kinks",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from semiflat.curvature.blocks import LayerBlocks, UnitBlocks, layer_blocks
 from semiflat.curvature.hessian import risk_gradient_hessian
+from semiflat.curvature.products import hessian_products
 from semiflat.evidence.natural import SILENT
 from semiflat.evidence.on_data import OnData
 from semiflat.evidence.spectrum import (
@@ -18,9 +20,12 @@ from semiflat.evidence.spectrum import (
     EPS,
     ROUNDINGS,
     Spectrum,
+    Times,
     singular_spectrum,
+    spectrum_by_products,
     symmetric_spectrum,
     with_shift,
+    with_shift_by_products,
 )
 from semiflat.memory import check_hessians
 from semiflat.problem import Located, Problem
@@ -39,6 +44,10 @@ CLOSE = 1e3
 """Times the tolerance that a Newton step may go, in natural units, from a point that counts as critical."""
 TILTED = 0.5
 """Part of a direction beyond the flat ones that makes it one of its own; rounding tilts it by a tenth."""
+FEW = 300
+"""Parameters up to which Hessians are computed at a point's neighbours, too; beyond, their products."""
+PER_HESSIAN = 12
+"""A Hessian costs as much as products with about one direction for so many parameters."""
 NEAR = 10.0
 """A kink is near if it lies within so many Newton steps, rounding in the gradient counted in."""
 
@@ -101,7 +110,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         # Asked here: whatever is done with the evidence, its Hessians are the largest that it takes.
-        check_hessians(1 + ROUNDINGS, self.point.problem.net.parameter_count)
+        size = self.point.problem.net.parameter_count
+        check_hessians(1 + ROUNDINGS, size)
+        self.by_products = size > FEW
         self.vector = self.point.problem.net.flatten(self.point.params)
         self.rounded = roundings(self.vector)
 
@@ -115,6 +126,8 @@ class Evidence:
             shared: their problem, or the batch of their problems, one a point.
         """
         found = [cls(point, relative_tolerance) for point in points]
+        if found[0].by_products:  # a batch of these would save no time, and take the memory of all
+            return found
 
         def derivatives(sites: list[Tensor]) -> Sequence[Tensor]:
             return risk_gradient_hessian(shared, shared.net.unflatten(torch.stack(sites)))
@@ -138,7 +151,10 @@ class Evidence:
         if relative_tolerance == self.relative_tolerance:
             return self
         other = replace(self, relative_tolerance=relative_tolerance, _blocks={}, _units={})
-        shared = ("derivatives", "on_data", "gradient_norm", "_plain", "_natural", "_measured")
+        shared = (
+            *("derivatives", "_here", "_neighbours"),
+            *("on_data", "gradient_norm", "_plain", "_natural", "_measured"),
+        )
         other.__dict__ |= {name: self.__dict__[name] for name in shared if name in self.__dict__}
         return other
 
@@ -147,24 +163,37 @@ class Evidence:
         """Risk, gradient and Hessian at the point and a unit of rounding away from it, stacked."""
         return self._derivatives(torch.stack([self.vector, *self.rounded]))
 
+    @cached_property
+    def _neighbours(self) -> Tensor:
+        """The Hessians a unit of rounding away, (R, P, P)."""
+        return (
+            self.derivatives[2][1:] if not self.by_products else self._derivatives(self.rounded)[2]
+        )
+
     def _derivatives(self, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         problem = self.point.problem
         return risk_gradient_hessian(problem, problem.net.unflatten(vector))
 
+    @cached_property
+    def _here(self) -> tuple[Tensor, ...]:
+        if self.by_products:
+            return self._derivatives(self.vector)
+        return tuple(part[0] for part in self.derivatives)
+
     @property
     def risk(self) -> Tensor:
         """``R``."""
-        return self.derivatives[0][0]
+        return self._here[0]
 
     @property
     def gradient(self) -> Tensor:
         """``∇R``, (P,)."""
-        return self.derivatives[1][0]
+        return self._here[1]
 
     @property
     def hessian(self) -> Tensor:
         """``∇²R``, (P, P)."""
-        return self.derivatives[2][0]
+        return self._here[2]
 
     @cached_property
     def on_data(self) -> OnData:
@@ -327,7 +356,33 @@ class Evidence:
         return self._near(self.on_data.natural.unit)
 
     def _near(self, unit: Tensor) -> Spectrum:
-        return symmetric_spectrum([_scaled(site, unit) for site in self.derivatives[2]])
+        if not self.by_products:
+            return symmetric_spectrum([_scaled(site, unit) for site in self.derivatives[2]])
+        neighbours = [self._times("_neighbours", unit, k) for k in range(ROUNDINGS)]
+        return spectrum_by_products(_scaled(self.hessian, unit), neighbours)
+
+    def _shifted(self, near: Spectrum, unit: Tensor) -> Spectrum:
+        """The same spectrum that knows what is a Newton step on."""
+        if self.shifted is None or not self.by_products:
+            return with_shift(near, _scaled(self.shifted_hessian, unit))
+        times = self._times("shifted_hessian", unit)
+        return with_shift_by_products(near, _scaled(self.hessian, unit), times)
+
+    def _times(
+        self, of: Literal["_neighbours", "shifted_hessian"], unit: Tensor, k: int = 0
+    ) -> Times:
+        """Products with a Hessian elsewhere, in some units; it is built where they would cost more."""
+        problem, net = self.point.problem, self.point.problem.net
+
+        def times(directions: Tensor) -> Tensor:
+            if of in self.__dict__ or PER_HESSIAN * len(directions) > net.parameter_count:
+                hessian = self.shifted_hessian if of == "shifted_hessian" else self._neighbours[k]
+                return directions @ _scaled(hessian, unit)
+            site = self.shifted if of == "shifted_hessian" else self.rounded[k]
+            assert site is not None
+            return unit * hessian_products(problem, net.unflatten(site), unit * directions)
+
+        return times
 
     @property
     def in_natural_units(self) -> str:
@@ -349,12 +404,10 @@ class Evidence:
         unit, near = self._measured
         if self.shifted is None:
             return unit, near
-        best = unit, with_shift(near, _scaled(self.shifted_hessian, unit))
+        best = unit, self._shifted(near, unit)
         if self.near and not bool(best[1].decided.all()):
             natural = self.on_data.natural
-            steps = with_shift(
-                self._near(natural.step), _scaled(self.shifted_hessian, natural.step)
-            )
+            steps = self._shifted(self._near(natural.step), natural.step)
             for other, found in ((natural.unit, self.natural_spectrum), (natural.step, steps)):
                 if int(found.decided.sum()) > int(best[1].decided.sum()):
                     best = other, found
@@ -365,7 +418,7 @@ class Evidence:
         """Eigenvalues of the Hessian as it is."""
         if self.shifted is None:
             return self._plain
-        return replace(with_shift(self._plain, self.shifted_hessian), whole=self.near)
+        return replace(self._shifted(self._plain, torch.ones_like(self.vector)), whole=self.near)
 
     def curvature_along(self, basis: Tensor, unit: Tensor | None = None) -> float:
         """``‖H B‖₂`` of an orthonormal basis B (P, k), both in the same units."""
@@ -379,8 +432,7 @@ class Evidence:
         """Eigenvalues with all parameters in natural units, whatever tells more: none is far beyond 1."""
         if self.shifted is None:
             return self._natural
-        there = _scaled(self.shifted_hessian, self.on_data.natural.unit)
-        return with_shift(self._natural, there)
+        return self._shifted(self._natural, self.on_data.natural.unit)
 
     def farthest(self, flat: Tensor) -> float:
         """How many natural units away a critical point may be where the way to it is hidden.

@@ -11,6 +11,7 @@ more than a small one (Hessians here have condition numbers up to 1e10).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +36,13 @@ Measured on 4,000 problems, where another rounding changed an eigenvalue by up t
 had, and by 26, 14 and 5 times the most that two, three and four had.
 """
 
+PROBES = 16
+"""Random directions that tell the size of what a neighbour changes in a large matrix."""
+CLEAR = 10.0
+"""An eigenvalue is followed to a neighbour unless it is this many times as large as what decides it."""
+Times = Callable[[Tensor], Tensor]
+"""A symmetric matrix as what it does to directions (k, P), one a row."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -48,6 +56,8 @@ class Spectrum:
         scale: size of the matrix that a value is small or large against.
         whole: whether the values stand for those at the critical point: all that lie within their
             floor are then counted as zero.
+        followed: which values have a floor of their own; None for all. Others are far from zero, and
+            theirs is a bound for all of them.
 
     >>> import semiflat as sf
     >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
@@ -66,6 +76,13 @@ class Spectrum:
     shift: Tensor
     scale: float
     whole: bool = False
+    followed: Tensor | None = None
+
+    @property
+    def highest(self) -> float:
+        """The highest floor that is a value's own."""
+        own = self.floor if self.followed is None else self.floor[self.followed]
+        return float(own.max()) if len(own) else 0.0
 
     @property
     def floor(self) -> Tensor:
@@ -153,6 +170,60 @@ def with_shift(near: Spectrum, site: Tensor) -> Spectrum:
     """A symmetric matrix's spectrum that knows of roundings alone, and the matrix at a shift's distance."""
     change = (torch.linalg.eigvalsh((site + site.mT) / 2) - near.values).abs()
     return replace(near, shift=2 * _at_least_as_small(near.values, change))
+
+
+def spectrum_by_products(matrix: Tensor, neighbours: Sequence[Times]) -> Spectrum:
+    """The spectrum of a symmetric matrix whose neighbours at a rounding's distance are products."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    largest = float(values.abs().max())
+    known = torch.full_like(values, EPS * len(values) * largest)
+    near = Spectrum(values, vectors, known, torch.zeros_like(values), largest)
+    luck = LUCK / len(neighbours) ** 2
+    changes, own = zip(*(_followed(near, matrix, times, luck) for times in neighbours), strict=True)
+    changed = _at_least_as_small(values, torch.stack(changes).amax(0))
+    followed = torch.stack(own).all(0)
+    return replace(near, noise=known + luck * changed, followed=followed)
+
+
+def with_shift_by_products(near: Spectrum, matrix: Tensor, times: Times) -> Spectrum:
+    """The spectrum of a matrix that knows of roundings alone, and the matrix at a shift's distance."""
+    changes, own = _followed(near, matrix, times, 2.0)
+    followed = own if near.followed is None else own & near.followed
+    return replace(near, shift=2 * _at_least_as_small(near.values, changes), followed=followed)
+
+
+def _followed(near: Spectrum, matrix: Tensor, times: Times, factor: float) -> tuple[Tensor, Tensor]:
+    """By how much the eigenvalues of a matrix may differ from those of its neighbour, and which were followed.
+
+    Weyl's bound ``‖E‖`` of the difference E, by its Frobenius norm, for which random signs z stand:
+    the mean of ``‖E z‖²`` is ``‖E‖²_F``. Eigenvalues that ``factor`` times this may bring into doubt
+    are followed: those of ``Vᵀ (H + E) V`` on their own vectors V, and what the rest R of ``E V`` may add
+    across a gap η, ``2‖R‖² / (η + √(η² + 4‖R‖²))`` (C.-K. Li & R.-C. Li 2005).
+    """
+    values, sizes = near.values, near.values.abs()
+    generator = torch.Generator().manual_seed(1)
+    signs = torch.randint(0, 2, (PROBES, len(values)), generator=generator).to(values.dtype) * 2 - 1
+    off = times(signs) - signs @ matrix
+    largest = off.abs().max()  # entries of 1e-160 are no noise where the loss is 1e-310
+    bound = (
+        2 * float(largest * torch.linalg.vector_norm(off / largest.clamp(min=1e-320))) / PROBES**0.5
+    )
+    if not bound < torch.inf:
+        return torch.full_like(values, torch.inf), torch.ones_like(values, dtype=torch.bool)
+    changes = torch.full_like(values, bound)
+    doubtful = sizes <= CLEAR * ENOUGH * (near.floor + factor * bound)
+    if not bool(doubtful.any()):
+        return changes, doubtful
+    own, kept = near.vectors[:, doubtful], values[doubtful]
+    off = times(own.mT).mT - own * kept
+    block = own.mT @ off
+    moved = torch.linalg.eigvalsh(torch.diag(kept) + (block + block.mT) / 2)
+    changes[doubtful] = (moved - kept).abs()
+    if not bool(doubtful.all()):
+        rest = torch.linalg.matrix_norm(off - own @ block, ord=2).clamp(min=1e-320)
+        gap = (sizes[~doubtful].min() - bound - kept.abs()).clamp(min=0) / rest
+        changes[doubtful] += 2 * rest / (gap + (gap.square() + 4).sqrt())
+    return changes, doubtful
 
 
 def singular_spectrum(sites: list[Tensor], scale: float = 0.0) -> Spectrum:

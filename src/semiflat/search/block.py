@@ -18,13 +18,16 @@ from torch import Tensor
 from semiflat.curvature.engine import EngineName, compiled, using
 from semiflat.evidence import Evidence
 from semiflat.memory import freed_memory_kept
+from semiflat.networks import MLP
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import Reached, go_beyond
 from semiflat.search.driver import Options, Phase, driver_of
+from semiflat.search.large import dense, large_outcome
 from semiflat.search.methods import (
     GradientSystem,
     LevenbergMarquardt,
     Method,
+    NewtonCG,
     SignedNewton,
     TrustRegion,
 )
@@ -51,12 +54,6 @@ STAGES: dict[str, list[list[Phase]]] = {
 DESCENTS = (0, 4, 8, 16)
 """For critical points of any index, how far down the starts go first, in turn: from random parameters
 themselves, Newton's steps mostly lead to the constant predictor."""
-BLOCK = 64
-"""Starts in a block: enough for the batch to pay, few enough that its slowest run is not waited for
-by many. It does not depend on the machine, so that the same starts are always run together."""
-HANDFUL = 16
-"""Starts handed out at a time where each is run by itself."""
-
 _FINAL = (Status.CONVERGED, Status.NON_FINITE)
 
 OnEnd = Callable[[Finished], None]
@@ -80,14 +77,15 @@ class Settings:
     method: Method | None = None
     engine: EngineName = "auto"
 
-    @property
-    def stages(self) -> list[list[Phase]]:
+    def stages(self, net: MLP) -> list[list[Phase]]:
         """What a run goes through: after each stage, who runs to infinity is looked for there."""
-        return STAGES[self.kind] if self.method is None else [[Phase(self.method, 10**9)]]
+        if self.method is None and (self.kind == "any" or dense(net)):
+            return STAGES[self.kind]
+        return [[Phase(self.method or NewtonCG(), 10**9)]]
 
     def one_by_one(self, problem: Problem) -> bool:
         """Whether a run depends on its own start alone: where the compiled engine takes all of its steps."""
-        methods = [phase.method for stage in self.stages for phase in stage]
+        methods = [phase.method for stage in self.stages(problem.net) for phase in stage]
         with using(self.engine):
             return all(each.compiled for each in methods) and compiled(problem, 1) is not None
 
@@ -108,7 +106,7 @@ def run_block(
         on_end: called with each result as soon as there is one.
     """
     with freed_memory_kept(), using(settings.engine):
-        _Block(problems, numbers, starts, settings, on_end).run(settings.stages)
+        _Block(problems, numbers, starts, settings, on_end).run(settings.stages(problems[0].net))
 
 
 class _Block:
@@ -137,7 +135,9 @@ class _Block:
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
         self.any_index = settings.kind == "any"
         self.descends = self.any_index and not settings.given and settings.method is None
-        self.beyond = not self.any_index and shared.by_algebra
+        # Limiting networks are walked in by dense Hessians.
+        self.dense = dense(shared.net)
+        self.beyond = not self.any_index and shared.by_algebra and self.dense
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:
         """Take all starts to their ends."""
@@ -198,6 +198,18 @@ class _Block:
         stops = {row: Stop.of(runs, row, self.options) for row in rows}
         small = [row for row, stop in stops.items() if math.isfinite(stop.risk) and stop.small]
         known: dict[int, Evidence] = {}
+        if small and not self.dense:
+            ends = {
+                row: large_outcome(
+                    self.numbers[row], stops[row], self.problems[row], self.options.judged
+                )
+                for row in small
+            }
+            others = stops.keys() - ends.keys()
+            return ends | {
+                row: outcome(self.problems[row], self.numbers[row], stops[row], self.options)
+                for row in others
+            }
         if small:
             points = [stops[row].point(self.problems[row]) for row in small]
             shared = self.driver.problem.rows(torch.tensor(small))

@@ -66,15 +66,17 @@ def run_search(
         thread_count: torch threads of each process; more than one pays only for thousands of
             samples.
         processes: over how many processes to spread the starts; all cores by default. It does not change
-            what is found. Up to 64 starts are run in this process, by as many threads where the engine is
-            compiled.
+            what is found. One block of starts (64, or as many as 1 GiB has room for, above 512 parameters) is
+            run in this process, by as many threads where the engine is compiled.
         dask: address of a Dask scheduler (``"tcp://host:8786"``), to spread them over its workers
             instead.
         out: folder to keep finished starts in; those that are there already are not run again. The
             result is that of a search never interrupted.
         method: take this one's steps alone: a name (``"trust_region"``, ``"levenberg_marquardt"``,
-            ``"signed_newton"``, ``"gradient_system"``), or a :class:`Method` of your own. By default several
-            take turns, as is best for the kind.
+            ``"signed_newton"``, ``"gradient_system"``, ``"newton_cg"``), or a :class:`Method` of your own. By
+            default several take turns, as is best for the kind. For minima of networks of more than
+            4,096 parameters (fewer where memory is short) it is ``"newton_cg"``, which builds no Hessian;
+            runs to infinity are then not followed there, and their evidence says so.
         engine: ``"auto"`` has the compiled engine compute where it is installed and knows activations, loss
             and method, and torch elsewhere; ``"torch"`` torch alone; ``"native"`` refuses what the engine does
             not know. Each run's record says which it was.

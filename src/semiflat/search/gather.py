@@ -13,7 +13,8 @@ from semiflat.curvature.engine import using
 from semiflat.errors import Unfinished
 from semiflat.jobs import Job, JobsLost, JobStore, Machines, spread
 from semiflat.problem import Problem
-from semiflat.search.block import BLOCK, HANDFUL, Settings, run_block
+from semiflat.search.block import Settings, run_block
+from semiflat.search.large import block
 from semiflat.search.record import Finished, SearchResult, Status, count_line
 from semiflat.search.store import KeptRun, block_of
 
@@ -39,6 +40,10 @@ def tally(tell: Callable[[int, str], None]) -> Progress:
         tell(counts.total(), count_line(counts))
 
     return count
+
+
+HANDFUL = 16
+"""Starts handed out at a time where each is run by itself."""
 
 
 class LostStarts(Unfinished):
@@ -103,22 +108,23 @@ def gather(
     got = Gathered()
     one_by_one = settings.one_by_one(problems[0])
     # Threads need not be started, and share what is in memory.
-    few = one_by_one and machines.dask is None and len(starts) <= BLOCK
+    together = block(problems[0].net, settings.method)
+    few = one_by_one and machines.dask is None and len(starts) <= together
     cores = machines.processes if few else machines.threads
     machines = replace(machines, processes=1) if few else machines
-    whole = 1 if one_by_one else BLOCK  # starts whose results hold together alone
+    whole = 1 if one_by_one else together  # starts whose results hold together alone
     blocks = [
         range(first, min(first + whole, len(starts))) for first in range(0, len(starts), whole)
     ]
-    of_start = {number: block for block in blocks for number in block}
+    of_start = {number: some for some in blocks for number in some}
     missing: list[int] = []
-    for block in blocks:
-        kept = [] if store is None else [store.get((block_of(block), n)) for n in block]
+    for some in blocks:
+        kept = [] if store is None else [store.get((block_of(some), n)) for n in some]
         runs = {each.run.start: each.run for each in kept if each is not None}
-        if len(runs) == len(block):
+        if len(runs) == len(some):
             got.ended.update(runs)
         else:
-            missing += block
+            missing += some
     got.stored = len(got.ended)
 
     def on_end(job: Job, finished: Sequence[Finished]) -> None:
@@ -127,7 +133,7 @@ def gather(
             store.put([KeptRun(block_of(of_start[end.start]), end) for end in finished])
         progress(finished)
 
-    at_a_time = HANDFUL if one_by_one and not few else BLOCK
+    at_a_time = min(HANDFUL, together) if one_by_one and not few else together
     try:
         progress(list(got.ended.values()))
         with using(threads=cores):

@@ -93,7 +93,7 @@ class SearchRecord:
         evidence: the numbers the status rests on, in words.
         limit: the critical point at infinity, if the run has one.
         inertia: positive, zero (within noise) and negative eigenvalues of the Hessian, for a run that
-            converged.
+            converged; None where the network is too large for its Hessian.
         engine: what took the steps: ``"torch"``, or the compiled engine with its kernel and
             library of functions, which bits depend on.
 
@@ -204,7 +204,7 @@ class CriticalPoint(Point):
 
     @property
     def index(self) -> int | None:
-        """Number of negative eigenvalues of the Hessian beyond noise; None unless CONVERGED.
+        """Number of negative eigenvalues of the Hessian beyond noise; None unless CONVERGED, or not built.
 
         0 for a minimum, or a degenerate point; ``semiflat.judge`` tells which.
         """

@@ -116,12 +116,15 @@ def _in_straight_lines(data: OnData) -> list[TangentFamily | None]:
 
 def _undecayed(problem: Problem, family: TangentFamily) -> TangentFamily | None:
     """What of a family moves no parameter that weight decay holds back."""
-    decayed = family.tangents[:, problem.decays > 0]
+    held = problem.decays > 0
+    if bool(held.all()):
+        return None
+    decayed = family.tangents[:, held]
     left, sizes, _ = torch.linalg.svd(decayed, full_matrices=True)
     largest = float(sizes[0]) if len(sizes) else 0.0
     rank = int((sizes > 1e-12 * max(largest, 1e-300)).sum())
     free = left[:, rank:].mT @ family.tangents
-    free[:, problem.decays > 0] = 0.0
+    free[:, held] = 0.0
     return _family(family.name, family.reason, free, family.joint, family.affine)
 
 

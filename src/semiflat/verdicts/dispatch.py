@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from semiflat.costs import Cost, dense_cost, product_seconds, speed
+from semiflat.curvature.products import KEPT_BYTES
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point, check_one
@@ -14,7 +16,7 @@ from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
 from semiflat.verdicts.infinity import approached
 from semiflat.verdicts.irreversible import judge_irreversibly
-from semiflat.verdicts.lanczos import judge_large
+from semiflat.verdicts.lanczos import SCALED, STEPS, judge_large
 from semiflat.verdicts.layout import Layout, layout
 from semiflat.verdicts.plain import inertia_of, judge_plain
 from semiflat.verdicts.proved import with_proofs
@@ -116,6 +118,19 @@ def judge_all(
         else:
             verdicts.append(_judge_with_core(point, parts, of, tolerance, dense_limit))
     return with_proofs(points, verdicts) if proof else verdicts
+
+
+def judge_cost(point: Point) -> Cost:
+    """What the verdict on a plain point will take; an embedded one is judged from its narrow source."""
+    root, net = point, point.problem.net
+    if isinstance(point, EmbeddedPoint) and point.problem.by_algebra:
+        root, net = point.source, point.source.problem.net
+    size, samples = net.parameter_count, root.problem.samples
+    if size <= DENSE_LIMIT:
+        return dense_cost(size, samples)
+    # Half of the products are for the Newton step; the others are kept and made orthogonal.
+    seconds = 2 * (STEPS + SCALED) * product_seconds(size, samples)
+    return Cost(seconds + 16 * size * SCALED**2 / speed(), 8 * size * SCALED + KEPT_BYTES)
 
 
 def _judge_with_core(

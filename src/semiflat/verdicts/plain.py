@@ -153,7 +153,7 @@ def _degenerate(
 ) -> Finding:
     """A positive semidefinite Hessian with a kernel: is the kernel all flat directions?"""
     spectrum = evidence.spectrum
-    floor = float(spectrum.floor.max())
+    floor = spectrum.highest
     joint = flat.joint.shape[1]
     residue = evidence.curvature_along(flat.joint)
     if residue > ENOUGH * floor:  # tangents may be known better in natural units

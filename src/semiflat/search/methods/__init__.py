@@ -3,6 +3,7 @@
 from semiflat.search.methods.gradient_system import GradientSystem
 from semiflat.search.methods.levenberg_marquardt import LevenbergMarquardt
 from semiflat.search.methods.method import LEAST, Local, Method, Step, bounded_newton, check_step
+from semiflat.search.methods.newton_cg import NewtonCG
 from semiflat.search.methods.signed_newton import SignedNewton
 from semiflat.search.methods.trust_region import TrustRegion
 
@@ -11,6 +12,7 @@ METHODS: dict[str, Method] = {
     "levenberg_marquardt": LevenbergMarquardt(),
     "signed_newton": SignedNewton(),
     "gradient_system": GradientSystem(),
+    "newton_cg": NewtonCG(),
 }
 """The methods that a search knows by name."""
 
@@ -21,6 +23,7 @@ __all__ = [
     "LevenbergMarquardt",
     "Local",
     "Method",
+    "NewtonCG",
     "SignedNewton",
     "Step",
     "TrustRegion",
