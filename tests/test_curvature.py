@@ -17,6 +17,7 @@ from helpers import point_of, problem_of, refused
 from reference import ACTIVATIONS, LOSSES, cauchy, random_reference
 from semiflat.curvature import (
     blocks,
+    engine,
     gauss_newton,
     gradient,
     halves,
@@ -25,6 +26,16 @@ from semiflat.curvature import (
     sweep,
 )
 from semiflat.curvature.operators import module_hessian_operator
+
+pytestmark = pytest.mark.usefixtures("in_torch")
+
+
+@pytest.fixture
+def in_torch():
+    """What torch computes is the definition; the compiled engine is held against it in test_engine.py."""
+    with engine.using("torch"):
+        yield
+
 
 RELATIVE = 1e-11
 HIDDEN = {1: [3], 2: [3, 2], 3: [2, 3, 2], 4: [2, 3, 2, 2]}
