@@ -11,7 +11,8 @@ import semiflat as sf
 from semiflat.limits import Form, LimitMLP, balanced, recognise, sharpened
 from semiflat.search import beyond
 from semiflat.search.beyond import _Way, _why_not, go_beyond
-from semiflat.search.driver import Options
+from semiflat.search.driver import Driver, Options
+from semiflat.search.further import go_further
 from semiflat.search.outcome import beyond_outcome
 from semiflat.search.record import Finished, SearchRecord
 from semiflat.search.stop import Stop
@@ -105,7 +106,9 @@ def test_a_small_gradient_with_a_long_newton_step_is_no_critical_point_at_infini
     limit = sf.Limit(wide, LimitMLP(wide.net, [["unit", "gate", "unit"]]), params)
     assert limit.gradient_norm < 1e-12
     assert not limit.critical
-    assert limit.kind == "UNDECIDED"
+    beside = sf.Limit(problem, known.net, problem.net.random_params(2))
+    assert min(rate.gap for rate in beside.rates) < 0  # a saddle, were it critical
+    assert limit.kind == beside.kind == "UNDECIDED"
     guess = recognise(problem, known.approach(20.0).params)
     assert guess is not None
     guess = replace(guess, offsets=limit.offsets)
@@ -122,7 +125,7 @@ def test_the_last_stage_goes_on_in_limits_until_its_steps_are_used_up(
     problem, run = left
     rounds = []
 
-    def slow(members, options, last):  # type: ignore[no-untyped-def]
+    def slow(members, options, attempt, last):  # type: ignore[no-untyped-def]
         if not members:
             return []
         rounds.append(len(members))
@@ -135,6 +138,28 @@ def test_the_last_stage_goes_on_in_limits_until_its_steps_are_used_up(
     assert reached is not None
     assert reached.iterations == 300 * len(rounds)
     assert len(rounds) == (5 if last else 1)
+
+
+def test_a_jump_that_changes_the_loss_by_next_to_nothing_is_told() -> None:
+    X = torch.linspace(-1, 1, 60).double()[:, None]
+    noise = torch.randn((60, 1), generator=torch.Generator().manual_seed(0)).double()
+    problem = sf.Problem(sf.MLP([1, 1, 1], "softplus"), X, X.clamp(min=0.1) + 0.01 * noise)
+    start = torch.tensor([[300.0, -30.0, 1 / 300, 0.1]]).double()
+    driver = Driver(problem, start, Options(1e-12, 1500, largest=1e9))
+    net = LimitMLP(problem.net, [[U]])
+    none = [torch.zeros(1, 60).double()]
+
+    def jump(row: int, vector: torch.Tensor) -> torch.Tensor:
+        params = sharpened(problem, net, net.unflatten(vector), none)
+        assert params is not None
+        return net.flatten(params)
+
+    go_further(driver, [0], jump, last=True)
+    assert bool(driver.runs.creeping[0])
+    size, loss = driver.runs.last[0].tolist()
+    assert float(driver.runs.theta[0].abs().max()) > 1.2 * size
+    assert 0 < loss - float(driver.runs.risk[0]) < 1e-5 * loss
+    assert Stop.of(driver.runs, 0, driver.options).before == (size, loss)
 
 
 def test_balancing_changes_no_output() -> None:

@@ -32,11 +32,16 @@ ROUNDS = 2
 """How often a stage looks for more units that run off once others have been taken to their limits."""
 LARGEST = 1e9
 """Parameter size, for targets of size 1, beyond which there is nothing to be seen in a limiting network."""
-PHASES = [
-    Phase(TrustRegion(), 20),
-    Phase(LevenbergMarquardt(), 250, until=1e-10),
-    Phase(TrustRegion(), 40),
+ROUND = [
+    [
+        Phase(TrustRegion(), 20),
+        Phase(LevenbergMarquardt(), 250, until=until),
+        Phase(TrustRegion(), 40),
+    ]
+    # Where the gradient is small along a valley of the limit, only paths that bend get on.
+    for until in (1e-7, 1e-10)
 ]
+"""How a limiting network is searched, in turn."""
 
 
 @dataclass
@@ -171,7 +176,9 @@ def go_beyond(
             guess = way.guess(again)
             if guess is not None:
                 members.append((way, guess))
-        for (way, guess), stop in zip(members, _search(members, options, last), strict=True):
+        for (way, guess), stop in zip(
+            members, _search(members, options, attempt, last), strict=True
+        ):
             way.take(guess, stop, options)
         going = [way for way, _ in members if way.open(options)]
         attempt += 1
@@ -183,7 +190,9 @@ def _batch(problems: list[Problem], guesses: list[Guess]) -> LimitProblem:
     return LimitProblem(problems, [guess.net for guess in guesses], offsets)
 
 
-def _search(members: list[tuple[_Way, Guess]], options: Options, last: bool) -> list[Stop]:
+def _search(
+    members: list[tuple[_Way, Guess]], options: Options, attempt: int, last: bool
+) -> list[Stop]:
     if not members:
         return []
     guesses = [guess for _, guess in members]
@@ -191,7 +200,7 @@ def _search(members: list[tuple[_Way, Guess]], options: Options, last: bool) -> 
     starts = torch.stack([guess.net.flatten(guess.params) for guess in guesses])
     driver = Driver(batch, starts, replace(options, largest=LARGEST))
     rows = list(range(len(members)))
-    driver.go(PHASES, torch.tensor(rows))
+    driver.go(ROUND[attempt % len(ROUND)], torch.tensor(rows))
 
     def jump(row: int, vector: Tensor) -> Tensor | None:
         (way, guess), net = members[row], members[row][1].net
