@@ -1,5 +1,7 @@
 """What a tester broke in the search: each with the smallest case."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -111,16 +113,20 @@ def test_a_run_above_a_limit_that_was_not_reached_says_first_that_it_is(lower):
     run = sf.run_search(problem, starts=1).runs[0]
     vector = problem.net.flatten(run.params)
     options = Options()
-    (reached,) = go_beyond([problem], [vector], [None], options)
+    left = Finished(0, sf.Status.MAX_ITERATIONS, "still going", 9, vector, run.loss, 1e-3)
+    (reached,) = go_beyond([problem], [left], [None], options)
     assert reached is not None
-    reached.gradient_norm = 1e-5  # as if it were still on its way
-    here = reached.loss + (1e-3 if lower else -1e-3)
-    left = Finished(0, sf.Status.MAX_ITERATIONS, "still going", 9, vector, here, 1e-3)
+    risk = reached.stop.risk
+    reached.stop = replace(reached.stop, gradient_norm=1e-5, small=False, stuck=False)
+    reached.why_not = "which is no critical point"
+    left = replace(left, loss=risk + (1e-3 if lower else -1e-3))
     end = beyond_outcome(problem, left, reached, options)
     assert end.status is sf.Status.MAX_ITERATIONS
-    words = f"runs to infinity, where a limiting network has loss {reached.loss:.8g}, below this"
+    words = f"runs to infinity, where a limiting network has loss {risk:.8g}, below this"
     assert end.evidence.startswith(words) is lower
     assert "still going" in end.evidence
+    assert (end.limit is not None) is lower  # to go on from
+    assert end.at_infinity is None
 
 
 # -- connected sets of critical points --------------------------------------------------------------

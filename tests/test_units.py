@@ -97,7 +97,7 @@ def test_where_a_new_step_is_put_last_the_steps_above_see_the_units_in_their_new
     params["0.bias"][0] *= 1e4
     sides = net.fed(params, problem.X, 1) @ net.layer(far, 1).mT
     offsets = [torch.zeros((3, 7)).double(), SATURATED * sides.mT.sign()]
-    guess = recognise(problem, params, Guess(known, params, offsets, far, []))
+    guess = recognise(problem, params, Guess(known, params, offsets, far, {}))
     assert guess is not None
     assert guess.net.forms == (("unit", "unit", "step"), ("unit", "step"))
     assert guess.far["2.weight"][1].tolist() == [-3.0, 2.0, 1.0]
@@ -112,4 +112,5 @@ def test_without_biases_a_step_is_told_with_the_weights_it_had():
     guess = recognise(sf.Problem(net, X, X.sum(1)), params)
     assert guess is not None
     assert guess.net.forms[0].count(Form.STEP) == 1
-    assert f"incoming weights of length {float(params['0.weight'][0].norm()):.3g}" in guess.found[0]
+    (words,) = guess.found.values()
+    assert f"incoming weights of length {float(params['0.weight'][0].norm()):.3g}" in words

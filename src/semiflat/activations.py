@@ -76,6 +76,8 @@ class Cross:
         return index.expand(stack.shape)
 
 
+FAR = 1e4
+"""A pre-activation where an activation that bends is a kink to the last bit."""
 _KNOWN: dict[str, Activation] = {}
 """The activations by their names; whoever makes one with a name that is free makes it known."""
 
@@ -224,6 +226,14 @@ class Activation:
     def saturates(self) -> bool:
         """Whether it nears both ends of its image exponentially: far out it is a step."""
         return self.image is not None and self.image.rate is not None
+
+    @property
+    def bends(self) -> bool:
+        """Whether it is smooth and nears 0 to the left and z to the right: far out it is a kink."""
+        far = torch.tensor([-FAR, FAR], dtype=torch.float64)
+        return self.smooth and bool(
+            (self.function(far) - far.clamp(min=0)).abs().max() <= 1e-12 * FAR
+        )
 
     def between(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of σ(z) for low ≤ z ≤ high.

@@ -86,7 +86,7 @@ def point_line(row: dict[str, Any]) -> str:
 
 def limits(result: sf.SearchResult) -> list[dict[str, Any]]:
     """The critical points at infinity, lowest loss first, as plain data."""
-    runs = [run for run in result.runs if run.limit is not None]
+    runs = [run for run in result.runs if run.status.at_infinity]
     found = [(run, run.limit) for run in runs]
     return sorted(
         (

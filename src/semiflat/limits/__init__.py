@@ -3,7 +3,8 @@
 from semiflat.limits.approach import approach
 from semiflat.limits.limit import Limit, Rate, settled
 from semiflat.limits.network import AtInfinity, Form, LimitMLP, LimitProblem
-from semiflat.limits.recognise import Guess, recognise
+from semiflat.limits.recognise import Guess, RunsOff, balanced, recognise
+from semiflat.limits.sharpen import sharpened
 
 __all__ = [
     "AtInfinity",
@@ -13,7 +14,10 @@ __all__ = [
     "LimitMLP",
     "LimitProblem",
     "Rate",
+    "RunsOff",
     "approach",
+    "balanced",
     "recognise",
     "settled",
+    "sharpened",
 ]

@@ -125,6 +125,11 @@ class Limit:
         """``‖∇R‖∞`` in the parameters of the limiting network."""
         return float(self.gradient.abs().max())
 
+    @property
+    def critical(self) -> bool:
+        """Whether it is a critical point of the limiting network: a small gradient, a short Newton step."""
+        return self.point.evidence.near
+
     @cached_property
     def spectrum(self) -> Spectrum:
         """Eigenvalues of the Hessian in the parameters of the limiting network, with their noise."""
@@ -187,10 +192,12 @@ class Limit:
         ``"MINIMUM"``: the Hessian of the limiting network is positive semidefinite, its zeros are
         the directions known to change nothing, every finite network next to it that was tried has a
         larger loss, and a step that lets go of any sample raises the loss. ``"SADDLE"``: a negative
-        eigenvalue, or a smaller loss in a finite network near by. ``"UNDECIDED"`` otherwise: in
-        particular where some sample would rather be let go by a step, since whether it can be the
-        first to be let go depends on how the others lie.
+        eigenvalue, or a smaller loss in a finite network near by. ``"UNDECIDED"`` otherwise: where it
+        is no critical point, and in particular where some sample would rather be let go by a step, since
+        whether it can be the first to be let go depends on how the others lie.
         """
+        if not self.critical:
+            return "UNDECIDED"
         _, zero, negative = self.inertia
         if negative or any(rate.gap < -self.noise for rate in self.rates):
             return "SADDLE"

@@ -6,6 +6,8 @@ recognised is a guess: that the limit has a critical point is shown by finding i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +34,10 @@ FLAT = 1e-6
 """A slope relative to the largest, below which a sample is to one side of a step."""
 
 
+RunsOff = tuple[int, frozenset[int]]
+"""Units that run off together: their hidden layer, and their places in it."""
+
+
 @dataclass(frozen=True)
 class Guess:
     """A limiting network near a finite one.
@@ -41,31 +47,76 @@ class Guess:
         params: parameters to start from.
         offsets: for each hidden layer (width, N), see :class:`semiflat.limits.network.LimitProblem`.
         far: shaped as the parameters; the steps' incoming weights tend to these times infinity.
-        found: one line for each unit or pair that runs off, with the numbers.
+        found: for what newly runs off, unit or units that merge, by their places in the network that was
+            given: one line with the numbers.
     """
 
     net: LimitMLP
     params: Params
     offsets: list[Tensor]
     far: Params
-    found: list[str]
+    found: dict[RunsOff, str]
 
 
-def recognise(problem: Problem, params: Params, known: Guess | None = None) -> Guess | None:
+def recognise(
+    problem: Problem,
+    params: Params,
+    known: Guess | None = None,
+    allowed: Callable[[RunsOff], bool] = lambda unit: True,
+) -> Guess | None:
     """The limit that the network ``params`` runs towards, or None if no unit runs off.
 
     Args:
         known: a limit found before, whose ``params`` these are; its forms are kept.
+        allowed: what may be taken to run off.
     """
-    work = _Work(problem, params, known)
+    work = _Work(problem, params, known, allowed)
     for layer in range(len(work.net.hidden)):
         work.layer(layer)
     return work.guess() if work.found else None
 
 
+def balanced(problem: Problem, net: LimitMLP, params: Params, offsets: Sequence[Tensor]) -> Params:
+    """The same function, each limit measured by what it does on the data.
+
+    Along a gauge a search drifts, until a tail is as far up as its outgoing weights are small. Here
+    gates have pre-activations of root mean square 1, those of tails reach up to 0, and those of linear
+    units have mean 0 and deviation 1.
+    """
+    params, h = {key: tensor.clone() for key, tensor in params.items()}, problem.X.mT
+    for layer, row in enumerate(net.forms):
+        z = net.through(params, h, layer)[1]
+        V, rows = params[weight_key(layer + 1)], net.layer(params, layer).clone()
+        for unit, form in enumerate(row):
+            middle, size = 0.0, 1.0
+            if form is Form.GATE:
+                size = float(z[unit].square().mean().sqrt())
+            elif form is Form.LINEAR:
+                middle, size = float(z[unit].mean()), float(z[unit].std(correction=0))
+                params[bias_key(layer + 1)] += V[:, unit] * middle
+            elif form is Form.TAIL:
+                middle = float(z[unit].max())
+                V[:, unit] *= math.exp(middle)
+            if form is Form.UNIT or form is Form.STEP or not size > 0:
+                continue
+            V[:, unit] *= size
+            if middle:
+                rows[unit, -1] -= middle
+            rows[unit] /= size
+        params = with_rows(net, params, layer, list(range(len(row))), rows)
+        h = net.respond(layer, net.through(params, h, layer)[1] + offsets[layer])[0]
+    return params
+
+
 class _Work:
-    def __init__(self, problem: Problem, params: Params, known: Guess | None) -> None:
-        self.problem, self.net = problem, problem.net
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        known: Guess | None,
+        allowed: Callable[[RunsOff], bool],
+    ) -> None:
+        self.problem, self.net, self.allowed = problem, problem.net, allowed
         self.params = {key: tensor.clone() for key, tensor in params.items()}
         self.forms = (
             [list(row) for row in known.net.forms]
@@ -81,7 +132,7 @@ class _Work:
             key: tensor.clone() if known else torch.zeros_like(tensor)
             for key, tensor in (known.far if known else params).items()
         }
-        self.found: list[str] = []
+        self.found: dict[RunsOff, str] = {}
         self._bases = {
             (layer, unit): LimitMLP(self.net, self.forms).base(layer, unit)
             for layer, row in enumerate(self.forms)
@@ -139,8 +190,16 @@ class _Work:
 
     # -- what a unit is --------------------------------------------------------------------------
 
+    def _may(self, layer: int, *units: int) -> bool:
+        return self.allowed((layer, frozenset(units)))
+
+    def _tell(self, layer: int, units: list[int], words: str) -> None:
+        self.found[layer, frozenset(units)] = words
+
     def _step(self, layer: int, unit: int, z: Tensor, fed: Tensor) -> None:
         """Samples to one side of a unit stay there; those on its edge, few, keep what they see."""
+        if not self._may(layer, unit):
+            return
         before = self.offsets[layer][unit]
         slope = self.net.activations[layer].derivatives(z + before)[1].abs()
         beyond = slope <= FLAT
@@ -163,10 +222,12 @@ class _Work:
         self.params = with_rows(self.net, self.params, layer, unit, inner)
         self.offsets[layer][unit] = torch.where(beyond, SATURATED * (z + before).sign(), 0.0)
         self.forms[layer][unit] = Form.STEP
-        self.found.append(
+        self._tell(
+            layer,
+            [unit],
             f"unit {unit} of hidden layer {layer} is a step with {len(edge)} samples on its edge: "
             f"slope at most {float(slope[beyond].max()):.1g} on the others, incoming weights of length "
-            f"{float(row.norm()):.3g}"
+            f"{float(row.norm()):.3g}",
         )
 
     def _pairs(
@@ -177,6 +238,8 @@ class _Work:
         for k, one in enumerate(free):
             spread = float(z[one].std(correction=0))
             for other in free[k + 1 :]:
+                if not self._may(layer, one, other):
+                    continue
                 for sign in (1, -1) if may_reflect(self.net, layer) else (1,):
                     both = max(spread, float(z[other].std(correction=0)), 1e-300)
                     distance = float((z[one] - sign * z[other]).square().mean().sqrt()) / both
@@ -214,6 +277,8 @@ class _Work:
             lengths = float(V[:, base].norm()) + sum(float(V[:, k].norm()) for _, k, _ in members)
             left = V[:, base] + sum((sign * V[:, k] for _, k, sign in members), torch.zeros(()))
             units = {base, *(k for _, k, _ in members)}
+            if not self._may(layer, *units):
+                continue
             best = min((p[1] for p in pairs if {p[2], p[3]} <= units), default=1.0)
             limit = min(CANCEL, CLEARLY * best) * lengths
             if len(members) < 2 or float(left.norm()) > limit:
@@ -243,10 +308,12 @@ class _Work:
             self.forms[layer][unit] = Form.GATE
             self._bases[layer, unit] = base
         units = sorted([base, *(unit for _, unit, _ in members)])
-        self.found.append(
+        self._tell(
+            layer,
+            units,
             f"units {units} of hidden layer {layer} merge: pre-activations apart by "
             f"{members[-1][0]:.2g} of their spread, outgoing weights that cancel together but for "
-            f"{cancelled:.2g}"
+            f"{cancelled:.2g}",
         )
 
     def _gate(
@@ -263,13 +330,17 @@ class _Work:
         V[:, other] = a
         self.forms[layer][other] = Form.GATE
         self._bases[layer, other] = one
-        self.found.append(
+        self._tell(
+            layer,
+            [one, other],
             f"units {one} and {other} of hidden layer {layer} merge: pre-activations apart by "
             f"{distance:.2g} of their spread, outgoing weights of lengths {lengths[0]:.3g} and "
-            f"{lengths[1]:.3g} that cancel but for {cancelled:.2g}"
+            f"{lengths[1]:.3g} that cancel but for {cancelled:.2g}",
         )
 
     def _lonely(self, layer: int, unit: int, z: Tensor) -> None:
+        if not self._may(layer, unit):
+            return
         V = self.params[weight_key(layer + 1)]
         loud, middle, spread = float(V[:, unit].norm()), float(z.mean()), float(z.std(correction=0))
         if loud < LOUD or not all(self.net.biases[layer : layer + 2]) or spread == 0:
@@ -282,9 +353,11 @@ class _Work:
             row[-1] -= middle
             self.params = with_rows(self.net, self.params, layer, unit, row / spread)
             self.forms[layer][unit] = Form.LINEAR
-            self.found.append(
+            self._tell(
+                layer,
+                [unit],
                 f"unit {unit} of hidden layer {layer} is linear: pre-activations within "
-                f"{float((z - middle).abs().max()):.2g}, outgoing weights of length {loud:.3g}"
+                f"{float((z - middle).abs().max()):.2g}, outgoing weights of length {loud:.3g}",
             )
             return
         tail = self.net.activations[layer].tail
@@ -304,9 +377,11 @@ class _Work:
         V[:, unit] *= tail.size
         V[:, unit] *= float(torch.exp(torch.tensor(top)))
         self.forms[layer][unit] = Form.TAIL
-        self.found.append(
+        self._tell(
+            layer,
+            [unit],
             f"unit {unit} of hidden layer {layer} is in its tail: pre-activations below "
-            f"{float(z.max()):.3g}, outgoing weights of length {loud:.3g}"
+            f"{float(z.max()):.3g}, outgoing weights of length {loud:.3g}",
         )
 
     # -- moves that keep the function ------------------------------------------------------------

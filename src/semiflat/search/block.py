@@ -8,6 +8,7 @@ alone: there a block is what is handed to one process at a time, and of no conse
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from semiflat.curvature.engine import EngineName, compiled, using
 from semiflat.evidence import Evidence
+from semiflat.limits import Form, LimitMLP, sharpened
 from semiflat.memory import freed_memory_kept
 from semiflat.networks import MLP
 from semiflat.problem import Problem, ProblemBatch
-from semiflat.search.beyond import Reached, go_beyond
+from semiflat.search.beyond import LARGEST, Reached, go_beyond
 from semiflat.search.driver import Options, Phase, driver_of
+from semiflat.search.further import go_further
 from semiflat.search.large import dense, large_outcome
 from semiflat.search.methods import (
     GradientSystem,
@@ -31,8 +34,9 @@ from semiflat.search.methods import (
     SignedNewton,
     TrustRegion,
 )
-from semiflat.search.outcome import Stop, beyond_outcome, outcome
+from semiflat.search.outcome import beyond_outcome, outcome
 from semiflat.search.record import Finished, Status
+from semiflat.search.stop import Stop
 
 STAGES: dict[str, list[list[Phase]]] = {
     # The exact Hessian is enough for problems that are not badly conditioned. Where it does not get
@@ -114,6 +118,7 @@ class _Block:
 
     Attributes:
         ended: the results there are.
+        jumped: steps tried after jumps (:mod:`semiflat.search.further`), which are not counted otherwise.
         there: who is in a limiting network now, and where.
     """
 
@@ -132,6 +137,7 @@ class _Block:
         self.driver = driver_of(shared, starts, self.options)
         self.ended: dict[int, Finished] = {}
         self.there: dict[int, Reached] = {}
+        self.jumped: Counter[int] = Counter()
         # With weight decay the risk has no limits at infinity; small gradients do not lead to any.
         self.any_index = settings.kind == "any"
         self.descends = self.any_index and not settings.given and settings.method is None
@@ -153,6 +159,8 @@ class _Block:
             going = [row for row in range(len(self.numbers)) if row not in self.ended]
             finite = [row for row in going if row not in self.there]
             self.driver.go(stage, torch.tensor(finite, dtype=torch.int64))
+            if self.beyond:
+                self._go_further(finite, last)
             stopped = self._stopped(going)
             for row in finite:
                 if stopped[row].status in _FINAL:
@@ -162,6 +170,31 @@ class _Block:
             if last:
                 for row in stopped.keys() - self.ended.keys():
                     self._end(row, stopped[row])
+
+    def _go_further(self, rows: list[int], last: bool) -> None:
+        """On along the way of units that grow sharp."""
+        runs, net = self.driver.runs, self.driver.problem.net
+        small = runs.small(torch.arange(len(runs.risk)), self.options.tolerance)
+        rows = [row for row in rows if bool(torch.isfinite(runs.risk[row])) and not small[row]]
+        if not rows:
+            return
+        plain = LimitMLP(net, [[Form.UNIT] * width for width in net.hidden])
+
+        def jump(place: int, vector: Tensor) -> Tensor | None:
+            problem = self.problems[rows[place]]
+            none = [torch.zeros(width, problem.samples).double() for width in net.hidden]
+            params = sharpened(problem, plain, net.unflatten(vector), none)
+            return None if params is None else net.flatten(params)
+
+        shared = self.driver.problem.rows(torch.tensor(rows))
+        further = driver_of(shared, runs.theta[rows], replace(self.options, largest=LARGEST))
+        go_further(further, range(len(rows)), jump, last)
+        for place, row in enumerate(rows):
+            self.jumped[row] += int(further.runs.iterations[place])
+            if further.runs.risk[place] < runs.risk[row]:
+                self.driver.move(row, further.runs.theta[place])
+                for name in ("stuck", "creeping", "promised", "last"):
+                    getattr(runs, name)[row] = getattr(further.runs, name)[place]
 
     def _go_beyond(self, stopped: dict[int, Finished], last: bool) -> None:
         """On to critical points at infinity, and back from those that a finite network improves on."""
@@ -173,9 +206,10 @@ class _Block:
         ]
         reached = go_beyond(
             [self.problems[row] for row in rows],
-            [stopped[row].vector for row in rows],
+            [stopped[row] for row in rows],
             [self.there.get(row) for row in rows],
             self.options,
+            last,
         )
         for row, there in zip(rows, reached, strict=True):
             if there is None:
@@ -184,13 +218,13 @@ class _Block:
             result = beyond_outcome(problem, end, there, self.options)
             self.there.pop(row, None)
             back = None
-            if result.limit is not None and not last:
-                back = result.limit.at(problem).way_down()
+            if result.at_infinity is not None and not last:
+                back = result.at_infinity.at(problem).way_down()
             if back is not None:
                 self.driver.move(row, problem.net.flatten(back))
-            elif result.limit is not None or last:
+            elif result.at_infinity is not None or last:
                 self._end(row, result)
-            elif there.loss <= end.loss and not there.converged:
+            elif not there.stop.small:
                 self.there[row] = there  # it is lower there: go on there
 
     def _stopped(self, rows: list[int]) -> dict[int, Finished]:
@@ -221,5 +255,6 @@ class _Block:
         }
 
     def _end(self, row: int, end: Finished) -> None:
-        self.ended[row] = end = replace(end, engine=self.driver.engine)
+        iterations = end.iterations + self.jumped[row]
+        self.ended[row] = end = replace(end, iterations=iterations, engine=self.driver.engine)
         self.on_end(end)

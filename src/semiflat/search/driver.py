@@ -213,6 +213,10 @@ class Driver:
             self.local, runs.gradient[self.active], self.lengths[self.active]
         )
 
+    def left(self, run: int) -> bool:
+        """Whether a run has left the part of the parameter space where there is anything to find."""
+        return bool(self._beyond()[run])
+
     def _beyond(self) -> Tensor:
         """Runs that have left the part of the parameter space where there is anything to find."""
         largest = self.options.largest * self.problem.target_size

@@ -13,8 +13,8 @@ from semiflat.memory import available
 from semiflat.networks import MLP
 from semiflat.problem import Problem
 from semiflat.search.methods import Method, NewtonCG
-from semiflat.search.outcome import Stop
 from semiflat.search.record import Finished, Status
+from semiflat.search.stop import Stop
 
 ROOM = 2**30
 """Bytes that the dense matrices of a block of starts may take together; less where less is free."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from semiflat.evidence import TILTED, Evidence, OnData
-from semiflat.limits import settled
-from semiflat.points import Point
 from semiflat.problem import Problem
-from semiflat.search.beyond import Reached, is_channel
-from semiflat.search.driver import CHECK, Options, Runs
+from semiflat.search.beyond import LARGEST, Reached, is_channel
+from semiflat.search.driver import CHECK, Options
+from semiflat.search.further import LOWER
 from semiflat.search.record import Finished, LimitRecord, Status
+from semiflat.search.stop import Stop, not_critical
 from semiflat.symmetries.families import flat_families
 from semiflat.symmetries.flatness import held_against_kernel
 
@@ -25,52 +24,6 @@ ALONG_KERNEL = 0.5
 RUN_OFF = 10.0
 ALIKE = 2.0**-42
 """Part of their size by which the last step may have moved copies of one unit apart."""
-# At a limit the gradient must be this small a part of the residuals.
-SMALL_BEYOND = 1e-6
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Where and why the driver left a run.
-
-    Attributes:
-        vector: parameters, (P,).
-        risk, gradient_norm: there.
-        iterations: steps tried.
-        small: whether the gradient is as small as was asked for.
-        stuck: whether no step of more than rounding size lowered the merit.
-        promised: by how much the last step tried was to lower it.
-        before: for a run that creeps to infinity, the largest parameter and the risk ``CHECK`` steps
-            before its end.
-    """
-
-    vector: Tensor
-    risk: float
-    gradient_norm: float
-    iterations: int
-    small: bool
-    stuck: bool
-    promised: float
-    before: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, runs: Runs, row: int, options: Options) -> Stop:
-        """Of one of the driver's runs."""
-        size, risk = runs.last[row].tolist()
-        return cls(
-            runs.theta[row].clone(),
-            float(runs.risk[row]),
-            float(runs.gradient[row].abs().max()),
-            int(runs.iterations[row]),
-            bool(runs.small(torch.tensor([row]), options.tolerance)),
-            bool(runs.stuck[row]),
-            float(runs.promised[row]),
-            (size, risk) if bool(runs.creeping[row]) else None,
-        )
-
-    def point(self, problem: Problem) -> Point:
-        """The point that it is."""
-        return Point(problem, problem.net.unflatten(self.vector))
 
 
 def outcome(
@@ -102,7 +55,6 @@ def outcome(
 
     if not math.isfinite(stop.risk):
         return finished(Status.NON_FINITE, "the loss is not finite at the start")
-    largest = float(stop.vector.abs().max())
     hopeless = problem.no_critical_point_below
     if stop.risk < hopeless:
         return finished(
@@ -115,30 +67,48 @@ def outcome(
         return finished(
             *_at_small_gradient(evidence or Evidence(stop.point(problem), options.judged))
         )
-    if largest > options.largest * problem.target_size:
-        return finished(
-            Status.DIVERGED,
-            f"the largest parameter passed {options.largest * problem.target_size:.0e} at gradient "
-            f"{stop.gradient_norm:.1e}",
-        )
+    return finished(*_on_its_way(stop, options.largest * problem.target_size))
+
+
+def _on_its_way(stop: Stop, too_large: float) -> tuple[Status, str]:
+    """Why a run was left where its gradient is not small: status, and the numbers in words."""
+    largest = float(stop.vector.abs().max())
     if stop.before is not None:
         size, risk = stop.before
-        return finished(
+        return (
             Status.DIVERGED,
-            f"in {CHECK} steps, up to step {stop.iterations}, the largest parameter grew from "
+            f"within {CHECK} steps, up to step {stop.iterations}, the largest parameter grew from "
             f"{size:.3g} to {largest:.3g} while the loss changed by a part of only "
             f"{abs(risk - stop.risk) / abs(risk):.1g}; gradient {stop.gradient_norm:.1e}",
         )
+    if largest > too_large:
+        return (
+            Status.DIVERGED,
+            f"the largest parameter passed {too_large:.0e} at gradient {stop.gradient_norm:.1e}",
+        )
     if not stop.stuck:
-        return finished(
+        return (
             Status.MAX_ITERATIONS,
             f"gradient {stop.gradient_norm:.1e} after {stop.iterations} iterations, the last of which "
             f"was to lower the merit by {stop.promised:.1e}",
         )
-    return finished(
+    return (
         Status.STALLED,
         f"no step of more than rounding size lowers the merit, at gradient {stop.gradient_norm:.1e}: "
         f"the local model promises {stop.promised:.1e}, which rounding hides at loss {stop.risk:.3g}",
+    )
+
+
+def _unconfirmed(problem: Problem, largest: float, numbers: str) -> tuple[Status, str]:
+    """What a small gradient that is not a critical point's is worth."""
+    if largest > RUN_OFF and not problem.coercive:
+        return (
+            Status.DIVERGED,
+            f"{numbers}; the largest parameter is {largest:.3g}: a minimum at infinity, not a critical point",
+        )
+    return (
+        Status.STALLED,
+        f"{numbers}: no critical point is confirmed, and rounding hides the way on",
     )
 
 
@@ -147,48 +117,45 @@ def beyond_outcome(problem: Problem, run: Finished, reached: Reached, options: O
 
     CHANNEL or SATURATED asks for a critical point of the limiting network, no higher than the run
     itself got, whose steps stand where they were put. Otherwise the run's evidence says what was
-    reached there, and first of all if it is lower than the run.
+    reached there, and first of all if it is lower than the run. Then the limit is kept, to go on
+    from, and where it stopped for a reason that is the run's status.
     """
-    guess, found = reached.guess, "; ".join(reached.found)
-    far = settled(problem, guess.net, guess.params, guess.far, guess.offsets)
+    net, limit, stop = reached.guess.net, reached.limit, reached.stop
     record = LimitRecord(
-        tuple(tuple(map(str, row)) for row in guess.net.forms),
-        guess.net.flatten(guess.params),
-        guess.net.flatten(far),
+        tuple(tuple(map(str, row)) for row in net.forms),
+        net.flatten(limit.params),
+        net.flatten(limit.far),
     )
-    limit = record.at(problem)
-    stand = all(
-        torch.equal(one, other) for one, other in zip(limit.offsets, guess.offsets, strict=True)
+    numbers = (
+        f"{'; '.join(reached.found)}; the limiting network has gradient {stop.gradient_norm:.1e}"
     )
-    numbers = f"{found}; the limiting network has gradient {reached.gradient_norm:.1e}"
     run = replace(run, iterations=run.iterations + reached.iterations)
-    why_not = None
-    if not reached.converged:
-        why_not = "which is no critical point"
-    elif problem.least_loss is not None and (
-        reached.gradient_norm
-        > SMALL_BEYOND * math.sqrt(max(reached.loss - problem.least_loss, 0.0))
-    ):
-        why_not = f"small only because the residuals are (loss {reached.loss:.2g})"
-    elif not stand:
-        why_not = "but a step's incoming weights no longer put it where it stands"
-    elif reached.loss > run.loss + 1e-9 * abs(run.loss):
-        why_not = f"but its loss {reached.loss:.8g} lies above the run's {run.loss:.8g}"
-    if why_not:
-        below = (
-            f"runs to infinity, where a limiting network has loss {reached.loss:.8g}, below this "
-            f"{run.loss:.8g}, but no critical point was reached there; "
-            if reached.loss < run.loss - 1e-9 * abs(run.loss)
-            else ""
+    why_not = reached.why_not
+    if not why_not and stop.risk > run.loss + LOWER * abs(run.loss):
+        why_not = f"but its loss {stop.risk:.8g} lies above the run's {run.loss:.8g}"
+    if not why_not:
+        status = Status.CHANNEL if is_channel(net) else Status.SATURATED
+        return replace(
+            run,
+            status=status,
+            evidence=f"{numbers} at loss {stop.risk:.8g}, where the run had {run.loss:.8g}",
+            limit=record,
         )
-        return replace(run, evidence=f"{below}{run.evidence}; {numbers}, {why_not}")
-    status = Status.CHANNEL if is_channel(guess.net) else Status.SATURATED
-    return replace(
-        run,
-        status=status,
-        evidence=f"{numbers} at loss {reached.loss:.8g}, where the run had {run.loss:.8g}",
-        limit=record,
+    if not limit.loss < run.loss - LOWER * abs(run.loss):
+        return replace(run, evidence=f"{run.evidence}; {numbers}, {why_not}")
+    below = (
+        f"runs to infinity, where a limiting network has loss {limit.loss:.8g}, below this "
+        f"{run.loss:.8g}, but no critical point was reached there"
     )
+    if stop.small:
+        largest = float(stop.vector.abs().max())
+        status, there = _unconfirmed(problem, largest, f"{numbers}, {why_not}")
+    else:
+        status, there = _on_its_way(stop, LARGEST * problem.target_size)
+        there = f"{there}; {numbers}, {why_not}"
+    if status is Status.MAX_ITERATIONS:
+        status, there = run.status, f"{run.evidence}; {numbers}, {why_not}"
+    return replace(run, status=status, evidence=f"{below}; {there}", limit=record)
 
 
 def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int, int] | None]:
@@ -201,20 +168,9 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
             f"{numbers}, but {evidence.no_hessian}; a way down need not show",
             None,
         )
-    why = _not_critical(evidence)
-    if why and largest > RUN_OFF and not problem.coercive:
-        return (
-            Status.DIVERGED,
-            f"{numbers}; {why}; the largest parameter is {largest:.3g}: a minimum at infinity, not a critical "
-            "point",
-            None,
-        )
+    why = not_critical(evidence)
     if why:
-        return (
-            Status.STALLED,
-            f"{numbers}; {why}: no critical point is confirmed, and rounding hides the way on",
-            None,
-        )
+        return *_unconfirmed(problem, largest, f"{numbers}; {why}"), None
     tightest = spectrum.tightest()
     least = "none" if tightest is None else "{:.2g} with noise floor {:.1g}".format(*tightest)
     certain = f"{numbers}; the least certain eigenvalue{evidence.in_natural_units} is {least}"
@@ -252,15 +208,3 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
     positive, negative = int((counted > 0).sum()), int((counted < 0).sum())
     inertia = positive, len(spectrum.values) - positive - negative, negative
     return Status.CONVERGED, f"{numbers}; cosine {cosine:.2f}", inertia
-
-
-def _not_critical(evidence: Evidence) -> str:
-    """Why a small gradient is not that of a critical point; empty if it is."""
-    if not evidence.critical:
-        size = evidence.gradient.abs()[evidence.worst]
-        part = float(size / evidence.on_data.natural.largest[evidence.worst].clamp(min=1e-300))
-        return (
-            f"an entry of it is {part:.1e} of what it would be if its terms did not cancel: it is small only "
-            "because residuals, data or slopes are"
-        )
-    return "" if evidence.near else evidence.how_far

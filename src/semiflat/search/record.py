@@ -40,6 +40,11 @@ class Status(StrEnum):
         """One sentence."""
         return _MEANINGS[self]
 
+    @property
+    def at_infinity(self) -> bool:
+        """Whether a run ended at a critical point of a limiting network, its ``limit``."""
+        return self in (Status.CHANNEL, Status.SATURATED)
+
 
 def _against_infinity(problem: Problem) -> str:
     """What keeps runs from infinity, to go on a sentence; ``""`` where every parameter is decayed."""
@@ -91,7 +96,8 @@ class SearchRecord:
         iterations: steps tried.
         status: how it ended.
         evidence: the numbers the status rests on, in words.
-        limit: the critical point at infinity, if the run has one.
+        limit: where it got in a limiting network: at a critical point there if ``status.at_infinity``. Else,
+            if the run has one, it is no critical point, but lower than the run, and a place to go on from.
         inertia: positive, zero (within noise) and negative eigenvalues of the Hessian, for a run that
             converged; None where the network is too large for its Hessian.
         engine: what took the steps: ``"torch"``, or the compiled engine with its kernel and
@@ -153,7 +159,7 @@ class Finished:
         iterations: steps tried.
         vector: where it ended, flat, (P,).
         loss, gradient_norm: ``R`` and ``‖∇R‖∞`` there.
-        limit: the critical point of the limiting network, if it ran to infinity and one was reached.
+        limit: where it got in a limiting network, see :class:`SearchRecord`.
         inertia: positive, zero and negative eigenvalues of the Hessian, where it converged.
         engine: what took the steps, see :class:`SearchRecord`.
 
@@ -175,6 +181,11 @@ class Finished:
     limit: LimitRecord | None = None
     inertia: tuple[int, int, int] | None = None
     engine: str = "torch"
+
+    @property
+    def at_infinity(self) -> LimitRecord | None:
+        """The critical point at infinity that it ended at, if it did."""
+        return self.limit if self.status.at_infinity else None
 
 
 class CriticalPoint(Point):
@@ -242,13 +253,17 @@ class CriticalPoint(Point):
             )
         if isinstance(self.problem, AtInfinity):
             return f"it runs to infinity, and this is its limit there, {self.limit!r}"
-        if self.limit is not None:
+        if self.limit is not None and self.status.at_infinity:
             return f"it runs to infinity, and its limit there has loss {self.limit.loss:.10g}"
         return self.record.evidence
 
     @cached_property
     def limit(self) -> Limit | None:
-        """The critical point of the limiting network, for a run to infinity that has one."""
+        """Where a run to infinity got in the limiting network, for one that has got there.
+
+        A critical point if ``status.at_infinity``; otherwise the lowest place that was reached, below the run:
+        to look for one from ``limit.approach(1e3)``, say.
+        """
         if self.record.limit is None:
             return None
         problem = self.problem
@@ -324,7 +339,7 @@ class SearchResult:
         """
         found: list[tuple[CriticalPoint, Tensor]] = []
         for run in self.runs:
-            if run.limit is None:
+            if run.limit is None or not run.status.at_infinity:
                 continue
             there = run.limit.point
             f = there.problem.outputs(there.params)
@@ -369,7 +384,7 @@ class SearchResult:
             )
         else:
             why = f"{most} means: {most.meaning}"
-            if most in (Status.CHANNEL, Status.SATURATED, Status.DIVERGED):
+            if most.at_infinity or most is Status.DIVERGED:
                 why += _against_infinity(self.runs[0].problem)
         runs = sum(counts.values())
         return f"no run of {runs} ended at a critical point ({count_line(counts)}): {why}"

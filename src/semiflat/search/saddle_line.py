@@ -89,9 +89,10 @@ def saddle_lines(run: CriticalPoint) -> list[SaddleLine]:
     if not isinstance(run, CriticalPoint):
         raise InputError(f"saddle_lines takes a run of run_search, not a {type(run).__name__}")
     limit = run.limit
-    if limit is None:
+    if limit is None or not run.status.at_infinity:
+        what = "has no limit" if limit is None else "its limit is no critical point"
         raise InputError(
-            f"the run ended {run.status} and has no limit; saddle lines are of runs that end CHANNEL"
+            f"the run ended {run.status} and {what}; saddle lines are of runs that end CHANNEL"
         )
     return [
         _beside(limit, layer, unit)
