@@ -250,6 +250,15 @@ def test_what_the_engine_does_not_know_runs_in_torch():
         assert engine.engine_of(sf.Problem(deep, [[0.0], [1.0]], [0.0, 1.0])) == "torch"
 
 
+def test_the_environment_says_who_computes(monkeypatch):
+    monkeypatch.setenv("SEMIFLAT_ENGINE", "torch")
+    assert {run.engine for run in runs(curve(), 2).values()} == {"torch"}
+    assert {run.engine for run in runs(curve(), 2, engine="native").values()} != {"torch"}
+    monkeypatch.setenv("SEMIFLAT_ENGINE", "fastest")
+    with pytest.raises(sf.InputError, match="fastest"):
+        runs(curve(), 2)
+
+
 def test_a_subclass_of_a_known_loss_or_method_is_not_that_one():
     class Doubled(Squared):
         name = "doubled_squared"

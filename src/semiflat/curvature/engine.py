@@ -49,8 +49,9 @@ def checked_engine(name: Any) -> EngineName:
 
 @contextmanager
 def using(engine: EngineName | None = None, threads: int | None = None) -> Iterator[None]:
-    """Inside, have that engine compute, and so many threads of it; None leaves it as it was."""
-    before = _chosen.set(engine or _chosen.get()), _threads.set(threads or _threads.get())
+    """Inside, have that engine compute, and so many threads of it; None and ``"auto"`` leave it as it was."""
+    chosen = _chosen.get() if engine in (None, "auto") else engine
+    before = _chosen.set(chosen), _threads.set(threads or _threads.get())
     try:
         yield
     finally:
