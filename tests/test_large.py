@@ -235,6 +235,7 @@ def test_where_hessians_do_not_fit_the_search_goes_on_without_and_says_so(no_roo
     assert "a Newton step goes" in run.record.evidence
     far = sf.run_search(classes(decay=0.0), starts=2, max_iterations=40, processes=1)
     assert far.counts[sf.Status.CONVERGED] == 0
+    assert all("matrix-free" in run.record.evidence for run in far.runs)
 
 
 def test_blocks_hold_as_many_starts_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.beyond import LARGEST, Reached, go_beyond
 from semiflat.search.driver import Options, Phase, driver_of
 from semiflat.search.further import go_further
-from semiflat.search.large import dense, large_outcome
+from semiflat.search.large import dense, large_outcome, without
 from semiflat.search.methods import (
     GradientSystem,
     LevenbergMarquardt,
@@ -232,18 +232,8 @@ class _Block:
         stops = {row: Stop.of(runs, row, self.options) for row in rows}
         small = [row for row, stop in stops.items() if math.isfinite(stop.risk) and stop.small]
         known: dict[int, Evidence] = {}
-        if small and not self.dense:
-            ends = {
-                row: large_outcome(
-                    self.numbers[row], stops[row], self.problems[row], self.options.judged
-                )
-                for row in small
-            }
-            others = stops.keys() - ends.keys()
-            return ends | {
-                row: outcome(self.problems[row], self.numbers[row], stops[row], self.options)
-                for row in others
-            }
+        if not self.dense:
+            return {row: self._unbuilt(row, stop) for row, stop in stops.items()}
         if small:
             points = [stops[row].point(self.problems[row]) for row in small]
             shared = self.driver.problem.rows(torch.tensor(small))
@@ -253,6 +243,14 @@ class _Block:
             row: outcome(self.problems[row], self.numbers[row], stop, self.options, known.get(row))
             for row, stop in stops.items()
         }
+
+    def _unbuilt(self, row: int, stop: Stop) -> Finished:
+        problem, number = self.problems[row], self.numbers[row]
+        separated = stop.risk < problem.no_critical_point_below
+        if math.isfinite(stop.risk) and stop.small and not separated:
+            return large_outcome(number, stop, problem, self.options.judged)
+        end = outcome(problem, number, stop, self.options)
+        return replace(end, evidence=f"{end.evidence}; {without(problem.net)}")
 
     def _end(self, row: int, end: Finished) -> None:
         iterations = end.iterations + self.jumped[row]

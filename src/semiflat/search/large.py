@@ -56,15 +56,20 @@ def forecast(problem: Problem, starts: int) -> Cost:
     return Cost(starts * seconds, KEPT_BYTES)
 
 
+def without(net: MLP) -> str:
+    """Says that no Hessian was built, and why."""
+    return (
+        f"matrix-free, as dense Hessians of {net.parameter_count} parameters are too large: eigenvalues were "
+        "not counted"
+    )
+
+
 def large_outcome(number: int, stop: Stop, problem: Problem, tolerance: float) -> Finished:
     """What a run is worth that the driver left at a small gradient, where no Hessian is built."""
     found = Unbuilt(stop.point(problem), tolerance)
 
     def finished(status: Status, words: str) -> Finished:
-        said = (
-            f"gradient {stop.gradient_norm:.1e}; {words}; matrix-free, as dense Hessians of "
-            f"{problem.net.parameter_count} parameters are too large: eigenvalues were not counted"
-        )
+        said = f"gradient {stop.gradient_norm:.1e}; {words}; {without(problem.net)}"
         return Finished(
             number, status, said, stop.iterations, stop.vector, stop.risk, stop.gradient_norm
         )
