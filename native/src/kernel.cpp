@@ -24,9 +24,16 @@ struct Rows {
   double *operator[](int row) const { return start + static_cast<std::size_t>(row) * block; }
 };
 
-constexpr int HEIGHT = 4;                // rows of a tile of products
-constexpr int BREADTH = W == 8 ? 6 : 3;  // columns: as many as there are registers for
-constexpr int STRIP = 96;                // pairs of inputs multiplied at a time
+constexpr int SUMS = W == 8 ? 24 : 12;  // of a tile: as many as there are registers for
+constexpr int HEIGHT = W == 8 ? 6 : 4; // rows of a tile at most
+constexpr int STRIP = 96;              // columns taken at a time at most
+
+// Columns that stay in the innermost cache while all rows go by.
+constexpr int INNERMOST = 24 << 10;
+int strip_of(int block) {
+  const int fit = INNERMOST / 8 / block / 12 * 12;
+  return fit < 12 ? 12 : fit > STRIP ? STRIP : fit;
+}
 
 // Working memory of one network's derivatives; made twice, the first time without memory to find its size.
 struct Room {
@@ -135,6 +142,7 @@ struct Pass {
   void cross_entropy(const double *share, double &sum, bool curved);
   void backward();
   void gradient(double *into);
+  void add_outer(int l, Rows stack, bool inputs, double *into);
   void responses(bool exact);
   void contract(int l, int m, double *matrix);
   void add_next(int l, double *matrix);
@@ -337,66 +345,70 @@ void Pass::backward() {
   }
 }
 
-// Σ_ν a[r] b[c] for a tile of R rows and C columns, handed to put(r, c, sum).
-template <int R, int C, typename Column, typename Put>
-INLINE void tile(int n, const double *const *a, Column b, int from, Put put) {
+// out[r, c] = Σ_ν a[r] b[c] for a tile of R rows and C columns; rows of `out` stand STRIP apart.
+template <int R, int C> INLINE void tile(int n, const double *const *a, const double *const *b, double *out) {
   constexpr int PADDED = (R * C + W - 1) / W * W;
   Vec sum[PADDED]{};
-  const double *y[C];
-  for (int c = 0; c < C; c++) y[c] = b(from + c);
   for (int at = 0; at < n; at += W) {
     Vec x[R];
     for (int r = 0; r < R; r++) x[r] = load(a[r] + at);
     for (int c = 0; c < C; c++) {
-      const Vec column = load(y[c] + at);
+      const Vec column = load(b[c] + at);
       for (int r = 0; r < R; r++) sum[r * C + c] += x[r] * column;
     }
   }
   double found[PADDED];
   for (int k = 0; k < PADDED; k += W) store(found + k, totals(sum + k));
   for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) put(r, from + c, found[r * C + c]);
+    for (int c = 0; c < C; c++) out[r * STRIP + c] = found[r * C + c];
 }
-// Columns in tiles of nearly one size, none broader than there are registers for.
-template <int R, typename Column, typename Put>
-INLINE void tiles(int n, const double *const *a, Column b, int columns, Put put) {
-  int left = (columns + BREADTH - 1) / BREADTH;
-  for (int from = 0; from < columns; left--) {
-    const int here = (columns - from + left - 1) / left;
-    switch (here) {
-    case 1: tile<R, 1>(n, a, b, from, put); break;
-    case 2: tile<R, 2>(n, a, b, from, put); break;
+// The same for any number of columns, C at a time and then those that are left.
+template <int R, int C>
+void tiles(int n, const double *const *a, const double *const *b, int columns, double *out) {
+  int c = 0;
+  for (; c + C <= columns; c += C) tile<R, C>(n, a, b + c, out + c);
+  if constexpr (C > 1)
+    if (c < columns) tiles<R, C - 1>(n, a, b + c, columns - c, out + c);
+}
+// The same for up to HEIGHT rows: as many columns at a time as there are registers for.
+void sums(int n, int rows, const double *const *a, const double *const *b, int columns, double *out) {
+  switch (rows) {
+  case 1: return tiles<1, SUMS / 2>(n, a, b, columns, out);
+  case 2: return tiles<2, SUMS / 2>(n, a, b, columns, out);
+  case 3: return tiles<3, SUMS / 3>(n, a, b, columns, out);
+  case 4: return tiles<4, SUMS / 4>(n, a, b, columns, out);
 #if WIDTH == 8
-    case 4: tile<R, 4>(n, a, b, from, put); break;
-    case 5: tile<R, 5>(n, a, b, from, put); break;
-    case 6: tile<R, 6>(n, a, b, from, put); break;
+  case 5: return tiles<5, SUMS / 5>(n, a, b, columns, out);
+  case 6: return tiles<6, SUMS / 6>(n, a, b, columns, out);
 #endif
-    default: tile<R, 3>(n, a, b, from, put);
-    }
-    from += here;
   }
 }
-// The same for up to HEIGHT rows.
-template <typename Column, typename Put>
-INLINE void products(int n, int count, const double *const *a, Column b, int columns, Put put) {
-  switch (count) {
-  case 1: return tiles<1>(n, a, b, columns, put);
-  case 2: return tiles<2>(n, a, b, columns, put);
-  case 3: return tiles<3>(n, a, b, columns, put);
-  default: return tiles<HEIGHT>(n, a, b, columns, put);
-  }
+// Rows of the next tile where `count` rows are left: all alike, as nearly as can be.
+int height(int count) {
+  const int tiles = (count + HEIGHT - 1) / HEIGHT;
+  return (count + tiles - 1) / tiles;
 }
 
 // Σ_ν rows_i h̃_{l-1,j} of every linear layer, added to a vector of parameters.
 void Pass::gradient(double *into) {
-  for (int l = 0; l < net.depth; l++) {
-    const int out = net.widths[l + 1];
-    for (int i = 0; i < out; i += HEIGHT) {
-      const int count = out - i < HEIGHT ? out - i : HEIGHT;
-      const double *rows[HEIGHT];
-      for (int r = 0; r < count; r++) rows[r] = room.delta[l][i + r];
-      products(n, count, rows, [&](int j) { return fed(l, j); }, net.fed(l),
-               [&](int r, int j, double x) { into[net.at(l, i + r, j)] += x; });
+  for (int l = 0; l < net.depth; l++) add_outer(l, room.delta[l], true, into);
+}
+
+// Σ_ν stack_i h̃_{l-1,j}, or the tangent of h in place of h̃, added at the places of W_l.
+void Pass::add_outer(int l, Rows stack, bool inputs, double *into) {
+  const int out = net.widths[l + 1], fan = inputs ? net.fed(l) : net.widths[l];
+  const double *columns[STRIP], *rows[HEIGHT];
+  double found[HEIGHT * STRIP];
+  for (int from = 0; from < fan; from += STRIP) {
+    const int here = fan - from < STRIP ? fan - from : STRIP;
+    for (int c = 0; c < here; c++) columns[c] = inputs ? fed(l, from + c) : room.tangent[l][from + c];
+    for (int i = 0, count; i < out; i += count) {
+      count = height(out - i);
+      for (int r = 0; r < count; r++) rows[r] = stack[i + r];
+      sums(n, count, rows, columns, here, found);
+      for (int r = 0; r < count; r++)
+        for (int c = 0; c < here; c++)
+          into[room.places[l][(i + r) * net.fed(l) + from + c]] += found[r * STRIP + c];
     }
   }
 }
@@ -493,29 +505,34 @@ void Pass::responses(bool exact) {
 void Pass::contract(int l, int m, double *matrix) {
   const std::size_t P = net.parameters;
   const int out = net.widths[l + 1], lower = net.widths[m + 1], own = net.before[l + 1], from = net.before[m];
-  int j = 0, b = 0;
+  const int pairs = m == l ? out * (out + 1) / 2 : out * lower, breadth = strip_of(n);
+  const double *rows[HEIGHT], *columns[STRIP];
+  double found[HEIGHT * STRIP];
+  int inputs[STRIP][2], j = 0, b = 0;
   while (j < net.fed(l)) {
-    int strip = 0, inputs[STRIP][2];
-    for (; strip < STRIP && j < net.fed(l); strip++) {
+    int strip = 0;
+    for (; strip < breadth && j < net.fed(l); strip++) {
       inputs[strip][0] = j, inputs[strip][1] = b;
       const double *one = fed(l, j), *other = fed(m, b);
       double *to = room.strip[strip];
       for (int at = 0; at < n; at += W) store(to + at, load(one + at) * load(other + at));
+      columns[strip] = to;
       if (++b == (m == l ? j + 1 : net.fed(m))) j++, b = 0;
     }
-    const double *rows[HEIGHT];
-    const int *units[HEIGHT][2]; // where the rows of the two layers' units stand
-    int count = 0;
-    for (int i = 0; i < out; i++)
-      for (int a = m == l ? i : 0; a < lower; a++) {
-        rows[count] = room.bent[l][i * own + from + a];
-        units[count][0] = room.places[l] + i * net.fed(l), units[count][1] = room.places[m] + a * net.fed(m);
-        if (++count < HEIGHT && (i < out - 1 || a < lower - 1)) continue;
-        products(n, count, rows, [&](int c) { return room.strip[c]; }, strip, [&](int r, int c, double x) {
-          matrix[units[r][0][inputs[c][0]] * P + units[r][1][inputs[c][1]]] += x;
-        });
-        count = 0;
+    int i = 0, a = 0;
+    for (int done = 0, count; done < pairs; done += count) {
+      count = height(pairs - done);
+      const int *units[HEIGHT][2]; // where the rows of the two layers' units stand
+      for (int r = 0; r < count; r++) {
+        rows[r] = room.bent[l][i * own + from + a];
+        units[r][0] = room.places[l] + i * net.fed(l), units[r][1] = room.places[m] + a * net.fed(m);
+        if (++a == lower) i++, a = m == l ? i : 0;
       }
+      sums(n, count, rows, columns, strip, found);
+      for (int r = 0; r < count; r++)
+        for (int c = 0; c < strip; c++)
+          matrix[units[r][0][inputs[c][0]] * P + units[r][1][inputs[c][1]]] += found[r * STRIP + c];
+    }
   }
 }
 
@@ -538,8 +555,16 @@ struct Waiting {
     if (++count == HEIGHT) flush();
   }
   void flush() {
-    products(pass.n, count, rows, [&](int b) { return pass.fed(m, b); }, count ? pass.net.fed(m) : 0,
-             [&](int r, int b, double x) { to[r][columns[r][b]] += x; });
+    const int fan = count ? pass.net.fed(m) : 0;
+    const double *inputs[STRIP];
+    double found[HEIGHT * STRIP];
+    for (int from = 0; from < fan; from += STRIP) {
+      const int here = fan - from < STRIP ? fan - from : STRIP;
+      for (int c = 0; c < here; c++) inputs[c] = pass.fed(m, from + c);
+      sums(pass.n, count, rows, inputs, here, found);
+      for (int r = 0; r < count; r++)
+        for (int c = 0; c < here; c++) to[r][columns[r][from + c]] += found[r * STRIP + c];
+    }
     count = 0;
   }
 };
@@ -693,16 +718,8 @@ void Pass::product(double *into) {
     }
   for (int l = depth - 1; l >= 0; l--) {
     const int out = net.widths[l + 1], in = net.widths[l];
-    for (int i = 0; i < out; i += HEIGHT) {
-      const int count = out - i < HEIGHT ? out - i : HEIGHT;
-      const double *rows[HEIGHT], *deltas[HEIGHT];
-      for (int r = 0; r < count; r++) rows[r] = now[i + r], deltas[r] = room.delta[l][i + r];
-      products(n, count, rows, [&](int j) { return fed(l, j); }, net.fed(l),
-               [&](int r, int j, double x) { into[net.at(l, i + r, j)] += x; });
-      if (l)
-        products(n, count, deltas, [&](int j) { return room.tangent[l][j]; }, in,
-                 [&](int r, int j, double x) { into[net.at(l, i + r, j)] += x; });
-    }
+    add_outer(l, now, true, into);
+    if (l) add_outer(l, room.delta[l], false, into);
     if (!l) break;
     // δ_{l-1} along v: by δ_l's change, by W_l's, and by how the units bend.
     mixes(in, n, out, weights(l), 1, in, nullptr, [&](int k) { return now[k]; },

@@ -12,7 +12,7 @@ namespace semiflat {
 namespace {
 
 constexpr std::size_t NEAR = 1 << 20;       // bytes of working memory that stay in a core's own caches
-constexpr int LEAST_BLOCK = 128, MOST = 512; // samples of a block: sums shorter than that do not pay
+constexpr int LEAST_BLOCK = 128, MOST = 192; // samples of a block: shorter sums do not pay, longer ones leave the cache
 constexpr auto PATIENCE = std::chrono::milliseconds(100);
 
 int rounded_up(int samples) { return (samples + LANES - 1) / LANES * LANES; }

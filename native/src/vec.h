@@ -14,12 +14,10 @@ typedef double Vec __attribute__((vector_size(8 * WIDTH)));
 typedef std::int64_t Mask __attribute__((vector_size(8 * WIDTH)));
 constexpr int W = WIDTH;
 
-INLINE Vec load(const double *from) {
-  Vec x;
-  __builtin_memcpy(&x, from, sizeof x);
-  return x;
-}
-INLINE void store(double *to, Vec x) { __builtin_memcpy(to, &x, sizeof x); }
+// Doubles in memory, wherever they start. Not by memcpy, after which everything in memory would have to be read again.
+typedef double Loose __attribute__((vector_size(8 * WIDTH), aligned(8)));
+INLINE Vec load(const double *from) { return *reinterpret_cast<const Loose *>(from); }
+INLINE void store(double *to, Vec x) { *reinterpret_cast<Loose *>(to) = x; }
 INLINE Vec all(double x) { return x - Vec{}; }
 INLINE Vec either(Mask where, Vec one, Vec other) { return where ? one : other; }
 INLINE Vec magnitude(Vec x) {
