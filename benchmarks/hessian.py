@@ -76,8 +76,6 @@ def measured(name: str, rounds: int) -> Figures:
     found = risk_gradient_hessian(problem, net.unflatten(vectors[0]))[2] @ way
     true = torch.func.jvp(torch.func.grad(risk), (vectors[0],), (way,))[1]
     figures: Figures = {"difference": float((found - true).abs().max() / true.abs().max())}
-    with using("native"):
-        figures["engine"] = engine_of(problem)
     print(f"a product with it differs from torch.func's by {figures['difference']:.1e}, relatively")
     wide = torch.randn(networks, net.parameter_count, samples, dtype=torch.float64)
 
@@ -91,14 +89,17 @@ def measured(name: str, rounds: int) -> Figures:
     peers: dict[str, Callable[[], object]] = {
         "hessian_seconds": by("torch", risk_gradient_hessian),
         "gauss_newton_seconds": by("torch", risk_gradient_gauss_newton),
-        "engine_seconds": by("native", risk_gradient_hessian),
-        "engine_gauss_newton_seconds": by("native", risk_gradient_gauss_newton),
         "dgemm_seconds": products(widths, samples, networks),
         "square_seconds": lambda: [each @ each.mT for each in wide],
     }
     if networks > 1:  # of 64-64-10 it takes more memory than most machines have
         by_func = torch.func.vmap(torch.func.hessian(risk), chunk_size=8)
         peers["func_seconds"] = lambda: by_func(vectors)
+    with using("auto"):
+        figures["engine"] = engine_of(problem)
+    if figures["engine"] != "torch":
+        peers["engine_seconds"] = by("native", risk_gradient_hessian)
+        peers["engine_gauss_newton_seconds"] = by("native", risk_gradient_gauss_newton)
     title = f"{name}, {samples} samples, {networks} at once, per network"
     named = {WORDS[key]: run for key, run in peers.items()}
     medians = compare(title, named, rounds, each=networks)
@@ -109,13 +110,13 @@ def measured(name: str, rounds: int) -> Figures:
 def page(cases: dict[str, Figures]) -> str:
     """The figures as a page."""
     lines = ["# The full Hessian", "", "Median microseconds a network, one thread, and ratios.", ""]
-    columns = [*WORDS.values(), "compiled / dgemm of what differs", "half of dgemm / compiled"]
-    columns.append("torch.func / compiled")
+    columns = [*WORDS.values(), "faster / dgemm of what differs", "half of dgemm / faster"]
+    columns.append("torch.func / faster")
     lines += [f"| network | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name, figures in cases.items():
         of = {key: figures.get(key) for key in WORDS}
         cells = ["–" if each is None else f"{1e6 * each:.4g}" for each in of.values()]
-        ours = of["engine_seconds"]
+        ours = of["engine_seconds"] or of["hessian_seconds"]
         cells.append(f"{ours / of['dgemm_seconds']:.2f}")
         cells.append(f"{of['square_seconds'] / ours:.0%}")
         func = of["func_seconds"]

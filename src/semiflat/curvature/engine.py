@@ -30,6 +30,9 @@ EngineName = Literal["auto", "torch", "native"]
 """Who is to compute: the compiled engine where it can, torch alone, or the compiled engine or nobody."""
 SETTING = "SEMIFLAT_ENGINE"
 """The environment variable that says it where nobody else does."""
+LARGEST = 2000
+"""Parameters up to which the engine is the faster one; the sums of larger networks are large matrix products,
+which torch hands to BLAS."""
 INSTALL = "pip install ./native, in the repository"
 
 _chosen: ContextVar[EngineName | None] = ContextVar("engine", default=None)
@@ -131,6 +134,8 @@ def _not_covered(native: ModuleType, problem: Problem) -> str | None:
         return f"{problem.dtype}"
     if not native.takes(list(net.widths)):
         return f"networks as deep or wide as {list(net.widths)}"
+    if net.parameter_count > LARGEST:
+        return f"networks of more than {LARGEST} parameters"
     infinity = problem.at_infinity
     if infinity is not None and int(infinity[0].max()) >= native.FORMS:
         return "a form of a unit at infinity"
