@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import semiflat as sf
@@ -202,6 +203,16 @@ def test_a_run_depends_on_its_start_alone(activation):
     assert all(same(together[k], by_threads[k]) for k in by_threads)
     assert all(same(together[k], alone[k]) for k in alone)
     assert all(run.engine.startswith("native") for run in together.values())
+
+
+def test_threads_of_blas_change_nothing():
+    x = torch.linspace(-2, 2, 60, dtype=torch.float64)[:, None]
+    problem = sf.Problem(sf.MLP([1, 6, 6, 1]), x, torch.sin(3 * x), weight_decay=1e-3)
+    found = []
+    for count in (1, 2):
+        with threadpool_limits(count, user_api="blas"):
+            found.append(runs(problem, 2, max_iterations=100))
+    assert all(torch.equal(found[0][k].vector, found[1][k].vector) for k in range(2))
 
 
 def test_a_run_depends_on_its_own_data_alone():

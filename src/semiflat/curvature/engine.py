@@ -229,12 +229,13 @@ class Compiled:
         arrays = {
             name: each.numpy() if isinstance(each, Tensor) else each for name, each in state.items()
         }
-        self._networks.drive(
-            rows=rows.tolist(),
-            phases=[(methods[method], steps, until) for method, steps, until in phases],
-            threads=self.threads,
-            **arrays,
-        )
+        with self._native.one_thread_of_lapack():
+            self._networks.drive(
+                rows=rows.tolist(),
+                phases=[(methods[method], steps, until) for method, steps, until in phases],
+                threads=self.threads,
+                **arrays,
+            )
 
     def _matrix(self, wanted: int, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         check_hessians(*self.shape)
