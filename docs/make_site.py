@@ -94,7 +94,7 @@ def rooms() -> dict[str, list[str]]:
     """The public names by the room they are from, in the order data flows.
 
     >>> rooms()["problem"]
-    ['Problem']
+    ['Problem', 'Located']
     """
     found: dict[str, list[str]] = {}
     for name in semiflat.__all__:

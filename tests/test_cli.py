@@ -573,6 +573,7 @@ def test_ctrl_c_says_so_in_one_line(capsys, monkeypatch, data_file, tmp_path):
     def stop(*arguments):
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("SEMIFLAT_ENGINE", "torch")  # for the compiled engine see test_engine.py
     monkeypatch.setattr(driver.Driver, "_advance", stop)
     arguments = ["study", "--data", data_file, "--hidden", "1", "--starts", "2", "--out", tmp_path]
     code, _, err = run(capsys, *arguments)

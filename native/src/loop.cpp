@@ -16,6 +16,7 @@ constexpr std::int64_t CHECK = 100;
 constexpr double GROWTH = 1.2, GAIN = 1e-5, RELATIVE = 1e-6;
 constexpr std::int64_t POLISH = 12;
 constexpr double SMALL = 3.0, LEAST = 1e-4, NEGATIVE = -1e-9, FIRST = 1e-2, SMALLEST = 1e-16, BENT = 0.75;
+constexpr double CLEAR = 1e-12; // part of the trace from which on a curvature is taken as positive unasked
 
 double norm(const double *x, int n) {
   double sum = 0.0;
@@ -154,6 +155,15 @@ void Loop::model(Method method, const Run &run) {
   if (method != TRUST_REGION) return;
   known = false;
   definite = factor(0.0);
+  // Where it may be singular within rounding the eigenvalues are asked. The least of the factor's squared diagonal
+  // lies above the lowest of them, mostly near.
+  double trace = 0.0, least = std::numeric_limits<double>::infinity();
+  for (int i = 0; definite && i < P; i++) {
+    const std::size_t place = static_cast<std::size_t>(i) * (P + 1);
+    trace += matrix[place];
+    least = std::min(least, factored[place] * factored[place]);
+  }
+  definite = definite && least > CLEAR * trace;
 }
 
 bool Loop::downhill(Method method) {

@@ -7,6 +7,8 @@ module they come by reverse over reverse differentiation with ``torch.func``, at
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,8 +72,12 @@ def hessian_operator(problem: Problem, params: Params) -> HessianOperator:
     """The Hessian of the problem's risk at unbatched ``params``, without building it."""
     products = HessianProducts(problem, params)
     return HessianOperator(
-        problem.net.parameter_count, products.times, lambda: risk_gradient(problem, params)[1]
+        problem.net.parameter_count, products.times, partial(_gradient, problem, params)
     )
+
+
+def _gradient(problem: Problem, params: Params) -> Tensor:
+    return risk_gradient(problem, params)[1]
 
 
 def module_hessian_operator(
@@ -115,22 +121,38 @@ def module_hessian_operator(
     targets = frozen.targets(y, chosen)
     slices = frozen.slices(batch_size)
 
-    def part_gradient(part: slice) -> Callable[[Tensor], Tensor]:
-        return torch.func.grad(
-            lambda v: chosen.value(frozen.outputs(v, part), targets[part]).sum() / frozen.samples
-        )
+    found = _OfModule(frozen, chosen, targets, slices, decay)
+    return HessianOperator(len(frozen.at), found.product, found.gradient)
 
-    def product(vector: Tensor) -> Tensor:
-        result = decay * vector
-        for part in slices:
-            pull = torch.func.vjp(part_gradient(part), frozen.at)[1]
+
+@dataclass(frozen=True)
+class _OfModule:
+    """The derivatives of a module's risk, a slice of samples after the other."""
+
+    frozen: FrozenModule
+    loss: Loss
+    targets: Tensor
+    slices: list[slice]
+    decay: float
+
+    def _gradient_of(self, part: slice) -> Callable[[Tensor], Tensor]:
+        def risk(vector: Tensor) -> Tensor:
+            f = self.frozen.outputs(vector, part)
+            return self.loss.value(f, self.targets[part]).sum() / self.frozen.samples
+
+        return torch.func.grad(risk)
+
+    def product(self, vector: Tensor) -> Tensor:
+        """``H v``, (P,)."""
+        result = self.decay * vector
+        for part in self.slices:
+            pull = torch.func.vjp(self._gradient_of(part), self.frozen.at)[1]
             result += pull(vector)[0].detach()  # Hᵀv, and H is symmetric
         return result
 
-    def gradient() -> Tensor:
-        result = decay * frozen.at
-        for part in slices:
-            result += part_gradient(part)(frozen.at)
+    def gradient(self) -> Tensor:
+        """The gradient, (P,)."""
+        result = self.decay * self.frozen.at
+        for part in self.slices:
+            result += self._gradient_of(part)(self.frozen.at)
         return result.detach()
-
-    return HessianOperator(len(frozen.at), product, gradient)
