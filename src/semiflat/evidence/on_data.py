@@ -177,11 +177,10 @@ class OnData:
         """``∂²ℓ/∂f²`` of each sample, (N, M, M)."""
         return self._loss_derivatives[2]
 
-    @cached_property
+    @property
     def distinct(self) -> Tensor:
         """Which of the distinct inputs each sample has, (N,)."""
-        index: Tensor = torch.unique(self.problem.X, dim=0, return_inverse=True)[1]
-        return index
+        return self.problem.distinct_inputs
 
     def per_input(self, values: Tensor) -> Tensor:
         """The mean of ``values`` (N, …) over the samples of each distinct input."""

@@ -53,10 +53,13 @@ class Proofs:
         if self.refusal is not None:
             return [ProofRow(status=NOT_ATTEMPTED, reason=self.refusal) for _ in named]
         found = certify_all([point for _, point in named])
-        return [
-            self._saved(name, certificate)
+        contents: dict[Path, bytes] = {}
+        rows = [
+            self._row(name, certificate, contents)
             for (name, _), certificate in zip(named, found, strict=True)
         ]
+        self.outputs.write(contents)
+        return rows
 
     def distinct(self, rows: Sequence[PointRow]) -> Distinct | None:
         """How many narrow points are proved to be distinct, from their files by the checker; None without."""
@@ -73,11 +76,11 @@ class Proofs:
             reason=found.reason,
         )
 
-    def _saved(self, name: str, certificate: Certificate) -> ProofRow:
+    def _row(self, name: str, certificate: Certificate, contents: dict[Path, bytes]) -> ProofRow:
         file = None
         if self.folder is not None and certificate.status != INVALID:  # that file would be empty
             file = f"{name}.json"
-            self.outputs.write(certificate.files(self.folder / file, DATA))
+            contents |= certificate.files(self.folder / file, DATA)
             file = f"{FOLDER}/{file}"
         own = {"status": certificate.status, "reason": certificate.reason, "file": file}
         return read(ProofRow, {**certificate.proved, **own})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ come of them."""
 _ANY_STARTS = 24
 _OWN_POINT = re.compile(r"p\d+(-e\d+)?|x\d+")
 _MOST_CURVES = 6
+APART = 2.0
+"""Seconds between two writings of the record within a stage."""
 
 
 class Study:
@@ -90,6 +93,7 @@ class Study:
         self._points: list[tuple[str, CriticalPoint]] = []
         self._wide: dict[str, list[tuple[str, EmbeddedPoint]]] = {}
         self._saddles: list[Saddle] = []
+        self._written = 0.0
 
     def run(self) -> dict[str, Any]:
         """All stages; returns the record, which is also in ``out/study.json``.
@@ -137,7 +141,7 @@ class Study:
         verdicts = judge_all([point for _, point in named])
         for (name, point), verdict in zip(named, verdicts, strict=True):
             self.record.points.append(_point_row(name, point, verdict))
-            self._save(name, point)
+        self._save(named)
         self._found, self._points = named, named[: s.points]
         self._write()
         if result.interrupted:
@@ -171,13 +175,13 @@ class Study:
             for number, (widening, wide, verdict) in enumerate(judged):
                 label = f"{name}-e{number}"
                 row = embedded_row(label, name, widening, wide, verdict)
-                self._save(label, wide)
                 self._wide.setdefault(name, []).append((label, wide))
                 self.record.embedded.append(row)
                 if verdict.kind is Kind.STRICT_SADDLE:
                     self._saddles.append(Saddle(row, wide, verdict))
                 self.progress("embed and judge", len(self.record.embedded), count, "")
-            self._write()
+            self._save(self._wide.get(name, []))
+            self._write_now_and_then()
         for name, point in self._points[:1]:
             self._draw_point(name, point)
         self._write()
@@ -205,13 +209,15 @@ class Study:
         report = self._tally("leave the saddles", len(self._saddles))
         escapes: list[Descended] = []
         for batch in follow(self._saddles, self.settings.escape_iterations, report):
+            ends: list[tuple[str, Point]] = []
             for escape in batch:
                 name = f"x{len(escapes)}"
                 escapes.append(escape)
                 row = escape.row(name, self.settings.effective_tolerance)
                 self.record.escapes.append(row)
-                self._save(name, escape.end)
-            self._write()
+                ends.append((name, escape.end))
+            self._save(ends)
+            self._write_now_and_then()
         for escape in _steepest_escapes(escapes):
             self.record.curves.descent.append(descent_curve(escape))
 
@@ -227,10 +233,15 @@ class Study:
             if row is not None:
                 self.record.curves.spectrum.append(spectrum_curve(row, wide[row.name]))
 
-    def _save(self, name: str, point: Point) -> None:
+    def _save(self, named: Sequence[tuple[str, Point]]) -> None:
         if self.out is not None:
-            path = self.out / "points" / f"{name}.safetensors"
-            self.outputs.write({path: packed(point, self.source)})
+            folder = self.out / "points"
+            self.outputs.write(
+                {
+                    folder / f"{name}.safetensors": packed(point, self.source)
+                    for name, point in named
+                }
+            )
 
     def _clear(self) -> None:
         """Remove points and proofs of an earlier study in the same folder; they are not this record's."""
@@ -242,8 +253,14 @@ class Study:
         return [path for path in there if _OWN_POINT.fullmatch(path.stem)]
 
     def _write(self) -> None:
+        self._written = time.monotonic()
         if self.out is not None:
             self.outputs.write({self.out / "study.json": as_json(self.record.to_json())})
+
+    def _write_now_and_then(self) -> None:
+        """The record is written as a whole, and what a process that is killed loses is a few seconds' work."""
+        if time.monotonic() - self._written > APART:
+            self._write()
 
 
 def _steepest_escapes(escapes: list[Descended]) -> list[Descended]:
