@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +25,12 @@ import torch
 import semiflat as sf
 from common import RESULTS, Figures, Record, header
 from search_cases import problems
-from semiflat.curvature.engine import EngineName
+from search_peers import run_peer, run_semiflat, trust_exact
+from semiflat.curvature.engine import EngineName, using
 
 ENGINES: tuple[EngineName, ...] = ("native", "torch")
+PEERS: dict[str, EngineName] = {"trust-exact": "torch", "trust-exact, compiled": "native"}
+"""SciPy's trust-exact, on the derivatives of which engine."""
 
 
 def diabetes(activation: str, width: int) -> sf.Problem:
@@ -82,24 +86,42 @@ def cores(rounds: int) -> Figures:
 
 
 def students(rounds: int) -> Figures:
-    """Case a of search_cases.py: 2-2-1 on 1,000 samples, a data set each, 64 starts."""
+    """Case a of search_cases.py: 2-2-1 on 1,000 samples, a data set each; and SciPy's trust-exact on it."""
     case = problems("a", 64)
-    net = case.problems[0].net
-    found: Figures = {}
-    for engine in ENGINES:
-        seconds, result = timed(
-            lambda engine=engine: sf.run_search(  # type: ignore[misc]
-                case.problems if len(case.problems) > 1 else case.problems[0],
-                start=net.unflatten(case.starts),
-                processes=1,
-                engine=engine,
-            ),
-            rounds,
-        )
-        counts = {str(status): n for status, n in result.counts.items() if n}
-        found |= {f"{engine}_seconds": seconds, f"{engine}_counts": counts}
-        print(f"  {engine:8} {statistics.median(seconds):8.2f} s  {counts}", flush=True)
+    run_semiflat(case.problems, case.starts[:2], 1)
+    found: Figures = {f"{name}_seconds": [] for name in (*ENGINES, *PEERS)}
+    for _ in range(rounds):
+        for engine in ENGINES:
+            with using(engine):
+                runs, seconds = run_semiflat(case.problems, case.starts, 1)
+            found[f"{engine}_seconds"].append(seconds)
+            found[f"{engine}_counts"] = dict(Counter(run.status for run in runs))
+        for name, engine in PEERS.items():
+            ended = [run_peer(trust_exact, *pair, engine=engine) for pair in case.pairs()]
+            found[f"{name}_seconds"].append(sum(run.seconds for run in ended))
+            found[f"{name}_counts"] = dict(Counter(run.status for run in ended))
+    for name in (*ENGINES, *PEERS):
+        print(f"  {name:22} {statistics.median(found[f'{name}_seconds']):8.2f} s", flush=True)
     return found
+
+
+def deep(name: str) -> Figures:
+    """Case c or cn of search_cases.py: 2-4-6-4-1, the first 200 networks, over all cores."""
+    case = problems(name, 200)
+    with using("native"):
+        runs, seconds = run_semiflat(case.problems, case.starts, os.cpu_count() or 1)
+    counts = dict(Counter(run.status for run in runs))
+    print(f"  native {seconds:8.1f} s  {counts}", flush=True)
+    critical = [run for run in runs if run.status in ("CHANNEL", "SATURATED")]
+    worst = max(
+        (run.limit_gradient_norm for run in critical if run.limit_gradient_norm is not None),
+        default=None,
+    )
+    return {
+        "native_seconds": [seconds],
+        "native_counts": counts,
+        "worst_gradient_of_a_limit": worst,
+    }
 
 
 def study(rounds: int) -> Figures:
@@ -136,6 +158,8 @@ CASES: dict[str, Callable[[int], Figures]] = {
     "diabetes 10-3-1 tanh, 64 starts": lambda rounds: both(diabetes("tanh", 3), 64, rounds),
     "diabetes 10-3-1 gelu, 64 starts": lambda rounds: both(diabetes("gelu", 3), 64, rounds),
     "diabetes 10-4-1 softplus, 32 starts": lambda rounds: both(diabetes("softplus", 4), 32, 1),
+    "c, 200 networks": lambda rounds: deep("c"),
+    "c′, 200 networks": lambda rounds: deep("cn"),
     "cores": cores,
     "study": study,
 }
@@ -143,30 +167,27 @@ CASES: dict[str, Callable[[int], Figures]] = {
 
 def page(cases: dict[str, Figures]) -> str:
     """The figures as a page."""
-    lines = ["# The compiled engine", "", "Median seconds; how often torch took as long.", ""]
-    lines += [
-        "| case | compiled | torch | ratio | statuses, compiled | apart |",
-        "|---|---|---|---|---|---|",
+    lines = [
+        "# The compiled engine",
+        "",
+        "Median seconds of whole searches; of `cores`, with 1 and 2 threads.",
+        "",
     ]
+    lines += ["| case | seconds | statuses, compiled | ended apart |", "|---|---|---|---|"]
     for name, figures in cases.items():
-        keys = [key for key in figures if key.endswith("_seconds")]
-        one, other = (statistics.median(figures[key]) for key in keys)
-        if name == "cores":
-            lines.append(
-                f"| 32 starts on two threads, on one | {other:.2f} | {one:.2f} | {one / other:.2f} | | |"
-            )
-            continue
+        seconds = {
+            key.removesuffix("_seconds"): statistics.median(each)
+            for key, each in figures.items()
+            if key.endswith("_seconds")
+        }
+        first = next(iter(seconds.values()))
+        times = "; ".join(
+            f"{who} {each:.3g} ({each / first:.2g}×)" for who, each in seconds.items()
+        )
         counts = ", ".join(
             f"{n} {status}" for status, n in figures.get("native_counts", {}).items()
         )
-        cells = [
-            f"{one:.2f}",
-            f"{other:.2f}",
-            f"{other / one:.2f}",
-            counts,
-            str(figures.get("apart", "")),
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {times} | {counts} | {figures.get('apart', '')} |")
     machine = next(iter(cases.values()))["machine"]
     return "\n".join([*lines, "", f"{machine['cpu']}, {machine['date']}.", ""])
 

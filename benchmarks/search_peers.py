@@ -16,6 +16,7 @@ from scipy.optimize import least_squares, minimize
 from torch import Tensor
 
 import semiflat as sf
+from semiflat.curvature.engine import EngineName, using
 from semiflat.curvature.gradient import output_jacobian, risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 
@@ -166,12 +167,13 @@ def run_peer(
     start: Tensor,
     seconds: float = np.inf,
     tolerance: float = TOLERANCE,
+    engine: EngineName = "torch",
 ) -> Run:
-    """One run of a peer, cut off after ``seconds``."""
+    """One run of a peer, cut off after ``seconds``, on the derivatives of an engine."""
     derivatives = Derivatives(problem, tolerance, seconds)
     begun = time.perf_counter()
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), using(engine):
             x, status = runner(derivatives, start.numpy().copy())
     except _Stop:
         x, status = derivatives.kept, derivatives.status
