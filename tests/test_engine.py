@@ -149,8 +149,11 @@ def test_derivatives_of_limiting_networks_are_those_of_torch(seed):
 
 
 @pytest.mark.slow
-def test_derivatives_of_thousands_of_networks_are_those_of_torch():
-    errors = [largest_error(random_problem(seed, 40), 1, seed) for seed in range(1000, 4000)]
+def test_derivatives_of_a_thousand_wide_networks_are_those_of_torch():
+    problems = [random_problem(seed, 40) for seed in range(1000, 2500)]
+    taken = [each for each in problems if each.net.parameter_count <= engine.LARGEST]
+    assert len(taken) > 1000
+    errors = [largest_error(problem, 1, seed) for seed, problem in enumerate(taken)]
     assert max(errors) < 1e-12
     assert sum(error > 1e-13 for error in errors) < 0.01 * len(errors)
 

@@ -37,7 +37,7 @@ template <bool THIRD> INLINE Response respond(const Kernel &k, Activation kind, 
   case TANH: {
     // e^{−2|z|} keeps the digits of σ' however saturated the unit is; expm1 those of σ near 0.
     Vec twice = -2.0 * magnitude(z), t = call(k, EXP, twice), less = call(k, EXPM1, twice);
-    Vec size = -less / (2.0 + less), q = 1.0 / (1.0 + t);
+    Vec q = 1.0 / (2.0 + less), size = -less * q; // 2 + less is 1 + t
     r.h = either(z < 0.0, -size, size);
     r.first = 4.0 * t * q * q;
     r.second = -2.0 * r.h * r.first;

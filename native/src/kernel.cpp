@@ -146,7 +146,7 @@ struct Pass {
   void responses(bool exact);
   void contract(int l, int m, double *matrix);
   void add_next(int l, double *matrix);
-  void contract_skipping(int l, int m, double *matrix);
+  void contract_by_rows(int l, int m, bool skipping, double *matrix);
   void bending(double *into);
   void product(double *into);
 };
@@ -513,10 +513,14 @@ void Pass::contract(int l, int m, double *matrix) {
     int strip = 0;
     for (; strip < breadth && j < net.fed(l); strip++) {
       inputs[strip][0] = j, inputs[strip][1] = b;
-      const double *one = fed(l, j), *other = fed(m, b);
-      double *to = room.strip[strip];
-      for (int at = 0; at < n; at += W) store(to + at, load(one + at) * load(other + at));
-      columns[strip] = to;
+      if (l == 0 && ask.data->pairs) {
+        columns[strip] = ask.data->pairs + (static_cast<std::size_t>(j) * (j + 1) / 2 + b) * ask.data->padded + at;
+      } else {
+        const double *one = fed(l, j), *other = fed(m, b);
+        double *to = room.strip[strip];
+        for (int k = 0; k < n; k += W) store(to + k, load(one + k) * load(other + k));
+        columns[strip] = to;
+      }
       if (++b == (m == l ? j + 1 : net.fed(m))) j++, b = 0;
     }
     int i = 0, a = 0;
@@ -585,8 +589,8 @@ void Pass::add_next(int l, double *matrix) {
   waiting.flush();
 }
 
-// Adds the whole block for m < l − 1, where z_a moves every unit j: Σ_ν (B[i,a] h_{l-1,j} + δ_{l,i} S[j,a]) h_{m-1,b}.
-void Pass::contract_skipping(int l, int m, double *matrix) {
+// Adds Σ_ν (B[i,a] h_{l-1,j} + δ_{l,i} S[j,a]) h_{m-1,b}, the second term where z_a moves every unit j: for m < l − 1.
+void Pass::contract_by_rows(int l, int m, bool skipping, double *matrix) {
   Waiting waiting{*this, l, m, matrix, {}, {}, {}, 0};
   const int in = net.widths[l], own = net.before[l + 1], from = net.before[m], below = net.before[l - 1];
   for (int i = 0; i < net.widths[l + 1]; i++)
@@ -595,9 +599,9 @@ void Pass::contract_skipping(int l, int m, double *matrix) {
       for (int j = 0; j < net.fed(l); j++) {
         const double *h = fed(l, j);
         double *to = waiting.next();
-        if (j == in) // the bias's 1 does not move
-          memcpy(to, bent, sizeof(double) * n);
-        else {
+        if (!skipping || j == in) { // the bias's 1 does not move
+          for (int at = 0; at < n; at += W) store(to + at, load(bent + at) * load(h + at));
+        } else {
           const double *moves = room.hidden[l][j * below + from + a];
           for (int at = 0; at < n; at += W)
             store(to + at, load(bent + at) * load(h + at) + load(delta + at) * load(moves + at));
@@ -768,11 +772,15 @@ void run(const Kernel &kernel, const Ask &ask, Wanted wanted, double *memory, An
     if (matrix) {
       pass.responses(wanted == HESSIAN);
       for (int l = 0; l < net.depth; l++) {
-        for (int m = 0; m <= l; m++)
-          if (wanted == HESSIAN && m < l - 1)
-            pass.contract_skipping(l, m, answer.matrix);
+        for (int m = 0; m <= l; m++) {
+          const bool skipping = wanted == HESSIAN && m < l - 1;
+          // Whichever makes fewer rows: of units and an input, or of pairs of inputs.
+          const bool fewer = m < l && net.widths[l + 1] * net.widths[m + 1] < net.fed(m);
+          if (skipping || fewer)
+            pass.contract_by_rows(l, m, skipping, answer.matrix);
           else
             pass.contract(l, m, answer.matrix);
+        }
         if (wanted == HESSIAN && l) pass.add_next(l, answer.matrix);
       }
     } else if (wanted == BENDING) {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t NEAR = 1 << 20;       // bytes of working memory that stay in a core's own caches
 constexpr int LEAST_BLOCK = 128, MOST = 192; // samples of a block: shorter sums do not pay, longer ones leave the cache
+constexpr int PAIRS = 256;                   // pairs of features whose products are kept with the data
 constexpr auto PATIENCE = std::chrono::milliseconds(100);
 
 int rounded_up(int samples) { return (samples + LANES - 1) / LANES * LANES; }
@@ -65,10 +66,20 @@ Networks::Networks(const Given &given, const Engine &engine_) : net(given.net), 
   X = turned(given.X, given.sets, d);
   y = turned(given.y, given.sets, M);
   share = turned(given.share, given.sets, 1);
+  const int D = net.fed(0), couples = D * (D + 1) / 2 <= PAIRS ? D * (D + 1) / 2 : 0;
+  pairs.resize(static_cast<std::size_t>(given.sets) * couples * padded);
+  for (int s = 0; s < given.sets && couples; s++) {
+    double *to = &pairs[static_cast<std::size_t>(s) * couples * padded];
+    auto feature = [&](int q, int n) { return q < d ? X[(static_cast<std::size_t>(s) * d + q) * padded + n] : 1.0; };
+    for (int j = 0; j < D; j++)
+      for (int b = 0; b <= j; b++)
+        for (int n = 0; n < padded; n++) *to++ = feature(j, n) * feature(b, n);
+  }
   if (given.decays) decays.assign(given.decays, given.decays + net.parameters);
   for (int s = 0; s < given.sets; s++)
     sets.push_back({padded, block, &X[static_cast<std::size_t>(s) * d * padded],
-                    &y[static_cast<std::size_t>(s) * M * padded], &share[static_cast<std::size_t>(s) * padded]});
+                    &y[static_cast<std::size_t>(s) * M * padded], &share[static_cast<std::size_t>(s) * padded],
+                    couples ? &pairs[static_cast<std::size_t>(s) * couples * padded] : nullptr});
   if (!given.forms) return;
   const int hidden = net.before[net.depth - 1];
   const std::size_t units = static_cast<std::size_t>(networks) * hidden;

@@ -41,7 +41,7 @@ private:
   const Data &data_of(std::size_t row) const { return sets[sets.size() == 1 ? 0 : row]; }
   const Limit *limit_of(std::size_t row) const { return limits.empty() ? nullptr : &limits[row]; }
 
-  std::vector<double> decays, X, y, share, offsets;
+  std::vector<double> decays, X, y, share, pairs, offsets;
   std::vector<int> forms, base;
   std::vector<Data> sets;
   std::vector<Limit> limits;

@@ -40,6 +40,7 @@ struct Data {
   const double *X;     // (d, padded)
   const double *y;     // (M, padded): targets; of classes, 1 at the sample's own
   const double *share; // (padded): what a sample's loss counts with in the risk
+  const double *pairs; // (D (D + 1) / 2, padded): products of features b ≤ j of the D with the bias's 1; or null
 };
 
 // The units of a limiting network, for each hidden layer.
