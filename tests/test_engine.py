@@ -268,9 +268,17 @@ def test_the_environment_says_who_computes(monkeypatch):
     monkeypatch.setenv("SEMIFLAT_ENGINE", "torch")
     assert {run.engine for run in runs(curve(), 2).values()} == {"torch"}
     assert {run.engine for run in runs(curve(), 2, engine="native").values()} != {"torch"}
+    monkeypatch.setenv("SEMIFLAT_ENGINE", "")
+    assert {run.engine for run in runs(curve(), 2).values()} != {"torch"}
     monkeypatch.setenv("SEMIFLAT_ENGINE", "fastest")
-    with pytest.raises(sf.InputError, match="fastest"):
+    with pytest.raises(sf.InputError, match="variable SEMIFLAT_ENGINE is 'fastest'"):
         runs(curve(), 2)
+
+
+def test_an_empty_batch_has_empty_derivatives():
+    problem = curve()
+    none = sf.PointBatch(problem, problem.net.random_params(0, batch=(0,)))
+    assert sf.hessian(none).shape == (0, 7, 7)
 
 
 def test_a_subclass_of_a_known_loss_or_method_is_not_that_one():

@@ -300,3 +300,59 @@ def test_a_short_newton_step_makes_a_point_critical_whose_gradient_entry_has_sma
     at = sf.Point(wide, params)
     assert sf.judge(at).kind is sf.Kind.STRICT_MINIMUM
     assert sf.judge(at, dense_limit=1).kind is sf.Kind.UNDECIDED
+
+
+def test_a_fold_just_past_is_no_saddle_for_lanczos_either():
+    """One curvature slightly negative, the slope along it just past the fold: no critical point is left.
+
+    The stiff directions' part of the gradient is a million times larger, and a Newton step found to a part of
+    that left the soft one out.
+    """
+    net = sf.MLP([4, 6, 1], "gelu")
+    size = net.parameter_count
+    generator = torch.Generator().manual_seed(91)
+    X = torch.randn(3 * size, 4, generator=generator, dtype=torch.float64)
+    params = net.random_params(seed=91)
+    vector, outputs = net.flatten(params), net.forward(params, X)
+
+    def fitted(y):
+        return sf.Problem(net, X, y)
+
+    def hessian(y):
+        return sf.hessian(sf.Point(fitted(y), params))
+
+    jacobian = sf.jacobian(sf.Point(fitted(outputs), params)).reshape(-1, size)
+    residual = torch.randn(3 * size, generator=generator, dtype=torch.float64)
+    range_of = torch.linalg.qr(jacobian)[0]
+    for _ in range(3):  # residuals for which the point is critical
+        residual = residual - range_of @ (range_of.mT @ residual)
+    residual = (residual / residual.norm() * (3 * size) ** 0.5)[:, None]
+    flat = hessian(outputs)
+    change = hessian(outputs + residual) - flat
+    low, high = 0.0, 1e-12
+    while torch.linalg.eigvalsh(flat + high * change)[0] > 0:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        positive = torch.linalg.eigvalsh(flat + middle * change)[0] > 0
+        low, high = (middle, high) if positive else (low, middle)
+    top = float(torch.linalg.eigvalsh(flat)[-1])
+    soft = torch.linalg.eigh(flat + high * change)[1][:, 0]
+    lowest = -1e-9 * top
+    scale = high + lowest / float(soft @ change @ soft)
+
+    def curvature(s):
+        at = net.unflatten(vector + s * soft)
+        return float(soft @ sf.hessian(sf.Point(fitted(outputs + scale * residual), at)) @ soft)
+
+    bend = (curvature(1e-4) - curvature(-1e-4)) / 2e-4
+    slope = 3 * lowest**2 / (2 * bend)
+    newton = jacobian.mT @ jacobian / (3 * size)
+    stiff = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(91))
+    stiff = stiff / (newton @ stiff).abs().max() * 1e-10 * top
+    along = float(soft @ newton @ soft)
+    stiff = stiff - soft * float(soft @ newton @ stiff) / along - soft * slope / along
+    problem = fitted(outputs + scale * residual + (jacobian @ stiff)[:, None])
+    point = sf.Point(problem, params)
+    assert sf.judge(point).kind is sf.Kind.NOT_CRITICAL
+    assert sf.judge(point, dense_limit=2).kind in (sf.Kind.NOT_CRITICAL, sf.Kind.UNDECIDED)

@@ -81,7 +81,7 @@ def compiled(problem: Problem, count: int) -> Compiled | None:
     Raises:
         InputError: if it is to, and does not.
     """
-    engine = _chosen.get() or checked_engine(os.environ.get(SETTING, "auto"))
+    engine = _chosen.get() or _of_environment()
     if engine == "torch":
         return None
     native = _native(needed=engine == "native")
@@ -93,6 +93,14 @@ def compiled(problem: Problem, count: int) -> Compiled | None:
     if engine == "native":
         raise InputError(f"the compiled engine does not know {why}; leave engine away")
     return None
+
+
+def _of_environment() -> EngineName:
+    named = os.environ.get(SETTING) or "auto"
+    try:
+        return checked_engine(named)
+    except InputError as error:
+        raise InputError(f"the environment variable {SETTING} is {named!r}: {error}") from None
 
 
 @cache
@@ -273,7 +281,7 @@ def on_engine(
     """
     net, batch = problem.net, problem.net.check_params(params)
     plain = all(type(each) is Tensor and not each.requires_grad for each in params.values())
-    if not plain or torch._C._functorch.peek_interpreter_stack() is not None:
+    if not plain or 0 in batch or torch._C._functorch.peek_interpreter_stack() is not None:
         return None
     found = compiled(problem, math.prod(batch))
     if found is None:

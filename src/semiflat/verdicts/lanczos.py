@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import ENOUGH, EPS, Unbuilt
+from semiflat.evidence.derivatives import CLOSE
 from semiflat.points import Point
 from semiflat.verdicts.finding import steep_reason, unsettled, what_next
+from semiflat.verdicts.plain import BEST_FIT, ELSEWHERE
 from semiflat.verdicts.verdict import Certainty, Kind, Margin, Verdict
 
 STEPS, SCALED = 120, 1000
@@ -139,6 +141,8 @@ def _classify(found: Unbuilt) -> tuple[Kind, str, Tensor | None, Margin | None]:
             f"{what_next(point)}"
         )
         return Kind.UNDECIDED, reason, None, None
+    if found.data.fit_is_attained:
+        return Kind.MINIMUM, BEST_FIT, None, None
     size = len(gradient)
     need = f"a dense Hessian of {size} parameters would need {8 * size**2 / 2**30:.1f} GiB"
     plain = lowest_ritz(found.products.times, size, early=True)
@@ -153,6 +157,18 @@ def _classify(found: Unbuilt) -> tuple[Kind, str, Tensor | None, Margin | None]:
             way, low, floor = other, *its
     margin = Margin(low, floor)
     if low < -ENOUGH * floor:
+        far = found.farthest(way, low)
+        # So much of the curvature may be made by that distance, see plain.counts; and a gradient that is
+        # not small by itself is that of a critical point only where every step to it is short.
+        steep = -low / float((way / found.data.natural.unit).square().sum())
+        longest = math.inf if found.within else CLOSE * found.relative_tolerance
+        if far > min(steep, ELSEWHERE, longest):
+            reason = (
+                f"a direction has curvature {low:.3g} with noise floor {floor:.1g}, but along it a critical "
+                f"point may be {far:.2g} natural units away, or none: so far that it may have none below zero "
+                f"({need})"
+            )
+            return Kind.UNDECIDED, reason, None, margin
         reason = (
             f"a direction has curvature {low:.3g} with noise floor {floor:.1g}, and the lowest eigenvalue "
             f"is no higher (Lanczos; {need})"
