@@ -150,9 +150,9 @@ def _judge_with_core(
     return replace(found, at_least=at_least)
 
 
-def check_point(point: Point) -> None:
+def check_point(point: Point, what: str = "judge") -> None:
     """Raise :class:`InputError` for anything but one point."""
-    check_one(point, "judge")
+    check_one(point, what)
     root = point.source if isinstance(point, EmbeddedPoint) else point
     if root.problem.dtype != torch.float64:
         raise InputError(

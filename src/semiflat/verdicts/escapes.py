@@ -129,7 +129,7 @@ def escape(point: Point, tolerance: float = 1e-10) -> Escape:
     >>> found.kind, found.new_units, found.curvature < 0
     ('null unit', 1, True)
     """
-    check_point(point)
+    check_point(point, "escape")
     if point.problem.net.parameter_count > DENSE_LIMIT:
         raise InputError(
             f"an escape is looked for with dense derivatives, up to {DENSE_LIMIT} parameters, and this "
