@@ -67,7 +67,10 @@ def taught(
 def found(widths: tuple[int, ...], activation: str, seed: int, **more: Any) -> tuple[sf.Point, ...]:
     """Critical points that are certified."""
     problem = taught(widths, activation, seed, **more)
-    points = sf.find_critical_points(problem, starts=8, max_iterations=150, processes=1)
+    # In torch: which of several points comes first, and with which last bits, is the search's affair.
+    points = sf.find_critical_points(
+        problem, starts=8, max_iterations=150, processes=1, engine="torch"
+    )
     return tuple(point for point in points if sf.certify(point).certified)
 
 
