@@ -32,6 +32,12 @@ KINKED = ("relu", "leaky_relu", "identity")
 LOSSES = tuple(native.LOSSES)
 
 
+@pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch):
+    """Whatever engine the other tests are run in."""
+    monkeypatch.delenv("SEMIFLAT_ENGINE", raising=False)
+
+
 def targets(loss: str, samples: int, outputs: int, rng: np.random.Generator) -> Tensor:
     """Targets that a loss takes."""
     match loss:
