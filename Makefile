@@ -28,7 +28,7 @@ help:
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native > .venv/native.log 2>&1; \
 	then echo "The compiled engine is installed: $$($(BIN)/python -c 'import semiflat_native as n; print(n.kernels()[0])')."; \
 	else $(BIN)/python -m pip uninstall --quiet --yes semiflat-native >> .venv/native.log 2>&1; \
-	echo "No compiled engine (.venv/native.log says why): searches run in torch and take 3 to 10 times as long."; fi
+	echo "No compiled engine (.venv/native.log says why): searches run in torch and take 2 to 5 times as long."; fi
 	@touch $@
 
 setup: .venv/.native

@@ -290,19 +290,20 @@ def equal_targets(net: sf.MLP, value: float) -> sf.Problem:
     return sf.Problem(net, X, torch.full((12, net.outputs), value, dtype=torch.float64))
 
 
+# In the compiled engine one start of gelu's fits exactly far out, and is called a run to infinity.
+@pytest.mark.parametrize(("engine", "far"), [("torch", 0), ("auto", 1)])
 @pytest.mark.parametrize("value", [0.0, 3.0])
 @pytest.mark.parametrize("net", FLAT.values(), ids=FLAT)
-def test_equal_targets_are_fitted_by_the_constant(net, value):
+def test_equal_targets_are_fitted_by_the_constant(net, value, engine, far):
     """Loss 0 at finite parameters: a minimum, or undecided, and nothing that runs to infinity."""
-    result = sf.run_search(equal_targets(net, value), starts=12, seed=0, processes=1)
+    result = sf.run_search(equal_targets(net, value), starts=12, seed=0, processes=1, engine=engine)
     assert len(result.runs) == 12
     for run in result.runs:
         assert run.loss < 1e-20
         assert sf.judge(run).kind not in (Kind.STRICT_SADDLE, Kind.NOT_CRITICAL)
         assert run.record.evidence
     ends = [run.status for run in result.runs]
-    # One start of gelu's twelve may fit exactly far out, where its degenerate directions lie along the way.
-    assert ends.count(Status.DIVERGED) <= 1
+    assert ends.count(Status.DIVERGED) <= far
     assert set(ends) <= {Status.CONVERGED, Status.STALLED, Status.DIVERGED}
 
 

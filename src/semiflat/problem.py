@@ -230,7 +230,7 @@ class Problem:
         return self.net.respond(layer, z)
 
     @property
-    def at_infinity(self) -> tuple[Tensor, Tensor, Tensor] | None:
+    def units_at_infinity(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Of a limiting network, unit by unit through all hidden layers, what makes it one; else None.
 
         The forms' numbers and the bases of gates, (*batch, Σ width), and what is added to pre-activations,

@@ -144,7 +144,7 @@ def _not_covered(native: ModuleType, problem: Problem) -> str | None:
         return f"networks as deep or wide as {list(net.widths)}"
     if net.parameter_count > LARGEST:
         return f"networks of more than {LARGEST} parameters"
-    infinity = problem.at_infinity
+    infinity = problem.units_at_infinity
     if infinity is not None and int(infinity[0].max()) >= native.FORMS:
         return "a form of a unit at infinity"
     return None
@@ -178,7 +178,7 @@ class Compiled:
             each.reshape(-1, *each.shape[each.ndim - axes :]).contiguous().numpy()
             for each, axes in ((problem.X, 2), (targets, 2), (share, 1))
         )
-        infinity = problem.at_infinity
+        infinity = problem.units_at_infinity
         forms = base = offsets = None
         if infinity is not None:
             forms, base, offsets = (

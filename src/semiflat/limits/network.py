@@ -361,8 +361,8 @@ class AtInfinity(Problem):
         return self.net.respond(layer, z + self.offsets[layer][:, samples])
 
     @property
-    def at_infinity(self) -> tuple[Tensor, Tensor, Tensor]:
-        """See :attr:`Problem.at_infinity`."""
+    def units_at_infinity(self) -> tuple[Tensor, Tensor, Tensor]:
+        """See :attr:`Problem.units_at_infinity`."""
         return _unit_by_unit([Layer([row]) for row in self.net.forms], self.offsets)
 
     def activate(self, layer: int, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Cross | None]:
@@ -421,7 +421,7 @@ class LimitProblem(ProblemBatch):
         return self.layers[layer].respond(self.net.activations[layer], moved)
 
     @property
-    def at_infinity(self) -> tuple[Tensor, Tensor, Tensor]:
+    def units_at_infinity(self) -> tuple[Tensor, Tensor, Tensor]:
         return _unit_by_unit(self.layers, self.offsets)
 
     def rows(self, chosen: slice | Tensor) -> LimitProblem:

@@ -329,6 +329,13 @@ class Driver:
             self.local = tuple(part[keep] for part in self.local)
 
 
+IN_PLACE = (
+    *("theta", "risk", "gradient", "iterations", "below", "settled"),
+    *("stuck", "promised", "creeping", "looked", "last"),
+)
+"""What the compiled engine changes of the runs."""
+
+
 class CompiledDriver(Driver):
     """The same, one run at a time in the compiled engine, as far as that knows the phases' methods.
 
@@ -358,19 +365,9 @@ class CompiledDriver(Driver):
             hopeless=self.hopeless,
             value_noise=problem.value_noise,
             coercive=problem.coercive,
-            theta=runs.theta,
-            risk=runs.risk,
-            gradient=runs.gradient,
             units=runs.units[0].contiguous(),
             scale=runs.units[1].contiguous(),
-            iterations=runs.iterations,
-            below=runs.below,
-            settled=runs.settled,
-            stuck=runs.stuck,
-            promised=runs.promised,
-            creeping=runs.creeping,
-            looked=runs.looked,
-            last=runs.last,
+            **{name: getattr(runs, name) for name in IN_PLACE},
             length=self.lengths,
         )
 
