@@ -25,8 +25,9 @@ help:
 
 # The compiled engine, where a compiler is; without it everything runs in torch. Again when its source changes.
 .venv/.native: .venv/.installed $(wildcard native/*.* native/*/*.*)
-	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native > .venv/native.log 2>&1; \
-	then echo "The compiled engine is installed: $$($(BIN)/python -c 'import semiflat_native as n; print(n.kernels()[0])')."; \
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native > .venv/native.log 2>&1 && \
+		kernel=$$($(BIN)/python -c 'import semiflat_native as n; print(n.kernels()[0])' 2>> .venv/native.log); \
+	then echo "The compiled engine is installed: $$kernel."; \
 	else $(BIN)/python -m pip uninstall --quiet --yes semiflat-native >> .venv/native.log 2>&1; \
 	echo "No compiled engine (.venv/native.log says why): searches run in torch and take 2 to 5 times as long."; fi
 	@touch $@

@@ -65,6 +65,7 @@ Engine engine(const std::string &kernel, const std::string &math) {
     if (!chosen && runs(*each) && (kernel.empty() || kernel == each->name)) chosen = each;
   if (!chosen) throw std::invalid_argument("this machine runs no kernel '" + kernel + "'");
   Engine made{*chosen, "libm"};
+  made.kernel.own_functions(made.kernel.functions);
   if (math.empty() || math == "libmvec")
     if (void *mvec = dlopen("libmvec.so.1", RTLD_NOW | RTLD_LOCAL))
       if (take(made.kernel, mvec, mvec_name)) made.math = "libmvec";

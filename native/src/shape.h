@@ -75,7 +75,8 @@ struct Kernel {
   // Doubles of working memory, aligned to 64 bytes, that `run` needs.
   std::size_t (*memory)(const Net &, int block, Wanted);
   void (*run)(const Kernel &, const Ask &, Wanted, double *memory, Answer &);
-  void *functions[FUNCTIONS]; // of vectors; libm's, lane by lane, until better ones are found
+  void (*own_functions)(void **functions); // libm's, lane by lane
+  void *functions[FUNCTIONS];              // of vectors; none until they are found
 };
 
 extern const Kernel BASELINE;
