@@ -87,13 +87,17 @@ def test_bundled_names_are_all_of_them() -> None:
 
 
 def test_an_unknown_name_gives_the_nearest_and_the_suffixes(tmp_path: Path) -> None:
-    refusal("diabets", "unknown data set 'diabets'", "did you mean 'diabetes'?", ".csv or .npz")
+    refusal("diabets", "unknown data set 'diabets'", "did you mean 'diabetes'?", ".npz or .parquet")
     refusal("x" * 5000, "unknown data set")
     refusal(str(tmp_path), "unknown data set")
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    refusal(write(tmp_path, "a,b\n1,2\n", "data.txt"), "data.txt", "must end in .csv or .npz")
+    refusal(
+        write(tmp_path, "a,b\n1,2\n", "data.txt"),
+        "data.txt",
+        "must end in .csv, .tsv, .npz or .parquet",
+    )
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_a_target_column_is_for_csv_files_only(tmp_path: Path) -> None:
     refusal("linnerud", "'Waist'", "leave it out", target="Waist")
-    refusal(savez(tmp_path, X=X3, y=[0.1, 0.2, 0.3]), "'y'", "only a .csv", target="y")
+    refusal(savez(tmp_path, X=X3, y=[0.1, 0.2, 0.3]), "'y'", "in the array y", target="y")
 
 
 # -- files that cannot be read --------------------------------------------------------------------
@@ -165,40 +169,84 @@ def test_csv_target_by_name_or_the_last(tmp_path: Path) -> None:
     path = write(tmp_path, "kind,a,b\nx,1,0.5\ny,2,1.5\nx,3,0.1\n")
     data = load_data(path, target="kind", standardise=False)
     assert (data.features, data.classes, data.y.tolist()) == (("a", "b"), ("x", "y"), [0, 1, 0])
-    refusal(path, "line 2", "column 'kind'", "'x'")
+    refusal(path, "text (--one-hot, or --drop): 'kind' (line 2: 'x')")
     refusal(path, "unknown target column", "'knd'", "did you mean 'kind'?", target="knd")
 
 
-@pytest.mark.parametrize("cell", ["nan", "NaN", "inf", "-Infinity", "1e999", "n/a", "1_000", "0x1"])
-def test_csv_cells_that_are_no_finite_number(tmp_path: Path, cell: str) -> None:
-    path = write(tmp_path, f"a,size,y\n1,2,0.5\n\n3,{cell},1.5\n4,{cell},2.5\n")
-    refusal(path, "line 4", "column 'size'", repr(cell), "finite number", "remove")
+@pytest.mark.parametrize(
+    ("cell", "what", "remedy"),
+    [
+        (
+            "nan",
+            "missing values (--drop-missing, or --drop): 'size' (2 of 3, first line 4)",
+            "missing",
+        ),
+        (
+            "n/a",
+            "missing values (--drop-missing, or --drop): 'size' (2 of 3, first line 4)",
+            "missing",
+        ),
+        (
+            "?",
+            "missing values (--drop-missing, or --drop): 'size' (2 of 3, first line 4)",
+            "missing",
+        ),
+        (
+            "-Infinity",
+            "infinite values (correct them, or --drop): 'size' (line 4: '-Infinity')",
+            " size",
+        ),
+        ("1e999", "infinite values (correct them, or --drop): 'size' (line 4: '1e999')", " size"),
+        (
+            "1_000",
+            "numbers and text (correct the text, or --drop): 'size' (line 4: '1_000')",
+            " size",
+        ),
+        ("0x1", "numbers and text (correct the text, or --drop): 'size' (line 4: '0x1')", " size"),
+        ("2,5", "numbers written otherwise (write them with a decimal point", " size"),
+        ("1.234,5", "numbers written otherwise (write them with a decimal point", " size"),
+        ("5%", "numbers written otherwise (write them with a decimal point", " size"),
+    ],
+)
+def test_csv_cells_that_are_no_finite_number(
+    tmp_path: Path, cell: str, what: str, remedy: str
+) -> None:
+    path = write(tmp_path, f"a;size;y\n1;2.5;0.5\n\n3;{cell};1.5\n4;{cell};2.5\n")
+    refusal(
+        path,
+        "1 column(s) that cannot be used",
+        what,
+        f"All at once: --drop{'-' * (remedy[0] != ' ')}{remedy}",
+    )
 
 
 def test_csv_cells_empty_long_and_with_a_decimal_comma(tmp_path: Path) -> None:
-    refusal(write(tmp_path, "a,b,y\n1,2,3\n4, ,6\n"), "line 3", "column 'b'", "empty")
-    refusal(write(tmp_path, "a;b;y\n1;2,5;3\n"), "line 2", "column 'b'", "'2,5'", "a point")
-    refusal(write(tmp_path, "a;y\n1;2,5\n2;1,5\n"), "line 2", "column 'y'", "a point")
+    refusal(write(tmp_path, "a,b,y\n1,2,3\n4, ,6\n"), "missing", "'b' (1 of 2, first line 3)")
+    refusal(write(tmp_path, "a;b;y\n1;2,5;3\n2;3;4\n"), "'b' (line 2: '2,5')", "a decimal point")
+    refusal(write(tmp_path, "a;y\n1;2,5\n2;1,5\n"), "line 2", "target 'y'", "a decimal point")
     assert len(refusal(write(tmp_path, f"a,y\n{'z' * 999},1\n2,3\n"), "zzz...")) < 400
 
 
 def test_csv_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     path = write(tmp_path, '"a\nb",y\n\n1,"two\nlines"\n2,other\nbad,other\n')
-    refusal(path, "line 7", "column 'a b'", "'bad'")
+    refusal(path, "'a b' (line 7: 'bad')")
 
 
 def test_csv_targets_that_are_missing(tmp_path: Path) -> None:
     for cell in ("", "nan", "inf"):
         for others in ("0.5", "cat"):
             path = write(tmp_path, f"a,y\n1,{others}\n2,{cell}\n3,{others}\n")
-            refusal(path, "line 3", "column 'y'", repr(cell), "expected a target", "impute")
-            refusal(path, "line 3", "column 'y'", repr(cell), loss="cross_entropy")
+            said = "line 3", "the target 'y'", repr(cell)
+            if cell == "inf" and others == "cat":  # a class of that name
+                continue
+            refusal(path, *said, "remove" if cell == "inf" else "impute")
+            refusal(path, *said, loss="cross_entropy")
 
 
 def test_csv_targets_that_mix_numbers_and_text(tmp_path: Path) -> None:
     path = write(tmp_path, "a,y\n1,0.5\n2,n/a\n3,1.5\n")
-    refusal(path, "line 3", "column 'y'", "'n/a'", "loss='cross_entropy'")
-    refusal(path, "line 3", "column 'y'", "'n/a'", loss="squared")
+    refusal(path, "line 3", "the target 'y'", "'n/a'", "loss='cross_entropy'")
+    refusal(path, "line 3", "the target 'y'", "'n/a'", loss="squared")
     assert load_data(path, loss="cross_entropy").classes == ("0.5", "1.5", "n/a")
 
 
@@ -275,7 +323,8 @@ def test_npz_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
     X = X3.copy()
     X[2, 1] = value
     path = savez(tmp_path, X=X, y=[0.1, 0.2, 0.3])
-    refusal(path, "X in", str(value), "row 2, column 1 (counted from 0)")
+    what = "missing values" if np.isnan(value) else "infinite values"
+    refusal(path, what, "'x1'", "row 2")
     path = savez(tmp_path, X=X3, y=[0.1, value, 0.3])
     refusal(path, "y in", str(value), "row 1 (counted from 0)")
     path = savez(tmp_path, X=X3, y=[[0.1, 1], [2, 0.3], [value, 0]])
@@ -286,7 +335,7 @@ def test_npz_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
 def test_npz_values_that_float64_cannot_hold(tmp_path: Path) -> None:
     X = X3.astype(np.longdouble)
     X[0, 1] = np.finfo(np.longdouble).max
-    refusal(savez(tmp_path, X=X, y=[0.1, 0.2, 0.3]), "inf", "row 0, column 1")
+    refusal(savez(tmp_path, X=X, y=[0.1, 0.2, 0.3]), "infinite", "'x1' (row 0: 'inf')")
 
 
 def test_npz_arrays_of_the_wrong_shape_or_kind(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from semiflat.data import (
     Dataset as Dataset,
     load_data as load_data,
     Standardisation as Standardisation,
+    Preparation as Preparation,
 )
 from semiflat.activations import (
     Activation as Activation,

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from semiflat._version import __version__
+from semiflat.data import Preparation
 from semiflat.decay import WeightDecay
 from semiflat.embeddings import Embedding, embedding_from_json
 from semiflat.errors import InputError
@@ -78,6 +79,8 @@ def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
         "data": json.dumps(data or {}),
         "note": point.note,
     }
+    if problem.preparation is not None:
+        metadata["preparation"] = json.dumps(problem.preparation.to_json())
     if isinstance(problem, AtInfinity):
         root = point.source if isinstance(point, EmbeddedPoint) else point
         assert isinstance(root.problem, AtInfinity)
@@ -140,6 +143,7 @@ class StoredPoint:
         weight_decay: of the problem; 0 in files that say nothing of it.
         note: what was known of the point, ``""`` in files that say nothing; see :attr:`Point.note`.
         far: of a point at infinity, see :class:`Limit`; else None.
+        preparation: what was done to the table's rows, for :meth:`Point.predict`; None if nothing is known.
 
     >>> import pathlib, tempfile
     >>> import semiflat as sf
@@ -167,9 +171,12 @@ class StoredPoint:
     weight_decay: float | dict[str, float] = 0.0
     note: str = ""
     far: Params | None = None
+    preparation: Preparation | None = None
 
-    def point(self, X: Any, y: Any, sample_weight: Any = None) -> Point:
+    def point(self, X: Any, y: Any = None, sample_weight: Any = None) -> Point:
         """The point on these data, with the weights of its samples if they have some.
+
+        ``X`` may be a :class:`Dataset`, which has its targets and weights.
 
         Raises:
             InputError: if the data are not those the point was made on, or the stored wide
@@ -182,6 +189,7 @@ class StoredPoint:
             self.loss,
             weight_decay=self.weight_decay,
             sample_weight=sample_weight,
+            preparation=self.preparation,
         )
         if problem.data_hash != self.data_sha256:
             weights = "no" if problem.sample_weight is None else "their"
@@ -294,4 +302,14 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         WeightDecay.of(json.loads(metadata.get("weight_decay", "0"))).plain,
         one_line(metadata.get("note", "")),
         far or None,
+        _preparation_of(metadata, net),
     )
+
+
+def _preparation_of(metadata: dict[str, str], net: MLP) -> Preparation | None:
+    if "preparation" not in metadata:  # as in files of earlier versions
+        return None
+    read = Preparation.from_json(json.loads(metadata["preparation"]))
+    if len(read.features) != net.inputs:
+        raise ValueError(f"{len(read.features)} inputs prepared for a network with {net.inputs}")
+    return read

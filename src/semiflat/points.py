@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -19,6 +20,7 @@ from semiflat.curvature.gradient import output_jacobian, risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.curvature.operators import HessianOperator
 from semiflat.curvature.operators import hessian_operator as _hessian_operator
+from semiflat.data import Preparation
 from semiflat.decay import WeightDecay
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.widening import Widening
@@ -29,6 +31,7 @@ from semiflat.losses import Loss, LossFunction
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
+from semiflat.tables import inputs_of
 
 KEPT = 16 * 2**20
 """Bytes of evidence that a point keeps at most."""
@@ -82,8 +85,8 @@ class Point:
     def from_module(
         module: nn.Sequential,
         X: Any,
-        y: Any,
-        loss: str | Loss | LossFunction = "squared",
+        y: Any = None,
+        loss: str | Loss | LossFunction | None = None,
         weight_decay: float | Mapping[str, float] | WeightDecay | Optimizer = 0.0,
         sample_weight: Any = None,
     ) -> Point:
@@ -138,6 +141,47 @@ class Point:
             net, inputs, targets, loss, weight_decay=weight_decay, sample_weight=sample_weight
         )
         return Point(problem, params)
+
+    def predict(self, X: Any, *, probabilities: bool = False) -> np.ndarray:
+        """What the network says of new rows, in the units of the table that its problem was made of.
+
+        Rows are prepared as those of :func:`load_data` were: categories become 0 and 1, columns that were
+        constant are left out, the rest is standardised. Numbers come back in the units of the targets. For a
+        loss of classes it is the class with the largest output, and with an output for two classes the
+        second where that is above 0 (at probability ½): its name, a whole number if the names are whole
+        numbers, or the class's number where no names are known.
+
+        Args:
+            X: a data frame with the table's columns by name, or (n, d) rows of them in the order of
+                ``problem.preparation.columns``. Of a problem made of arrays, its inputs.
+            probabilities: of each class, (n, C), in place of the class; only for losses whose outputs are
+                logarithms of odds.
+
+        Returns:
+            (n,), or (n, M) for several targets a row.
+
+        Raises:
+            InputError: for other columns, values that cannot be used, or units that are steps at infinity,
+                which are known on the data alone.
+
+        >>> import semiflat as sf
+        >>> data = sf.load_data("iris")
+        >>> point = sf.find_critical_point(sf.Problem(sf.MLP([4, 1, 3]), data, weight_decay=0.01), starts=2)
+        >>> point.predict([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]).tolist()
+        ['setosa', 'virginica']
+        >>> point.predict([[5.1, 3.5, 1.4, 0.2]], probabilities=True).round(2).shape
+        (1, 3)
+        """
+        problem = self.problem
+        how = problem.preparation or Preparation(columns=_numbered(problem.net.inputs))
+        inputs = torch.from_numpy(inputs_of(how, X)).to(problem.dtype)
+        with torch.no_grad():
+            outputs = self._outputs_for(inputs)
+        return meaning_of(problem, how, outputs, probabilities)
+
+    def _outputs_for(self, inputs: Tensor) -> Tensor:
+        """The network's outputs for other inputs than the problem's, (n, M)."""
+        return self.problem.net.forward(self.params, inputs)
 
     @property
     def params(self) -> Params:
@@ -282,6 +326,12 @@ class EmbeddedPoint(Point):
         wide = condensed.gradient(net, narrow)
         return float(net.with_hidden(condensed.hidden).flatten(wide).abs().max())
 
+    def _outputs_for(self, inputs: Tensor) -> Tensor:
+        # Of the source, unless the outputs are kept on the data alone: nothing wide is built.
+        if self.embedding.preserves_output is True:
+            return self.source._outputs_for(inputs)
+        return super()._outputs_for(inputs)
+
     def __getstate__(self) -> dict[str, Any]:
         # The wide parameters are built again where they are asked for.
         return {key: value for key, value in super().__getstate__().items() if key != "_params"}
@@ -382,6 +432,46 @@ def _read(problem: Problem, params: Params | nn.Module) -> tuple[Params, tuple[i
             )
         read[key] = tensor
     return read, batch
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    """Names for inputs that have none."""
+    return tuple(f"x{k}" for k in range(count))
+
+
+def meaning_of(
+    problem: Problem, how: Preparation, outputs: Tensor, probabilities: bool = False
+) -> np.ndarray:
+    """Outputs (n, M) as classes or numbers of the table, see :meth:`Point.predict`."""
+    loss, single = problem.loss, problem.y.ndim == 1 or problem.net.outputs == 1
+    if not loss.classifies:
+        if probabilities:
+            raise InputError(
+                f"loss {loss.name!r} is of numbers, which have no probabilities; leave probabilities out"
+            )
+        found = outputs.double().numpy()
+        done = how.standardisation
+        if done is not None and done.y_mean is not None and done.y_scale is not None:
+            found = found * np.array(done.y_scale) + np.array(done.y_mean)
+        return found[:, 0] if single else found
+    two = loss.codes is not None  # each output tells two classes apart
+    if probabilities:
+        if not loss.odds:
+            raise InputError(
+                f"the outputs of loss {loss.name!r} are no logarithms of odds, so they have no "
+                "probabilities; leave probabilities out"
+            )
+        p = torch.sigmoid(outputs) if two else torch.softmax(outputs, -1)
+        return (torch.cat([1 - p, p], -1) if two and single else p).double().numpy()
+    classes = ((outputs > 0).long() if two else outputs.argmax(-1)).numpy()
+    if two and single:
+        classes = classes[:, 0]
+    return classes if how.classes is None else _as_named(how.classes)[classes]
+
+
+def _as_named(classes: tuple[str, ...]) -> np.ndarray:
+    whole = all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
+    return np.array([int(name) for name in classes] if whole else classes)
 
 
 def _of_module(net: MLP, module: nn.Module) -> Params:

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from semiflat.activations import Activation, Cross
+from semiflat.data import Dataset, Preparation
 from semiflat.decay import WeightDecay
 from semiflat.errors import InputError
 from semiflat.foreign import check_dtype, plain
 from semiflat.losses import Loss, LossFunction, PerSample, loss_named
 from semiflat.losses.check import checked_targets
 from semiflat.networks import MLP, Params
+from semiflat.tables import frame_as_inputs, is_frame
 
 FIT = 1e-20
 """What outputs of size 1 may lose to the best ones, and be these but for the last digits."""
 
-PARTS = "net", "dtype", "decay", "loss", "X", "y", "sample_weight"
+PARTS = "net", "dtype", "decay", "loss", "X", "y", "sample_weight", "preparation"
 """What a problem is made of; all else follows."""
 
 
@@ -39,16 +41,19 @@ class Problem:
 
     Args:
         net: the architecture.
-        X: inputs, shape (N, d); arrays, lists and tensors of any real dtype.
+        X: inputs, shape (N, d); arrays, lists, tensors of any real dtype, and data frames of numbers. Or a
+            :class:`Dataset`, with its targets, loss and sample weights; then leave out ``y``.
         y: targets: (N,) or (N, M) numbers; for ``"cross_entropy"`` (N,) classes or (N, M) probabilities.
-        loss: ``"squared"`` (½‖f−y‖²), ``"cross_entropy"``, ``"logistic"``, ``"log_cosh"``, ``"hinge2"``,
-            ``"hinge3"``, a :class:`Loss`, or a function of one sample's output (M,) and target that gives
-            a number.
+        loss: ``"squared"`` (½‖f−y‖²; if none is given and X is no data set), ``"cross_entropy"``,
+            ``"logistic"``, ``"log_cosh"``, ``"hinge2"``, ``"hinge3"``, a :class:`Loss`, or a function of one
+            sample's output (M,) and target that gives a number.
         dtype: the precision of every computation; float64 unless you know why not.
         weight_decay: λ ≥ 0 of the penalty ½ λ ‖θ‖² on all parameters, biases included, as the
             ``weight_decay`` of torch's optimisers has it: its gradient is λθ. Or a λ for each group, as
             ``{"weight": 1e-3, "bias": 0}``, whose names may be those of single tensors (``"2.bias"``), too.
         sample_weight: what each sample counts with, (N,) numbers from 0 up; alike if none are given.
+        preparation: what was done to the rows of a table that X is made of, for :meth:`Point.predict`; a
+            data set's and a data frame's own if none is given.
 
     Raises:
         InputError: for shapes that do not fit, values that are not finite (with row and column),
@@ -66,11 +71,12 @@ class Problem:
         self,
         net: MLP,
         X: Any,
-        y: Any,
-        loss: str | Loss | LossFunction = "squared",
+        y: Any = None,
+        loss: str | Loss | LossFunction | None = None,
         dtype: torch.dtype = torch.float64,
         weight_decay: float | Mapping[str, float] | WeightDecay = 0.0,
         sample_weight: Any = None,
+        preparation: Preparation | None = None,
     ) -> None:
         if not isinstance(net, MLP):
             raise InputError(
@@ -78,11 +84,25 @@ class Problem:
                 "MLP.from_module"
             )
         check_dtype(dtype)
+        if isinstance(X, Dataset):
+            if y is not None:
+                raise InputError("a Dataset has its targets; give Problem(net, data) without y")
+            loss = X.loss if loss is None else loss
+            sample_weight = X.sample_weight if sample_weight is None else sample_weight
+            preparation, X, y = preparation or X.preparation, X.X, X.y
+        elif y is None:
+            raise InputError(
+                "y is missing; give Problem(net, X, y), or Problem(net, data) with a Dataset"
+            )
+        elif is_frame(X):
+            X, names = frame_as_inputs(X)
+            preparation = preparation or Preparation(columns=names)
+        self.preparation = preparation
         self.net = net
         self.dtype = dtype
         self.decay = WeightDecay.of(weight_decay)
         self.decay.check(net)
-        self.loss = loss_named(loss)
+        self.loss = loss_named("squared" if loss is None else loss)
         self.X = finite("X", X, dtype)
         if self.X.ndim != 2 or self.X.shape[1] != net.inputs or self.X.shape[0] == 0:
             raise InputError(
@@ -431,7 +451,7 @@ class ProblemBatch(Problem):
             first.dtype,
             first.decay,
         )
-        self.sample_weight = None
+        self.sample_weight = self.preparation = None
         if any(problem.sample_weight is not None for problem in problems):
             alike = torch.ones(first.samples, dtype=first.dtype)
             self.sample_weight = torch.stack(

@@ -25,13 +25,17 @@ from semiflat.cli.options import (
     NO,
     ActivationName,
     Data,
+    Drop,
+    DropMissing,
     Force,
     Hidden,
     Json,
     LossName,
+    OneHot,
     OptionalData,
     PointFile,
     Raw,
+    SampleWeight,
     Seed,
     Starts,
     Target,
@@ -76,6 +80,10 @@ def study(
     target: Target = None,
     loss: LossName = None,
     raw: Raw = False,
+    drop: Drop = None,
+    drop_missing: DropMissing = False,
+    one_hot: OneHot = False,
+    sample_weight: SampleWeight = None,
     hidden: Hidden = "3",
     activation: ActivationName = "gelu",
     starts: Starts = 64,
@@ -121,7 +129,9 @@ def study(
         max_iterations=max_iterations,
         proofs=not no_proofs,
     )
-    options = DataOptions(data, target, loss, not raw)
+    options = DataOptions(
+        data, target, loss, not raw, tuple(drop or ()), drop_missing, one_hot, sample_weight
+    )
     with stages() as progress:
         outputs = Outputs("study", force, {"the data": data})
         job = Study(options.load(), settings, out, progress, options.to_json(), outputs)
@@ -160,6 +170,10 @@ def find(
     target: Target = None,
     loss: LossName = None,
     raw: Raw = False,
+    drop: Drop = None,
+    drop_missing: DropMissing = False,
+    one_hot: OneHot = False,
+    sample_weight: SampleWeight = None,
     hidden: Hidden = "3",
     activation: ActivationName = "gelu",
     starts: Starts = 64,
@@ -201,11 +215,13 @@ def find(
     from semiflat.search.large import forecast
     from semiflat.search.record import count_line
 
-    options = DataOptions(data, target, loss, not raw)
+    options = DataOptions(
+        data, target, loss, not raw, tuple(drop or ()), drop_missing, one_hot, sample_weight
+    )
     dataset = options.load()
     net = MLP([dataset.X.shape[1], *parse_hidden(hidden), dataset.outputs], activation)
     decay = weight_decay_of(weight_decay)
-    problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=decay)
+    problem = Problem(net, dataset, weight_decay=decay)
     outputs = Outputs("find", force, {"the data": data})
     check_points(outputs, out, starts)
     say_cost(forecast(problem, starts))

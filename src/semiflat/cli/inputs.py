@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import semiflat as sf
 from semiflat.errors import InputError
+from semiflat.records.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,39 @@ class DataOptions:
     target: str | None = None
     loss: str | None = None
     standardise: bool = True
+    drop: tuple[str, ...] = ()
+    drop_missing: bool = False
+    one_hot: bool = False
+    sample_weight: str | None = None
+
+    @classmethod
+    def of(cls, stored: dict[str, Any], **given: Any) -> DataOptions:
+        """How the data of a stored point were loaded, but for what is given.
+
+        Raises:
+            InputError: if the record is damaged.
+        """
+        known = {field.name for field in fields(cls)}
+        try:
+            read: DataOptions = Codec(lenient=True).from_plain(
+                cls, {key: value for key, value in {**stored, **given}.items() if key in known}
+            )
+        except ValueError as error:
+            raise InputError(
+                f"how the data of the point were loaded is damaged: {error}"
+            ) from error
+        return read
 
     def load(self) -> sf.Dataset:
         """The data."""
-        return sf.load_data(self.source, self.target, loss=self.loss, standardise=self.standardise)
+        how = {
+            name: value for name, value in vars(self).items() if name not in ("source", "target")
+        }
+        return sf.load_data(self.source, self.target, **how)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of ``DataOptions(**data)``."""
-        return dict(vars(self))
+        return dict(vars(self)) | {"drop": list(self.drop)}
 
 
 def stored_point(
@@ -37,16 +63,15 @@ def stored_point(
         InputError: if the file or the data cannot be used, or do not belong together.
     """
     stored = sf.load_point(path)
-    if data is not None:
-        options = DataOptions(data, target, stored.loss, not raw)
-    elif stored.data.get("source"):
-        known = {key: stored.data.get(key) for key in ("source", "target")}
-        standardise = bool(stored.data.get("standardise", True))
-        options = DataOptions(known["source"] or "", known["target"], stored.loss, standardise)
-    else:
+    given: dict[str, Any] = {"loss": stored.loss}
+    if data is not None:  # elsewhere now, and else to be loaded as it was
+        given |= {"source": data}
+        given |= {} if target is None else {"target": target}
+        given |= {"standardise": False} if raw else {}
+    elif not stored.data.get("source"):
         raise InputError(f"{str(path)!r} does not say which data it was made on; give --data")
-    dataset = options.load()
-    return stored.point(dataset.X, dataset.y), options.to_json()
+    options = DataOptions.of(stored.data, **given)
+    return stored.point(options.load()), options.to_json()
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:

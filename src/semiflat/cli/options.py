@@ -14,19 +14,46 @@ from semiflat.errors import InputError
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 Data = Annotated[
-    str, typer.Option("--data", help="A scikit-learn set by name, a .csv or a .npz file.")
+    str,
+    typer.Option(
+        "--data",
+        help="A .csv, .tsv, .parquet or .npz file, or a scikit-learn set: breast_cancer, diabetes, digits, "
+        "iris, linnerud, wine.",
+    ),
 ]
 OptionalData = Annotated[
     str | None,
     typer.Option("--data", help="The data; by default those the point was made on."),
 ]
 Target = Annotated[
-    str | None, typer.Option("--target", help="Target column of a .csv; the last by default.")
+    str | None, typer.Option("--target", help="Target column of a table; the last by default.")
 ]
 LossName = Annotated[
     str | None, typer.Option("--loss", help="squared, cross_entropy, logistic, …; by the target.")
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not standardise.")]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drop", metavar="COLUMN", help="Leave a column out; again for each further one."
+    ),
+]
+DropMissing = Annotated[
+    bool, typer.Option("--drop-missing", help="Leave out rows with missing values.")
+]
+OneHot = Annotated[
+    bool,
+    typer.Option(
+        "--one-hot",
+        help="Take columns of text as categories: one input for each level but the first.",
+    ),
+]
+SampleWeight = Annotated[
+    str | None,
+    typer.Option(
+        "--sample-weight", metavar="COLUMN", help="Column that says what each sample counts with."
+    ),
+]
 Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 for two layers.")]
 ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
 Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]

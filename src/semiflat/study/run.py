@@ -73,7 +73,7 @@ class Study:
         self.settings, self.out, self.progress = settings, out, progress
         self.source = source or {"source": dataset.name}
         net = MLP([dataset.X.shape[1], *settings.hidden, dataset.outputs], settings.activation)
-        self.problem = Problem(net, dataset.X, dataset.y, dataset.loss)
+        self.problem = Problem(net, dataset)
         self.outputs = outputs or Outputs("study")
         self.proofs = Proofs(out, settings.proofs, self.outputs)
         self._iterations = settings.iterations(net.parameter_count)

@@ -1,86 +1,64 @@
-"""Reading a .csv or .npz file into inputs and targets, with errors that say where it is wrong."""
+"""Files of tables, read into columns, with errors that say where they are wrong."""
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from semiflat.errors import InputError, unknown_name
+from semiflat.errors import InputError
+from semiflat.tables.columns import (
+    Sheet,
+    column_of_numbers,
+    column_of_text,
+    listed,
+    number,
+)
+from semiflat.tables.frames import sheet_of_parquet
 
-SUFFIXES = (".csv", ".npz")
+SUFFIXES = (".csv", ".tsv", ".npz", ".parquet")
 """How the name of a file that can be read ends, in small or capital letters."""
 
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
-
-@dataclass(frozen=True)
-class Table:
-    """What was read: finite inputs ``(N, d)`` in float64, and N targets in the dtype they came in.
-
-    Targets are text, bool, integer or finite floating point, ``(N,)`` or ``(N, M)`` with M > 1.
-    ``labels`` names the classes 0..C−1 where the source has names for them.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    features: tuple[str, ...]
-    labels: tuple[str, ...] | None = None
-
-
-def read_file(source: str, target: str | None = None, labels: bool = False) -> Table:
-    """Inputs and targets of a .csv or .npz file.
-
-    Args:
-        source: the path.
-        target: the target's column in a .csv; the last one if None.
-        labels: whether a .csv's target that mixes numbers and text is meant, as labels.
+def read_file(source: str) -> Sheet:
+    """The columns of a file, whose kind its name tells.
 
     Raises:
-        InputError: if the file cannot be read, or holds anything but a table of finite numbers.
+        InputError: if the file cannot be read, or holds no table.
     """
     try:
         content = Path(source).read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"file {source!r} does not exist; check the path") from error
     except IsADirectoryError as error:
-        raise InputError(f"{source!r} is a directory; give a .csv or .npz file") from error
+        raise InputError(
+            f"{source!r} is a directory; give a file that ends in {', '.join(SUFFIXES)}"
+        ) from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"file {source!r} cannot be read ({why}); check the path") from error
     if not content.strip():
         raise InputError(f"file {source!r} is empty; expected inputs and targets")
-    if source.lower().endswith(".csv"):
-        return _read_csv(source, content, target, labels)
-    if target is not None:
-        raise InputError(
-            f"target {target!r} was given with {source!r}, but only a .csv has columns to choose "
-            "from; a .npz has its targets in the array y, so leave target out"
-        )
-    return _read_npz(source, content)
-
-
-def listed(names: Sequence[str]) -> str:
-    """At most eight names, and how many more there are.
-
-    >>> listed(["a", "b"]), listed("abcdefghij")
-    ('a, b', 'a, b, c, d, e, f, g, h and 2 more')
-    """
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+    match source.lower().rpartition(".")[2]:
+        case "npz":
+            return _read_npz(source, content)
+        case "parquet":
+            return sheet_of_parquet(source, content)
+        case "tsv":
+            return _read_csv(source, content, "\t")
+        case _:
+            return _read_csv(source, content)
 
 
 # -- csv ------------------------------------------------------------------------------------------
 
 
-def _read_csv(source: str, content: bytes, target: str | None, labels: bool) -> Table:
+def _read_csv(source: str, content: bytes, delimiter: str | None = None) -> Sheet:
     try:
         decoded = content.decode("utf-8-sig")  # Excel starts its UTF-8 files with a mark
     except UnicodeDecodeError as error:
@@ -89,13 +67,11 @@ def _read_csv(source: str, content: bytes, target: str | None, labels: bool) -> 
         ) from error
     if "\0" in decoded:
         raise InputError(f"file {source!r} holds binary data, not text; save it as CSV in UTF-8")
-    rows = _rows(source, decoded, _delimiter(decoded))
+    rows = _rows(source, decoded, delimiter or _delimiter(decoded))
     header = [" ".join(name.split()) for name in next(rows, (1, []))[1]]
     if not header:
         raise InputError(f"file {source!r} is empty; expected a header and rows")
     _check_header(source, header)
-    if target is not None and target not in header:
-        raise unknown_name(f"target column in {source!r}:", target, header)
     lines, cells = [], []
     for line, row in rows:
         if len(row) != len(header):
@@ -107,16 +83,12 @@ def _read_csv(source: str, content: bytes, target: str | None, labels: bool) -> 
         cells.append(row)
     if not cells:
         raise InputError(f"file {source!r} has a header but no rows; expected a sample a row")
-
-    place = len(header) - 1 if target is None else header.index(target)
-    inputs = [column for column in range(len(header)) if column != place]
-    X = np.array([[_number(row[column]) for column in inputs] for row in cells])
-    if not np.isfinite(X).all():
-        row, column = np.argwhere(~np.isfinite(X))[0]
-        name = header[inputs[column]]
-        raise _bad_cell(source, lines[row], name, cells[row][inputs[column]])
-    y = _csv_target(source, header[place], lines, [row[place] for row in cells], labels)
-    return Table(X, y, tuple(header[column] for column in inputs))
+    columns = zip(header, zip(*cells, strict=True), strict=True)
+    return Sheet(
+        repr(source),
+        tuple(column_of_text(name, own) for name, own in columns),
+        lambda row: f"line {lines[row]}",
+    )
 
 
 def _delimiter(text: str) -> str:
@@ -149,7 +121,7 @@ def _rows(source: str, text: str, delimiter: str) -> Iterator[tuple[int, list[st
 
 
 def _check_header(source: str, header: list[str]) -> None:
-    if any(header) and not any(np.isnan(_number(cell)) for cell in header if cell):
+    if any(header) and not any(np.isnan(number(cell)) for cell in header if cell):
         raise InputError(
             f"the first row of {source!r} holds numbers only, {listed(header)!r}; expected a "
             "header: put a row with a name for each column on top"
@@ -172,57 +144,14 @@ def _check_header(source: str, header: list[str]) -> None:
             )
 
 
-def _csv_target(
-    source: str, name: str, lines: list[int], cells: list[str], labels: bool
-) -> np.ndarray:
-    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", cell) for cell in cells):  # 18 digits fit in int64
-        return np.array([int(cell) for cell in cells], dtype=np.int64)
-    values = np.array([_number(cell) for cell in cells])
-    if np.isfinite(values).all():
-        return values
-    mixed = bool(np.isfinite(values).any()) and not labels
-    for line, cell, value in zip(lines, cells, values, strict=True):
-        if not cell or cell.lstrip("+-").lower() == "nan" or np.isinf(value):
-            advice = "impute it, or remove the row"
-            raise _bad_cell(source, line, name, cell, advice, expected="a target")
-        if _DECIMAL_COMMA.fullmatch(cell) or (mixed and np.isnan(value)):
-            advice = "correct it, or if targets are labels, pass loss='cross_entropy'"
-            raise _bad_cell(source, line, name, cell, advice)
-    return np.array(cells)
-
-
-def _number(cell: str) -> float:
-    """The number in a cell, NaN if there is none; ``1_000`` is a number in Python only."""
-    try:
-        return float("nan") if "_" in cell else float(cell)
-    except ValueError:
-        return float("nan")
-
-
 def _short(cell: str) -> str:
     return repr(cell if len(cell) <= 40 else cell[:37] + "...")
-
-
-def _bad_cell(
-    source: str,
-    line: int,
-    name: str,
-    cell: str,
-    advice: str = "impute it, encode text as numbers, or remove the row or column",
-    expected: str = "a finite number",
-) -> InputError:
-    if _DECIMAL_COMMA.fullmatch(cell):
-        advice = "write decimals with a point"
-    found = _short(cell) if cell else "an empty cell ('')"
-    return InputError(
-        f"{source!r}, line {line}, column {name!r}: found {found}, expected {expected}; {advice}"
-    )
 
 
 # -- npz ------------------------------------------------------------------------------------------
 
 
-def _read_npz(source: str, content: bytes) -> Table:
+def _read_npz(source: str, content: bytes) -> Sheet:
     if not content.startswith(b"PK"):
         raise InputError(
             f"file {source!r} is no .npz archive; write one with numpy.savez(path, X=X, y=y)"
@@ -254,10 +183,8 @@ def _read_npz(source: str, content: bytes) -> Table:
     with np.errstate(over="ignore"):  # what float64 cannot hold becomes inf, and is refused
         X = np.ascontiguousarray(X, dtype=np.float64)
         y = y.astype(np.float64) if y.dtype.kind == "f" else y
-    _check_finite(source, "X", X)
-    if y.dtype.kind == "f":
-        _check_finite(source, "y", y)
-    return Table(X, y, tuple(f"x{column}" for column in range(X.shape[1])))
+    columns = (column_of_numbers(f"x{k}", X[:, k]) for k in range(X.shape[1]))
+    return Sheet(repr(source), tuple(columns), lambda row: f"row {row}", y)
 
 
 def _npz_arrays(source: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -287,14 +214,3 @@ def _npz_arrays(source: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
             f"file {source!r} is damaged ({why}); write it anew with numpy.savez(path, X=X, y=y)"
         ) from error
     return arrays[0], arrays[1]
-
-
-def _check_finite(source: str, name: str, array: np.ndarray) -> None:
-    wrong = ~np.isfinite(array)
-    if wrong.any():
-        where = tuple(np.argwhere(wrong)[0])
-        place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
-        raise InputError(
-            f"{name} in {source!r} holds {array[where]} at {place} (counted from 0), one of "
-            f"{int(wrong.sum())} value(s) that are not finite; remove or impute them"
-        )
