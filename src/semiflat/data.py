@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,6 +163,11 @@ def load_data(
     semiflat.errors.InputError: unknown data set 'irsi'; did you mean 'iris'? Known: ...
     """
     labels = loss is not None and loss_named(loss).classifies
+    if not is_frame(source) and not isinstance(source, str | PathLike):
+        raise InputError(
+            f"data are a name, the path of a file or a pandas DataFrame, not a {type(source).__name__}; "
+            "arrays of your own go into Problem(net, X, y)"
+        )
     name = FRAME if is_frame(source) else str(source)
     whole = sheet_of_frame(source) if is_frame(source) else _read(name, target)
     chosen = _Chosen.of(whole, target, [drop] if isinstance(drop, str) else drop, sample_weight)

@@ -7,6 +7,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -120,7 +121,7 @@ class Point:
         The loss is the model's: squared for a regressor, logistic for a classifier of two classes or
         of several labels a sample, else cross-entropy. Classes are numbered as in ``model.classes_``.
         Of a ``Pipeline`` it is the last step's network, on inputs that the steps before have
-        transformed; of a search that of its best estimator.
+        transformed (so are the rows that :meth:`predict` takes); of a search that of its best estimator.
 
         scikit-learn's penalty ``alpha / (2N) ‖W‖²`` is on weights alone. With ``weight_decay="alpha"`` it is
         part of the problem; by default it is left out, and a model trained with ``alpha`` above 0 stands near
@@ -140,6 +141,10 @@ class Point:
         problem = Problem(
             net, inputs, targets, loss, weight_decay=weight_decay, sample_weight=sample_weight
         )
+        if problem.loss.classifies and np.ndim(targets) == 1:
+            known = problem.preparation or Preparation(columns=_numbered(net.inputs))
+            classes = tuple(map(str, np.asarray(network.classes_).tolist()))
+            problem.preparation = replace(known, classes=classes)
         return Point(problem, params)
 
     def predict(self, X: Any, *, probabilities: bool = False) -> np.ndarray:

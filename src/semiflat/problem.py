@@ -511,11 +511,16 @@ def finite(name: str, given: Any, dtype: torch.dtype = torch.float64) -> Tensor:
         tensor = plain(name, given)
     else:
         try:
-            tensor = plain(name, torch.as_tensor(np.asarray(given)))
+            array = np.require(given, requirements="W")  # those of data frames cannot be written
+            tensor = plain(name, torch.as_tensor(array))
         except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{name} is not an array of numbers: {error}") from error
+            texts = [
+                cell for cell in np.ravel(np.array(given, dtype=object)) if isinstance(cell, str)
+            ]
+            why = f"it holds the text {texts[0]!r:.60}; load_data takes tables" if texts else error
+            raise InputError(f"{name} is not an array of numbers: {why}") from error
     tensor = tensor.detach().to("cpu", dtype, copy=True)
     wrong = ~torch.isfinite(tensor)
     if wrong.any():

@@ -262,7 +262,7 @@ def check_usable(
     if constant:
         parts.append(f"constant and left out anyway: {listed(constant, MOST_NAMED)}")
     raise InputError(
-        f"{sheet.source} has {count} column(s) that cannot be used as they are; "
+        f"{sheet.source} has {count} column(s) that cannot be used as they are: "
         f"{'; '.join(parts)}. {_remedy(faults)}"
     )
 

@@ -43,7 +43,7 @@ def sheet_of_frame(frame: Any, source: str = FRAME) -> Sheet:
         )
     columns = tuple(_column(name, frame.iloc[:, place]) for place, name in enumerate(names))
     index = frame.index
-    plain = type(index).__name__ == "RangeIndex"
+    plain = type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1)
 
     def place_of(row: int) -> str:
         return f"row {row}" if plain else f"row {row}, index {index[row]}"

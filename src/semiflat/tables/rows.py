@@ -17,7 +17,7 @@ from semiflat.tables.columns import (
     encoded,
     listed,
 )
-from semiflat.tables.frames import is_frame, sheet_of_frame
+from semiflat.tables.frames import FRAME, is_frame, sheet_of_frame
 
 
 def inputs_of(how: Preparation, rows: Any) -> np.ndarray:
@@ -115,5 +115,16 @@ def frame_as_inputs(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         InputError: naming every column that cannot be an input.
     """
     sheet = sheet_of_frame(frame)
-    check_usable(sheet, [c for c in sheet.columns if not (c.constant and c.kind.numeric)], False)
+    try:
+        check_usable(sheet, sheet.columns, one_hot=False)
+        constant = next((c.name for c in sheet.columns if not c.kind.numeric), None)
+        if constant is not None:
+            raise InputError(
+                f"column {constant!r} of {FRAME} is no number, and the same in every row"
+            )
+    except InputError as error:
+        raise InputError(
+            f"{error}. These are options of load_data(frame, target=...), and Problem(net, data) takes what "
+            "it gives"
+        ) from error
     return np.column_stack([column.values for column in sheet.columns]), tuple(sheet.names)
