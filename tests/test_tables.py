@@ -459,7 +459,7 @@ def test_a_frame_of_numbers_is_taken_where_arrays_are_and_its_names_kept() -> No
 # -- on the command line --------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*: dropped ")
+@pytest.mark.filterwarnings("ignore:.*dropped")
 def test_commands_take_such_tables_and_points_remember_how(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
