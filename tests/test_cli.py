@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import subprocess
 import sys
 
@@ -597,3 +598,54 @@ def test_every_command_of_the_app_is_tested_here_or_in_a_file_of_its_own():
         "bound",  # test_cli_bounds.py
         "reproduce",  # test_other_packages.py, and experiments/tests/test_papers.py
     }
+
+
+def test_help_lists_the_names_that_options_take():
+    from semiflat.activations import ACTIVATIONS
+    from semiflat.cli import options
+    from semiflat.data import BUNDLED
+    from semiflat.losses import LOSSES
+
+    assert options.DATA_SETS == BUNDLED
+    assert set(options.ACTIVATIONS) == set(ACTIVATIONS)
+    assert options.LOSSES == LOSSES
+
+
+def test_without_a_command_it_says_what_to_do_first(capsys):
+    code, out, _ = run(capsys)
+    assert code == 0
+    shown = [line for line in out.splitlines() if line.startswith("  semiflat ")]
+    assert [line.split()[1] for line in shown] == ["study", "find", "judge"]
+    assert "semiflat --help" in out
+    _, out, _ = run(capsys, "--help")
+    for line in shown:
+        assert line.split()[1] in out
+    assert "--install-completion" in out
+
+
+def test_find_ends_with_the_next_command(capsys, data_file, tmp_path):
+    folder = tmp_path / "my points"
+    arguments = ["--hidden", "1", "--starts", "6", "--processes", "1", "--out", folder]
+    _, out, _ = run(capsys, "find", "--data", data_file, *arguments)
+    line = out.splitlines()[-1]
+    assert line.startswith("next: semiflat judge ")
+    assert run(capsys, *shlex.split(line)[2:])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("semiflat ju", {"judge"}),
+        ("semiflat find --activation si", {"sigmoid", "silu", "sin"}),
+        ("semiflat find --one", {"--one-hot"}),
+        ("semiflat find --loss hin", {"hinge2", "hinge3"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_names(capsys, monkeypatch, words, expected):
+    monkeypatch.setenv("_SEMIFLAT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        _run([])
+    assert set(capsys.readouterr().out.split()) == expected

@@ -24,16 +24,17 @@ ROWS = 24
 def frame() -> pandas.DataFrame:
     """Numbers, text, a category of whole numbers, booleans, dates, and an index that is no column."""
     generator = np.random.default_rng(0)
+    size = generator.normal(50, 9, ROWS)
     return pandas.DataFrame(
         {
-            "größe": generator.normal(50, 9, ROWS),
+            "größe": size,
             "colour": ["red", "green", "blue"] * 8,
             "grade": pandas.Categorical([1, 2, 10, 2] * 6),
             "member": generator.integers(0, 2, ROWS).astype(bool),
             "since": pandas.date_range("2020-01-31", periods=ROWS),
             "always": 7,
             "w": [1, 2, 0] * 8,
-            "y": generator.normal(1000, 300, ROWS),
+            "y": 1000 + 300 * np.tanh(size / 9 - 5) + generator.normal(0, 30, ROWS),
         },
         index=pandas.Index([f"id{k}" for k in range(ROWS)], name="id"),
     )

@@ -6,6 +6,7 @@ What computes is imported by the commands that compute, so that the others start
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from semiflat.cli.options import (
     Force,
     Hidden,
     Json,
+    KindName,
     LossName,
     OneHot,
     OptionalData,
@@ -64,8 +66,16 @@ from semiflat.threads import threads
 TABLE_LIMIT = 1000
 """Units of a layer up to which `reduce` tells the width at several tolerances."""
 
+FIRST = """\
+semiflat: widen a neural network exactly, and know what kind of point it is there.
+
+  semiflat study --data diabetes --out study       all of it for a small network, on one page
+  semiflat find --data TABLE.csv --out points      critical points of a network on a table of yours
+  semiflat judge points/p0.safetensors             what kind of point one is, and why
+
+semiflat --help lists all commands, and semiflat COMMAND --help shows one with an example."""
+
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Widen a neural network exactly, and know what kind of point it is there.",
@@ -177,9 +187,7 @@ def find(
     hidden: Hidden = "3",
     activation: ActivationName = "gelu",
     starts: Starts = 64,
-    kind: Annotated[
-        str, typer.Option("--kind", help="minimum, or any critical point.")
-    ] = "minimum",
+    kind: KindName = "minimum",
     max_iterations: Annotated[
         int, typer.Option("--max-iterations", help="Steps of one run.")
     ] = 1500,
@@ -270,6 +278,8 @@ def find(
         else None,
         "limits": beyond,
     }
+    if rows:
+        lines.append(f"next: semiflat judge {shlex.quote(rows[0]['file'])}")
     say(as_json, record, lines)
     if lost is not None:
         raise lost
@@ -475,7 +485,7 @@ def _top(
     if version:
         print(__version__)
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        print(FIRST)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +13,38 @@ from semiflat.errors import InputError
 
 DONE, NO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+# The names that options take stand here once more, for --help, which imports nothing that knows them.
+DATA_SETS = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
+ACTIVATIONS = (
+    "gelu",
+    "identity",
+    "leaky_relu",
+    "relu",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "tanh",
+)
+LOSSES = ("squared", "cross_entropy", "logistic", "log_cosh", "hinge2", "hinge3")
+KINDS = ("minimum", "any")
+
+
+def completing(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """What a shell is told of a word that begins one of the names."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
 Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A .csv, .tsv, .parquet or .npz file, or a scikit-learn set: breast_cancer, diabetes, digits, "
-        "iris, linnerud, wine.",
+        help="A .csv, .tsv, .parquet or .npz file, or a set that scikit-learn has: "
+        f"{', '.join(DATA_SETS)}.",
     ),
 ]
 OptionalData = Annotated[
@@ -29,7 +55,12 @@ Target = Annotated[
     str | None, typer.Option("--target", help="Target column of a table; the last by default.")
 ]
 LossName = Annotated[
-    str | None, typer.Option("--loss", help="squared, cross_entropy, logistic, …; by the target.")
+    str | None,
+    typer.Option(
+        "--loss",
+        help=f"{', '.join(LOSSES)}; by default the one that fits the target.",
+        autocompletion=completing(LOSSES),
+    ),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not standardise.")]
 Drop = Annotated[
@@ -55,7 +86,22 @@ SampleWeight = Annotated[
     ),
 ]
 Hidden = Annotated[str, typer.Option("--hidden", help="Hidden widths: 3, or 4,6 for two layers.")]
-ActivationName = Annotated[str, typer.Option("--activation", help="Activation of the network.")]
+ActivationName = Annotated[
+    str,
+    typer.Option(
+        "--activation",
+        help=f"Of the network: {', '.join(ACTIVATIONS)}.",
+        autocompletion=completing(ACTIVATIONS),
+    ),
+]
+KindName = Annotated[
+    str,
+    typer.Option(
+        "--kind",
+        help="minimum, or any critical point.",
+        autocompletion=completing(KINDS),
+    ),
+]
 Starts = Annotated[int, typer.Option("--starts", help="Random starts of the search.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random starts.")]
 WeightDecayText = Annotated[

@@ -7,23 +7,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from semiflat.costs import Cost
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int, str], None]]:
     """Yields ``report(stage, done, total, so_far)``, shown on standard error if that is a terminal."""
+    # Here: who shows no bar goes without.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:20}"),
