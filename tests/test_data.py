@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from semiflat import MLP, InputError, Problem
+from semiflat.bundled import bundle, by_import
 from semiflat.data import BUNDLED, Dataset, Standardisation, load_data
 
 X3 = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, -1.0]])
@@ -66,6 +67,17 @@ def test_bundled_sets(name: str, shape: tuple[int, int], loss: str, outputs: int
     assert (data.classes is None) == (loss == "squared")
     problem = Problem(MLP([shape[1], 2, outputs]), data.X, data.y, data.loss)
     assert np.isfinite(float(problem.risk(problem.net.random_params(0))))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_sets_are_read_as_scikit_learn_reads_them(name: str, monkeypatch: Any) -> None:
+    own, other = bundle(name), by_import(name)
+    assert (own.features, own.classes) == (other.features, other.classes)
+    for one, two in ((own.X, other.X), (own.y, other.y)):
+        assert (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
+    # Where another version keeps them otherwise, it is asked itself.
+    monkeypatch.setattr("semiflat.bundled._READ", {name: lambda folder: (folder / "none").open()})
+    assert bundle(name).X.tobytes() == own.X.tobytes()
 
 
 def test_digits_drop_the_pixels_that_are_never_inked() -> None:

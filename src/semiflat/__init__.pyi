@@ -26,8 +26,8 @@ from semiflat.points import (
     gradient as gradient,
     hessian as hessian,
     jacobian as jacobian,
-    hessian_operator as hessian_operator,
 )
+from semiflat.operators import hessian_operator as hessian_operator
 from semiflat.curvature.operators import (
     module_hessian_operator as module_hessian_operator,
     HessianOperator as HessianOperator,

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from semiflat.bundled import BUNDLED as BUNDLED
+from semiflat.bundled import bundle
 from semiflat.errors import InputError, unknown_name
 from semiflat.losses import Loss, loss_named
 from semiflat.records.preparation import Preparation as Preparation
@@ -31,9 +33,6 @@ from semiflat.tables import (
     target_missing,
     target_values,
 )
-
-BUNDLED: tuple[str, ...] = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
-"""The data sets that scikit-learn has without a download."""
 
 MOST_CLASSES = 20
 """Whole numbers with more distinct values than this are numbers, not classes."""
@@ -262,22 +261,13 @@ def _read(source: str, target: str | None) -> Sheet:
             f"target {target!r} was given with the data set {source!r}, which has its own; "
             "leave it out, or give a .csv"
         )
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise InputError(
-            f"data set {source!r} comes with scikit-learn, which is not installed; run "
-            "pip install 'semiflat[data]'"
-        ) from error
-    bunch = getattr(datasets, f"load_{source}")()
-    y = np.asarray(bunch.target)
-    names = map(str, bunch.feature_names)
+    found = bundle(source)
     return Sheet(
         repr(source),
-        tuple(column_of_numbers(name, bunch.data[:, k]) for k, name in enumerate(names)),
+        tuple(column_of_numbers(name, found.X[:, k]) for k, name in enumerate(found.features)),
         lambda row: f"row {row}",
-        y,
-        tuple(map(str, bunch.target_names)) if y.dtype.kind == "i" else None,
+        found.y,
+        found.classes,
     )
 
 

@@ -19,8 +19,6 @@ from torch.optim import Optimizer
 from semiflat.curvature.blocks import UnitBlocks, layer_blocks
 from semiflat.curvature.gradient import output_jacobian, risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.curvature.operators import HessianOperator
-from semiflat.curvature.operators import hessian_operator as _hessian_operator
 from semiflat.data import Preparation
 from semiflat.decay import WeightDecay
 from semiflat.embeddings.base import Embedding
@@ -573,22 +571,6 @@ def layer_block(point: Point | PointBatch, layer: int) -> Tensor:
     problem, params = _parts(point)
     problem.net.check_layer(layer)
     return layer_blocks(problem, params, layer).F_null
-
-
-def hessian_operator(point: Point) -> HessianOperator:
-    """The Hessian as a SciPy ``LinearOperator``, never built.
-
-    >>> import semiflat as sf
-    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
-    >>> point = sf.Point(problem, problem.net.random_params(seed=0))
-    >>> operator = sf.hessian_operator(point)
-    >>> v = sf.gradient(point).numpy()
-    >>> error = abs(operator @ v - sf.hessian(point).numpy() @ v).max()
-    >>> operator.shape, bool(error < 1e-14)
-    ((7, 7), True)
-    """
-    check_one(point, "hessian_operator")
-    return _hessian_operator(*_parts(point))
 
 
 def check_one(point: Any, what: str) -> None:

@@ -5,6 +5,7 @@ What computes is imported by the commands that compute, so that the others start
 
 from __future__ import annotations
 
+import gc
 import io
 import shlex
 import sys
@@ -490,6 +491,7 @@ def _top(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the answer is "no", 2 unusable input, 130 Ctrl-C."""
+    gc.set_threshold(50_000)  # the many objects of an import are not worth looking through
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every sign
             stream.reconfigure(errors="backslashreplace")

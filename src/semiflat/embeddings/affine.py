@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which imports its parts where they are first used
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, eye_array
 from torch import Tensor
 
 from semiflat.memory import check_floats
@@ -35,14 +35,14 @@ class AffineMap:
 
     narrow: MLP
     wide: MLP
-    A: csr_array
+    A: scipy.sparse.csr_array
     c: Floats
 
     @classmethod
     def identity(cls, net: MLP) -> AffineMap:
         """The map that changes nothing."""
         size = net.parameter_count
-        return cls(net, net, csr_array(eye_array(size)), np.zeros(size))
+        return cls(net, net, scipy.sparse.csr_array(scipy.sparse.eye_array(size)), np.zeros(size))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,7 +52,10 @@ class AffineMap:
     def then(self, after: AffineMap) -> AffineMap:
         """This map followed by another."""
         return AffineMap(
-            self.narrow, after.wide, csr_array(after.A @ self.A), after.A @ self.c + after.c
+            self.narrow,
+            after.wide,
+            scipy.sparse.csr_array(after.A @ self.A),
+            after.A @ self.c + after.c,
         )
 
     def parameters(self, params: Params) -> Params:
@@ -108,5 +111,5 @@ class Entries:
         """The map."""
         shape = self.wide.parameter_count, self.narrow.parameter_count
         places = np.concatenate(self._rows), np.concatenate(self._columns)
-        A = csr_array((np.concatenate(self._values), places), shape=shape)
+        A = scipy.sparse.csr_array((np.concatenate(self._values), places), shape=shape)
         return AffineMap(self.narrow, self.wide, A, self.c)

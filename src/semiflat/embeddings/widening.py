@@ -15,8 +15,8 @@ from functools import cached_property
 from typing import overload
 
 import numpy as np
+import scipy  # which imports its parts where they are first used
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from semiflat.embeddings.affine import AffineMap, Entries, places
@@ -263,4 +263,4 @@ def _injection(net: MLP, layer: int, added: Sequence[AddedUnit]) -> AffineMap:
             lost = unit.hands_on * unit.column.numpy()
             entries.c[there[bias_key(layer + 1)]] -= lost
     built = entries.build()
-    return AffineMap(net, wide, csr_array(built.A), built.c)
+    return AffineMap(net, wide, scipy.sparse.csr_array(built.A), built.c)

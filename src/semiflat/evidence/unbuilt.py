@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, minres
 from torch import Tensor
 
 from semiflat.curvature.factors import LayerFactors
@@ -69,6 +68,11 @@ class Unbuilt:
     @cached_property
     def step(self) -> Tensor | None:
         """A Newton step (P,), whatever the signs of the curvature; None where it was not reached."""
+        from scipy.sparse.linalg import (  # a tenth of what torch takes to import
+            LinearOperator,
+            minres,
+        )
+
         size = len(self.gradient)
         operator = LinearOperator(
             (size, size),
