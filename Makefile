@@ -68,6 +68,7 @@ bench: setup
 	$(BIN)/python benchmarks/embeddings.py
 	$(BIN)/python benchmarks/reduce.py
 	$(BIN)/python benchmarks/study.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/certificates.py  # about six minutes
 	$(BIN)/python benchmarks/paths.py
 	$(BIN)/python benchmarks/induced.py --threads 2
