@@ -117,6 +117,7 @@ from semiflat.reduction import (
     reduce as reduce,
     Reduction as Reduction,
     widths_by_tolerance as widths_by_tolerance,
+    plot_widths as plot_widths,
 )
 from semiflat.reduction.record import Merge as Merge
 from semiflat.induced import (

@@ -28,6 +28,7 @@ from semiflat.foreign import alpha_of, network_of, plain, targets_of
 from semiflat.losses import Loss, LossFunction
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
+from semiflat.pictures import Pictures
 from semiflat.problem import Problem
 
 KEPT = 16 * 2**20
@@ -46,7 +47,7 @@ def one_line(text: str, width: int = NOTE) -> str:
     return textwrap.shorten(plain, width, placeholder="…")
 
 
-class Point:
+class Point(Pictures):
     """Parameters of a problem's network; any at all, critical or not.
 
     Args:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
+from pathlib import Path as File
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from semiflat.curvature.sweep import chunks
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
+from semiflat.evidence.slices import risks
+from semiflat.files import write_whole
 from semiflat.networks import Params
 from semiflat.problem import Problem
 
@@ -161,13 +163,7 @@ class Path:
     def losses(self, ts: Any) -> Tensor:
         """The loss at each t, (k,)."""
         t = torch.atleast_1d(torch.as_tensor(ts, dtype=torch.float64)).flatten()
-        net = self.problem.net
-        size = net.parameter_count + self.problem.samples * max(net.widths)
-        parts = [
-            self.problem.risk(net.unflatten(self.vectors(t[part])))
-            for part in chunks(len(t), 2 * size)
-        ]
-        return torch.cat(parts) if parts else t
+        return risks(self.problem, lambda part: self.vectors(t[part]), len(t))
 
     def piece_at(self, t: float) -> Piece:
         """The piece that t lies in; at a break the later one."""
@@ -198,11 +194,56 @@ class Path:
             "end": found.end,
         }
 
-    def draw(self, file: Any = None) -> bytes:
-        """The loss along the path as a PNG; see :func:`semiflat.paths.draw.draw_path`."""
-        from semiflat.paths.draw import draw_path
+    def plot(self, *, places: int = 60, ax: Any = None) -> Any:
+        """Draw the loss along the path: pieces of constant loss shaded, decreasing ones dashed.
 
-        return draw_path(self, file)
+        Args:
+            places: losses taken along each piece.
+            ax: matplotlib axes to draw on; by default new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: without matplotlib.
+        """
+        from semiflat.plots.drawing import axes_for, size
+        from semiflat.plots.path import draw_path
+
+        whole("places", places, 2)
+        with axes_for(ax, 7.2, 3.4) as ax:
+            pieces = []
+            for number, piece in enumerate(self.pieces):
+                left, right = self.breaks[number], self.breaks[number + 1]
+                t = torch.linspace(left, right, places, dtype=torch.float64)
+                pieces.append((piece.name, str(piece.claim), t.numpy(), self.losses(t).numpy()))
+            draw_path(ax, pieces)
+            first, last = (float(loss) for loss in self.losses([0.0, 1.0]))
+            ax.set_title(
+                f"The loss along the path leads from {size(first, 3)} to {size(last, 3)}",
+                pad=20,
+                loc="left",
+            )
+        return ax
+
+    def draw(self, file: Any = None) -> bytes:
+        """The same as a PNG.
+
+        Args:
+            file: where to write it, too.
+
+        Raises:
+            InputError: without matplotlib, or if the file cannot be written.
+        """
+        from semiflat.plots.look import canvas, png, style
+
+        with style():
+            figure = canvas(3.4)
+            self.plot(ax=figure.add_subplot())
+            picture = png(figure)
+        if file is not None:
+            write_whole(File(file), picture)
+        return picture
 
 
 FIRST, DEEPEST = 8, 7

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
+from semiflat.errors import InputError
 from semiflat.limits import AtInfinity, Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point, one_line
@@ -221,6 +223,20 @@ class CriticalPoint(Point):
         """
         return None if self.record.inertia is None else self.record.inertia[2]
 
+    @property
+    def signs(self) -> str:
+        """In a word what its curvatures are, as the search measured them.
+
+        ``"positive"`` if all are, ``"flat"`` if some are zero and none is negative, ``"negative"`` if one is,
+        ``"infinity"`` for a point of a limiting network, ``"unknown"`` if no Hessian was built.
+        """
+        if isinstance(self.problem, AtInfinity):
+            return "infinity"
+        if self.record.inertia is None:
+            return "unknown"
+        _, zero, negative = self.record.inertia
+        return "negative" if negative else "flat" if zero else "positive"
+
     @cached_property
     def trivial(self) -> str | None:
         """Why the point says little about its network, None if it does not.
@@ -352,6 +368,45 @@ class SearchResult:
     def with_infinity(self) -> list[CriticalPoint]:
         """``points`` and those at infinity, lowest loss first, whatever their kind."""
         return sorted([*self.points, *self.at_infinity], key=lambda point: float(point.loss))
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the distinct points by their loss: what each is by its curvatures, and how often it was found.
+
+        Lowest loss first; ×3 says that three runs ended there. Full circles have positive curvatures alone,
+        triangles a negative one, open circles some that are zero and none that is negative; open diamonds are
+        critical points at infinity. The signs are those that the search measured; :func:`semiflat.judge` says
+        what kind of point it is. To see: how many low minima there are, and whether the search found each
+        often enough to have seen them all.
+
+        Args:
+            ax: matplotlib axes to draw on; by default new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: without matplotlib, or if no point was found.
+        """
+        from semiflat.plots.drawing import array, axes_for
+        from semiflat.plots.found import draw_found
+
+        points = self.with_infinity
+        if not points:
+            raise InputError(f"there is nothing to draw: {self.why_none}")
+        often = {id(p): n for p, n in zip(self.points, self.frequencies, strict=False)}
+        with axes_for(ax, 6.4, 3.7) as ax:
+            draw_found(
+                ax,
+                array([float(point.loss) for point in points]),
+                [point.signs for point in points],
+                [often.get(id(point)) for point in points],
+            )
+            ended = sum(self.counts.values())
+            ax.set_title(
+                f"{len(points)} distinct critical points from {ended} starts\n({count_line(self.counts)})",
+                loc="left",
+            )
+        return ax
 
     @property
     def why_unresolved(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from semiflat.costs import Cost, dense_cost, product_seconds, speed
+from semiflat.costs import DENSE_LIMIT, Cost, dense_cost, product_seconds, speed
 from semiflat.curvature.products import KEPT_BYTES
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
@@ -21,9 +21,6 @@ from semiflat.verdicts.layout import Layout, layout
 from semiflat.verdicts.plain import inertia_of, judge_plain
 from semiflat.verdicts.proved import with_proofs
 from semiflat.verdicts.verdict import Verdict
-
-DENSE_LIMIT = 4096
-"""Parameters up to which a dense Hessian (128 MiB) and its eigenvectors are taken."""
 
 
 def judge(
