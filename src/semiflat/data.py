@@ -12,6 +12,7 @@ import numpy as np
 from semiflat.data_files import SUFFIXES, Table, listed, read_file
 from semiflat.errors import InputError, unknown_name
 from semiflat.losses import Loss, loss_named
+from semiflat.records.shown import Shown
 from semiflat.records.study import Standardisation as Standardisation
 
 BUNDLED: tuple[str, ...] = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
@@ -24,7 +25,7 @@ _CONSTANT = 1e-12  # deviation over the largest absolute value, below which it i
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Shown):
     """Inputs and targets, ready for :class:`~semiflat.Problem`, and what was done to them.
 
     Attributes:

@@ -18,6 +18,7 @@ from semiflat.evidence import Evidence
 from semiflat.evidence.slices import both_ways, on_line, on_plane, seen_within
 from semiflat.networks import Params
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 PLACES, ACROSS = 161, 61
 """Places along a line, and along each side of a plane."""
@@ -29,7 +30,7 @@ SHARES = [Fraction(k, 20) for k in range(-20, 41)]
 """λ from −1 to 2."""
 
 
-class Pictures:
+class Pictures(Shown):
     """The pictures of a point. What a point has to have for them stands first."""
 
     problem: Problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
@@ -17,6 +17,7 @@ from semiflat.evidence.slices import risks
 from semiflat.files import write_whole
 from semiflat.networks import Params
 from semiflat.problem import Problem
+from semiflat.records.shown import Rows, Shown
 
 Curve = Callable[[Tensor], Tensor]
 """s (k,) in [0, 1] to flat parameters (k, P); one that pickles."""
@@ -45,7 +46,7 @@ def _between(start: Tensor, end: Tensor, s: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Piece(Shown):
     """A part of a path with one claim.
 
     Attributes:
@@ -69,6 +70,10 @@ class Piece:
     reason: str
     curves: Sequence[Curve]
 
+    def _facts(self) -> dict[str, Any]:
+        own = {"name": self.name, "claim": self.claim, "reason": self.reason}
+        return own | {"curves": len(self.curves)}
+
     def vectors(self, s: Tensor) -> Tensor:
         """Flat parameters at s (k,) in [0, 1], (k, P)."""
         place = s * len(self.curves)
@@ -81,7 +86,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class PathCheck:
+class PathCheck(Shown):
     """What was measured along a path.
 
     Attributes:
@@ -112,7 +117,7 @@ class PathCheck:
     end: float
 
 
-class Path:
+class Path(Rows):
     """A continuous path of parameters, t in [0, 1], made of pieces of equal length in t.
 
     Attributes:
@@ -134,6 +139,39 @@ class Path:
         self.breaks: tuple[float, ...] = tuple(
             k / len(self.pieces) for k in range(len(self.pieces) + 1)
         )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "widths": self.problem.net.widths,
+            "pieces": [piece.name.split(":")[0] for piece in self.pieces],
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        losses = self.losses(list(self.breaks)).tolist()
+        return [
+            {
+                "from": self.breaks[k],
+                "to": self.breaks[k + 1],
+                "claim": str(piece.claim),
+                "loss_from": losses[k],
+                "loss_to": losses[k + 1],
+                "name": piece.name,
+                "reason": piece.reason,
+            }
+            for k, piece in enumerate(self.pieces)
+        ]
+
+    def __len__(self) -> int:
+        """How many pieces there are."""
+        return len(self.pieces)
+
+    def __iter__(self) -> Iterator[Piece]:
+        """The pieces."""
+        return iter(self.pieces)
+
+    def __getitem__(self, place: int) -> Piece:
+        """One of the pieces."""
+        return self.pieces[place]
 
     def __call__(self, t: float) -> Params:
         """The parameters at t.

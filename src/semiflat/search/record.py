@@ -16,6 +16,7 @@ from semiflat.limits import AtInfinity, Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point, one_line
 from semiflat.problem import Problem
+from semiflat.records.shown import LINE, Rows, Shown, row_of
 from semiflat.search.trivial import triviality
 from semiflat.search.unseen import Unseen
 
@@ -89,7 +90,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True)
-class SearchRecord:
+class SearchRecord(Shown):
     """One run.
 
     Attributes:
@@ -123,7 +124,7 @@ class SearchRecord:
 
 
 @dataclass(frozen=True)
-class LimitRecord:
+class LimitRecord(Shown):
     """A point of a limiting network as plain numbers.
 
     Attributes:
@@ -151,7 +152,7 @@ class LimitRecord:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(Shown):
     """A run that has ended, as plain numbers: what is sent between processes and stored.
 
     Attributes:
@@ -285,16 +286,22 @@ class CriticalPoint(Point):
         problem = self.problem
         return self.record.limit.at(problem.finite if isinstance(problem, AtInfinity) else problem)
 
+    def _facts(self) -> dict[str, Any]:
+        own = {"status": self.status, "index": self.index, "start": self.record.start}
+        return super()._facts() | own | {"iterations": self.record.iterations}
+
     def __repr__(self) -> str:
-        why = "" if self.status is Status.CONVERGED else f": {one_line(self._why, 120)}"
-        return (
+        line = (
             f"CriticalPoint(widths={list(self.problem.net.widths)}, loss={self.loss!r}, "
-            f"gradient_norm={self.gradient_norm:.1e}, status={self.status}{why})"
+            f"gradient_norm={self.gradient_norm:.1e}, status={self.status}"
         )
+        if self.status is Status.CONVERGED:
+            return f"{line})"
+        return f"{line}: {one_line(self._why, max(8, LINE - len(line) - 3))})"
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Rows):
     """All runs of a search.
 
     Attributes:
@@ -343,6 +350,23 @@ class SearchResult:
     def __iter__(self) -> Iterator[CriticalPoint]:
         """``points``, lowest loss first."""
         return iter(self.points)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "points": len(self.points),
+            "runs": sum(self.counts.values()),
+            "ended": count_line(self.counts),
+            "lowest": float(self.points[0].loss) if self.points else None,
+            "at_infinity": len(self.at_infinity),
+            "unresolved": len(self.unresolved),
+            "interrupted": self.interrupted,
+            "stored": self.stored,
+            "unseen": str(self.unseen),
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        often = {id(p): n for p, n in zip(self.points, self.frequencies, strict=False)}
+        return [row_of(point) | {"found": often.get(id(point))} for point in self.with_infinity]
 
     @cached_property
     def at_infinity(self) -> list[CriticalPoint]:

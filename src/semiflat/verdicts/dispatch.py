@@ -12,6 +12,7 @@ from semiflat.curvature.products import KEPT_BYTES
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point, check_one
+from semiflat.progress import counted
 from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
 from semiflat.verdicts.infinity import approached
@@ -68,10 +69,12 @@ def judge_all(
     *,
     dense_limit: int = DENSE_LIMIT,
     proof: bool = False,
+    progress: bool = False,
 ) -> list[Verdict]:
     """The verdict on each point; what points embedded from one source share is computed once.
 
-    Args and errors: as for :func:`judge`.
+    Args and errors: as for :func:`judge`; with ``progress=True`` a bar counts the points, in a terminal or a
+    notebook.
 
     >>> import semiflat as sf
     >>> import torch
@@ -100,7 +103,7 @@ def judge_all(
         return known[id(root)]
 
     verdicts = []
-    for point in points:
+    for point in counted(points, "judge", progress):
         check_point(point)
         parts = None
         if isinstance(point, EmbeddedPoint) and point.problem.by_algebra:

@@ -30,6 +30,7 @@ from semiflat.evidence import (
 )
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
+from semiflat.records.shown import Shown
 from semiflat.verdicts.dispatch import check_point, judge, judge_all
 from semiflat.verdicts.verdict import Kind, Verdict
 
@@ -50,7 +51,7 @@ _AT_INFINITY = (
 
 
 @dataclass(frozen=True)
-class Escape:
+class Escape(Shown):
     """How a critical point becomes a strict saddle, or why it may never.
 
     Attributes:
