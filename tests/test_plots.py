@@ -13,6 +13,7 @@ import torch
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from torch import Tensor
 
 import semiflat as sf
 from semiflat.costs import DENSE_LIMIT

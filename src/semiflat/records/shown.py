@@ -19,7 +19,7 @@ from semiflat.records.codec import Codec
 
 LINE = 120
 """Characters of the longest repr."""
-PART, CELL = 48, 160
+PART, CELL = 48, 400
 """Characters of the longest value in a line, and in a cell of a table."""
 MOST_ROWS = 30
 """Rows of a table in a notebook; a frame has them all."""
@@ -73,8 +73,8 @@ class Shown:
 
     def _repr_html_(self) -> str:
         rows = [
-            f'<tr><th style="text-align:left">{escaped(name)}</th>'
-            f'<td style="text-align:left">{escaped(brief(value, CELL))}</td></tr>'
+            f'<tr><th style="text-align:left">{_heading(name)}</th>'
+            f'<td style="text-align:left">{escaped(_in_cell(value))}</td></tr>'
             for name, value in self._facts().items()
         ]
         return _table(type(self).__name__, "".join(rows))
@@ -243,7 +243,7 @@ def table_of(rows: Sequence[Facts]) -> str:
     if not rows:
         return ""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escaped(name)}</th>" for name in names)
+    head = "".join(f"<th>{_heading(name)}</th>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{escaped(_in_cell(row.get(name)))}</td>" for name in names) + "</tr>"
         for row in rows[:MOST_ROWS]
@@ -251,6 +251,10 @@ def table_of(rows: Sequence[Facts]) -> str:
     more = len(rows) - MOST_ROWS
     rest = f'<tr><td colspan="{len(names)}">… and {more} more</td></tr>' if more > 0 else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}{rest}</tbody></table>"
+
+
+def _heading(name: str) -> str:
+    return escaped(name.replace("_", " "))
 
 
 def _in_cell(value: Any) -> str:

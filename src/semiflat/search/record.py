@@ -16,7 +16,7 @@ from semiflat.limits import AtInfinity, Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point, one_line
 from semiflat.problem import Problem
-from semiflat.records.shown import LINE, Rows, Shown, row_of
+from semiflat.records.shown import LINE, Rows, Shown
 from semiflat.search.trivial import triviality
 from semiflat.search.unseen import Unseen
 
@@ -366,7 +366,19 @@ class SearchResult(Rows):
 
     def _rows(self) -> list[dict[str, Any]]:
         often = {id(p): n for p, n in zip(self.points, self.frequencies, strict=False)}
-        return [row_of(point) | {"found": often.get(id(point))} for point in self.with_infinity]
+        return [
+            {
+                "loss": float(point.loss),
+                "gradient_norm": point.gradient_norm,
+                "signs": point.signs,
+                "index": point.index,
+                "status": str(point.status),
+                "found": often.get(id(point)),
+                "start": point.record.start,
+                "iterations": point.record.iterations,
+            }
+            for point in self.with_infinity
+        ]
 
     @cached_property
     def at_infinity(self) -> list[CriticalPoint]:
