@@ -257,6 +257,7 @@ def test_pictures_that_would_not_be_true_are_refused() -> None:
     ):
         with pytest.raises(sf.InputError, match=message):
             make()
+        assert not pyplot.get_fignums()  # nothing half drawn is left
 
 
 def separable_search() -> sf.SearchResult:

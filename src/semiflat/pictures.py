@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -71,7 +72,7 @@ class Pictures(Shown):
         >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
         >>> ax = sf.find_critical_point(problem, starts=1).plot_line([1.0, 0.0])
         >>> print(ax.get_title("left"))
-        The loss on a line through the point: slope 0, curvature 0.67.
+        Loss on a line: slope 0, curvature 0.67.
         It is nowhere lower than at the point.
         """
         from semiflat.plots.drawing import axes_for, minus, size
@@ -91,10 +92,12 @@ class Pictures(Shown):
             slope, along = float(gradient @ unit), unit.double().numpy()
             curvature = float(along @ (hessian_operator(self.problem, self.params) @ along))
             change = (on_line(self.problem, start, unit, t) - here).double().numpy()
-            noise, most = NOISE * abs(float(here)), float(abs(change).max())
+            most, noise = float(abs(change).max()), self._noise(float(here))
             # What is too small to be seen in the picture is not called something else than 0.
-            slope = slope if abs(slope) * ends[1] > UNSEEN * most else 0.0
-            curvature = curvature if abs(curvature) * ends[1] ** 2 > UNSEEN * most else 0.0
+            slope = slope if abs(slope) * ends[1] > max(UNSEEN * most, noise) else 0.0
+            curvature = (
+                curvature if abs(curvature) * ends[1] ** 2 > max(UNSEEN * most, noise) else 0.0
+            )
             draw_line(ax, t.double().numpy(), change, curvature, slope, noise)
             ax.set_xlabel("t, distance along the direction")
             if float(change.min()) < -noise:
@@ -104,8 +107,8 @@ class Pictures(Shown):
             else:
                 seen = "It is nowhere lower than at the point."
             ax.set_title(
-                f"The loss on a line through the point: slope {minus(size(slope, 2))}, "
-                f"curvature {minus(size(curvature, 2))}.\n{seen}",
+                f"Loss on a line: slope {minus(size(slope, 2))}, curvature "
+                f"{minus(size(curvature, 2))}.\n{seen}",
                 loc="left",
             )
             parabola = "½κt²" if slope == 0 else "slope · t + ½κt²"
@@ -217,7 +220,7 @@ class Pictures(Shown):
         >>> problem = sf.Problem(sf.MLP([1, 1]), [[-1.0], [0.0], [1.0]], [0.0, 0.5, 0.2])
         >>> ax = sf.find_critical_point(problem, starts=1).plot_spectrum()
         >>> print(ax.get_title("left"))
-        The curvatures of the loss: 2 positive, 0 zero, 0 negative.
+        Curvatures: 2 positive, 0 zero, 0 negative.
         Nowhere does the loss curve down.
         """
         import numpy as np
@@ -246,7 +249,7 @@ class Pictures(Shown):
                 "Triangles: the loss curves down." if down else "Nowhere does the loss curve down."
             )
             ax.set_title(
-                f"The curvatures of the loss: {up} positive, {zero} zero, {down} negative.\n{seen}",
+                f"Curvatures: {up} positive, {zero} zero, {down} negative.\n{seen}",
                 loc="left",
             )
         return ax
@@ -302,6 +305,12 @@ class Pictures(Shown):
             marks = [mark.legend() for sort, mark in SIGNS.items() if sort in sorts]
             ax.legend(handles=marks, frameon=False, fontsize=8.5)
         return ax
+
+    def _noise(self, here: float) -> float:
+        """What rounding may make of a change of the loss; where that is 0, of outputs of the targets' size."""
+        zero = torch.zeros_like(self._start())
+        scale = float(self.problem.risk(self.problem.net.unflatten(zero)))
+        return NOISE * abs(here) + (NOISE**2 * scale if math.isfinite(scale) else 0.0)
 
     def _start(self) -> Tensor:
         return self.problem.net.flatten(self.params)

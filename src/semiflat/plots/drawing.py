@@ -79,7 +79,12 @@ def axes_for(ax: Any, width: float = 5.8, height: float = 3.7) -> Iterator[Axes]
         with style():
             from matplotlib import pyplot
 
-            yield pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+            figure, new = pyplot.subplots(figsize=(width, height), layout="constrained")
+            try:
+                yield new
+            except BaseException:
+                pyplot.close(figure)  # a notebook would show it, empty
+                raise
         return
     from matplotlib.axes import Axes
 

@@ -35,7 +35,7 @@ def draw_line(
     ax.axhline(0, color=GREY, linewidth=0.6)
     if curvature is not None:
         parabola = slope * t + 0.5 * curvature * t**2
-        ax.plot(t, parabola, color=VERMILLION, linewidth=1.5, dashes=(4, 2.5))
+        ax.plot(t, parabola, color=VERMILLION, linewidth=1.5, dashes=(4, 2.5), zorder=3)
     ax.plot(t, change, color=BLUE, linewidth=2.0)
     ax.plot(0, 0, "o", color=INK, markersize=5)
     if np.nanmin(change) < -noise:

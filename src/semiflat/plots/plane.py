@@ -58,6 +58,8 @@ def draw_plane(
     for place in others:
         ax.plot(*place, "s", color="white", markersize=6, markeredgecolor=INK)
     ax.plot(0, 0, "o", color=INK, markersize=6, markeredgecolor="white")
+    ax.set_xlim(s[0], s[-1])
+    ax.set_ylim(t[0], t[-1])
     ax.set_aspect("equal")
     ax.locator_params(nbins=6)
 
@@ -65,7 +67,7 @@ def draw_plane(
 def _told_apart(levels: Numbers) -> dict[float, str]:
     """Levels in as few digits as tell them apart."""
     for digits in range(3, 17):
-        texts = [minus(f"{level:.{digits}g}") for level in levels]
+        texts = [minus(f"{level:.{digits}g}".replace("e-0", "e-")) for level in levels]
         if len(set(texts)) == len(texts):
             break
     return dict(zip(levels.tolist(), texts, strict=True))
