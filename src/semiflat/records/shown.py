@@ -19,7 +19,7 @@ from semiflat.records.codec import Codec
 
 LINE = 120
 """Characters of the longest repr."""
-PART, CELL = 48, 400
+PART, CELL = 64, 400
 """Characters of the longest value in a line, and in a cell of a table."""
 MOST_ROWS = 30
 """Rows of a table in a notebook; a frame has them all."""
