@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from pictures import write
 
 import semiflat as sf
-from semiflat.paths.draw import draw_on
 
 SAMPLES = 50
 
@@ -63,7 +62,7 @@ def at_infinity() -> sf.MinimumAtInfinity:
 def draw_to_zero() -> Figure:
     """Loss along Γ0 to Γ3."""
     figure, (axes,) = _figure(1, 3.3)
-    draw_on(axes, to_zero(), 80)
+    to_zero().plot(places=80, ax=axes).set_title("", loc="left")
     return figure
 
 
@@ -71,7 +70,7 @@ def draw_region() -> Figure:
     """Loss along the way out, and the lowest eigenvalue of the Hessian across the edge."""
     figure, (left, right) = _figure(2, 3.1)
     found = region()
-    draw_on(left, found.path, 80)
+    found.path.plot(places=80, ax=left).set_title("", loc="left")
     t = torch.linspace(0, found.path.breaks[1], 81, dtype=torch.float64)
     lowest = [
         float(torch.linalg.eigvalsh(sf.hessian(sf.Point(found.path.problem, found.path(at))))[0])
@@ -106,7 +105,7 @@ def draw_infinity() -> Figure:
     left.set_xlabel("bias of the last hidden units")
     left.set_ylabel("loss − loss at infinity")
     left.legend(frameon=False, fontsize=8.5)
-    draw_on(right, found.path, 80)
+    found.path.plot(places=80, ax=right).set_title("", loc="left")
     return figure
 
 

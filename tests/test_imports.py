@@ -102,6 +102,7 @@ def test_the_report_computes_nothing():
             "errors",
             "files",
             "outputs",
+            "plots",
             "records",
             "_version",
         }, path

@@ -170,6 +170,10 @@ RETURNED: dict[str, Callable[[], Any]] = {
 }
 
 
+RETURNED = {what: cache(make) for what, make in RETURNED.items()}
+"""Each made once, for all that looks at it."""
+
+
 def deaf(named: str, units: int = 1) -> sf.Point:
     """A point whose last hidden layer nobody listens to."""
     problem = WIDE.with_net(sf.MLP([1, 13, units, 1], named))

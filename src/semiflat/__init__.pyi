@@ -1,5 +1,6 @@
 """The public names, in the order data flows: this list alone says which there are, and where."""
 
+from semiflat.records.shown import to_dataframe as to_dataframe
 from semiflat.errors import InputError as InputError, Unfinished as Unfinished
 from semiflat.networks import MLP as MLP
 from semiflat.data import (
@@ -118,6 +119,8 @@ from semiflat.reduction import (
     reduce as reduce,
     Reduction as Reduction,
     widths_by_tolerance as widths_by_tolerance,
+    Widths as Widths,
+    plot_widths as plot_widths,
 )
 from semiflat.reduction.record import Merge as Merge
 from semiflat.induced import (

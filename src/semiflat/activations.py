@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from semiflat.errors import InputError, unknown_name
 from semiflat.images import ATAN, ERF, Image, logistic
+from semiflat.records.shown import Shown
 
 Derivatives = tuple[Tensor, Tensor, Tensor]
 """σ(z), σ'(z), σ''(z), each shaped like z."""
@@ -39,7 +40,7 @@ class Elementwise(nn.Module):
 
 
 @dataclass(frozen=True)
-class Cross:
+class Cross(Shown):
     """What the outputs of a layer's units owe to other units' pre-activations, each to one at most.
 
     Attributes:
@@ -134,7 +135,7 @@ class Rise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(Shown):
     """One elementwise activation σ; two of one name and function are equal.
 
     Attributes:
@@ -282,6 +283,9 @@ class Activation:
         if _of_the_library(self.name) and known_activation(self.name) is self:
             return activation, (self.name,)
         return super().__reduce_ex__(protocol)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"name": self.name}
 
     def __repr__(self) -> str:
         return f"Activation({self.name})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,7 @@ from semiflat.losses import loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point, check_one, one_line
 from semiflat.problem import Problem, check_names
+from semiflat.records.shown import Shown
 
 FORMAT = "semiflat-point-1"
 _FAR = "far."
@@ -129,7 +130,7 @@ def _ordered(content: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class StoredPoint:
+class StoredPoint(Shown):
     """What a file holds, before it is put together with data.
 
     Attributes:
@@ -213,11 +214,24 @@ class StoredPoint:
         return embedded
 
 
-def load_point(path: str | Path) -> StoredPoint:
-    """Read a ``.safetensors`` file that :func:`save_point` wrote.
+@overload
+def load_point(path: str | Path) -> StoredPoint: ...
+@overload
+def load_point(path: str | Path, X: Any, y: Any, sample_weight: Any = None) -> Point: ...
+def load_point(
+    path: str | Path, X: Any = None, y: Any = None, sample_weight: Any = None
+) -> StoredPoint | Point:
+    """Read a ``.safetensors`` file that :func:`save_point` wrote: with its data, the point.
+
+    Args:
+        path: of the file.
+        X, y: the data that the point was made on, as the problem had them; the file holds their hash alone.
+            Without them it is a :class:`StoredPoint`, which says what the file holds.
+        sample_weight: of the samples, if the problem had some.
 
     Raises:
-        InputError: if it is missing, a pickle, damaged, or not a point.
+        InputError: if it is missing, a pickle, damaged, or not a point; for other data, or only one of X
+            and y.
 
     >>> import pathlib, tempfile
     >>> import semiflat as sf
@@ -225,11 +239,19 @@ def load_point(path: str | Path) -> StoredPoint:
     >>> wide = sf.Replicate(0, 0, [0.3, 0.7])(sf.Point(problem, problem.net.random_params(seed=0)))
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "wide.safetensors"
     >>> sf.save_point(wide, file)
-    >>> stored = sf.load_point(file)
-    >>> sf.judge(stored.point(problem.X, problem.y)).kind == sf.judge(wide).kind
+    >>> point = sf.load_point(file, problem.X, problem.y)
+    >>> sf.judge(point).kind == sf.judge(wide).kind
     True
     """
-    path = path_of(path)
+    stored = _stored(path_of(path))
+    if X is None and y is None and sample_weight is None:
+        return stored
+    if X is None or y is None:
+        raise InputError("load_point takes both X and y, or neither; give the data it was made on")
+    return stored.point(X, y, sample_weight)
+
+
+def _stored(path: Path) -> StoredPoint:
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}; give a .safetensors file of a point")
     try:

@@ -8,6 +8,8 @@ from functools import cache
 
 import torch
 
+DENSE_LIMIT = 4096
+"""Parameters up to which a dense Hessian (128 MiB) and its eigenvectors are taken."""
 LONG = 60.0
 """Seconds from which it is said how long something will take."""
 LARGE = 2**30

@@ -16,6 +16,7 @@ from semiflat.bundled import bundle
 from semiflat.errors import InputError, unknown_name
 from semiflat.losses import Loss, loss_named
 from semiflat.records.preparation import Preparation as Preparation
+from semiflat.records.shown import Shown
 from semiflat.records.study import Standardisation as Standardisation
 from semiflat.tables import (
     FRAME,
@@ -41,7 +42,7 @@ _CONSTANT = 1e-12  # deviation over the largest absolute value, below which it i
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Shown):
     """Inputs and targets, ready for :class:`~semiflat.Problem`, and what was done to them.
 
     ``Problem(net, data)`` takes them with their loss and weights, and its points can

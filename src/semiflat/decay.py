@@ -13,13 +13,14 @@ from torch import nn
 
 from semiflat.errors import InputError, unknown_name
 from semiflat.networks import MLP, bias_key, weight_key
+from semiflat.records.shown import Shown
 
 GROUPS = "weight", "bias"
 """Names that stand for all weights, and for all biases."""
 
 
 @dataclass(frozen=True)
-class WeightDecay:
+class WeightDecay(Shown):
     """The λ_i of the penalty ``½ Σ_i λ_i θ_i²``.
 
     Attributes:

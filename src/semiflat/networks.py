@@ -28,6 +28,7 @@ from semiflat.foreign import (
     replay_module,
 )
 from semiflat.memory import check_floats
+from semiflat.records.shown import Shown
 
 Params = dict[str, Tensor]
 """Parameters by ``state_dict`` key; weights ``(*batch, out, in)``, biases ``(*batch, out)``."""
@@ -36,7 +37,7 @@ ActivationLike = str | Activation | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, init=False)
-class MLP:
+class MLP(Shown):
     """A fully connected network: widths, one activation a hidden layer, biases or none.
 
     ``z_l = W_l h_{l-1} + b_l``, ``h_l = σ_l(z_l)``, the last layer linear (theory §1). Hidden layers
@@ -61,6 +62,10 @@ class MLP:
     widths: tuple[int, ...]
     activations: tuple[Activation, ...]
     biases: tuple[bool, ...]
+
+    def _facts(self) -> dict[str, Any]:
+        names = tuple(activation.name for activation in self.activations)
+        return {"widths": self.widths, "activations": names, "biases": self.biases}
 
     def __init__(
         self,

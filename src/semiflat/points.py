@@ -29,8 +29,10 @@ from semiflat.foreign import alpha_of, network_of, plain, targets_of
 from semiflat.losses import Loss, LossFunction
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
+from semiflat.pictures import Pictures
 from semiflat.problem import Problem
 from semiflat.tables import inputs_of
+from semiflat.records.shown import Shown
 
 KEPT = 16 * 2**20
 """Bytes of evidence that a point keeps at most."""
@@ -48,7 +50,7 @@ def one_line(text: str, width: int = NOTE) -> str:
     return textwrap.shorten(plain, width, placeholder="…")
 
 
-class Point:
+class Point(Pictures):
     """Parameters of a problem's network; any at all, critical or not.
 
     Args:
@@ -238,6 +240,18 @@ class Point:
         """The point embedded in a wider network; the same as ``embedding(point)``."""
         return EmbeddedPoint(self, embedding)
 
+    def _facts(self) -> dict[str, Any]:
+        net = self.problem.net
+        return {
+            "widths": net.widths,
+            "activations": [activation.name for activation in net.activations],
+            "parameters": net.parameter_count,
+            "loss_function": self.problem.loss.name,
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "note": self.note,
+        }
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(widths={list(self.problem.net.widths)}, loss={self.loss!r})"
 
@@ -335,6 +349,10 @@ class EmbeddedPoint(Point):
             return self.source._outputs_for(inputs)
         return super()._outputs_for(inputs)
 
+    def _facts(self) -> dict[str, Any]:
+        source = self.source.problem.net.widths
+        return super()._facts() | {"source_widths": source, "embedding": repr(self.embedding)}
+
     def __getstate__(self) -> dict[str, Any]:
         # The wide parameters are built again where they are asked for.
         return {key: value for key, value in super().__getstate__().items() if key != "_params"}
@@ -344,7 +362,7 @@ class EmbeddedPoint(Point):
         return Point(self.problem, self.params)
 
 
-class PointBatch:
+class PointBatch(Shown):
     """Parameters of many networks for one problem, for the losses and derivatives of all at once.
 
     :func:`gradient`, :func:`hessian`, :func:`jacobian`, :func:`unit_blocks` and :func:`layer_block` take it,
@@ -409,6 +427,9 @@ class PointBatch:
 
     def __iter__(self) -> Iterator[Point]:
         return (self[at] for at in itertools.product(*map(range, self.shape)))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"widths": self.problem.net.widths, "shape": self.shape, "loss": self.loss}
 
     def __repr__(self) -> str:
         return f"PointBatch(widths={list(self.problem.net.widths)}, shape={self.shape})"

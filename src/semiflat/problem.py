@@ -21,6 +21,7 @@ from semiflat.losses import Loss, LossFunction, PerSample, loss_named
 from semiflat.losses.check import checked_targets
 from semiflat.networks import MLP, Params
 from semiflat.tables import frame_as_inputs, is_frame
+from semiflat.records.shown import Shown
 
 FIT = 1e-20
 """What outputs of size 1 may lose to the best ones, and be these but for the last digits."""
@@ -29,7 +30,7 @@ PARTS = "net", "dtype", "decay", "loss", "X", "y", "sample_weight", "preparation
 """What a problem is made of; all else follows."""
 
 
-class Problem:
+class Problem(Shown):
     """The risk ``R(θ) = mean_ν ℓ(f(x_ν; θ), y_ν) + ½ weight_decay ‖θ‖²`` of a network on data (theory §1).
 
     Weight decay is off unless it is asked for. With it everything that is said of the risk, its
@@ -386,6 +387,16 @@ class Problem:
             digest.update(repr(array.shape).encode())
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "widths": self.net.widths,
+            "activations": [activation.name for activation in self.net.activations],
+            "loss": self.loss.name,
+            "samples": self.samples,
+            "weight_decay": self.weight_decay,
+            "weighted": self.sample_weight is not None,
+        }
 
     def __repr__(self) -> str:
         return (

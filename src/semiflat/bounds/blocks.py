@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from semiflat.records.shown import Shown
+
 Covariance = Literal["stationary", "inverse_hessian"]
 
 
@@ -63,7 +65,7 @@ def spread_kl(ratios: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class PartKL:
+class PartKL(Shown):
     """KL of one block of parameters.
 
     Attributes:
@@ -95,7 +97,7 @@ class PartKL:
 
 
 @dataclass(frozen=True)
-class GaussianBlock:
+class GaussianBlock(Shown):
     """``Q = N(μ, Σ)`` against ``P = N(μ₀, σ²I)`` on one block, for any σ and τ.
 
     Attributes:

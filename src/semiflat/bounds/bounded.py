@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semiflat.errors import InputError
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 CONSTANTS = 64
 """Targets that a constant output is tried at."""
@@ -18,7 +19,7 @@ SHIFTS = 20
 """Times it is moved to the mean of the targets near it."""
 
 
-class BoundedLoss(ABC):
+class BoundedLoss(Shown, ABC):
     """A loss in [0, 1] of a problem's outputs and targets.
 
     >>> import torch

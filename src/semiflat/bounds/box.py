@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from semiflat.bounds.blocks import PartKL, PosteriorScale, mean_kl
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class BoxSurplus:
+class BoxSurplus(Shown):
     """Surplus ReLU units: v keeps the prior's spread, w is uniform on B_K in prior and posterior.
 
     ``B_K = {‖w‖ ≤ K, −3K ≤ bias ≤ −K}`` (F19 §4.1, whose bias has the other sign). Where the layer is

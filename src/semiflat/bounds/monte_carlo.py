@@ -15,10 +15,11 @@ from semiflat.bounds.posterior import PosteriorFamily, normals
 from semiflat.curvature.sweep import GROUP_BYTES, chunks
 from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """A Monte Carlo estimate of ``E_Q L̂``.
 
     Attributes:

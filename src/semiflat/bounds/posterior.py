@@ -13,13 +13,14 @@ from semiflat.bounds.box import BoxSurplus
 from semiflat.bounds.surplus import SmoothSurplus
 from semiflat.errors import whole, whole_seed
 from semiflat.networks import MLP, Params, weight_key
+from semiflat.records.shown import Shown
 from semiflat.units import with_layer
 
 Surplus = SmoothSurplus | BoxSurplus
 
 
 @dataclass(frozen=True)
-class PosteriorFamily:
+class PosteriorFamily(Shown):
     """What the posteriors at one point have in common: only σ and τ are still free.
 
     Attributes:
@@ -79,7 +80,7 @@ class PosteriorFamily:
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Shown):
     """Q: the distribution of the stochastic network that a bound is about.
 
     Attributes:
@@ -118,7 +119,7 @@ class Posterior:
 
 
 @dataclass(frozen=True)
-class Prior:
+class Prior(Shown):
     """P: fixed before the data were seen.
 
     Attributes:

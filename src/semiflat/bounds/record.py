@@ -9,10 +9,11 @@ from semiflat.bounds.blocks import PartKL
 from semiflat.bounds.monte_carlo import Estimate
 from semiflat.bounds.posterior import Posterior
 from semiflat.records.codec import Codec
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class PacBayesBound:
+class PacBayesBound(Shown):
     """A PAC-Bayes bound on the mean true loss of a random network, θ ~ Q.
 
     It holds with probability at least 1 − δ over an i.i.d. sample and the Monte Carlo draws. It is about

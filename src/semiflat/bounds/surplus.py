@@ -35,12 +35,13 @@ from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.embeddings.inactive import InactiveUnits
 from semiflat.evidence import ENOUGH, EPS
 from semiflat.points import Point
+from semiflat.records.shown import Shown
 
 Spectra = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class SmoothSurplus:
+class SmoothSurplus(Shown):
     """Surplus units of a smooth activation: v keeps the prior's spread, w is held by S or S̄.
 
     Attributes:

@@ -12,12 +12,13 @@ from typing import Any
 from semiflat.certificates.checker.words import FORMAT
 from semiflat.errors import InputError
 from semiflat.files import write_whole
+from semiflat.records.shown import Shown
 
 CERTIFIED, UNDECIDED, INVALID = "certified", "undecided", "invalid_input"
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Shown):
     """What was proved, with all a checker needs to prove it again; or why nothing was.
 
     Attributes:
@@ -40,6 +41,18 @@ class Certificate:
     reason: str
     head: dict[str, Any] = field(repr=False)
     body: Callable[[], dict[str, Any]] = field(repr=False, default=dict)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "kind": self.kind,
+            "inertia": self.inertia,
+            "loss": self.loss,
+            "location": self.location,
+            "unique": self.unique,
+            "theorem": self.theorem,
+            "reason": self.reason,
+        }
 
     @cached_property
     def document(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from semiflat.memory import check_hessians
 from semiflat.networks import Params
 from semiflat.points import EmbeddedPoint, Point, check_one
 from semiflat.problem import Problem
+from semiflat.progress import counted
 
 LARGEST = sys.float_info.max
 
@@ -73,10 +74,11 @@ def certify(point: Point) -> Certificate:
     return certify_all([point])[0]
 
 
-def certify_all(points: Sequence[Point]) -> list[Certificate]:
+def certify_all(points: Sequence[Point], *, progress: bool = False) -> list[Certificate]:
     """The certificates of several points; what those embedded from one source share is proved once.
 
-    Args and errors: as for :func:`certify`.
+    Args and errors: as for :func:`certify`; with ``progress=True`` a bar counts the points, in a terminal or
+    a notebook.
 
     >>> import semiflat as sf
     >>> X, y = [[-1.0], [-0.5], [0.0], [1.0], [2.0]], [-0.5, -0.4, 0.0, 0.6, 0.7]
@@ -89,7 +91,7 @@ def certify_all(points: Sequence[Point]) -> list[Certificate]:
         raise InputError("certify_all takes a list of points; use certify(point) for one")
     known: dict[int, Narrow | Certificate] = {}
     found = []
-    for point in points:
+    for point in counted(points, "prove", progress):
         root = _source(point)
         if id(root) not in known:
             known[id(root)] = _narrow(root)

@@ -14,10 +14,11 @@ from torch import Tensor
 from semiflat.curvature.sweep import chunks, contract, outer, sweep
 from semiflat.networks import Params
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class LayerBlocks:
+class LayerBlocks(Shown):
     """The unit blocks of one hidden layer, H units wide, with D inputs and M units above it.
 
     Attributes:
@@ -38,7 +39,7 @@ class LayerBlocks:
 
 
 @dataclass(frozen=True)
-class UnitBlocks:
+class UnitBlocks(Shown):
     """F (M × D), G (D × D) and ``K = [[0, F], [Fᵀ, G]]`` of one hidden unit (F19 Lemma 4).
 
     >>> import torch

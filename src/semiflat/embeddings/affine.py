@@ -13,13 +13,14 @@ from torch import Tensor
 
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
+from semiflat.records.shown import Shown
 
 Floats = NDArray[np.float64]
 Places = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
-class AffineMap:
+class AffineMap(Shown):
     """``θ_wide = A θ_narrow + c`` between the flat parameters of two networks.
 
     Attributes:

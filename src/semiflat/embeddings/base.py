@@ -16,6 +16,7 @@ from semiflat.embeddings.unit_map import UnitMap
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params
+from semiflat.records.shown import Shown
 
 Wide = TypeVar("Wide", covariant=True)
 
@@ -47,7 +48,7 @@ def _of_the_library(kind: type[Embedding]) -> bool:
     return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-class Embedding(ABC):
+class Embedding(Shown, ABC):
     """A map from the parameters of a network to those of a wider one that keeps its function.
 
     It is affine, ``θ_wide = A θ + c``. Apply it to a point (``embedding(point)``), compose it
@@ -84,6 +85,9 @@ class Embedding(ABC):
                 "of their classes; give the class another name"
             )
         KINDS[cls.__name__] = cls
+
+    def _facts(self) -> dict[str, Any]:
+        return {"embedding": repr(self)}
 
     @property
     def steps(self) -> tuple[Embedding, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from semiflat.errors import InputError
 from semiflat.problem import Located
+from semiflat.records.shown import Shown
 
 
 class PointLike(Located, Protocol):
@@ -42,7 +43,7 @@ def check_point_like(point: Any, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(Shown):
     """Whether a condition holds at a point: ``residual`` against ``limit``.
 
     Attributes:
@@ -66,7 +67,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(Shown):
     """A property that an embedding has at some points and data only.
 
     Attributes:

@@ -27,10 +27,11 @@ from semiflat.embeddings.exact import Run
 from semiflat.embeddings.unit_axes import Axis, Factors, own, repeat, select
 from semiflat.embeddings.unit_runs import ONE, Copies, LayerMap, Nulls
 from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class UnitMap:
+class UnitMap(Shown):
     """The units of every hidden layer of a wide network, as runs over a narrow one's.
 
     Attributes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from semiflat.records.shown import Shown
+
 ONE = Fraction(1)
 
 
 @dataclass(frozen=True)
-class Copies:
+class Copies(Shown):
     """A run of wide units: copies of unit ``source``, each with the share ``weight`` (λ).
 
     Attributes:
@@ -20,7 +22,7 @@ class Copies:
 
     >>> import semiflat as sf
     >>> sf.Replicate(0, 0, ["1/4", "3/4"]).unit_map(sf.MLP([1, 1, 1])).layers[0][1]
-    Copies(source=0, weight=Fraction(3, 4), count=1, scale=Fraction(1, 1))
+    Copies(source=0, weight=3/4, count=1, scale=1)
     """
 
     source: int
@@ -30,7 +32,7 @@ class Copies:
 
 
 @dataclass(frozen=True)
-class Nulls:
+class Nulls(Shown):
     """A run of null units: incoming weights 0, bias ``bias``, outgoing weights 0 (Z22 Def. 4.3).
 
     Or of null gates of the unit before, in a limiting network (theory §9).
@@ -42,7 +44,7 @@ class Nulls:
 
     >>> import semiflat as sf
     >>> sf.NullUnits(0, [0.5, 0.5, 2]).unit_map(sf.MLP([1, 1, 1])).nulls(0)
-    [Nulls(bias=Fraction(1, 2), count=2, gate=False), Nulls(bias=Fraction(2, 1), count=1, gate=False)]
+    [Nulls(bias=1/2, count=2, gate=False), Nulls(bias=2, count=1, gate=False)]
     """
 
     bias: Fraction

@@ -25,10 +25,11 @@ from semiflat.embeddings.unit_runs import Copies
 from semiflat.embeddings.vectors import zeros
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, bias_key, weight_key
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class AddedUnit:
+class AddedUnit(Shown):
     """A hidden unit with weights of its own, and how many of it stand side by side.
 
     Attributes:
@@ -54,7 +55,7 @@ class AddedUnit:
 
 
 @dataclass(frozen=True, eq=False)
-class Widening:
+class Widening(Shown):
     """An embedding applied to one network: ``θ_wide = A θ + c``.
 
     Attributes:

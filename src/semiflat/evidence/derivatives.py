@@ -29,6 +29,7 @@ from semiflat.evidence.spectrum import (
 )
 from semiflat.memory import check_hessians
 from semiflat.problem import Located, Problem
+from semiflat.records.shown import Shown
 
 LOUD = 1e-5
 """Part of the residuals that a gradient off the manifold of critical points reaches at least."""
@@ -53,7 +54,7 @@ NEAR = 10.0
 
 
 @dataclass(frozen=True)
-class UnitEvidence:
+class UnitEvidence(Shown):
     """F and K of a hidden unit, in the units of weights in which rounding hides the least.
 
     Attributes:
@@ -80,7 +81,7 @@ class UnitEvidence:
 
 
 @dataclass
-class Evidence:
+class Evidence(Shown):
     """A plain point's derivatives with their noise, computed when first asked for.
 
     Where rounding hides eigenvalues of the Hessian H, they are those of ``D H D``, with the natural unit of

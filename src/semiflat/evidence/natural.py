@@ -22,6 +22,7 @@ from semiflat.activations import Cross
 from semiflat.curvature.gradient import flat_rows
 from semiflat.curvature.sweep import pull_back
 from semiflat.evidence.spectrum import EPS
+from semiflat.records.shown import Shown
 
 if TYPE_CHECKING:
     from semiflat.evidence.on_data import OnData
@@ -34,7 +35,7 @@ unit of its own, too."""
 
 
 @dataclass(frozen=True)
-class Natural:
+class Natural(Shown):
     """Sizes at a point.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from semiflat.evidence.natural import Natural, sizes_at
 from semiflat.evidence.spectrum import EPS
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 UNDERFLOW = 1e-200
 """A loss that is 0 beside anything."""
@@ -46,7 +48,7 @@ class Fed:
         return self.values.shape[1] - len(self.null_space)
 
 
-class OnData:
+class OnData(Shown):
     """A network's activations and slopes on the data of a problem, and what follows from them.
 
     Args:
@@ -67,6 +69,10 @@ class OnData:
     >>> on_data.pre[0][:, 1].tolist(), on_data.dead[0].tolist()
     ([-0.5, -1.5], [False, True])
     """
+
+    def _facts(self) -> dict[str, Any]:
+        names = ("inputs", "pre", "slopes", "bends", "outputs")
+        return {name: getattr(self, name) for name in names}
 
     def __init__(self, problem: Problem, params: Params, alike: float = 8 * EPS) -> None:
         self.problem, self.params, self.alike = problem, params, alike

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from semiflat.records.shown import Shown
+
 EPS = torch.finfo(torch.float64).eps
 # Where no critical point is near, the distance to it makes an eigenvalue count as zero only up to this
 # part of the largest (it still makes the verdict UNDECIDED).
@@ -45,7 +47,7 @@ Times = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Shown):
     """Eigenvalues, or singular values, in ascending order with what hides them.
 
     Attributes:

@@ -17,6 +17,7 @@ from semiflat.induced.projection import project
 from semiflat.induced.spans import DENSE_ENTRIES, DenseSpan, FeatureSpan, Span
 from semiflat.losses import Loss, loss_named
 from semiflat.points import Point, PointBatch, check_one
+from semiflat.records.shown import Shown
 
 LossLike = str | Loss | Callable[[Tensor, Tensor], Tensor]
 DENSE_SIDE = 1500
@@ -24,7 +25,7 @@ DENSE_SIDE = 1500
 
 
 @dataclass(frozen=True)
-class GradientBasisModel:
+class GradientBasisModel(Shown):
     """The infimum of the loss over the linear model in the gradient features (K19 §3.2).
 
     Attributes:

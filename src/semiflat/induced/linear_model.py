@@ -12,6 +12,7 @@ from semiflat.evidence import EPS
 from semiflat.induced.convex import minimise, slope_noise
 from semiflat.induced.spans import SharedSpan, orthonormal
 from semiflat.losses import Loss
+from semiflat.records.shown import Shown
 
 REFUTES = 10.0
 """How many noises L(θ) must lie above the linear model's infimum to refute a local minimum."""
@@ -20,7 +21,7 @@ SPANNED = 1e-6
 
 
 @dataclass(frozen=True)
-class LinearMinimum:
+class LinearMinimum(Shown):
     """The infimum of a loss over all linear maps of some columns.
 
     Attributes:
@@ -50,7 +51,7 @@ class LinearMinimum:
         return self.gap > REFUTES * self.noise
 
 
-class AgainstLinear:
+class AgainstLinear(Shown):
     """A network held against a linear model: what such models have in common."""
 
     minimum: LinearMinimum

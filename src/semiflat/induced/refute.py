@@ -34,6 +34,7 @@ from semiflat.induced.features import NetworkFeatures
 from semiflat.induced.moves import Move, draw_moves, families, not_analytic
 from semiflat.networks import Params
 from semiflat.points import Point, gradient
+from semiflat.records.shown import Shown
 
 DENSE_LIMIT = 2048
 """Parameters up to which Hessians are taken."""
@@ -42,7 +43,7 @@ SIZES = (1.0, 0.25)
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Sighting(Shown):
     """What was seen at one distance along a move.
 
     Attributes:
@@ -65,7 +66,7 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Refutation:
+class Refutation(Shown):
     """Whether a point was shown not to be a local minimum, and how. Not refuted never means it is one.
 
     Attributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from semiflat.limits.network import SATURATED, AtInfinity, Form, LimitMLP, Limit
 from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 from semiflat.units import with_rows
 
 EDGE = 1e-9
@@ -32,7 +34,7 @@ BACK = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
 @dataclass(frozen=True)
-class Rate:
+class Rate(Shown):
     """How the loss of finite networks tends to the limit's along one of its limits.
 
     Attributes:
@@ -57,7 +59,7 @@ class Rate:
     order: float
 
 
-class Limit:
+class Limit(Shown):
     """A point of a limiting network that finite networks tend to.
 
     Args:
@@ -269,6 +271,13 @@ class Limit:
                 if loss < lowest:
                     best, lowest = params, loss
         return best
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "forms": self.net.forms,
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+        }
 
     def __repr__(self) -> str:
         forms = [[str(form) for form in row] for row in self.net.forms]

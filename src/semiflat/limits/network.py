@@ -98,6 +98,9 @@ class LimitMLP(MLP):
                         "neither a plain unit nor a gate of one; put its base there"
                     )
 
+    def _facts(self) -> dict[str, Any]:
+        return super()._facts() | {"forms": self.forms}
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LimitMLP) and super().__eq__(other) and self.forms == other.forms
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
+from semiflat.records.shown import Shown
 
 LossDerivatives = tuple[Tensor, Tensor, Tensor]
 """ℓ, ∂ℓ/∂f and ∂²ℓ/∂f², of shapes ``(*batch, N)``, ``(*batch, N, M)`` and ``(*batch, N, M, M)``."""
@@ -46,7 +47,7 @@ def _of_the_library(kind: type | None) -> bool:
     return kind is not None and kind.__module__.startswith("semiflat.")
 
 
-class Loss(ABC):
+class Loss(Shown, ABC):
     """A loss of one sample, applied to outputs ``(*batch, N, M)`` and N targets.
 
     A subclass has a name and three methods. What more it states is used where it helps: nothing is asked
@@ -262,6 +263,9 @@ class Loss(ABC):
         if _of_the_library(type(self)) and self.known:
             return loss_named, (self.name,)
         return super().__reduce_ex__(protocol)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"name": self.name}
 
     def __repr__(self) -> str:
         return f"Loss({self.name})"

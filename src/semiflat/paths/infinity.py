@@ -16,6 +16,7 @@ from semiflat.paths.descent import along, check_dense, down
 from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 AT_THE_END = 40.0
 """A bias at which a sigmoid is 1 to the last bit of float64."""
@@ -63,7 +64,7 @@ def lemma_7(targets: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class NearInfinity:
+class NearInfinity(Shown):
     """What was measured in a neighbourhood of the minimum at infinity.
 
     Attributes:
@@ -87,7 +88,7 @@ class NearInfinity:
 
 
 @dataclass(frozen=True)
-class MinimumAtInfinity:
+class MinimumAtInfinity(Shown):
     """A local minimum at infinity: every last hidden bias → ∞, and the output a constant (P21 Thm 1).
 
     Attributes:

@@ -11,6 +11,7 @@ from semiflat.errors import InputError, whole
 from semiflat.paths.descent import along, check_dense, down
 from semiflat.paths.path import Claim, Path, Piece, straight
 from semiflat.points import EmbeddedPoint, Point, check_one
+from semiflat.records.shown import Shown
 from semiflat.verdicts import Kind, Verdict, judge, judge_all
 
 Interval = tuple[float, float]
@@ -20,7 +21,7 @@ OUTSIDE: tuple[Interval, ...] = ((float("-inf"), 0.0), (1.0, float("inf")))
 
 
 @dataclass(frozen=True)
-class Replication:
+class Replication(Shown):
     """Where on the line of shares (λ, 1 − λ) a replicated unit is a minimum.
 
     Attributes:
@@ -100,7 +101,7 @@ def _replication(layer: int, unit: int, inside: Verdict, outside: Verdict) -> Re
 
 
 @dataclass(frozen=True)
-class NonAttractingRegion:
+class NonAttractingRegion(Shown):
     """A region of local minima with a way out of it that never goes up (P21 Def. 1).
 
     Attributes:

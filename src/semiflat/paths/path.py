@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
+from pathlib import Path as File
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from semiflat.curvature.sweep import chunks
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
+from semiflat.evidence.slices import risks
+from semiflat.files import write_whole
 from semiflat.networks import Params
 from semiflat.problem import Problem
+from semiflat.records.shown import Rows, Shown
 
 Curve = Callable[[Tensor], Tensor]
 """s (k,) in [0, 1] to flat parameters (k, P); one that pickles."""
@@ -43,7 +46,7 @@ def _between(start: Tensor, end: Tensor, s: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Piece(Shown):
     """A part of a path with one claim.
 
     Attributes:
@@ -67,6 +70,10 @@ class Piece:
     reason: str
     curves: Sequence[Curve]
 
+    def _facts(self) -> dict[str, Any]:
+        own = {"name": self.name, "claim": self.claim, "reason": self.reason}
+        return own | {"curves": len(self.curves)}
+
     def vectors(self, s: Tensor) -> Tensor:
         """Flat parameters at s (k,) in [0, 1], (k, P)."""
         place = s * len(self.curves)
@@ -79,7 +86,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class PathCheck:
+class PathCheck(Shown):
     """What was measured along a path.
 
     Attributes:
@@ -110,7 +117,7 @@ class PathCheck:
     end: float
 
 
-class Path:
+class Path(Rows):
     """A continuous path of parameters, t in [0, 1], made of pieces of equal length in t.
 
     Attributes:
@@ -132,6 +139,39 @@ class Path:
         self.breaks: tuple[float, ...] = tuple(
             k / len(self.pieces) for k in range(len(self.pieces) + 1)
         )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "widths": self.problem.net.widths,
+            "pieces": [piece.name.split(":")[0] for piece in self.pieces],
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        losses = self.losses(list(self.breaks)).tolist()
+        return [
+            {
+                "from": self.breaks[k],
+                "to": self.breaks[k + 1],
+                "claim": str(piece.claim),
+                "loss_from": losses[k],
+                "loss_to": losses[k + 1],
+                "name": piece.name,
+                "reason": piece.reason,
+            }
+            for k, piece in enumerate(self.pieces)
+        ]
+
+    def __len__(self) -> int:
+        """How many pieces there are."""
+        return len(self.pieces)
+
+    def __iter__(self) -> Iterator[Piece]:
+        """The pieces."""
+        return iter(self.pieces)
+
+    def __getitem__(self, place: int) -> Piece:
+        """One of the pieces."""
+        return self.pieces[place]
 
     def __call__(self, t: float) -> Params:
         """The parameters at t.
@@ -161,13 +201,7 @@ class Path:
     def losses(self, ts: Any) -> Tensor:
         """The loss at each t, (k,)."""
         t = torch.atleast_1d(torch.as_tensor(ts, dtype=torch.float64)).flatten()
-        net = self.problem.net
-        size = net.parameter_count + self.problem.samples * max(net.widths)
-        parts = [
-            self.problem.risk(net.unflatten(self.vectors(t[part])))
-            for part in chunks(len(t), 2 * size)
-        ]
-        return torch.cat(parts) if parts else t
+        return risks(self.problem, lambda part: self.vectors(t[part]), len(t))
 
     def piece_at(self, t: float) -> Piece:
         """The piece that t lies in; at a break the later one."""
@@ -198,11 +232,56 @@ class Path:
             "end": found.end,
         }
 
-    def draw(self, file: Any = None) -> bytes:
-        """The loss along the path as a PNG; see :func:`semiflat.paths.draw.draw_path`."""
-        from semiflat.paths.draw import draw_path
+    def plot(self, *, places: int = 60, ax: Any = None) -> Any:
+        """Draw the loss along the path: pieces of constant loss shaded, decreasing ones dashed.
 
-        return draw_path(self, file)
+        Args:
+            places: losses taken along each piece.
+            ax: matplotlib axes to draw on; by default new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: without matplotlib.
+        """
+        from semiflat.plots.drawing import axes_for, size
+        from semiflat.plots.path import draw_path
+
+        whole("places", places, 2)
+        with axes_for(ax, 7.2, 3.4) as ax:
+            pieces = []
+            for number, piece in enumerate(self.pieces):
+                left, right = self.breaks[number], self.breaks[number + 1]
+                t = torch.linspace(left, right, places, dtype=torch.float64)
+                pieces.append((piece.name, str(piece.claim), t.numpy(), self.losses(t).numpy()))
+            draw_path(ax, pieces)
+            first, last = (float(loss) for loss in self.losses([0.0, 1.0]))
+            ax.set_title(
+                f"The loss along the path leads from {size(first, 3)} to {size(last, 3)}",
+                pad=20,
+                loc="left",
+            )
+        return ax
+
+    def draw(self, file: Any = None) -> bytes:
+        """The same as a PNG.
+
+        Args:
+            file: where to write it, too.
+
+        Raises:
+            InputError: without matplotlib, or if the file cannot be written.
+        """
+        from semiflat.plots.look import canvas, png, style
+
+        with style():
+            figure = canvas(3.4)
+            self.plot(ax=figure.add_subplot())
+            picture = png(figure)
+        if file is not None:
+            write_whole(File(file), picture)
+        return picture
 
 
 FIRST, DEEPEST = 8, 7

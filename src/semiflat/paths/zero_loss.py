@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,15 @@ class ZeroLossPath(Path):
         super().__init__(problem, pieces)
         self.layer, self.condition_before, self.condition = layer, condition_before, condition
         self.exchanged, self.perturbation = exchanged, perturbation
+
+    def _facts(self) -> dict[str, Any]:
+        return super()._facts() | {
+            "layer": self.layer,
+            "condition": self.condition,
+            "condition_before": self.condition_before,
+            "exchanged": self.exchanged,
+            "perturbation": self.perturbation,
+        }
 
     def to_json(self) -> dict[str, object]:
         """As plain data."""

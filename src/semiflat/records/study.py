@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from semiflat.records.codec import LATER, Codec
+from semiflat.records.shown import Shown
 
 Signs = tuple[int, int, int]
 """Numbers of positive, zero and negative eigenvalues."""
@@ -16,7 +17,7 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class Standardisation:
+class Standardisation(Shown):
     """What was subtracted from each column and what it was divided by then.
 
     Attributes:
@@ -148,7 +149,7 @@ class ProofRow:
 
 
 @dataclass(frozen=True)
-class Margin:
+class Margin(Shown):
     """What a verdict rests on; NaN is what a record does not hold.
 
     Attributes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from semiflat.embeddings.base import Embedding
 from semiflat.points import Point
+from semiflat.records.shown import Rows, Shown, row_of
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(Shown):
     """Units of the given network that became one unit, or none.
 
     Attributes:
@@ -37,7 +39,7 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Reduction:
+class Reduction(Rows):
     """A network with as few units as were found to do, and the embedding that leads back from it.
 
     Attributes:
@@ -70,6 +72,18 @@ class Reduction:
     def widths(self) -> tuple[int, ...]:
         """Widths of the narrow network's hidden layers."""
         return self.point.problem.net.hidden
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "widths": self.widths,
+            "bound": self.bound,
+            "merges": len(self.merges),
+            "loss": self.point.loss,
+            "embedding": repr(self.embedding),
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [row_of(merge) for merge in self.merges]
 
     def __str__(self) -> str:
         """

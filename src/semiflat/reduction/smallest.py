@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from semiflat.errors import InputError
 from semiflat.limits import AtInfinity
 from semiflat.points import Point, check_one
+from semiflat.records.shown import Rows
 from semiflat.reduction.at_infinity import reduced_at_infinity
 from semiflat.reduction.exact import Done, reduced_exactly
 from semiflat.reduction.nearly import Budget, reduced_within
@@ -83,10 +85,35 @@ def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Re
     return _reduced(point, state, float(tolerance), on_data)
 
 
+class Widths(list[tuple[float, tuple[int, ...], float]], Rows):
+    """How wide a network is in effect: ``(tolerance, hidden widths, bound)`` for each tolerance.
+
+    A list, and a table: ``widths.to_dataframe()``.
+
+    >>> import semiflat as sf
+    >>> problem = sf.Problem(sf.MLP([1, 2, 1]), [[0.0], [1.0]], [0.0, 1.0])
+    >>> wide = sf.Replicate.uniform(0, 0, 9)(sf.Point(problem, problem.net.random_params(seed=0)))
+    >>> widths = sf.widths_by_tolerance(wide, [0, 1e-6])
+    >>> len(widths), widths[0], widths.to_json()["rows"][1]
+    (2, (0.0, (2,), 0.0), {'tolerance': 1e-06, 'widths': [2], 'units': 2, 'bound': 0.0})
+    """
+
+    __repr__ = list.__repr__
+
+    def _facts(self) -> dict[str, Any]:
+        return {"tolerances": len(self)}
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {"tolerance": tolerance, "widths": widths, "units": sum(widths), "bound": bound}
+            for tolerance, widths, bound in self
+        ]
+
+
 def widths_by_tolerance(
     point: Point, tolerances: Sequence[float] = (0, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-) -> list[tuple[float, tuple[int, ...], float]]:
-    """How wide a network is in effect: ``(tolerance, hidden widths, bound)`` for several tolerances.
+) -> Widths:
+    """How wide a network is in effect, at several tolerances.
 
     A larger tolerance never counts more hidden units: what did for a smaller one does for it too.
 
@@ -115,7 +142,7 @@ def widths_by_tolerance(
         if best is None or sum(small.widths) < sum(best[0]):
             best = small.widths, small.bound
         found[tolerance] = best
-    return [(float(tolerance), *found[float(tolerance)]) for tolerance in tolerances]
+    return Widths((float(tolerance), *found[float(tolerance)]) for tolerance in tolerances)
 
 
 def _reduced(point: Point, state: State, tolerance: float, on_data: bool) -> Reduction:

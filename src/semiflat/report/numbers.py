@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from semiflat.plots.drawing import size as size
+
 NONE = "–"
 
 
@@ -15,20 +17,6 @@ def loss(value: float | None) -> str:
     ('0.197331', '0.500000', '–')
     """
     return NONE if value is None else f"{value:#.6g}"
-
-
-def size(value: float | None, digits: int = 2) -> str:
-    """A few digits, with an exponent below a hundredth.
-
-    >>> size(1.18e-16), size(-0.0031352, 3), size(9.7920), size(0), size(None)
-    ('1.2e-16', '-3.14e-3', '9.8', '0', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return NONE
-    small = 0 < abs(value) < 0.01
-    text = f"{value:.{digits - 1}e}" if small else f"{value:.{digits}g}"
-    mantissa, e, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}" if e else text
 
 
 def times(value: float | None) -> str:

@@ -19,7 +19,7 @@ from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.block import STAGES, Settings
 from semiflat.search.distinct import classes
-from semiflat.search.gather import Gathered, Progress, gather
+from semiflat.search.gather import Gathered, Progress, following, gather
 from semiflat.search.methods import METHODS, Method
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.store import open_store
@@ -36,7 +36,7 @@ def run_search(
     max_iterations: int = 1500,
     start_scale: float = 1.0,
     start: Params | None = None,
-    progress: Progress = lambda finished: None,
+    progress: Progress | bool = False,
     thread_count: int = 1,
     processes: int | None = None,
     dask: str | None = None,
@@ -62,7 +62,8 @@ def run_search(
         start_scale: multiplies the starting weights, which have deviation 1/√fan_in.
         start: begin here instead of at random: one set of parameters, or a batch of them; with
             several problems, one for each.
-        progress: see :data:`Progress`.
+        progress: True shows a bar, in a terminal or a notebook. Or a function that is called with the runs
+            that have ended since the last call, first with those read from a folder.
         thread_count: torch threads of each process; more than one pays only for thousands of
             samples.
         processes: over how many processes to spread the starts; all cores by default. It does not change
@@ -141,9 +142,14 @@ def run_search(
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
     with (
-        nullcontext() if out is None else open_store(out, problems, settings, start_scale, starts)
-    ) as store:
-        got = gather(problems, theta, settings, machines, store, progress)
+        (
+            nullcontext()
+            if out is None
+            else open_store(out, problems, settings, start_scale, starts)
+        ) as store,
+        following(progress, len(theta)) as tell,
+    ):
+        got = gather(problems, theta, settings, machines, store, tell)
     ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]
     result = _result(ended, seed, start is not None, got)
     if got.lost is not None:
@@ -243,7 +249,7 @@ def find_critical_points(
     kind: Literal["minimum", "any"] = "minimum",
     tolerance: float = 1e-12,
     max_iterations: int = 1500,
-    progress: Progress = lambda finished: None,
+    progress: Progress | bool = False,
     processes: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
@@ -302,6 +308,7 @@ def find_critical_point(
     tolerance: float = 1e-12,
     max_iterations: int = 1500,
     start: Params | None = None,
+    progress: Progress | bool = False,
     processes: int | None = None,
     dask: str | None = None,
     out: str | Path | None = None,
@@ -338,6 +345,7 @@ def find_critical_point(
         tolerance=tolerance,
         max_iterations=max_iterations,
         start=start,
+        progress=progress,
         processes=processes,
         dask=dask,
         out=out,

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
+from semiflat.errors import InputError
 from semiflat.limits import AtInfinity, Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point, one_line
 from semiflat.problem import Problem
+from semiflat.records.shown import LINE, Rows, Shown
 from semiflat.search.trivial import triviality
 from semiflat.search.unseen import Unseen
 
@@ -87,7 +90,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True)
-class SearchRecord:
+class SearchRecord(Shown):
     """One run.
 
     Attributes:
@@ -121,7 +124,7 @@ class SearchRecord:
 
 
 @dataclass(frozen=True)
-class LimitRecord:
+class LimitRecord(Shown):
     """A point of a limiting network as plain numbers.
 
     Attributes:
@@ -149,7 +152,7 @@ class LimitRecord:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(Shown):
     """A run that has ended, as plain numbers: what is sent between processes and stored.
 
     Attributes:
@@ -221,6 +224,20 @@ class CriticalPoint(Point):
         """
         return None if self.record.inertia is None else self.record.inertia[2]
 
+    @property
+    def signs(self) -> str:
+        """In a word what its curvatures are, as the search measured them.
+
+        ``"positive"`` if all are, ``"flat"`` if some are zero and none is negative, ``"negative"`` if one is,
+        ``"infinity"`` for a point of a limiting network, ``"unknown"`` if no Hessian was built.
+        """
+        if isinstance(self.problem, AtInfinity):
+            return "infinity"
+        if self.record.inertia is None:
+            return "unknown"
+        _, zero, negative = self.record.inertia
+        return "negative" if negative else "flat" if zero else "positive"
+
     @cached_property
     def trivial(self) -> str | None:
         """Why the point says little about its network, None if it does not.
@@ -269,16 +286,22 @@ class CriticalPoint(Point):
         problem = self.problem
         return self.record.limit.at(problem.finite if isinstance(problem, AtInfinity) else problem)
 
+    def _facts(self) -> dict[str, Any]:
+        own = {"status": self.status, "index": self.index, "start": self.record.start}
+        return super()._facts() | own | {"iterations": self.record.iterations}
+
     def __repr__(self) -> str:
-        why = "" if self.status is Status.CONVERGED else f": {one_line(self._why, 120)}"
-        return (
+        line = (
             f"CriticalPoint(widths={list(self.problem.net.widths)}, loss={self.loss!r}, "
-            f"gradient_norm={self.gradient_norm:.1e}, status={self.status}{why})"
+            f"gradient_norm={self.gradient_norm:.1e}, status={self.status}"
         )
+        if self.status is Status.CONVERGED:
+            return f"{line})"
+        return f"{line}: {one_line(self._why, max(8, LINE - len(line) - 3))})"
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Rows):
     """All runs of a search.
 
     Attributes:
@@ -328,6 +351,35 @@ class SearchResult:
         """``points``, lowest loss first."""
         return iter(self.points)
 
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "points": len(self.points),
+            "runs": sum(self.counts.values()),
+            "ended": count_line(self.counts),
+            "lowest": float(self.points[0].loss) if self.points else None,
+            "at_infinity": len(self.at_infinity),
+            "unresolved": len(self.unresolved),
+            "interrupted": self.interrupted,
+            "stored": self.stored,
+            "unseen": str(self.unseen),
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        often = {id(p): n for p, n in zip(self.points, self.frequencies, strict=False)}
+        return [
+            {
+                "loss": float(point.loss),
+                "gradient_norm": point.gradient_norm,
+                "signs": point.signs,
+                "index": point.index,
+                "status": str(point.status),
+                "found": often.get(id(point)),
+                "start": point.record.start,
+                "iterations": point.record.iterations,
+            }
+            for point in self.with_infinity
+        ]
+
     @cached_property
     def at_infinity(self) -> list[CriticalPoint]:
         """The distinct critical points at infinity: one for each function on the data, lowest loss first.
@@ -352,6 +404,45 @@ class SearchResult:
     def with_infinity(self) -> list[CriticalPoint]:
         """``points`` and those at infinity, lowest loss first, whatever their kind."""
         return sorted([*self.points, *self.at_infinity], key=lambda point: float(point.loss))
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the distinct points by their loss: what each is by its curvatures, and how often it was found.
+
+        Lowest loss first; ×3 says that three runs ended there. Full circles have positive curvatures alone,
+        triangles a negative one, open circles some that are zero and none that is negative; open diamonds are
+        critical points at infinity. The signs are those that the search measured; :func:`semiflat.judge` says
+        what kind of point it is. To see: how many low minima there are, and whether the search found each
+        often enough to have seen them all.
+
+        Args:
+            ax: matplotlib axes to draw on; by default new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: without matplotlib, or if no point was found.
+        """
+        from semiflat.plots.drawing import array, axes_for
+        from semiflat.plots.found import draw_found
+
+        points = self.with_infinity
+        if not points:
+            raise InputError(f"there is nothing to draw: {self.why_none}")
+        often = {id(p): n for p, n in zip(self.points, self.frequencies, strict=False)}
+        with axes_for(ax, 6.4, 3.7) as ax:
+            draw_found(
+                ax,
+                array([float(point.loss) for point in points]),
+                [point.signs for point in points],
+                [often.get(id(point)) for point in points],
+            )
+            ended = sum(self.counts.values())
+            ax.set_title(
+                f"{len(points)} distinct critical points from {ended} starts\n({count_line(self.counts)})",
+                loc="left",
+            )
+        return ax
 
     @property
     def why_unresolved(self) -> str:

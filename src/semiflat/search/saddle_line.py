@@ -8,6 +8,7 @@ from semiflat.embeddings import Replicate
 from semiflat.errors import InputError
 from semiflat.limits import Form, Limit, LimitMLP, LimitProblem
 from semiflat.points import EmbeddedPoint
+from semiflat.records.shown import Shown
 from semiflat.search.driver import Options, Phase, drive
 from semiflat.search.methods import LevenbergMarquardt, TrustRegion
 from semiflat.search.record import CriticalPoint
@@ -21,7 +22,7 @@ PHASES = [
 
 
 @dataclass(frozen=True)
-class SaddleLine:
+class SaddleLine(Shown):
     """A unit replicated once, with shares λ and 1 − λ: one function along the line, λ → ±∞ its ends.
 
     A channel has Γ beside the unit, the line has not (Martinelli et al. 2025).

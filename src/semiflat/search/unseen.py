@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from semiflat.records.shown import Shown
+
 
 @dataclass(frozen=True)
-class Unseen:
+class Unseen(Shown):
     """Estimates of what a search has not found, from how often it found what it did.
 
     They take the runs for independent draws and are no bounds: a basin that no start reaches does not

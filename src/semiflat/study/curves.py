@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 
-from semiflat.curvature.hessian import risk_gradient_hessian
 from semiflat.embeddings import Replicate
+from semiflat.evidence.slices import on_line
+from semiflat.pictures import along_shares
 from semiflat.points import EmbeddedPoint, Point, hessian
 from semiflat.records.study import Descent, EmbeddedRow, ShareLine, Spectrum
 from semiflat.study.escapes import Descended
@@ -23,14 +22,14 @@ def descent_curve(escape: Descended) -> Descent:
     t = torch.linspace(-reach, reach, 161, dtype=torch.float64)
     direction = saddle.verdict.descent_direction
     assert direction is not None
-    at = net.flatten(saddle.point.params) + t[:, None] * net.flatten(direction)
+    losses = on_line(problem, net.flatten(saddle.point.params), net.flatten(direction), t)
     return Descent(
         embedded=saddle.row.name,
         source=saddle.row.source,
         embedding=saddle.row.embedding,
         curvature=saddle.row.curvature,
         step=t.tolist(),
-        loss=problem.risk(net.unflatten(at)).tolist(),
+        loss=losses.tolist(),
         loss_before=saddle.point.loss,
         loss_after=escape.end.loss,
     )
@@ -50,19 +49,15 @@ def spectrum_curve(row: EmbeddedRow, point: EmbeddedPoint) -> Spectrum:
 
 def share_line(name: str, point: Point, layer: int, unit: int) -> ShareLine:
     """Along the line of shares (λ, 1 − λ): the loss, the lowest eigenvalue and the verdict."""
-    net = point.problem.net
-    shares = [Fraction(k, 20) for k in range(-20, 41)]
+    shares, losses, lowest = along_shares(point.problem, point.params, layer, unit)
     points = [Replicate(layer, unit, [share, 1 - share])(point) for share in shares]
-    wide = points[0].problem
-    batch = torch.stack([wide.net.flatten(p.params) for p in points])
-    risk, _, hessians = risk_gradient_hessian(wide, wide.net.unflatten(batch))
     return ShareLine(
         source=name,
         layer=layer,
         unit=unit,
-        widths=[net.widths, wide.net.widths],
+        widths=[point.problem.net.widths, points[0].problem.net.widths],
         share=[float(share) for share in shares],
-        loss=risk.tolist(),
-        lowest=torch.linalg.eigvalsh(hessians)[:, 0].tolist(),
+        loss=losses.tolist(),
+        lowest=lowest.tolist(),
         kind=[verdict.kind for verdict in judge_all(points)],
     )

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semiflat.evidence.slices import both_ways
 from semiflat.points import EmbeddedPoint
 from semiflat.records.study import EmbeddedRow, EscapeRow
 from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, run_search
 from semiflat.search.gather import Progress
 from semiflat.verdicts import Verdict
-
-_STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,5 @@ def _direction(saddle: Saddle) -> dict[str, Tensor]:
 def _line(saddle: Saddle) -> tuple[Tensor, Tensor]:
     """Steps both ways along the descent direction, and the loss at each."""
     problem = saddle.point.problem
-    steps = torch.cat([-_STEPS.flip(0), torch.zeros(1, dtype=torch.float64), _STEPS])
     at = problem.net.flatten(saddle.point.params)
-    direction = problem.net.flatten(_direction(saddle))
-    losses = problem.risk(problem.net.unflatten(at + steps[:, None] * direction))
-    return steps, torch.where(torch.isfinite(losses), losses, torch.inf)
+    return both_ways(problem, at, problem.net.flatten(_direction(saddle)))

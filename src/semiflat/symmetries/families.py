@@ -39,6 +39,7 @@ from semiflat.evidence import Fed, OnData
 from semiflat.limits.network import AtInfinity, Form, LimitMLP
 from semiflat.networks import MLP, weight_key
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 # Two tangents closer than this in angle are one: structural ones differ by rounding or by far more.
 SAME_DIRECTION = 1e-9
@@ -47,7 +48,7 @@ INDEPENDENT = 1e-8
 
 
 @dataclass(frozen=True)
-class FlatFamily:
+class FlatFamily(Shown):
     """Directions along which the loss is constant on the data, for one reason.
 
     Attributes:

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from semiflat.costs import Cost, dense_cost, product_seconds, speed
+from semiflat.costs import DENSE_LIMIT, Cost, dense_cost, product_seconds, speed
 from semiflat.curvature.products import KEPT_BYTES
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point, check_one
+from semiflat.progress import counted
 from semiflat.symmetries.flatness import Flatness, flatness
 from semiflat.verdicts.embedded import judge_embedded
 from semiflat.verdicts.infinity import approached
@@ -21,9 +22,6 @@ from semiflat.verdicts.layout import Layout, layout
 from semiflat.verdicts.plain import inertia_of, judge_plain
 from semiflat.verdicts.proved import with_proofs
 from semiflat.verdicts.verdict import Verdict
-
-DENSE_LIMIT = 4096
-"""Parameters up to which a dense Hessian (128 MiB) and its eigenvectors are taken."""
 
 
 def judge(
@@ -71,10 +69,12 @@ def judge_all(
     *,
     dense_limit: int = DENSE_LIMIT,
     proof: bool = False,
+    progress: bool = False,
 ) -> list[Verdict]:
     """The verdict on each point; what points embedded from one source share is computed once.
 
-    Args and errors: as for :func:`judge`.
+    Args and errors: as for :func:`judge`; with ``progress=True`` a bar counts the points, in a terminal or a
+    notebook.
 
     >>> import semiflat as sf
     >>> import torch
@@ -103,7 +103,7 @@ def judge_all(
         return known[id(root)]
 
     verdicts = []
-    for point in points:
+    for point in counted(points, "judge", progress):
         check_point(point)
         parts = None
         if isinstance(point, EmbeddedPoint) and point.problem.by_algebra:

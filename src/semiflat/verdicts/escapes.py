@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semiflat.costs import DENSE_LIMIT
 from semiflat.curvature.parts import hessian_parts, second_difference
 from semiflat.embeddings import Compatible, Composition, Embedding, NullGates, NullUnits, Replicate
 from semiflat.errors import InputError
@@ -29,7 +30,8 @@ from semiflat.evidence import (
 )
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point
-from semiflat.verdicts.dispatch import DENSE_LIMIT, check_point, judge, judge_all
+from semiflat.records.shown import Shown
+from semiflat.verdicts.dispatch import check_point, judge, judge_all
 from semiflat.verdicts.verdict import Kind, Verdict
 
 SHARES: tuple[Sequence[Fraction], ...] = (
@@ -49,7 +51,7 @@ _AT_INFINITY = (
 
 
 @dataclass(frozen=True)
-class Escape:
+class Escape(Shown):
     """How a critical point becomes a strict saddle, or why it may never.
 
     Attributes:

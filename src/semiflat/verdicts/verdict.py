@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from semiflat.certificates.certificate import Certificate
 from semiflat.networks import Params
+from semiflat.records.shown import Rows, Shown
 from semiflat.records.study import Margin as Margin
 from semiflat.symmetries.families import FlatFamily
 
@@ -108,7 +109,7 @@ NO_HESSIAN = Inertia(0, 0, 0, zeros_explained=0)
 
 
 @dataclass(frozen=True)
-class FlatDirections:
+class FlatDirections(Rows):
     """Why a point is flat.
 
     Attributes:
@@ -141,13 +142,30 @@ class FlatDirections:
         """How many families there are."""
         return len(self.families)
 
+    def __getitem__(self, place: int) -> FlatFamily:
+        """One of the families."""
+        return self.families[place]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "dimension": self.dimension,
+            "families": len(self.families),
+            "zeros_explained": self.zeros_explained,
+            "zeros_unexplained": self.zeros_unexplained,
+        }
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {"name": each.name, "dimension": each.dimension, "reason": each.reason} for each in self
+        ]
+
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self.families)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Shown):
     """What kind of point it is, how sure that is, and why.
 
     Attributes:
@@ -201,6 +219,21 @@ class Verdict:
     at_least: Inertia | None = None
     certificate: Certificate | None = None
     descent: Certificate | None = None
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "certainty": self.certainty,
+            "inertia": None if self.inertia is None else tuple(self.inertia),
+            "curvature": self.curvature,
+            "margin": None if self.margin is None else self.margin.ratio,
+            "flat_dimension": None
+            if self.flat_directions is None
+            else self.flat_directions.dimension,
+            "method": self.method,
+            "gradient_norm": self.gradient_norm,
+            "reason": self.reason,
+        }
 
     @cached_property
     def descent_direction(self) -> Params | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.networks import MLP
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 Local = tuple[Tensor, ...]
 """A method's local model at each of a batch of points, as it keeps it: tensors with the runs first."""
@@ -23,7 +24,7 @@ LEAST = 1e-4
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Shown):
     """Steps of a batch of runs.
 
     Attributes:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from semiflat.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -17,8 +19,15 @@ INK = "#222222"
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's settings for semiflat's figures, whatever the user's are. Needs matplotlib."""
-    import matplotlib
+    """matplotlib's settings for semiflat's figures, whatever the user's are.
+
+    Raises:
+        InputError: without matplotlib.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError("pictures need matplotlib: pip install 'semiflat[report]'") from None
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
