@@ -28,6 +28,7 @@ def study(diabetes, tmp_path_factory) -> tuple[dict, Path]:
     stages = []
     record = Study(diabetes, settings, out, lambda *stage: stages.append(stage)).run()
     assert {stage for stage, *_ in stages} == {
+        "separable classes?",
         "search",
         "embed and judge",
         "prove",
@@ -254,8 +255,12 @@ def test_an_interrupted_study_leaves_what_it_has(diabetes, tmp_path, monkeypatch
 
 def test_separable_data_end_without_a_false_minimum(tmp_path):
     dataset = sf.load_data("wine")
-    settings = Settings(hidden=(2,), starts=4, wider=1, points=1, max_iterations=100)
+    settings = Settings(
+        hidden=(2,), starts=4, wider=1, points=1, max_iterations=100, weight_decay=0.0
+    )
     record = Study(dataset, settings, tmp_path).run()
+    assert record["separation"]["margin"] > 0
+    assert "decay" not in record
     assert record["complete"]
     assert record["search"]["counts"]["CONVERGED"] == 0
     assert all(row["kind"] != "STRICT_MINIMUM" for row in record["points"])

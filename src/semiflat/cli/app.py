@@ -79,11 +79,20 @@ def study(
     raw: Raw = False,
     hidden: Hidden = "3",
     activation: ActivationName = "gelu",
-    starts: Starts = 64,
+    starts: Annotated[
+        int | None,
+        typer.Option(
+            "--starts", help="Random starts of the search; by default 64, or 24 where steps take long."
+        ),
+    ] = None,
     wider: Annotated[int, typer.Option("--wider", help="Largest number of added units.")] = 3,
     points: Annotated[
-        int, typer.Option("--points", help="How many critical points, lowest first, to embed.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--points",
+            help="How many critical points, lowest first, to embed; by default 8, or 4 where steps take long.",
+        ),
+    ] = None,
     max_iterations: Annotated[
         int | None,
         typer.Option(

@@ -84,7 +84,7 @@ class Study:
             WeightDecay.of(settings.weight_decay).check(net)
         self.outputs = outputs or Outputs("study")
         self.proofs = Proofs(out, settings.proofs, self.outputs)
-        self._iterations = settings.iterations(net.parameter_count)
+        self._use = settings.resolved(self.problem)
         self.record = StudyRecord(
             semiflat=__version__,
             source=self.source,
@@ -95,7 +95,7 @@ class Study:
                 parameters=net.parameter_count,
             ),
             settings=SettingsRecord(
-                **vars(settings) | {"max_iterations": self._iterations, "weight_decay": None}
+                **vars(settings) | self._settled() | {"weight_decay": None}
             ),
             proofs=self.proofs.record(),
         )
@@ -147,22 +147,25 @@ class Study:
         self.problem, told, self.record.decay = decide(plain, s.weight_decay, s.seed, self.tell)
         self.progress("separable classes?", 1, 1, "")
         self.record.separation = separation_record(told)
-        self._iterations = s.iterations(plain.net.parameter_count, bool(self.problem.decay))
+        self._use = s.resolved(self.problem)
         self.record.settings = replace(
-            self.record.settings,
-            max_iterations=self._iterations,
-            weight_decay=as_option(self.problem.decay),
+            self.record.settings, **self._settled(), weight_decay=as_option(self.problem.decay)
         )
 
+    def _settled(self) -> dict[str, Any]:
+        use = self._use
+        return {"starts": use.starts, "points": use.points, "max_iterations": use.max_iterations}
+
     def _find(self) -> None:
-        s = self.settings
-        result = self._search("minimum", s.starts, "search")
-        self.record.search = _search_record(result, "minimum", s.starts)
+        starts = self._use.starts
+        result = self._search("minimum", starts, "search")
+        self.record.search = _search_record(result, "minimum", starts)
         points = result.with_infinity
         if not points and not result.interrupted:
             # No minimum at finite distance: there may still be saddles to embed.
-            other = self._search("any", min(s.starts, _ANY_STARTS), "search, any index")
-            self.record.search_any = _search_record(other, "any", min(s.starts, _ANY_STARTS))
+            starts = min(starts, _ANY_STARTS)
+            other = self._search("any", starts, "search, any index")
+            self.record.search_any = _search_record(other, "any", starts)
             points, result = other.with_infinity, other
         points = sorted(points, key=lambda point: point.constant)  # the constant predictor last
         named = [(f"p{k}", point) for k, point in enumerate(points)]
@@ -171,7 +174,7 @@ class Study:
             self.record.points.append(_point_row(name, point, verdict))
         self._save(named)
         own = [(name, point) for name, point in named if not point.constant]
-        self._found, self._points = named, (own or named)[: s.points]
+        self._found, self._points = named, (own or named)[: self._use.points]
         self._write()
         if result.interrupted:
             raise KeyboardInterrupt
@@ -182,7 +185,7 @@ class Study:
             starts=starts,
             seed=self.settings.seed,
             kind=kind,
-            max_iterations=self._iterations,
+            max_iterations=self._use.max_iterations,
             progress=self._tally(stage, starts),
         )
 
@@ -232,10 +235,10 @@ class Study:
         if not self.problem.decay:
             return
         self.record.nearest = []
-        chosen = self._pinned[: self.settings.descents(self.problem.net.parameter_count)]
+        chosen = self._pinned[: self._use.descents]
         report = self._tally("descend from the other wide points", len(chosen))
         tolerance = self.settings.effective_tolerance
-        for row, end in descend(chosen, self._iterations, tolerance, report):
+        for row, end in descend(chosen, self._use.max_iterations, tolerance, report):
             self.record.nearest.append(row)
             self._save([(row.name, end)])
             self._write_now_and_then()
@@ -246,10 +249,14 @@ class Study:
         rows: dict[str, JudgedRow] = {
             row.name: row for row in (*self.record.points, *self.record.embedded)
         }
-        done = 0
-        for name, point in self._found:
+        done, most = 0, self._use.proved
+        for place, (name, point) in enumerate(self._found):
             family = [(name, point), *self._wide.get(name, [])]
-            for (label, _), proof in zip(family, self.proofs.prove(family), strict=True):
+            if most is None or place < most:
+                proofs = self.proofs.prove(family)
+            else:
+                proofs = self.proofs.leave_out(len(family), most)
+            for (label, _), proof in zip(family, proofs, strict=True):
                 row = rows[label]
                 row.certificate = proof
                 if row.kind == Kind.UNDECIDED and proof.kind:
@@ -257,7 +264,8 @@ class Study:
                     row.reason = proof.reason
             done += len(family)
             self.progress("prove", done, len(rows), "")
-        self.record.distinct_proved = self.proofs.distinct(self.record.points)
+        self.record.distinct_proved = self.proofs.distinct(self.record.points, self._use.told_apart)
+        self.record.proofs = self.proofs.record()
         self._write()
 
     def _leave(self) -> None:
