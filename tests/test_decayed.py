@@ -96,7 +96,9 @@ def widened(point: sf.Point, activation: str, layer: int) -> list[Any]:
     return [sf.NullUnits(layer, [0, 0])(point)]
 
 
-def critical(activation: str, decay: Any, loss: str = "cross_entropy", starts: int = 4) -> sf.CriticalPoint:
+def critical(
+    activation: str, decay: Any, loss: str = "cross_entropy", starts: int = 4
+) -> sf.CriticalPoint:
     problem = problem_of(activation, [2], decay, loss)
     point = sf.find_critical_point(problem, starts=starts, max_iterations=300)
     assert point.status is sf.Status.CONVERGED
@@ -189,11 +191,13 @@ def test_a_unit_that_is_not_decayed_may_be_copied_with_any_shares():
         for shares in (["1/2", "1/2"], ["3/2", "-1/2"]):
             copied = sf.Replicate(0, 0, shares)
             assert copied.keeps_critical(point).holds is free
-            assert (sf.Point(copied(point).problem, copied(point).params).gradient_norm < 1e-10) is free
+            assert (
+                sf.Point(copied(point).problem, copied(point).params).gradient_norm < 1e-10
+            ) is free
 
 
 def test_one_output_and_one_decay_leave_a_minimum_a_minimum_when_relu_units_are_copied():
-    """F is one row with Fᵀζ = −λu and |u| = |ζ|: its singular value is λ, so K + D has no negative eigenvalue."""
+    """F is one row with Fᵀζ = −λu and |u| = |ζ|: its singular value is λ, none of K + D below 0."""
     draws = torch.Generator().manual_seed(0)
     X = torch.randn(30, 2, generator=draws, dtype=torch.float64)
     y = 0.7 * X[:, :1] + 0.5 + 0.3 * X[:, 1:] ** 2
@@ -209,6 +213,8 @@ def test_one_output_and_one_decay_leave_a_minimum_a_minimum_when_relu_units_are_
 
 def test_the_law_is_silent_on_what_it_does_not_cover():
     point = critical("tanh", 0.02)
-    assert inertia_with_decay((sf.NullUnits(0, [0]) >> sf.Replicate(0, 0, [0.5, 0.5]))(point)) is None
+    assert (
+        inertia_with_decay((sf.NullUnits(0, [0]) >> sf.Replicate(0, 0, [0.5, 0.5]))(point)) is None
+    )
     assert inertia_with_decay(sf.Replicate(0, 0, [0.5, 0.5])(point)) is None
     assert inertia_with_decay(sf.InactivePropagation(0, [[1.0, 0.0, 0.0]])(point)) is None

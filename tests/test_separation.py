@@ -17,7 +17,9 @@ XOR = [[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]], [0.0, 0.0, 1.0, 1.0]
 
 
 def corners(hidden: list[int], activation: str = "tanh", **more: Any) -> sf.Problem:
-    return sf.Problem(sf.MLP([2, *hidden, 3], activation), CORNERS, CLASSES, "cross_entropy", **more)
+    return sf.Problem(
+        sf.MLP([2, *hidden, 3], activation), CORNERS, CLASSES, "cross_entropy", **more
+    )
 
 
 def smallest_margin(problem: sf.Problem, params: Any) -> float:

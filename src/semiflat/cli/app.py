@@ -17,6 +17,7 @@ import typer
 
 from semiflat._version import __version__
 from semiflat.cli.bounds import bound
+from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -43,7 +44,6 @@ from semiflat.cli.others import add_others
 from semiflat.cli.paths import path
 from semiflat.cli.points import check_points, counted_line, limits, point_line, save_points
 from semiflat.cli.progress import say_cost, stages
-from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
 from semiflat.cli.proofs import (
     certificate_lines,
     certificate_record,
@@ -82,7 +82,8 @@ def study(
     starts: Annotated[
         int | None,
         typer.Option(
-            "--starts", help="Random starts of the search; by default 64, or 24 where steps take long."
+            "--starts",
+            help="Random starts of the search; by default 64, or 24 where steps take long.",
         ),
     ] = None,
     wider: Annotated[int, typer.Option("--wider", help="Largest number of added units.")] = 3,
@@ -236,7 +237,9 @@ def find(
                 kind=kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
                 tolerance=tolerance,
                 max_iterations=max_iterations,
-                progress=so_far.then(tally(lambda done, text: report("search", done, starts, text))),
+                progress=so_far.then(
+                    tally(lambda done, text: report("search", done, starts, text))
+                ),
                 processes=processes,
                 dask=dask,
                 out=out,

@@ -35,13 +35,13 @@ class SeparatedSoFar:
 
         def look(finished: Sequence[sf.Finished]) -> None:
             lowest = min(finished, key=lambda run: run.loss, default=None)
-            if not self.said and lowest is not None:
-                if lowest.loss < self.problem.no_critical_point_below:
-                    self.said = True
-                    note(
-                        f"separable classes: start {lowest.start} tells them apart, so the infimum 0 of the "
-                        f"loss lies at infinity; {REMEDY}"
-                    )
+            below = self.problem.no_critical_point_below
+            if not self.said and lowest is not None and lowest.loss < below:
+                self.said = True
+                note(
+                    f"separable classes: start {lowest.start} tells them apart, so the infimum 0 of the loss "
+                    f"lies at infinity; {REMEDY}"
+                )
             progress(finished)
 
         return look

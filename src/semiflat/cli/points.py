@@ -79,7 +79,7 @@ def _kept(out: Path) -> int:
 
 def point_line(row: dict[str, Any]) -> str:
     """A record of :func:`save_points` in words."""
-    line = (
+    line: str = (
         f"{row['file']}  loss {row['loss']:.10g}  gradient {row['gradient_norm']:.1e}  index "
         f"{row['index']}  found {row['found']} time(s)"
     )

@@ -228,4 +228,6 @@ def study_line(record: dict[str, Any]) -> str:
         )
     ]
     least = (record["distinct_proved"] or {}).get("at_least")
-    return f"proved: {', '.join(counts)}" + ("" if least is None else f"; at least {least} distinct")
+    return f"proved: {', '.join(counts)}" + (
+        "" if least is None else f"; at least {least} distinct"
+    )

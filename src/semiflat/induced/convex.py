@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import EPS
-from semiflat.losses.separable import Vanishing, separated, separation
 from semiflat.induced.spans import Span
 from semiflat.losses import Loss
+from semiflat.losses.separable import Vanishing, separated, separation
 
 STEPS = 200
 DENSE_DIMENSION = 1500

@@ -246,8 +246,9 @@ class PointRow(JudgedRow):
 class EmbeddedRow(JudgedRow):
     """A wide point: what the law predicts beside what the wide network measures.
 
-    With weight decay the kind is that of the wide Hessian, and ``inertia`` what the law says of its signs; where
-    no law does it is that Hessian's own, and no other stands beside it. At infinity the law is not used: there the inertia is the wide Hessian's own, and no other stands beside it.
+    With weight decay the kind is that of the wide Hessian, and ``inertia`` what the law says of its signs;
+    where no law does it is that Hessian's own, and no other stands beside it. At infinity the law is not used:
+    there the inertia is the wide Hessian's own, too.
     """
 
     source: str = ""

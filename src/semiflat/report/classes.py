@@ -43,12 +43,15 @@ def paragraphs(record: StudyRecord) -> list[str]:
     """What is known at infinity, and what the weight decay does, for the section on the search."""
     told, decay, found = record.separation, record.decay, []
     if told is not None:
-        falls = [f"{loss(low)} at length {size(length, 4)}" for length, low in told.falls]
+        falls = [
+            f"{loss(low) if low is None or low > 1e-300 else 'less than 1e-300'} at length {size(length, 4)}"
+            for length, low in told.falls
+        ]
         found.append(
-            f"The classes are separable: {told.found}. There, scaling the last layer up lowers the loss for ever. "
-            "With the hidden layers as they are there, it falls fastest in the end along the direction of "
-            f"largest margin of the last layer, in which every margin grows by at least {size(told.margin, 3)} for "
-            "each unit of length"
+            f"The classes are separable: {told.found}. There, scaling the last layer up lowers the loss for "
+            "ever. With the hidden layers as they are there, it falls fastest in the end along the direction "
+            "of largest margin of the last layer, in which every margin grows by at least "
+            f"{size(told.margin, 3)} for each unit of length"
             + (f": without weight decay the loss is {listed(falls)}." if falls else ".")
         )
     if decay is not None:
@@ -62,12 +65,12 @@ def paragraphs(record: StudyRecord) -> list[str]:
         if decay.chosen:
             share = _penalty_share(record)
             found.append(
-                "Why this λ: a weight of size 1 costs 0.0005, little beside what one wrong sample may cost, and "
-                "directions that the data leave flat have the curvature 0.001, far above rounding, so that kinds "
-                "can be told and proved."
+                "Why this λ: a weight of size 1 costs half of it, little beside what one wrong sample may "
+                f"cost, and directions that the data leave flat have the curvature {decay.words}, far above "
+                "rounding, so that kinds can be told and proved."
                 + (f" At the lowest point the penalty is {share} of the loss." if share else "")
-                + " --weight-decay takes another: a smaller one gives larger weights and less loss on the data; "
-                "0 shows what there is without, mostly limits at infinity."
+                + " --weight-decay takes another: a smaller one gives larger weights and less loss on the "
+                "data; 0 shows what there is without, mostly limits at infinity."
             )
     return found
 
@@ -128,6 +131,6 @@ def wide_text(record: StudyRecord) -> str:
         "critical with weight decay. Those in this section are: copies of a positively homogeneous unit (relu) "
         "whose incoming and outgoing weights shrink by the same factors β with Σβ² = 1, new units that hand on "
         "nothing (σ of their bias is 0, or the bias above them is not decayed), and copies of units "
-        "that are not decayed. The kind of each is that of its own Hessian; beside it stands what the inertia law "
-        "with weight decay says of the signs, from the narrow network alone."
+        "that are not decayed. The kind of each is that of its own Hessian; beside it stands what the inertia "
+        "law with weight decay says of the signs, from the narrow network alone."
     )

@@ -79,7 +79,8 @@ def points_sentence(record: StudyRecord) -> str:
     return (
         f"{start}{which} {'has' if proved == 1 else 'have'} a certificate: next to the point as it is stored "
         "lies exactly one critical point of the exact loss on exactly these data, and its inertia is known "
-        "for certain." + (f" Not all were tried: {record.proofs.reason}." if record.proofs.reason else "")
+        "for certain."
+        + (f" Not all were tried: {record.proofs.reason}." if record.proofs.reason else "")
     )
 
 

@@ -384,7 +384,9 @@ class SearchResult:
         (1.0, 1.0)
         """
         for run in sorted(self.runs, key=lambda run: float(run.loss)):
-            told = Separation.at(run, f"the run from start {run.record.start} tells the classes apart")
+            told = Separation.at(
+                run, f"the run from start {run.record.start} tells the classes apart"
+            )
             if told is not None:
                 return told
         problems = {id(run.problem): run.problem for run in self.runs}

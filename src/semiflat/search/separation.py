@@ -7,8 +7,8 @@ held fixed the last layer is a linear classifier on what they feed it, and the l
 largest smallest margin are the direction in which the loss falls fastest in the end.
 
 Whether there are such parameters is told in two ways. *From the inputs alone*: a linear program finds logits
-``Wx + c`` that tell the classes apart, if there are any, and a network with hidden layers as wide as the rank of
-W (at most classes − 1) has them to any precision in units that are all but linear on the data. *From a run*
+``Wx + c`` that tell the classes apart, if there are any, and a network with hidden layers as wide as the rank
+of W (at most classes − 1) has them to any precision in units that are all but linear on the data. *From a run*
 whose end has positive margins. Either way the answer is parameters at which all margins, computed, are
 positive beyond rounding; that none are found says nothing.
 """
@@ -82,7 +82,9 @@ class Separation:
         return cls._at(point, "a linear function of the inputs tells the classes apart")
 
     @classmethod
-    def at(cls, point: Point, found: str = "the point tells the classes apart") -> Separation | None:
+    def at(
+        cls, point: Point, found: str = "the point tells the classes apart"
+    ) -> Separation | None:
         """At a point; None if not all margins are positive there, or with weight decay."""
         if not _falls_for_ever(point.problem) or not _tells_apart(point.problem, point.params):
             return None
@@ -110,19 +112,25 @@ class Separation:
         """The smallest margin of the point's own last layer, scaled to length 1."""
         problem, net = self.point.problem, self.point.problem.net
         length = sum(float(self.point.params[key].square().sum()) for key in _last_layer(net))
-        return _smallest(problem, problem.outputs(self.point.params)) / length**0.5
+        return float(_smallest(problem, problem.outputs(self.point.params)) / length**0.5)
 
     def __str__(self) -> str:
-        bound = "" if self.at_most <= self.margin * (1 + 1e-6) else f", of {self.at_most:.3g} at most"
+        bound = (
+            "" if self.at_most <= self.margin * (1 + 1e-6) else f", of {self.at_most:.3g} at most"
+        )
         return (
-            f"{self.found}, so the infimum 0 of the loss lies at infinity: scaling the last layer up lowers it for "
-            "ever, with these hidden layers fastest in the end along the direction of largest margin "
-            f"({self.margin:.3g} a unit of length{bound}), where a last layer of length 10, 100 and 1000 has loss "
-            + ", ".join(f"{self.risk(length):.2g}" for length in (10.0, 100.0, 1000.0))
+            f"{self.found}, so the infimum 0 of the loss lies at infinity: scaling the last layer up lowers it "
+            "for ever, with these hidden layers fastest in the end along the direction of largest margin "
+            f"({self.margin:.3g} a unit of length{bound}), where a last layer of length 10, 100 and 1000 has "
+            "loss " + ", ".join(_few_digits(self.risk(length)) for length in (10.0, 100.0, 1000.0))
         )
 
     def __repr__(self) -> str:
         return f"Separation({self.found!r}, margin={self.margin:.6g}, at_most={self.at_most:.6g})"
+
+
+def _few_digits(risk: float) -> str:
+    return f"{risk:.2g}" if risk > 1e-300 else "less than 1e-300"
 
 
 def _falls_for_ever(problem: Problem) -> bool:
@@ -155,18 +163,15 @@ def _largest_margin(point: Point) -> tuple[Params, float, float]:
     problem, net = point.problem, point.problem.net
     fed = _fed(problem, point.params)
     rows = _margins_of(problem, fed)
-    own = np.concatenate([point.params[key].flatten().numpy() for key in _last_layer(net)])
-    if net.biases[-1]:  # in the order of the rows: each output's weights, then its bias
-        weight, bias = (point.params[key] for key in _last_layer(net))
-        own = torch.cat([weight, bias[:, None]], 1).flatten().numpy()
-    best, at_most = _hard_margin(rows, own)
-    best = torch.from_numpy(best).reshape(net.outputs, -1)
+    # In the order of the rows: each output's weights, then its bias.
+    own = net.layer(point.params, net.depth - 1)
+    best, at_most = _hard_margin(rows, own.flatten().numpy())
+    last = torch.from_numpy(best).reshape(own.shape)
     direction = {key: torch.zeros_like(value) for key, value in point.params.items()}
-    weight = weight_key(net.depth - 1)
-    direction[weight] = best[:, : net.widths[-2]].clone()
+    direction[weight_key(net.depth - 1)] = last[:, : net.widths[-2]].clone()
     if net.biases[-1]:
-        direction[bias_key(net.depth - 1)] = best[:, -1].clone()
-    margin = float((rows @ best.flatten().numpy()).min())
+        direction[bias_key(net.depth - 1)] = last[:, -1].clone()
+    margin = float((rows @ best).min())
     return direction, margin, max(margin, at_most)
 
 

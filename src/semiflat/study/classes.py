@@ -10,8 +10,8 @@ from semiflat.records.study import DecayRecord, SeparationRecord
 from semiflat.search import Separation, Status, run_search
 
 DECAY = 1e-3
-"""λ of a study of separable classes that was asked for none: what the penalty takes is small beside what classes
-lose (a weight of 1 costs 0.0005), and every curvature that the data leave at 0 is 0.001, far above rounding."""
+"""λ of a study of separable classes that was asked for none: what the penalty takes is small beside what
+classes lose (a weight of 1 costs 0.0005), and every curvature that the data leave at 0 is 0.001, far above rounding."""
 TRIED, STEPS = 8, 60
 """Runs without weight decay that are looked at first, and how many steps each takes."""
 LENGTHS = (10.0, 100.0, 1000.0)
@@ -53,9 +53,7 @@ def decide(
     if not decay:
         return problem, told, None
     penalised = problem.with_weight_decay(decay)
-    record = DecayRecord(
-        words=str(decay), chosen=chosen, why=why, everywhere=penalised.coercive
-    )
+    record = DecayRecord(words=str(decay), chosen=chosen, why=why, everywhere=penalised.coercive)
     return penalised, told, record
 
 
@@ -64,9 +62,7 @@ def separation_record(told: Separation | None) -> SeparationRecord | None:
     if told is None:
         return None
     falls = [[length, told.risk(length)] for length in LENGTHS]
-    return SeparationRecord(
-        found=told.found, margin=told.margin, at_most=told.at_most, falls=falls
-    )
+    return SeparationRecord(found=told.found, margin=told.margin, at_most=told.at_most, falls=falls)
 
 
 def as_option(decay: WeightDecay) -> str:

@@ -94,9 +94,7 @@ class Study:
                 activation=settings.activation,
                 parameters=net.parameter_count,
             ),
-            settings=SettingsRecord(
-                **vars(settings) | self._settled() | {"weight_decay": None}
-            ),
+            settings=SettingsRecord(**vars(settings) | self._settled() | {"weight_decay": None}),
             proofs=self.proofs.record(),
         )
         self._found: list[tuple[str, CriticalPoint]] = []
@@ -195,11 +193,12 @@ class Study:
         return report
 
     def _embed(self) -> None:
-        s = self.settings
         plan = {name: self._trials(point) for name, point in self._points}
         if self.problem.decay:
             for name, point in self._points:
-                pairs = [(trial, trial.embedding.keeps_critical(point).holds) for trial in plan[name]]
+                pairs = [
+                    (trial, trial.embedding.keeps_critical(point).holds) for trial in plan[name]
+                ]
                 plan[name] = [trial for trial, holds in pairs if holds]
                 self._pinned += [
                     (name, trial, trial.embedding(point))
@@ -288,7 +287,9 @@ class Study:
 
     def _draw_point(self, name: str, point: Point) -> None:
         layer = 0
-        if not point.problem.decay:  # else the penalty changes along the line, and no point of it is critical
+        if (
+            not point.problem.decay
+        ):  # else the penalty changes along the line, and no point of it is critical
             for unit in point.problem.net.heads(layer):
                 self.record.curves.share_line.append(share_line(name, point, layer, unit))
         rows, wide = self.record.by_source().get(name, []), dict(self._wide.get(name, []))

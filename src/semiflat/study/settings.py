@@ -9,14 +9,13 @@ from semiflat.decay import WeightDecay
 from semiflat.errors import InputError
 from semiflat.problem import Problem
 
-
 LONG = 10_000_000
 """Samples times the square of the parameters, from which a study takes fewer starts and points by default."""
 
 
 BALLS = 100_000_000
-"""Samples times outputs times the square of the parameters, over all points, for which distinctness is proved: some
-ten seconds, since that proves each point again without floating point."""
+"""Samples times outputs times the square of the parameters, over all points, for which distinctness is proved:
+some ten seconds, since that proves each point again without floating point."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ def widenings_with_decay(problem: Problem, wider: int, null_bias: float) -> Iter
                 yield Trial("scaled copies", layer, unit, added, balanced)
             pinned = not net.biases[layer] or bool(decays[bias_key(layer)].any())
             bias = 0.0 if pinned else null_bias
-            if net.biases[layer + 1] and (activation.smooth or bias):  # at a kink there is no gradient
+            if net.biases[layer + 1] and (
+                activation.smooth or bias
+            ):  # at a kink there is no gradient
                 yield Trial("null units", layer, None, added, NullUnits(layer, [bias] * added))
     for trial in widenings(net, 1, null_bias):
         if trial.unit is not None:
@@ -113,7 +115,8 @@ def embedded_row(
     if wide.problem.decay and verdict.inertia is not None:
         # The verdict is the wide Hessian's own: the law stands beside it, where there is one.
         law = inertia_with_decay(point)
-        dense = None if law is None else tuple(verdict.inertia)
+        positive, zero, negative = verdict.inertia
+        dense = None if law is None else (positive, zero, negative)
         judged["inertia"] = list(verdict.inertia if law is None else law)
     return EmbeddedRow(
         **vars(read(JudgedRow, judged)),

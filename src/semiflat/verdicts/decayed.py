@@ -1,8 +1,8 @@
 """The inertia law with weight decay, for the embeddings that keep the penalty.
 
-Let D_u be the diagonal of the λ of a unit's outgoing and incoming weights, (μ…, Λ…), and K_u its block of the
-data's risk. Copies ``(β_j u, β_j ζ)`` with Σβ_j² = 1 of a positively homogeneous unit have, in coordinates
-``β_j (u + p_j), β_j (ζ + q_j)``, the outputs and the penalty
+Let D_u be the diagonal of the λ of a unit's outgoing and incoming weights, (μ…, Λ…), and K_u its block of
+the data's risk. Copies ``(β_j u, β_j ζ)`` with Σβ_j² = 1 of a positively homogeneous unit have, in
+coordinates ``β_j (u + p_j), β_j (ζ + q_j)``, the outputs and the penalty
 
     Σ β_j² (ζ + q_j) σ((u + p_j)·x̃),    ½ Σ β_j² (Λ(u + p_j)² + μ(ζ + q_j)²),
 
@@ -11,10 +11,11 @@ so that second derivatives are those along the means Σ β_j² (q_j, p_j), which
     H_wide ≅ H_narrow ⊕ (K_u + D_u) for each further copy,
 
 narrow and wide with their penalties. A null unit with σ(α) = 0, or below a bias that is not decayed, adds
-``[[μI, σ'(α) F∅], [σ'(α) F∅ᵀ, Λ]]``. Both hold at any parameters, critical or not, whatever the λ of each group,
-and were compared with dense Hessians (tests/test_decayed.py). At a critical point (ζ, u) is in the kernel of
-K_u + D_u: the copies turn into each other. With one λ for all and G = 0 its eigenvalues are λ ± s for the singular
-values s of F, of which λ is one: a minimum stays one as long as no other singular value exceeds λ.
+``[[μI, σ'(α) F∅], [σ'(α) F∅ᵀ, Λ]]``. Both hold at any parameters, critical or not, whatever the λ of each
+group, and were compared with dense Hessians (tests/test_decayed.py). At a critical point (ζ, u) is in the
+kernel of K_u + D_u: the copies turn into each other. With one λ for all and G = 0 its eigenvalues are λ ± s
+for the singular values s of F, of which λ is one (and λ where F has none): a minimum stays one as long as no
+other singular value exceeds λ.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def _copied_blocks(point: EmbeddedPoint, layer: int, copies: list[Copies]) -> Bl
     for unit in range(net.hidden[layer]):
         count = sum(run.count for run in copies if run.source == unit)
         if count > 1:
-            by = torch.diag(torch.cat([decays[weight_key(layer + 1)][:, unit], _row(net, decays, layer)]))
+            by = torch.diag(
+                torch.cat([decays[weight_key(layer + 1)][:, unit], _row(net, decays, layer)])
+            )
             sites = [
                 _bordered(site.F[unit], site.G[unit]) + by
                 for site in point.source.evidence.layer(layer)
