@@ -79,7 +79,7 @@ def _kept(out: Path) -> int:
 
 def point_line(row: dict[str, Any]) -> str:
     """A record of :func:`save_points` in words."""
-    line: str = (
+    line = (
         f"{row['file']}  loss {row['loss']:.10g}  gradient {row['gradient_norm']:.1e}  index "
         f"{row['index']}  found {row['found']} time(s)"
     )
@@ -94,9 +94,9 @@ def counted_line(rows: Sequence[dict[str, Any]]) -> str:
     >>> counted_line([{"trivial": None}, {"trivial": "constant predictor: the same output for every sample"}])
     '1 distinct critical point, and the constant predictor'
     """
-    constants = sum((row["trivial"] or "").startswith("constant predictor") for row in rows)
+    constants: int = sum((row["trivial"] or "").startswith("constant predictor") for row in rows)
     others = len(rows) - constants
-    text = f"{others} distinct critical point{'s' * (others != 1)}"
+    text: str = f"{others} distinct critical point{'s' * (others != 1)}"
     if not constants:
         return text
     return f"{text}, and the constant predictor" + (f" ({constants} points)" * (constants > 1))

@@ -11,7 +11,8 @@ from semiflat.search import Separation, Status, run_search
 
 DECAY = 1e-3
 """λ of a study of separable classes that was asked for none: what the penalty takes is small beside what
-classes lose (a weight of 1 costs 0.0005), and every curvature that the data leave at 0 is 0.001, far above rounding."""
+classes lose (a weight of 1 costs 0.0005), and every curvature that the data leave at 0 is 0.001, far above
+rounding."""
 TRIED, STEPS = 8, 60
 """Runs without weight decay that are looked at first, and how many steps each takes."""
 LENGTHS = (10.0, 100.0, 1000.0)
