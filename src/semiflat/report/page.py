@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from semiflat.records.study import EmbeddedRow, StudyRecord
-from semiflat.report import checks, numbers, proofs, sentences, words
+from semiflat.report import checks, classes, numbers, proofs, sentences, words
 from semiflat.report.effective import effective_widths
 from semiflat.report.traps import family_names, most_added, narrow_points
 
@@ -44,6 +44,7 @@ def render(record: StudyRecord, figures: list[Figure]) -> str:
         "status": words.status_words,
         "overlap": words.overlap,
         "proof": proofs.proof_of,
+        "percent": classes.percent,
     }
     environment.globals["count"] = numbers.count
     environment.globals["change"] = numbers.change
@@ -69,6 +70,10 @@ def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
         "why_nothing": sentences.why_nothing(record),
         "summary": sentences.summary(record, narrow),
         "search_note": sentences.search_note(record),
+        "classes": classes.paragraphs(record),
+        "wide_text": classes.wide_text(record),
+        "nearest": record.nearest or [],
+        "nearest_text": classes.nearest(record),
         "narrow": narrow,
         "families": family_names(record),
         "most_added": most_added(record),
@@ -118,6 +123,7 @@ def _find_options(record: StudyRecord) -> str:
         "--starts": settings.starts,
         "--max-iterations": settings.max_iterations,
         "--seed": settings.seed,
+        "--weight-decay": settings.weight_decay if record.decay else None,
     }
     words = [f"{key} {shlex.quote(str(v))}" for key, v in options.items() if v is not None]
     standardised = source.get("standardise", record.data.standardisation is not None)
