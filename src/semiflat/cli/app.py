@@ -17,6 +17,7 @@ import typer
 
 from semiflat._version import __version__
 from semiflat.cli.bounds import bound
+from semiflat.cli.diagnose import diagnose
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -384,6 +385,7 @@ def judge(
     say(as_json, record, lines)
 
 
+app.command()(diagnose)
 app.command()(certify)
 app.command()(verify)
 app.command()(path)
