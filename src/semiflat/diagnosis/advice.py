@@ -107,11 +107,15 @@ def _separated(found: Diagnosis, left: float) -> str:
 
 
 def _unconfirmed(found: Diagnosis, left: float) -> str:
-    if left >= LITTLE:
-        why = "kinks of the activations" if _kinked(found) else "rounding"
+    if left >= LITTLE and _kinked(found):
         return (
             f"Take diagnosis.polished.point, {percent(left)} of the loss lower, and train on from there with "
-            f"small steps: {why} may hide the way from steps of second order."
+            "small steps: kinks of the activations may hide the way from steps of second order."
+        )
+    if left >= LITTLE:
+        return (
+            f"Train on, or take diagnosis.polished.point: {percent(left)} of the loss is gone there, and rounding "
+            "hides what is left to gain."
         )
     return f"Stop here: steps of second order find no more than {percent(left)} of the loss to take off."
 

@@ -31,6 +31,8 @@ PRODUCTS, TRIES = 150, 60
 """Products that a step without Hessians may take, and steps."""
 MOST_WORK = 1e13
 """Floating-point operations in products beyond which a point is not polished."""
+SEEN = 1e-9
+"""Part of the loss that a step down the gradient takes off to be told of."""
 AT_KINK = 1e-6
 """Part of the size of its terms below which a pre-activation is as good as 0."""
 CRITICAL = (*MINIMA, Kind.STRICT_SADDLE)
@@ -207,7 +209,7 @@ def _reached(point: Point, run: CriticalPoint, tolerance: float, dense: int) -> 
     elif run.status is Status.STALLED:
         goal, reason = Goal.UNCONFIRMED, run.record.evidence
         fall = down(run, -gradient(run))[2]
-        if fall:
+        if fall > SEEN * abs(run.loss):
             reason += f"; a step down the gradient still takes {fall:.2g} off the loss"
         near = near_kinks(run)
         if near:
