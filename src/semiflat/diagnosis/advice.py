@@ -114,8 +114,8 @@ def _unconfirmed(found: Diagnosis, left: float) -> str:
         )
     if left >= LITTLE:
         return (
-            f"Train on, or take diagnosis.polished.point: {percent(left)} of the loss is gone there, and rounding "
-            "hides what is left to gain."
+            f"Train on, or take diagnosis.polished.point: {percent(left)} of the loss is gone there, and "
+            "rounding hides what is left to gain."
         )
     return f"Stop here: steps of second order find no more than {percent(left)} of the loss to take off."
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from semiflat.diagnosis.curvature import down
 from semiflat.diagnosis.polish import steps_from
 from semiflat.limits import AtInfinity
-from semiflat.points import Point
+from semiflat.points import EmbeddedPoint, Point
 from semiflat.search import Status
 from semiflat.verdicts import Escape, escape
 
@@ -46,7 +46,7 @@ def way_out(point: Point, tolerance: float, dense: int) -> WayOut:
     found = escape(point, tolerance)
     if found.point is None or found.direction is None:
         return WayOut(found, 0.0, 0.0, None, None)
-    wide = found.point.materialize() if hasattr(found.point, "materialize") else found.point
+    wide = found.point.materialize() if isinstance(found.point, EmbeddedPoint) else found.point
     problem, net = wide.problem, wide.problem.net
     way, step, drop = down(wide, net.flatten(found.direction))
     if isinstance(problem, AtInfinity) or not drop:
