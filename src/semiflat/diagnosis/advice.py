@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from semiflat.diagnosis.polish import Goal
 from semiflat.diagnosis.sentences import of_loss, percent
+from semiflat.limits import AtInfinity
 from semiflat.verdicts import Kind
 from semiflat.verdicts.verdict import MINIMA
 
@@ -89,6 +90,12 @@ def _fit(found: Diagnosis, left: float) -> str:
 
 
 def _infinity(found: Diagnosis, left: float) -> str:
+    verdict = found.polished.verdict
+    if verdict is None or verdict.kind not in MINIMA:
+        return (
+            f"Add weight decay: {percent(left)} of the loss goes while weights grow, and no minimum is "
+            "known where they lead."
+        )
     return (
         f"Do not wait for the weights to settle: {percent(left)} of the loss goes while they grow without end. "
         f"Take the limit itself, diagnosis.polished.point, or add weight decay.{_wider(found)}"
@@ -132,6 +139,8 @@ def _on_its_way(found: Diagnosis, left: float) -> str:
 
 
 def _not_tried(found: Diagnosis, left: float) -> str:
+    if isinstance(found.point.problem, AtInfinity):
+        return "Go on in a finite network near by: diagnose sf.Limit.of(point).approach(1e3)."
     lowest = found.curvature
     if lowest is not None and lowest.drop:
         return (

@@ -44,8 +44,8 @@ def diagnose(
     advice follows from them.
 
     It takes a bounded number of steps. Up to ``dense_limit`` parameters Hessians are built; beyond, there
-    are products with them alone: eigenvalues are then counted as far as Lanczos steps show them, no
-    limiting network is looked for, and no way out. What is not done is said.
+    are products with them alone: eigenvalues are then counted as far as Lanczos steps show them, and no
+    way out is looked for. Limiting networks are looked for up to 500 parameters. What is not done is said.
 
     Args:
         point: any point: of :meth:`Point.from_module`, :meth:`Point.from_sklearn` or a file, embedded, or of
@@ -128,7 +128,7 @@ def _way_out(polished: Polished, tolerance: float, dense: int) -> tuple[WayOut |
     problem, net = there.problem, there.problem.net
     if problem.outputs_alone and problem.fits(there.loss):
         return None, ""
-    if verdict.kind not in MINIMA:
+    if verdict.kind not in MINIMA or not net.hidden:
         return None, ""
     if net.parameter_count > dense or sum(net.hidden) > MOST_UNITS:
         return None, f"not looked for above {dense} parameters or {MOST_UNITS} hidden units"

@@ -19,6 +19,7 @@ from semiflat.points import Point, gradient
 from semiflat.problem import Problem
 from semiflat.search import CriticalPoint, Status, run_search
 from semiflat.search.methods import NewtonCG
+from semiflat.search.trivial import triviality
 from semiflat.symmetries.canonical import aligned, normalized
 from semiflat.verdicts import Kind, Verdict, judge
 from semiflat.verdicts.verdict import MINIMA
@@ -27,10 +28,14 @@ WORK = 5e11
 """Floating-point operations in dense Hessians that polishing may take: up to a minute of a core."""
 STEPS, FEWEST = 1500, 40
 """Steps with dense Hessians at most, and at least, whatever they cost."""
+SMALL = 500
+"""Parameters up to which steps take dense Hessians: beyond, products get further in the same time."""
 PRODUCTS, TRIES = 150, 60
 """Products that a step without Hessians may take, and steps."""
 MOST_WORK = 1e13
 """Floating-point operations in products beyond which a point is not polished."""
+MOST_COMPARED = 1000
+"""Hidden units up to which it is asked whether a narrower network does the same."""
 SEEN = 1e-9
 """Part of the loss that a step down the gradient takes off to be told of."""
 AT_KINK = 1e-6
@@ -124,7 +129,7 @@ def polish(point: Point, verdict: Verdict, tolerance: float, dense: int) -> Poli
     Args:
         dense: number of parameters up to which Hessians are built.
     """
-    problem, net = point.problem, point.problem.net
+    problem = point.problem
 
     def stays(goal: Goal, reason: str) -> Polished:
         there = None if goal is Goal.NOT_TRIED else point
@@ -132,7 +137,8 @@ def polish(point: Point, verdict: Verdict, tolerance: float, dense: int) -> Poli
         return Polished(goal, there, own, point.loss, 0.0, 0.0, 0, reason)
 
     if verdict.kind in CRITICAL:
-        return stays(Goal.HERE, "")
+        few = sum(problem.net.hidden) <= MOST_COMPARED
+        return stays(Goal.HERE, (triviality(point) if few else None) or "")
     outputs = problem.outputs(point.params)
     margin = separation(problem, outputs)
     if margin is not None:
@@ -142,8 +148,7 @@ def polish(point: Point, verdict: Verdict, tolerance: float, dense: int) -> Poli
     if isinstance(problem, AtInfinity):
         why = "its units are at infinity, and a search starts in a finite network"
         return stays(Goal.NOT_TRIED, why)
-    large = net.parameter_count > dense
-    if large and _work(problem) > MOST_WORK:
+    if _by_products(problem, dense) and _work(problem) > MOST_WORK:
         why = f"{TRIES} steps without Hessians would take {_cost(problem).words}"
         return stays(Goal.NOT_TRIED, why)
     run = steps_from(problem, point.params, dense)
@@ -154,8 +159,7 @@ def polish(point: Point, verdict: Verdict, tolerance: float, dense: int) -> Poli
 
 def steps_from(problem: Problem, params: dict[str, Tensor], dense: int) -> CriticalPoint | None:
     """Where the search's steps lead from given parameters, within the budget; None if nowhere."""
-    net = problem.net
-    large = net.parameter_count > dense
+    large = _by_products(problem, dense)
     result = run_search(
         problem,
         start=params,
@@ -164,6 +168,10 @@ def steps_from(problem: Problem, params: dict[str, Tensor], dense: int) -> Criti
         processes=1,
     )
     return result.runs[0] if result.runs else None
+
+
+def _by_products(problem: Problem, dense: int) -> bool:
+    return problem.net.parameter_count > min(dense, SMALL)
 
 
 def dense_steps(problem: Problem) -> int:
@@ -175,7 +183,7 @@ def dense_steps(problem: Problem) -> int:
 
 def polish_cost(problem: Problem, dense: int) -> Cost:
     """What polishing will take at most, more or less; nothing where it is not tried."""
-    if problem.net.parameter_count <= dense:
+    if not _by_products(problem, dense):
         one = dense_cost(problem.net.parameter_count, problem.samples)
         return Cost(dense_steps(problem) * one.seconds, one.bytes)
     return Cost(0.0, 0) if _work(problem) > MOST_WORK else _cost(problem)
@@ -200,7 +208,7 @@ def _reached(point: Point, run: CriticalPoint, tolerance: float, dense: int) -> 
     elif problem.outputs_alone and problem.fits(run.loss):
         goal, reason = Goal.FIT, f"gradient {run.gradient_norm:.1e}"
     elif run.status is Status.CONVERGED:
-        goal, reason = Goal.CRITICAL, run.record.evidence
+        goal, reason = Goal.CRITICAL, "; ".join(filter(None, (run.trivial, run.record.evidence)))
     elif run.status.at_infinity and run.limit is not None:
         goal, there = Goal.INFINITY, run.limit.point
         reason = forms_words(there)

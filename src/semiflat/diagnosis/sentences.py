@@ -57,13 +57,13 @@ def _gradient(found: Diagnosis) -> str:
     layers = found.gradient
     largest = max(layer.largest for layer in layers)
     worst = max(layers, key=lambda layer: layer.part)
-    shares = ", ".join(f"layer {each.layer} {percent(each.share)}" for each in layers)
+    shares = ", ".join(f"layer {each.layer} has {percent(each.share)}" for each in layers)
     if not found.steep:
         why = _undecided(found)
         return f"its largest entry is {largest:.2g}, no more than tolerance and rounding allow{why}"
     return (
         f"its largest entry is {largest:.2g}; in layer {worst.layer} one is {percent(worst.part)} of what it "
-        f"would be if its terms did not cancel; of its square {shares}"
+        f"would be if its terms did not cancel; of ‖∇R‖² {shares}"
     )
 
 
@@ -111,11 +111,9 @@ def _polishing(found: Diagnosis) -> str:
         if verdict.kind is Kind.UNDECIDED and there.point is not None:
             kind = f"of undecided kind ({reason_of(there.point, verdict)})"
         text += f", {kind}"
-    if there.goal is Goal.HERE:
-        return text
     if there.reason:
         text += f"; {there.reason}"
-    if there.goal is Goal.NOT_TRIED or not there.steps:
+    if there.goal in (Goal.HERE, Goal.NOT_TRIED) or not there.steps:
         return text
     numbers = [f"loss {there.loss:.6g} after {there.steps} steps"]
     drop = found.point.loss - there.loss
