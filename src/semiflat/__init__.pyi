@@ -173,6 +173,15 @@ from semiflat.bounds.blocks import (
 from semiflat.bounds.surplus import SmoothSurplus as SmoothSurplus
 from semiflat.bounds.box import BoxSurplus as BoxSurplus
 from semiflat.symmetries.canonical import canonical_form as canonical_form
+from semiflat.diagnosis import (
+    diagnose as diagnose,
+    Diagnosis as Diagnosis,
+    Goal as Goal,
+    LayerGradient as LayerGradient,
+    NegativeCurvature as NegativeCurvature,
+    Polished as Polished,
+    WayOut as WayOut,
+)
 from semiflat.checkpoints import (
     save_point as save_point,
     load_point as load_point,

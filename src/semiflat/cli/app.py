@@ -20,6 +20,7 @@ import typer
 from semiflat._version import __version__
 from semiflat.cli.bounds import bound
 from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
+from semiflat.cli.diagnose import diagnose
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -432,6 +433,7 @@ def judge(
     say(as_json, record, lines)
 
 
+app.command()(diagnose)
 app.command()(certify)
 app.command()(verify)
 app.command()(path)

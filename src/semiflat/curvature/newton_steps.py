@@ -21,12 +21,14 @@ def newton_step(
     factors: LayerFactors,
     gradient: Tensor,
     radius: float,
+    most: int = MOST,
 ) -> tuple[Tensor, float, float]:
     """A step down the quadratic model from one place, by preconditioned conjugate gradients.
 
     Args:
         gradient: (P,).
         radius: of the step.
+        most: products that it may take.
 
     Returns:
         The step (P,), what it promises, and its length, measured by the preconditioner.
@@ -37,7 +39,7 @@ def newton_step(
     enough = min(LOOSE, size**0.5) ** 2 * size
     # ‖p‖², p·d and ‖d‖² of step and direction by the preconditioner follow from numbers at hand.
     way, length, along, straight = -eased, 0.0, 0.0, size
-    for _ in range(MOST):
+    for _ in range(most):
         if not size > max(enough, 1e-300):
             break
         turned = products.times(way.expand(*products.batch, -1)).flatten()

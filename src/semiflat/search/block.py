@@ -142,7 +142,8 @@ class _Block:
         self.any_index = settings.kind == "any"
         self.descends = self.any_index and not settings.given and settings.method is None
         # Limiting networks are walked in by dense Hessians.
-        self.dense = dense(shared.net)
+        builds = settings.method is None or settings.method.builds
+        self.dense = builds and dense(shared.net)
         self.beyond = not self.any_index and shared.by_algebra and self.dense
 
     def run(self, stages: Sequence[Sequence[Phase]]) -> None:

@@ -59,8 +59,8 @@ def forecast(problem: Problem, starts: int) -> Cost:
 def without(net: MLP) -> str:
     """Says that no Hessian was built, and why."""
     return (
-        f"matrix-free, as dense Hessians of {net.parameter_count} parameters are too large: eigenvalues were "
-        "not counted"
+        f"matrix-free, without the dense Hessians of {net.parameter_count} parameters: eigenvalues were not "
+        "counted"
     )
 
 

@@ -33,7 +33,8 @@ class Extreme:
     """The lowest Ritz pair: an eigenvalue lies within ``residual`` of ``value``.
 
     ``highest`` is the highest Ritz value, and ``steps`` how many products there were; ``ended`` says that
-    the space they span leads nowhere else: more would tell no more.
+    the space they span leads nowhere else: more would tell no more. ``negative`` holds the Ritz vectors of
+    negative value, (P, k): as many eigenvalues lie below zero, but for rounding.
     """
 
     value: float
@@ -42,6 +43,7 @@ class Extreme:
     highest: float
     steps: int
     ended: bool
+    negative: Tensor
 
     def bound(self, size: int) -> float:
         """What no eigenvalue lies below, but with probability :data:`RISK` in the random start.
@@ -92,9 +94,8 @@ def lowest_ritz(
             low, norm = float(values[0]), float(values.abs().max())
             residual = beta * abs(float(vectors[-1, 0]))
             if last or (low < -1e-8 * norm and residual <= 1e-3 * abs(low)):
-                return Extreme(
-                    low, own.mT @ vectors[:, 0], residual, float(values[-1]), step + 1, ended
-                )
+                way, negative = own.mT @ vectors[:, 0], own.mT @ vectors[:, values < 0]
+                return Extreme(low, way, residual, float(values[-1]), step + 1, ended, negative)
         basis[step + 1] = product / beta
         tri[step, step + 1] = tri[step + 1, step] = beta
     raise AssertionError("unreachable: the last step returns")

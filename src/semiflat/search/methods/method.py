@@ -53,6 +53,7 @@ class Method(ABC):
     Attributes:
         exact: whether its model has the curvature of the risk, negative one too.
         follows_loss: whether a way down is a reason to go on.
+        builds: whether what its runs end at is told by dense Hessians, where these fit.
         compiled: what the compiled engine calls it, said by each class for itself alone; None if it does not
             know it.
 
@@ -69,6 +70,7 @@ class Method(ABC):
 
     exact: bool = False
     follows_loss: bool = True
+    builds: bool = True
     compiled: str | None = None
 
     def __init_subclass__(cls) -> None:

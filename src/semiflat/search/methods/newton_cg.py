@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.factors import LayerFactors
-from semiflat.curvature.newton_steps import newton_step
+from semiflat.curvature.newton_steps import MOST, newton_step
 from semiflat.curvature.products import HessianProducts
 from semiflat.problem import Problem
 from semiflat.search.methods.method import Local, Method, Step, next_radius
@@ -21,9 +21,13 @@ class NewtonCG(Method):
     kept of a place.
 
     Negative curvature is seen only where the gradient has a part along it: a run may end at a saddle.
+
+    Attributes:
+        most: products that a step may take.
     """
 
     exact = True
+    most: int = MOST
 
     def local(self, problem: Problem, theta: Tensor) -> Local:
         parts = [
@@ -43,7 +47,7 @@ class NewtonCG(Method):
         for k in range(len(theta)):
             factors = LayerFactors(problem.net, tuple(part[k] for part in local))
             products = HessianProducts(*_one(problem, theta, k))
-            found.append(newton_step(products, factors, gradient[k], float(scale[k, 0])))
+            found.append(newton_step(products, factors, gradient[k], float(scale[k, 0]), self.most))
         moves, promised, lengths = zip(*found, strict=True)
         return Step(torch.stack(moves), theta.new_tensor(promised), theta.new_tensor(lengths))
 

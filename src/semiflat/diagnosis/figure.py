@@ -1,0 +1,93 @@
+"""A diagnosis drawn: the gradient by layer, the loss along the lowest curvature, and the way to the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from semiflat.errors import InputError
+from semiflat.limits import AtInfinity
+from semiflat.points import Point
+
+if TYPE_CHECKING:
+    from semiflat.diagnosis.result import Diagnosis
+
+POINTS = 61
+"""Losses along each line."""
+INK, LINE = "#222222", "#1f5a8a"
+
+
+def drawn(found: Diagnosis) -> Any:
+    """The figure.
+
+    Raises:
+        InputError: without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    _layers(left, found)
+    _along_curvature(middle, found)
+    _to_the_end(right, found)
+    for axes in (left, middle, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _layers(axes: Any, found: Diagnosis) -> None:
+    names = [str(each.layer) for each in found.gradient]
+    axes.bar(names, [100 * each.share for each in found.gradient], color=LINE, edgecolor=INK)
+    axes.set(xlabel="layer", ylabel="% of the squared gradient", title="Gradient by layer")
+
+
+def _along_curvature(axes: Any, found: Diagnosis) -> None:
+    axes.set(title="Loss along the lowest curvature")
+    lowest = found.curvature
+    if lowest is None:
+        _nothing(axes, "no curvature is surely negative")
+        return
+    way = found.point.problem.net.flatten(lowest.direction)
+    reach = 1.6 * lowest.step if lowest.step else 1.0
+    t = torch.linspace(-reach / 4, reach, POINTS, dtype=torch.float64)
+    axes.plot(t, losses(found.point, way, t), color=LINE)
+    axes.plot(0, found.point.loss, "o", color=INK, label="the point")
+    axes.plot(lowest.step, found.point.loss - lowest.drop, "v", color=INK, label="the best step")
+    axes.set(xlabel="distance along it", ylabel="loss")
+    axes.legend(frameon=False)
+
+
+def _to_the_end(axes: Any, found: Diagnosis) -> None:
+    axes.set(title="Loss on the line to where polishing leads")
+    there = found.polished.point
+    finite = there is not None and not isinstance(there.problem, AtInfinity)
+    if there is None or not finite or there is found.point:
+        _nothing(axes, "there is no other finite point")
+        return
+    net = found.point.problem.net
+    way = net.flatten(there.params) - net.flatten(found.point.params)
+    t = torch.linspace(-0.1, 1.1, POINTS, dtype=torch.float64)
+    axes.plot(t, losses(found.point, way, t), color=LINE)
+    axes.plot(0, found.point.loss, "o", color=INK, label="the point")
+    axes.plot(1, there.loss, "v", color=INK, label="polished")
+    axes.set(xlabel="part of the way", ylabel="loss")
+    axes.legend(frameon=False)
+
+
+def losses(point: Point, way: Tensor, lengths: Tensor) -> list[float]:
+    """The loss on a line from a point along ``way`` (P,)."""
+    problem, net = point.problem, point.problem.net
+    vector = net.flatten(point.params)
+    return [float(problem.risk(net.unflatten(vector + t * way))) for t in lengths.tolist()]
+
+
+def _nothing(axes: Any, why: str) -> None:
+    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])
