@@ -31,8 +31,8 @@ from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.pictures import Pictures
 from semiflat.problem import Problem
-from semiflat.tables import inputs_of
 from semiflat.records.shown import Shown
+from semiflat.tables import inputs_of
 
 KEPT = 16 * 2**20
 """Bytes of evidence that a point keeps at most."""

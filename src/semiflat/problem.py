@@ -20,8 +20,8 @@ from semiflat.foreign import check_dtype, plain
 from semiflat.losses import Loss, LossFunction, PerSample, loss_named
 from semiflat.losses.check import checked_targets
 from semiflat.networks import MLP, Params
-from semiflat.tables import frame_as_inputs, is_frame
 from semiflat.records.shown import Shown
+from semiflat.tables import frame_as_inputs, is_frame
 
 FIT = 1e-20
 """What outputs of size 1 may lose to the best ones, and be these but for the last digits."""
