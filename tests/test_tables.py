@@ -351,11 +351,18 @@ def test_a_preparation_that_does_not_fit_its_network_is_damage(tmp_path: Path) -
     for wrong in (
         replace(how, columns=how.columns[1:]),
         replace(how, columns=how.columns[1:], standardisation=None),
+        replace(how, standardisation=replace(how.standardisation, y_mean=(1.0, 2.0))),
+        replace(how, standardisation=replace(how.standardisation, X_mean=(1.0, 2.0))),
     ):
         point.problem.preparation = wrong
         sf.save_point(point, file)
         with refused("is damaged"):
             sf.load_point(file)
+    classes = on(load(frame(), "grade", **OPTIONS))
+    classes.problem.preparation = replace(classes.problem.preparation, classes=("1", "2"))
+    sf.save_point(classes, file)
+    with refused("2 names for 3 classes"):
+        sf.load_point(file)
 
 
 @pytest.mark.parametrize("loss", [None, "logistic", "hinge2"])
@@ -447,6 +454,9 @@ def test_a_frame_of_numbers_is_taken_where_arrays_are_and_its_names_kept() -> No
         point.predict(given[["größe"]])
     module = net.to_module(point.params)
     assert sf.Point.from_module(module, given[["größe", "member"]], given["y"]).loss == point.loss
+    data = load(given[["größe", "member", "y"]])
+    rows = given[["größe", "member"]]
+    assert sf.Point.from_module(module, data).predict(rows).shape == (ROWS,)
     with refused("'colour' (row 0, index id0: 'red')"):
         sf.Problem(net, given[["größe", "colour"]], given["y"])
     with refused("y is not an array of numbers: it holds the text 'red'"):

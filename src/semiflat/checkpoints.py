@@ -22,7 +22,7 @@ from semiflat.embeddings import Embedding, embedding_from_json
 from semiflat.errors import InputError
 from semiflat.files import path_of, write_whole
 from semiflat.limits import AtInfinity, Limit, LimitMLP
-from semiflat.losses import loss_named
+from semiflat.losses import Loss, loss_named
 from semiflat.networks import MLP, Params
 from semiflat.points import EmbeddedPoint, Point, check_one, one_line
 from semiflat.problem import Problem, check_names
@@ -306,7 +306,7 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         net = LimitMLP(net, json.loads(metadata["forms"]))
         net.check_params(far)
     net.check_params(stored)
-    loss_named(metadata["loss"])
+    loss = loss_named(metadata["loss"])
     data = json.loads(metadata["data"])
     if not isinstance(data, dict):
         raise TypeError("data is not a record")
@@ -324,14 +324,21 @@ def _read(path: str, metadata: dict[str, str], tensors: Params) -> StoredPoint:
         WeightDecay.of(json.loads(metadata.get("weight_decay", "0"))).plain,
         one_line(metadata.get("note", "")),
         far or None,
-        _preparation_of(metadata, net),
+        _preparation_of(metadata, net, loss),
     )
 
 
-def _preparation_of(metadata: dict[str, str], net: MLP) -> Preparation | None:
+def _preparation_of(metadata: dict[str, str], net: MLP, loss: Loss) -> Preparation | None:
     if "preparation" not in metadata:  # as in files of earlier versions
         return None
     read = Preparation.from_json(json.loads(metadata["preparation"]))
     if len(read.features) != net.inputs:
         raise ValueError(f"{len(read.features)} inputs prepared for a network with {net.inputs}")
+    expected = 2 if loss.codes else net.outputs
+    if loss.classifies and read.classes is not None and len(read.classes) != expected:
+        raise ValueError(f"{len(read.classes)} names for {expected} classes")
+    done = read.standardisation
+    for each in (None, None) if done is None or loss.classifies else (done.y_mean, done.y_scale):
+        if each is not None and len(each) != net.outputs:
+            raise ValueError(f"{len(each)} means or deviations for {net.outputs} outputs")
     return read
