@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.nesting.functions import same
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, name_of, widths_name
 from semiflat.nesting.ways import Widening, ways_down, widenings
-from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.reduction import reduce

@@ -74,7 +74,7 @@ class Edge:
             descent ended at no critical point.
         hidden: widths of the network that it happens in.
         how: the units added: ``"inside"`` and ``"outside"`` (a unit replicated with all shares between 0
-            and 1, or one below 0), ``"null units"``, ``"null gates"``; ``"own"`` where a saddle is left as it is.
+            and 1, or one below 0), ``"null units"``, ``"null gates"``; ``"own"``: a saddle left as it is.
         layer, unit: the replicated unit; None if none is.
         verdict: kind of the embedded point.
         inertia: of the embedded point.

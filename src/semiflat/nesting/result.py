@@ -31,7 +31,7 @@ class HierarchyPoint(Point):
     >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
     >>> lowest = sf.hierarchy(problem, widths=[1], starts=8).points[0]
     >>> lowest.name, lowest.kind.label, lowest.record.found
-    ('1-0', 'strict minimum', 8)
+    ('1-0', 'strict minimum', 9)
     """
 
     def __init__(self, problem: Problem, record: PointRecord) -> None:
@@ -109,7 +109,7 @@ class Trap:
     >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
     >>> trap = sf.hierarchy(problem, widths=[1, 2], starts=8).traps()[0]
     >>> trap.point, trap.stays, trap.kinds[(2,)]["outside 0.0"].label
-    ('1-0', ((2,),), 'strict saddle')
+    ('1-0', (), 'strict saddle')
     """
 
     point: str
