@@ -5,11 +5,11 @@ import json
 import pytest
 
 import semiflat as sf
-from job_store_contract import JobStoreContract, contents
+from job_store_contract import OneWriter, contents
 from semiflat.jobs import JobStore, LinesStore
 
 
-class TestLines(JobStoreContract):
+class TestLines(OneWriter):
     """JSON lines in a file."""
 
     def open(self, place, kept, anew=False):
@@ -60,7 +60,7 @@ class Memory(JobStore):
         if anew:
             held["values"] = {}
         if held["values"]:
-            kept.check(place, json.loads(held["header"]))
+            kept.check(str(place), json.loads(held["header"]))
         self.held, self.kept = held, kept
         held.update(open=True, header=json.dumps(kept.header))
 
@@ -79,7 +79,7 @@ class Memory(JobStore):
         self.held["open"] = False
 
 
-class TestMemory(JobStoreContract):
+class TestMemory(OneWriter):
     """A dict."""
 
     def open(self, place, kept, anew=False):
