@@ -60,7 +60,7 @@ class Memory(JobStore):
         if anew:
             held["values"] = {}
         if held["values"]:
-            kept.check(str(place), json.loads(held["header"]))
+            kept.check(place, json.loads(held["header"]))
         self.held, self.kept = held, kept
         held.update(open=True, header=json.dumps(kept.header))
 

@@ -78,7 +78,7 @@ class LinesStore(JobStore[Value]):
             if content[: len(beginning)] != beginning[: len(content)]:
                 raise self._damaged(1, f"it is not the beginning of {self.contents.what}")
             return
-        self.contents.check(str(self.path), self._line(1, lines[0]))
+        self.contents.check(self.path, self._line(1, lines[0]))
         for number, line in enumerate(lines[1:], start=2):
             plain = self._line(number, line)
             try:

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from semiflat.errors import InputError
@@ -67,7 +68,7 @@ class Contents(Generic[Value]):
     plain: Callable[[Value], dict[str, Any]]
     value: Callable[[dict[str, Any]], Value]
 
-    def check(self, place: str, header: dict[str, Any]) -> None:
+    def check(self, place: str | Path, header: dict[str, Any]) -> None:
         """Refuse the header of another run, found at ``place``.
 
         Raises:
@@ -76,9 +77,9 @@ class Contents(Generic[Value]):
         form, own = header.get("format"), self.header.get("format")
         if form != own:
             raise InputError(
-                f"{place!r} is of format {form!r}, this version writes {own!r}; give another place"
+                f"{str(place)!r} is of format {form!r}, this version writes {own!r}; give another place"
             )
-        check_header(place, self.what, header, self.header, self.advice)
+        check_header(str(place), self.what, header, self.header, self.advice)
 
 
 class JobStore(ABC, Generic[Value]):

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,6 +114,10 @@ class Rung:
 class Builder:
     """Builds the levels of a hierarchy; see :func:`semiflat.hierarchy`.
 
+    Args:
+        search: options of the searches of random starts.
+        store: keeps what is run; None to keep nothing.
+
     Attributes:
         functions: outputs of each critical function on the data, (N, M), in the order found.
         rungs: the levels, narrowest first.
@@ -129,11 +134,12 @@ class Builder:
         seed: int,
         max_iterations: int,
         search: dict[str, Any],
+        store: str | Path | None,
         progress: Progress,
     ) -> None:
         self.problem, self.starts, self.saddle_starts = problem, starts, saddle_starts
         self.seed, self.max_iterations = seed, max_iterations
-        self.search, self.progress = search, progress
+        self.search, self.store, self.progress = search, store, progress
         self.rungs = [
             Rung(hidden, problem.with_net(problem.net.with_hidden(hidden))) for hidden in widths
         ]
@@ -180,6 +186,7 @@ class Builder:
                 kind=kind,  # type: ignore[arg-type]
                 max_iterations=steps[kind],
                 progress=tell,
+                out=self.store,
                 **self.search,
             )
             if found.interrupted:
@@ -195,7 +202,9 @@ class Builder:
             return
         problem = self.rungs[0].problem
         zeros = torch.zeros(problem.net.parameter_count, dtype=torch.float64)
-        found = run_search(problem, start=problem.net.unflatten(zeros), kind="any", processes=1)
+        found = run_search(
+            problem, start=problem.net.unflatten(zeros), kind="any", processes=1, out=self.store
+        )
         self.rungs[0].ended += [Ended(run, "constant") for run in found.runs]
 
     def _follow(self, level: int, ways: list[Way]) -> None:
@@ -215,6 +224,7 @@ class Builder:
                 start=problem.net.unflatten(torch.stack([way.start for way in some])),
                 max_iterations=DESCENT_STEPS,
                 processes=self.search.get("processes"),
+                out=self.store,
             )
             if ended.interrupted:
                 raise KeyboardInterrupt
@@ -372,7 +382,9 @@ class Builder:
     def _found_below(self, lower: int, small: Point) -> bool:
         """A narrower point that a wider level found first: settled there, if it is critical there."""
         rung = self.rungs[lower]
-        polished = run_search(rung.problem, start=small.params, kind="any", processes=1).runs
+        polished = run_search(
+            rung.problem, start=small.params, kind="any", processes=1, out=self.store
+        ).runs
         if not polished or polished[0].status is not Status.CONVERGED:
             return False
         rung.ended.append(Ended(polished[0], "wider point"))
