@@ -46,11 +46,18 @@ class Server:
     def __init__(self, folder: Path, own: dict[str, Any]) -> None:
         self.folder, self.bin, self._own = folder, programs(), own
         self._process: subprocess.Popen[bytes] | None = None
+        self._places = 0
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         make = [self.bin / "initdb", "-D", folder / "data", "-U", "semiflat", "--auth=trust", "-N"]
         subprocess.run(make, check=True, stdout=subprocess.DEVNULL, cwd=folder, **own)
+
+    def place(self) -> str:
+        """The URL of a place where nothing is."""
+        self._places += 1
+        self.run(f"CREATE SCHEMA t{self._places}")
+        return self.url(f"postgres?options=-csearch_path%3Dt{self._places}")
 
     def url(self, database: str) -> str:
         """Of a database."""

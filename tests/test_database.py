@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import subprocess
 import sys
@@ -15,11 +14,8 @@ import sqlalchemy as sql
 import semiflat as sf
 from helpers import refused
 from job_store_contract import ManyWriters, contents, holds
-from postgres import server
 from semiflat.jobs import is_database
 from semiflat.jobs.database import RUNS, SCHEMA, VALUES, Database, DatabaseStore, Schema, shown
-
-NUMBERS = itertools.count()
 
 
 class Runs(ManyWriters):
@@ -294,21 +290,12 @@ class TestFiles(Runs):
         assert "secret" not in str(error.value)
 
 
-@pytest.fixture(scope="module")
-def postgres():
-    """A server."""
-    with server() as running:
-        yield running
-
-
 class TestPostgres(Runs):
     """PostgreSQL."""
 
     @pytest.fixture
-    def place(self, postgres, request):
-        name = f"t{next(NUMBERS)}"
-        postgres.run(f"CREATE SCHEMA {name}")
-        return postgres.url(f"postgres?options=-csearch_path%3D{name}")
+    def place(self, postgres):
+        return postgres.place()
 
     def test_other_peoples_tables_stay(self, place):
         tables = sql.MetaData()

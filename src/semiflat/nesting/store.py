@@ -35,6 +35,7 @@ LEVELS = sql.Table(
     sql.Column("hidden", sql.Text, nullable=False),
     sql.Column("rest", sql.Text, nullable=False),
 )
+# SQLite has no −0.0 and no NaN; no loss is either.
 POINTS = sql.Table(
     "semiflat_points",
     _TABLES,
