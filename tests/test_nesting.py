@@ -131,9 +131,7 @@ def linear() -> tuple[sf.Hierarchy, list[float]]:
         for chosen in itertools.combinations(explained, rank)
     ]
     problem = sf.Problem(sf.MLP([3, 1, 2], "identity"), inputs, targets)
-    found = sf.hierarchy(
-        problem, widths=[1, 2], starts=8, saddle_starts=40, seed=1, processes=1
-    )
+    found = sf.hierarchy(problem, widths=[1, 2], starts=8, saddle_starts=40, seed=1, processes=1)
     return found, sorted(values)
 
 
@@ -184,9 +182,7 @@ def teacher(activation: str, inputs: int, width: int, seed: int, noise: float) -
 @pytest.mark.parametrize(("activation", "inputs", "width"), [("gelu", 1, 1), ("tanh", 2, 2)])
 def test_the_least_width_is_the_teachers(activation: str, inputs: int, width: int):
     problem = teacher(activation, inputs, width, seed=1, noise=0.0)
-    h = sf.hierarchy(
-        problem, widths=range(1, width + 2), starts=12, saddle_starts=0, processes=1
-    )
+    h = sf.hierarchy(problem, widths=range(1, width + 2), starts=12, saddle_starts=0, processes=1)
     answer = h.least_width(1e-10)
     assert answer.hidden == (width,), str(answer)
     assert answer.loss < 1e-20

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.nesting.functions import same
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, name_of, widths_name
 from semiflat.nesting.ways import Widening, ways_down, widenings
+from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.reduction import reduce
@@ -134,6 +136,10 @@ class Rung:
 class Builder:
     """Builds the levels of a hierarchy; see :func:`semiflat.hierarchy`.
 
+    Args:
+        search: options of the searches of random starts.
+        store: keeps what is run; None to keep nothing.
+
     Attributes:
         functions: outputs of each critical function on the data, (N, M), in the order found.
         rungs: the levels, narrowest first.
@@ -150,11 +156,12 @@ class Builder:
         seed: int,
         max_iterations: int,
         search: dict[str, Any],
+        store: str | Path | None,
         progress: Progress,
     ) -> None:
         self.problem, self.starts, self.saddle_starts = problem, starts, saddle_starts
         self.seed, self.max_iterations = seed, max_iterations
-        self.search, self.progress = search, progress
+        self.search, self.store, self.progress = search, store, progress
         self.rungs = [
             Rung(hidden, problem.with_net(problem.net.with_hidden(hidden))) for hidden in widths
         ]
@@ -202,6 +209,7 @@ class Builder:
                 kind=kind,  # type: ignore[arg-type]
                 max_iterations=steps[kind],
                 progress=tell,
+                out=self.store,
                 **self.search,
             )
             if found.interrupted:
@@ -215,8 +223,12 @@ class Builder:
         """The constant predictor, of the narrowest level: wider ones have it as one that is embedded."""
         zeros = torch.zeros(rung.problem.net.parameter_count, dtype=torch.float64)
         start = rung.problem.net.unflatten(zeros)
-        found = run_search(rung.problem, start=start, kind="any", processes=1)
-        self._settle(0, [Ended(run, "constant") for run in found.runs])
+        found = self._polished(rung, start)
+        self._settle(0, [Ended(run, "constant") for run in found])
+
+    def _polished(self, rung: Rung, start: Params) -> list[CriticalPoint]:
+        """The run to a critical point of any index from given parameters."""
+        return run_search(rung.problem, start=start, kind="any", processes=1, out=self.store).runs
 
     def _follow(self, level: int, ways: list[Way]) -> None:
         """Minimise from each way's start, and put the ends in their places."""
@@ -235,6 +247,7 @@ class Builder:
                 start=problem.net.unflatten(torch.stack([way.start for way in some])),
                 max_iterations=DESCENT_STEPS,
                 processes=self.search.get("processes"),
+                out=self.store,
             )
             if ended.interrupted:
                 raise KeyboardInterrupt
@@ -362,8 +375,8 @@ class Builder:
         for lower in range(level):
             rung = self.rungs[lower]
             if rung.hidden == small.problem.net.hidden:
-                run = run_search(rung.problem, start=small.params, kind="any", processes=1).runs
-                self._settle(lower, [Ended(each, "wider point") for each in run])
+                found_there = self._polished(rung, small.params)
+                self._settle(lower, [Ended(run, "wider point") for run in found_there])
                 return self._below(level, member.outputs)
         return None
 
