@@ -49,6 +49,7 @@ def test_every_record_is_compared() -> None:
         "paths",
         "search",
         "startup",
+        "store",
     }
     assert all((BENCHMARKS / f"{file.stem}.py").exists() for file in RECORDED)
 

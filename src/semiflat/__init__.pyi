@@ -116,6 +116,16 @@ from semiflat.certificates.checker.distinct import (
     verify_distinct as verify_distinct,
     Distinction as Distinction,
 )
+from semiflat.nesting import (
+    hierarchy as hierarchy,
+    load_hierarchy as load_hierarchy,
+    Hierarchy as Hierarchy,
+    HierarchyPoint as HierarchyPoint,
+    CriticalFunction as CriticalFunction,
+    Trap as Trap,
+    LeastWidth as LeastWidth,
+)
+from semiflat.nesting.record import PointRecord as PointRecord, Edge as Edge, Level as Level
 from semiflat.reduction import (
     reduce as reduce,
     Reduction as Reduction,

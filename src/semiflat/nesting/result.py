@@ -1,0 +1,445 @@
+"""The hierarchy of a problem's critical points, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from semiflat.errors import InputError, positive
+from semiflat.jobs import is_database
+from semiflat.nesting.functions import distances
+from semiflat.nesting.record import Edge, Level, PointRecord, Widths
+from semiflat.points import Point
+from semiflat.problem import Problem
+from semiflat.verdicts import Kind
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas
+
+MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
+
+
+class HierarchyPoint(Point):
+    """A critical point of a hierarchy: a point as any other, with its place there.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> lowest = sf.hierarchy(problem, widths=[1], starts=8).points[0]
+    >>> lowest.name, lowest.kind.label, lowest.record.found
+    ('1-0', 'strict minimum', 9)
+    """
+
+    def __init__(self, problem: Problem, record: PointRecord) -> None:
+        self.record = record
+        if record.limit is None:
+            super().__init__(problem, problem.net.unflatten(record.vector))
+        else:
+            there = record.limit.at(problem).point
+            super().__init__(there.problem, there.params)
+
+    @property
+    def name(self) -> str:
+        """Its widths and its place there, lowest loss first."""
+        return self.record.name
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of point it is, of its own width."""
+        return Kind(self.record.kind)
+
+    @property
+    def hidden(self) -> Widths:
+        """Widths of the hidden layers."""
+        return self.record.hidden
+
+    def __repr__(self) -> str:
+        where = " at infinity" if self.record.at_infinity else ""
+        return (
+            f"HierarchyPoint({self.name!r}, {self.kind.label}{where}, loss={self.record.loss:.10g})"
+        )
+
+
+@dataclass(frozen=True)
+class CriticalFunction:
+    """What critical points of one or several widths compute on the data.
+
+    Attributes:
+        number: of the function; 0, 1, … in the order found.
+        outputs: on the data, (N, M).
+        points: names of the points that compute it, narrowest first.
+        hidden: the narrowest widths at which it was found.
+        loss: without the penalty of weight decay.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> first = sf.hierarchy(problem, widths=[1], starts=8).critical_functions()[0]
+    >>> first.points, tuple(first.outputs.shape)
+    (('1-0',), (41, 1))
+    """
+
+    number: int
+    outputs: Tensor
+    points: tuple[str, ...]
+    hidden: Widths
+    loss: float
+
+    def __repr__(self) -> str:
+        widths = "-".join(map(str, self.hidden))
+        return f"CriticalFunction({self.number}, width {widths}, loss={self.loss:.10g})"
+
+
+@dataclass(frozen=True)
+class Trap:
+    """What a minimum is at its own width and at wider ones.
+
+    Attributes:
+        point: name of the minimum.
+        loss: there.
+        kinds: for each wider level, what the point is there, by how it was widened.
+        stays: widths at which it is still a minimum, however few of its widenings are.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> trap = sf.hierarchy(problem, widths=[1, 2], starts=8).traps()[0]
+    >>> trap.point, trap.stays, trap.kinds[(2,)]["outside 0.0"].label
+    ('1-0', (), 'strict saddle')
+    """
+
+    point: str
+    loss: float
+    kinds: dict[Widths, dict[str, Kind]]
+    stays: tuple[Widths, ...]
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it stays a minimum at every wider level."""
+        return len(self.stays) == len(self.kinds)
+
+
+@dataclass(frozen=True)
+class LeastWidth:
+    """The narrowest widths that do as well as the best known.
+
+    Attributes:
+        hidden: they.
+        loss: the best there.
+        best: the best loss known at any level.
+        allowed: the loss up to which a width does as well.
+        held_out: loss of the best of each level on the data held out, if there were some.
+        unseen: for each narrower level, the estimated chance that one more start would have found a point
+            not seen; None where nothing is known of it.
+        reason: the answer with its error, in one sentence.
+    """
+
+    hidden: Widths
+    loss: float
+    best: float
+    allowed: float
+    held_out: dict[Widths, float]
+    unseen: dict[Widths, float | None]
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Hierarchy:
+    """Critical points of several widths, and how they nest.
+
+    Attributes:
+        problem: data and loss; its network's hidden widths are those of the first level.
+        points: critical points, level by level, lowest loss first; those at infinity behind the others.
+        edges: between them, see :class:`semiflat.nesting.record.Edge`.
+        levels: what was done at each width.
+        selection: which of the points these are, in words; ``""`` for all, see :func:`semiflat.load_hierarchy`.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> h = sf.hierarchy(problem, widths=[1, 2], starts=8)
+    >>> h
+    Hierarchy(widths=[[1], [2]], points=..., functions=..., edges=...)
+    >>> h["1-0"].loss == min(point.loss for point in h.at(1))
+    True
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        records: Sequence[PointRecord],
+        edges: Sequence[Edge],
+        levels: Sequence[Level],
+        *,
+        selection: str = "",
+    ) -> None:
+        self.problem, self.selection = problem, selection
+        self.edges, self.levels = list(edges), list(levels)
+        problems = {
+            level.hidden: problem.with_net(problem.net.with_hidden(level.hidden))
+            for level in levels
+        }
+        self.points = [HierarchyPoint(problems[record.hidden], record) for record in records]
+        self._named = {point.name: point for point in self.points}
+
+    # -- its parts --------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> HierarchyPoint:
+        """The point of that name."""
+        if name not in self._named:
+            raise InputError(
+                f"there is no point {name!r}; names are {', '.join(list(self._named)[:6])}, …"
+            )
+        return self._named[name]
+
+    def __iter__(self) -> Iterator[HierarchyPoint]:
+        """The points."""
+        return iter(self.points)
+
+    def __len__(self) -> int:
+        """How many points there are."""
+        return len(self.points)
+
+    def at(self, hidden: int | Sequence[int]) -> list[HierarchyPoint]:
+        """The points of one level, lowest loss first whatever their kind."""
+        widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+        if widths not in [level.hidden for level in self.levels]:
+            raise InputError(
+                f"there is no level of widths {list(widths)}; there are "
+                f"{[list(level.hidden) for level in self.levels]}"
+            )
+        return sorted(
+            (point for point in self.points if point.hidden == widths),
+            key=lambda point: point.record.loss,
+        )
+
+    def edges_of(self, name: str, kind: str | None = None) -> list[Edge]:
+        """The edges that leave a point, of one kind or of all."""
+        self[name]
+        return [edge for edge in self.edges if edge.source == name and kind in (None, edge.kind)]
+
+    # -- what it answers --------------------------------------------------------------------------
+
+    @cached_property
+    def _functions(self) -> list[CriticalFunction]:
+        found: dict[int, list[HierarchyPoint]] = {}
+        for point in self.points:
+            found.setdefault(point.record.function, []).append(point)
+        functions = []
+        for number, (first, *others) in sorted(found.items()):
+            outputs = first.problem.outputs(first.params)
+            loss = first.record.loss - float(first.problem.penalty(first.params))
+            names = tuple(point.name for point in (first, *others))
+            functions.append(CriticalFunction(number, outputs, names, first.hidden, loss))
+        return functions
+
+    def critical_functions(self) -> list[CriticalFunction]:
+        """What the points compute on the data, each function once, in the order found."""
+        return list(self._functions)
+
+    def distances(self, outputs: Tensor) -> Tensor:
+        """How far a function lies from each critical function on the data, (K,).
+
+        Args:
+            outputs: on the data, (N, M).
+
+        The root mean square of the difference, in parts of the targets' spread (of 1, where outputs are
+        logarithms of odds).
+        """
+        return distances(self.problem, outputs, [each.outputs for each in self._functions])
+
+    def traps(self) -> list[Trap]:
+        """Every minimum below the widest level, and which of them stay minima in wider networks.
+
+        In the order of the points. The kinds are those of the embedded points by the inertia law.
+        """
+        found = []
+        for point in self.points:
+            edges = self.edges_of(point.name, "embeds")
+            if point.kind not in MINIMA or not edges:
+                continue
+            kinds: dict[Widths, dict[str, Kind]] = {}
+            for edge in edges:
+                unit = "" if edge.unit is None else f" {edge.layer}.{edge.unit}"
+                kinds.setdefault(edge.hidden, {})[edge.how + unit] = Kind(edge.verdict)
+            stays = tuple(
+                widths
+                for widths, there in kinds.items()
+                if any(kind in MINIMA for kind in there.values())
+            )
+            found.append(Trap(point.name, point.record.loss, kinds, stays))
+        return found
+
+    def least_width(self, tolerance: float = 1e-3, *, X: Any = None, y: Any = None) -> LeastWidth:
+        """The narrowest level whose best critical point is as good as the best known, up to a tolerance.
+
+        Args:
+            tolerance: in parts of the targets' variance (of the loss of the best constant, where the loss is
+                another than the squared one).
+            X, y: data held out; the best point of each level is evaluated there, too.
+
+        A search may have missed a better point at a narrower width; the answer says with what chance one
+        more start would have found one it had not seen.
+
+        Raises:
+            InputError: if no level has a minimum, or only some of the points were loaded.
+        """
+        tolerance = positive("tolerance", tolerance)
+        if self.selection:
+            raise InputError(
+                f"the least width cannot be told from some of the points ({self.selection}); load all of them"
+            )
+        best = {level.hidden: self._best(level.hidden) for level in self.levels}
+        there = {hidden: point for hidden, point in best.items() if point is not None}
+        if not there:
+            raise InputError("no level has a minimum; search with more starts")
+        lowest = min(point.record.loss for point in there.values())
+        allowed = lowest + tolerance * self._scale
+        hidden, point = next(
+            (hidden, point) for hidden, point in there.items() if point.record.loss <= allowed
+        )
+        held_out: dict[Widths, float] = {}
+        if X is not None:
+            for widths, each in there.items():
+                if each.record.at_infinity:
+                    continue
+                other = Problem(each.problem.net, X, y, self.problem.loss)
+                held_out[widths] = float(other.risk(each.params))
+        missing = {level.hidden: level.missing for level in self.levels}
+        before = [each for each in best if each != hidden][: list(best).index(hidden)]
+        unseen = {each: missing[each] for each in before}
+        words = "no narrower level was searched"
+        if before:
+            chances = ", ".join(
+                "unknown" if unseen[each] is None else f"{100 * (unseen[each] or 0):.2g} %"
+                for each in before
+            )
+            words = (
+                "narrower levels may have a better point not seen: the chance that one more start finds a new "
+                f"one is {chances} (Good–Turing)"
+            )
+        return LeastWidth(
+            hidden,
+            point.record.loss,
+            lowest,
+            allowed,
+            held_out,
+            unseen,
+            f"width {'-'.join(map(str, hidden))}: its best loss {point.record.loss:.6g} is within "
+            f"{tolerance:.0e} of {self._scale:.3g} of the best known, {lowest:.6g}; {words}",
+        )
+
+    @cached_property
+    def _scale(self) -> float:
+        """What losses are parts of: that of the best constant outputs."""
+        problem = self.problem
+        constant = [
+            point for point in self.points if (point.record.trivial or "").startswith("constant")
+        ]
+        if constant:
+            return constant[0].record.loss
+        return float(problem.spread(problem.y.double()).square().sum()) / 2
+
+    def _best(self, hidden: Widths) -> HierarchyPoint | None:
+        """The lowest point of a level, narrower ones embedded there counted in."""
+        own = [
+            point
+            for point in self.points
+            if all(a <= b for a, b in zip(point.hidden, hidden, strict=True))
+        ]
+        return min(own, key=lambda point: point.record.loss, default=None)
+
+    # -- other forms ------------------------------------------------------------------------------
+
+    def save(self, store: str | Path) -> None:
+        """Write it to a database, in the place of what that holds of a hierarchy of the same problem.
+
+        :func:`semiflat.load_hierarchy` reads it.
+
+        Args:
+            store: a file ending in ``.db`` or ``.sqlite``, or a URL, ``postgresql://user@host/database``.
+
+        Raises:
+            InputError: if the store cannot be used or holds another problem's hierarchy; for some of the
+                points alone.
+        """
+        from semiflat.nesting.store import write
+
+        if self.selection:
+            raise InputError(
+                f"these are some of a hierarchy's points ({self.selection}); load all of them to save them"
+            )
+        records = [point.record for point in self.points]
+        write(check_store(store), self.problem, records, self.edges, self.levels)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The points as a table, a row each."""
+        import pandas
+
+        hide = ("vector", "limit")
+        rows = [
+            {key: value for key, value in vars(point.record).items() if key not in hide}
+            | {"at_infinity": point.record.at_infinity, "index": point.record.index}
+            for point in self.points
+        ]
+        return pandas.DataFrame(rows)
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """A graph with a node for each point and each embedded point, and the edges.
+
+        Nodes carry ``loss``, ``kind``, ``hidden``, ``function``; edges all of their fields.
+        """
+        import networkx
+
+        graph = networkx.MultiDiGraph()
+        for point in self.points:
+            record = point.record
+            graph.add_node(
+                point.name,
+                loss=record.loss,
+                kind=record.kind,
+                hidden=record.hidden,
+                function=record.function,
+                embedded=False,
+            )
+        for edge in self.edges:
+            if edge.kind == "embeds" and edge.target is not None:
+                function = self[edge.source].record.function
+                graph.add_node(
+                    edge.target,
+                    loss=edge.loss,
+                    hidden=edge.hidden,
+                    function=function,
+                    embedded=True,
+                )
+            if edge.target is not None and edge.source:
+                graph.add_edge(edge.source, edge.target, **vars(edge))
+        return graph
+
+    def __repr__(self) -> str:
+        return (
+            f"Hierarchy(widths={[list(level.hidden) for level in self.levels]}, points={len(self.points)}, "
+            f"functions={len(self._functions)}, edges={len(self.edges)}"
+            + (f", {self.selection})" if self.selection else ")")
+        )
+
+
+def check_store(store: Any) -> str | Path:
+    """``store`` if it is a database.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not isinstance(store, str | Path) or not is_database(store):
+        raise InputError(
+            f"store must be a file ending in .db or .sqlite, or the URL of a database, not {store!r:.80}"
+        )
+    return store

@@ -1,0 +1,87 @@
+"""The ways from a point to wider networks, and from a saddle down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from semiflat.embeddings import Composition, Embedding, NullGates, NullUnits, Replicate
+from semiflat.networks import MLP
+from semiflat.problem import Problem
+
+STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
+"""How far a descent looks along its direction, which has unit length, before it minimises."""
+
+
+@dataclass(frozen=True)
+class Widening:
+    """An embedding into given widths.
+
+    Attributes:
+        how: see :class:`semiflat.nesting.record.Edge`.
+        layer, unit: the replicated unit; None if none is.
+        embedding: the embedding.
+    """
+
+    how: str
+    layer: int | None
+    unit: int | None
+    embedding: Embedding
+
+
+def widenings(net: MLP, hidden: tuple[int, ...], null_bias: float = 0.0) -> Iterator[Widening]:
+    """Embeddings of a network into given widths, no smaller than its own.
+
+    All added units of one layer are copies of one of its units, with even shares or one share outside
+    [0, 1]; or null units. Other layers get null units.
+    """
+    added = [wide - own for wide, own in zip(hidden, net.hidden, strict=True)]
+    if not any(added):
+        return
+    nulls = {
+        layer: NullUnits(layer, [null_bias] * count) for layer, count in enumerate(added) if count
+    }
+    for layer in nulls:
+        rest = [each for other, each in nulls.items() if other != layer]
+        count = added[layer]
+        inside = [Fraction(1, count + 1)] * (count + 1)
+        outside = [Fraction(3, 2), *[Fraction(-1, 2 * count)] * count]
+        for unit in net.heads(layer):
+            first: Embedding
+            if len(net.branch(layer, unit)) > 1:  # a copy of it would have its gates, too
+                first = NullGates(layer, unit, count)
+                yield Widening("null gates", layer, unit, _together([first, *rest]))
+                continue
+            for how, shares in (("inside", inside), ("outside", outside)):
+                first = Replicate(layer, unit, shares)
+                yield Widening(how, layer, unit, _together([first, *rest]))
+    yield Widening("null units", None, None, _together(list(nulls.values())))
+
+
+def _together(steps: list[Embedding]) -> Embedding:
+    return steps[0] if len(steps) == 1 else Composition(steps)
+
+
+def ways_down(problem: Problem, at: Tensor, direction: Tensor) -> list[tuple[int, Tensor]]:
+    """Where to minimise from on both sides of a strict saddle: (side, parameters (P,)).
+
+    The lowest place within reach on each side; none on a side where rounding hides that the loss falls.
+
+    Args:
+        at: the saddle, (P,).
+        direction: of negative curvature, of unit length, (P,).
+    """
+    steps = torch.cat([-STEPS.flip(0), torch.zeros(1, dtype=torch.float64), STEPS])
+    places = at + steps[:, None] * direction
+    losses = problem.risk(problem.net.unflatten(places))
+    losses = torch.where(torch.isfinite(losses), losses, torch.inf)
+    here, found = losses[len(STEPS)], []
+    for side in (1, -1):
+        lowest = torch.where(side * steps > 0, losses, torch.inf).argmin()
+        if losses[lowest] < here:
+            found.append((side, places[lowest]))
+    return found
