@@ -533,12 +533,15 @@ def test_without_hessians_less_is_said_and_what_is_said_holds() -> None:
     assert found.polished.loss < point.loss
 
 
-def test_lanczos_counts_no_more_than_the_inertia_law(minimum: sf.CriticalPoint) -> None:
+def test_what_is_surely_negative_is_what_the_inertia_law_counts(minimum: sf.CriticalPoint) -> None:
     wide = sf.Replicate(0, 0, [2, *[-1 / 40] * 40])(minimum)
     found = sf.diagnose(wide, dense_limit=50)
     assert found.verdict.method == "inertia law"
     assert not found.dense
     assert 1 <= found.curvature.count <= found.verdict.inertia.negative
+    # None of the zeros that rounding leaves below 0 is counted.
+    assert found.verdict.inertia.zero == 40
+    assert sf.diagnose(wide).curvature.count == found.verdict.inertia.negative == 40
 
 
 def test_what_takes_long_is_said_before_and_what_takes_too_long_is_left_out(
