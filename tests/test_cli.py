@@ -157,7 +157,7 @@ def test_progress_counts_the_runs_of_each_status(capsys, data_file, tmp_path, mo
 
 
 def test_each_command_shows_an_example(capsys):
-    for command in ("study", "find", "widen", "judge", "certify", "verify", "reduce"):
+    for command in ("study", "find", "widen", "judge", "diagnose", "certify", "verify", "reduce"):
         code, out, _ = run(capsys, command, "--help")
         assert code == 0
         assert "Example: semiflat " + command in " ".join(out.split())
@@ -585,6 +585,7 @@ def test_every_command_of_the_app_is_tested_here_or_in_a_file_of_its_own():
         "find",
         "widen",
         "judge",
+        "diagnose",  # test_diagnose.py, too
         "certify",
         "verify",
         "reduce",

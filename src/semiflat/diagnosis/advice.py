@@ -83,8 +83,9 @@ def _finite(found: Diagnosis, left: float) -> str:
 def _fit(found: Diagnosis, left: float) -> str:
     if not found.polished.steps:
         return f"Stop: no outputs are better than these, to rounding.{_narrower(found)}"
+    can = "can" if found.polished.goal is Goal.FIT else "nearly can"
     return (
-        f"Decide whether the targets are to be met one by one, noise included: this network can, and "
+        f"Decide whether the targets are to be met one by one, noise included: this network {can}, and "
         f"training on takes {percent(left)} off the loss. If not, add weight decay, or take fewer units."
     )
 

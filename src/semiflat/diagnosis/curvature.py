@@ -17,6 +17,8 @@ KRYLOV = 150
 """Lanczos steps in which negative curvature is looked for where no Hessian is built."""
 ROOM = 2**29
 """Bytes that these steps may take; there are fewer of them where they would take more."""
+WORK, FEWEST = 2e12, 20
+"""Floating-point operations that they may take, and how many there are at least, as far as there is room."""
 LENGTHS = (-6.0, 2.0, 65)
 """Powers of ten, and how many, of the steps that are tried along a direction, in lengths of the parameters."""
 
@@ -73,7 +75,9 @@ def of_products(point: Point, found: Unbuilt) -> NegativeCurvature | None:
     """By Lanczos steps, whose Ritz values lie no lower than as many eigenvalues (Cauchy's interlacing)."""
     problem, net = point.problem, point.problem.net
     vector = net.flatten(point.params)
-    ritz = lowest_ritz(found.products.times, len(vector), krylov_steps(len(vector)))
+    ritz = lowest_ritz(
+        found.products.times, len(vector), krylov_steps(len(vector), problem.samples)
+    )
     basis = torch.linalg.qr(ritz.negative)[0]
     if not basis.shape[1]:
         return None
@@ -93,9 +97,11 @@ def of_products(point: Point, found: Unbuilt) -> NegativeCurvature | None:
     return NegativeCurvature(count, False, low, floor, net.unflatten(way), step, drop)
 
 
-def krylov_steps(parameters: int) -> int:
-    """How many Lanczos steps there is room for."""
-    return max(2, min(KRYLOV, ROOM // (8 * parameters)))
+def krylov_steps(parameters: int, samples: int) -> int:
+    """How many Lanczos steps there is room for, and time."""
+    # Each is a product, and each of their negative directions is multiplied at five places more.
+    times = int(WORK // (6 * 16 * parameters * samples))
+    return max(2, min(KRYLOV, ROOM // (8 * parameters), max(FEWEST, times)))
 
 
 def _surely(spectrum: Spectrum) -> int:

@@ -144,6 +144,6 @@ def diagnose_cost(point: Point, dense_limit: int = DENSE) -> Cost:
         one = dense_cost(size, samples)
         # The evidence here, there and of the search, in up to three units each.
         return Cost(polishing.seconds + 9 * one.seconds, max(polishing.bytes, one.bytes))
-    steps = krylov_steps(size)
+    steps = krylov_steps(size, samples)
     seconds = 6 * steps * product_seconds(size, samples)
     return Cost(polishing.seconds + seconds, max(polishing.bytes, 8 * size * steps + KEPT_BYTES))
