@@ -124,6 +124,7 @@ from semiflat.nesting import (
     CriticalFunction as CriticalFunction,
     Trap as Trap,
     LeastWidth as LeastWidth,
+    Induced as Induced,
 )
 from semiflat.nesting.record import PointRecord as PointRecord, Edge as Edge, Level as Level
 from semiflat.reduction import (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
+from semiflat.records.shown import Shown
 from semiflat.search.record import LimitRecord
 
 Signs = tuple[int, int, int]
@@ -16,7 +16,7 @@ Widths = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointRecord:
+class PointRecord(Shown):
     """A critical point of one width, as it is stored.
 
     Attributes:
@@ -63,7 +63,7 @@ class PointRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edge:
+class Edge(Shown):
     """How two points hang together.
 
     Attributes:
@@ -104,7 +104,7 @@ class Edge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class Level(Shown):
     """What was done at one width, and what came of it.
 
     Attributes:
@@ -143,6 +143,3 @@ def name_of(hidden: Widths, place: int, at_infinity: bool = False) -> str:
 def widths_name(hidden: Widths) -> str:
     """Widths in a name."""
     return "x".join(map(str, hidden))
-
-
-Plain = dict[str, Any]

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from semiflat.errors import InputError, positive
+from semiflat.induced import gradient_basis_model
 from semiflat.jobs import is_database
 from semiflat.nesting.functions import distances
-from semiflat.nesting.record import Edge, Level, PointRecord, Widths
+from semiflat.nesting.record import Edge, Level, PointRecord, Widths, widths_name
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.records.shown import Facts, Rows, Shown
 from semiflat.verdicts import Kind
 
 if TYPE_CHECKING:
     import networkx
-    import pandas
 
 MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 
@@ -67,7 +68,7 @@ class HierarchyPoint(Point):
 
 
 @dataclass(frozen=True)
-class CriticalFunction:
+class CriticalFunction(Shown):
     """What critical points of one or several widths compute on the data.
 
     Attributes:
@@ -97,7 +98,7 @@ class CriticalFunction:
 
 
 @dataclass(frozen=True)
-class Trap:
+class Trap(Shown):
     """What a minimum is at its own width and at wider ones.
 
     Attributes:
@@ -119,6 +120,10 @@ class Trap:
     kinds: dict[Widths, dict[str, Kind]]
     stays: tuple[Widths, ...]
 
+    def _facts(self) -> Facts:
+        kinds = {widths_name(widths): there for widths, there in self.kinds.items()}
+        return super()._facts() | {"kinds": kinds, "lasting": self.lasting}
+
     @property
     def lasting(self) -> bool:
         """Whether it stays a minimum at every wider level."""
@@ -126,7 +131,7 @@ class Trap:
 
 
 @dataclass(frozen=True)
-class LeastWidth:
+class LeastWidth(Shown):
     """The narrowest widths that do as well as the best known.
 
     Attributes:
@@ -148,11 +153,42 @@ class LeastWidth:
     unseen: dict[Widths, float | None]
     reason: str
 
+    def _facts(self) -> Facts:
+        named = {name: getattr(self, name) for name in ("held_out", "unseen")}
+        plain = {k: {widths_name(w): v for w, v in each.items()} for k, each in named.items()}
+        return super()._facts() | plain
+
     def __str__(self) -> str:
         return self.reason
 
 
-class Hierarchy:
+@dataclass(frozen=True)
+class Induced(Shown):
+    """The gradient basis model at the best point of a level (K19 §3.2).
+
+    Attributes:
+        point: its name.
+        hidden: widths of the level.
+        parameters: of the network.
+        loss: of the data there.
+        infimum: of the model, whose features are the network's derivatives there.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> (row,) = sf.hierarchy(problem, widths=[1], starts=8).induced()
+    >>> row.parameters, 0 <= row.loss - row.infimum < 1e-12       # critical, so no better than the model
+    (4, True)
+    """
+
+    point: str
+    hidden: Widths
+    parameters: int
+    loss: float
+    infimum: float
+
+
+class Hierarchy(Rows):
     """Critical points of several widths, and how they nest.
 
     Attributes:
@@ -278,6 +314,29 @@ class Hierarchy:
             found.append(Trap(point.name, point.record.loss, kinds, stays))
         return found
 
+    def induced(self) -> list[Induced]:
+        """What each level's best point is held against: the infimum of its gradient basis model (K19).
+
+        At a critical point of a network that is linear in its last layer the two are equal (K19 Thm 1): so
+        widths side by side show what each architecture's model can do where its best training ends, the
+        effect of the model's design. Points at infinity are left out.
+        """
+        rows = []
+        for level in self.levels:
+            own = [point for point in self.at(level.hidden) if not point.record.at_infinity]
+            if own:
+                model = gradient_basis_model(own[0])
+                rows.append(
+                    Induced(
+                        own[0].name,
+                        level.hidden,
+                        own[0].problem.net.parameter_count,
+                        model.loss,
+                        model.infimum,
+                    )
+                )
+        return rows
+
     def least_width(self, tolerance: float = 1e-3, *, X: Any = None, y: Any = None) -> LeastWidth:
         """The narrowest level whose best critical point is as good as the best known, up to a tolerance.
 
@@ -380,17 +439,54 @@ class Hierarchy:
         records = [point.record for point in self.points]
         write(check_store(store), self.problem, records, self.edges, self.levels)
 
-    def to_dataframe(self) -> pandas.DataFrame:
-        """The points as a table, a row each."""
-        import pandas
+    def _facts(self) -> Facts:
+        facts: Facts = {
+            "widths": [list(level.hidden) for level in self.levels],
+            "points": len(self.points),
+            "functions": len(self._functions),
+            "edges": len(self.edges),
+        }
+        return facts | ({"selection": self.selection} if self.selection else {})
 
+    def _rows(self) -> list[Facts]:
         hide = ("vector", "limit")
-        rows = [
+        return [
             {key: value for key, value in vars(point.record).items() if key not in hide}
             | {"at_infinity": point.record.at_infinity, "index": point.record.index}
             for point in self.points
         ]
-        return pandas.DataFrame(rows)
+
+    def to_json(self) -> Any:
+        """As plain data: points, edges and levels."""
+        return super().to_json() | {
+            "edges": [edge.to_json() for edge in self.edges],
+            "levels": [level.to_json() for level in self.levels],
+        }
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the levels as columns, with a mark for each point at its loss.
+
+        Marks tell kinds, and are larger where more random starts ended. A horizontal line leads from a point
+        to the columns in which it is embedded: same function, same loss; its end is open where every widening
+        that was tried is a saddle. Thin lines fall from saddles to what they descend to. To see: which minima
+        are left behind one unit wider, and where the ways down lead.
+
+        Args:
+            ax: matplotlib axes to draw on; by default new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: without matplotlib, or where there is no point.
+        """
+        from semiflat.nesting.picture import draw
+
+        if not self.points:
+            raise InputError(
+                "there is nothing to draw: no point was found; search with more starts"
+            )
+        return draw(self, ax)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """A graph with a node for each point and each embedded point, and the edges.
@@ -423,13 +519,6 @@ class Hierarchy:
             if edge.target is not None and edge.source:
                 graph.add_edge(edge.source, edge.target, **vars(edge))
         return graph
-
-    def __repr__(self) -> str:
-        return (
-            f"Hierarchy(widths={[list(level.hidden) for level in self.levels]}, points={len(self.points)}, "
-            f"functions={len(self._functions)}, edges={len(self.edges)}"
-            + (f", {self.selection})" if self.selection else ")")
-        )
 
 
 def check_store(store: Any) -> str | Path:
