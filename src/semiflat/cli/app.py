@@ -21,6 +21,7 @@ from semiflat._version import __version__
 from semiflat.cli.bounds import bound
 from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
 from semiflat.cli.diagnose import diagnose
+from semiflat.cli.hierarchy import hierarchy
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -458,6 +459,7 @@ app.command()(certify)
 app.command()(verify)
 app.command()(path)
 app.command()(bound)
+app.command()(hierarchy)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ WIDE = 100.0
 """Times the least loss that the largest is where the axis is logarithmic."""
 NAMED = 5
 """Points of a column, lowest first, whose names are written."""
+ROOM = 0.035
+"""Height of a name, in parts of the picture's."""
 
 
 @dataclass(frozen=True)
@@ -91,27 +93,32 @@ def draw_levels(
             edgecolors=mark.edge,
             zorder=3,
         )
-    for column in range(len(columns)):
-        lowest = sorted((dot for dot in dots if dot.column == column), key=lambda dot: dot.loss)
-        for dot in lowest[:NAMED]:
-            ax.annotate(
-                dot.name,
-                (column, height(dot.loss)),
-                (7, -3),
-                textcoords="offset points",
-                fontsize=7.5,
-                color=INK,
-            )
     ax.set_xticks(range(len(columns)), columns)
     ax.set_xlim(-0.4, len(columns) - 0.4)
     if logarithmic:
         ax.set_yscale("log")
+    for column in range(len(columns)):
+        lowest = sorted((dot for dot in dots if dot.column == column), key=lambda dot: dot.loss)
+        _name(ax, lowest[:NAMED], height)
     ax.set_xlabel("hidden units")
     ax.set_ylabel("loss")
     kinds = list(dict.fromkeys(dot.kind for dot in dots))
     ax.legend(
         handles=[mark_of(kind).legend() for kind in kinds], frameon=False, fontsize=8, loc="best"
     )
+
+
+def _name(ax: Axes, dots: Sequence[Dot], height: Callable[[float], float]) -> None:
+    """Write names beside a column's points, from below, where they do not lie on each other."""
+    last = -float("inf")
+    for dot in dots:
+        place = float(
+            ax.transAxes.inverted().transform(ax.transData.transform((0, height(dot.loss))))[1]
+        )
+        if place - last > ROOM:
+            at = dot.column, height(dot.loss)
+            ax.annotate(dot.name, at, (7, -3), textcoords="offset points", fontsize=7.5, color=INK)
+            last = place
 
 
 def mark_of(kind: str) -> Mark:

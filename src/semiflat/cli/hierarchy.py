@@ -1,0 +1,206 @@
+"""`hierarchy`: critical points of several widths, nested."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from semiflat.cli.inputs import DataOptions
+from semiflat.cli.options import (
+    NO,
+    ActivationName,
+    Data,
+    Drop,
+    DropMissing,
+    Force,
+    Json,
+    LossName,
+    OneHot,
+    Raw,
+    SampleWeight,
+    Seed,
+    Target,
+    WeightDecayText,
+    say,
+    weight_decay_of,
+)
+from semiflat.cli.progress import stages
+from semiflat.errors import InputError
+from semiflat.outputs import Outputs
+from semiflat.threads import threads
+
+if TYPE_CHECKING:
+    import semiflat as sf
+
+SHOWN = 6
+"""Points of a level, lowest first, that are printed."""
+_OWN = re.compile(r"(\d+)(x\d+)*-i?\d+\.safetensors")
+
+
+@threads(1)
+def hierarchy(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the store, picture and points.")],
+    widths: Annotated[
+        str,
+        typer.Option(
+            "--widths", help="Levels: 1..4, or 1,2,4; with several hidden layers 1x1,2x1."
+        ),
+    ] = "1..3",
+    target: Target = None,
+    loss: LossName = None,
+    raw: Raw = False,
+    drop: Drop = None,
+    drop_missing: DropMissing = False,
+    one_hot: OneHot = False,
+    sample_weight: SampleWeight = None,
+    activation: ActivationName = "tanh",
+    starts: Annotated[
+        int, typer.Option("--starts", help="Random starts for minima, at each width.")
+    ] = 64,
+    saddle_starts: Annotated[
+        int | None,
+        typer.Option(
+            "--saddle-starts",
+            help="Random starts for points of any index; a quarter of --starts by default.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance", help="Of the least width, in parts of the loss of the best constant."
+        ),
+    ] = 1e-3,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", help="Over how many processes to spread; all cores by default."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    weight_decay: WeightDecayText = "0",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Find critical points at several widths: what each is in wider networks, where the ways down lead.
+
+    All that is run is kept in the folder; run again after a break, or with more starts or widths, it goes on
+    where it was. Exit code 1: no critical point was found.
+
+    Example: semiflat hierarchy --data diabetes --widths 1..2 --starts 16 --out nested
+    """
+    from semiflat.checkpoints import packed
+    from semiflat.nesting import hierarchy as build
+    from semiflat.networks import MLP
+    from semiflat.plots.look import png
+    from semiflat.problem import Problem
+
+    levels = parse_widths(widths)
+    options = DataOptions(
+        data, target, loss, not raw, tuple(drop or ()), drop_missing, one_hot, sample_weight
+    )
+    dataset = options.load()
+    net = MLP([dataset.X.shape[1], *levels[0], dataset.outputs], activation)
+    problem = Problem(net, dataset, weight_decay=weight_decay_of(weight_decay))
+    outputs = Outputs("hierarchy", force, {"the data": data})
+    outputs.check(out / "hierarchy.png", *_points(out))
+    out.mkdir(parents=True, exist_ok=True)
+    with stages() as report:
+        found = build(
+            problem,
+            levels,
+            starts,
+            saddle_starts=saddle_starts,
+            seed=seed,
+            processes=processes,
+            store=out / "hierarchy.db",
+            progress=lambda words, done, total: report(words, done, total, ""),
+        )
+    if not len(found):
+        say(as_json, found.to_json(), ["no critical point was found; search with more --starts"])
+        raise typer.Exit(NO)
+    files = {
+        out / "points" / f"{point.name}.safetensors": packed(point, options.to_json())
+        for point in found
+    }
+    outputs.remove([path for path in _points(out) if path not in files])
+    outputs.write(files)
+    outputs.write({out / "hierarchy.png": png(found.plot().figure)})
+    answer = found.least_width(tolerance)
+    say(
+        as_json,
+        found.to_json() | {"least_width": answer.to_json()},
+        [
+            *_level_lines(found),
+            str(answer),
+            *_trap_lines(found),
+            f"the picture: {out / 'hierarchy.png'}",
+            f"next: semiflat judge {shlex.quote(str(out / 'points' / found.points[0].name))}.safetensors",
+        ],
+    )
+
+
+def parse_widths(text: str) -> list[tuple[int, ...]]:
+    """Levels from what is typed.
+
+    >>> parse_widths("1..3"), parse_widths("1,2,4"), parse_widths("1x1,2x1")
+    ([(1,), (2,), (3,)], [(1,), (2,), (4,)], [(1, 1), (2, 1)])
+    """
+    found: list[tuple[int, ...]]
+    try:
+        if ".." in text:
+            first, last = map(int, text.split(".."))
+            found = [(width,) for width in range(first, last + 1)]
+        else:
+            found = [tuple(map(int, part.split("x"))) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or any(width < 1 for row in found for width in row):
+        raise InputError(
+            f"--widths {text!r} are no widths; write 1..4, or 1,2,4, or 1x1,2x1 for two hidden layers"
+        )
+    return found
+
+
+def _points(out: Path) -> list[Path]:
+    """The files that are there under names of a hierarchy's points."""
+    return [p for p in (out / "points").glob("*.safetensors") if _OWN.fullmatch(p.name)]
+
+
+def _level_lines(found: sf.Hierarchy) -> list[str]:
+    lines = []
+    for level in found.levels:
+        own = found.at(level.hidden)
+        widths = "-".join(map(str, level.hidden))
+        lines.append(
+            f"width {widths}: {len(own)} critical points; new: {level.new_minima} minima, "
+            f"{level.new_saddles} saddles, {level.new_at_infinity} at infinity; {level.descents[0]} ways down "
+            f"followed" + (f", {level.descents[1]} left out" if level.descents[1] else "")
+        )
+        lines += [_point_line(point) for point in own[:SHOWN]]
+        if len(own) > SHOWN:
+            lines.append(f"  … and {len(own) - SHOWN} more")
+    return lines
+
+
+def _point_line(point: sf.HierarchyPoint) -> str:
+    record = point.record
+    where = " at infinity" if record.at_infinity else ""
+    how = f"{record.found} random start(s)" if record.found else record.origin
+    trivial = f"  {record.trivial}" if record.trivial else ""
+    return f"  {record.name}  loss {record.loss:.10g}  {point.kind.label}{where}  by {how}{trivial}"
+
+
+def _trap_lines(found: sf.Hierarchy) -> list[str]:
+    traps = found.traps()
+    if not traps:
+        return []
+    lasting = [trap.point for trap in traps if trap.lasting]
+    words = f": {', '.join(lasting)}" if lasting else ""
+    return [
+        f"{len(lasting)} of {len(traps)} minima below the widest level stay minima at every wider one{words}"
+    ]
