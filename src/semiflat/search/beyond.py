@@ -22,9 +22,9 @@ from semiflat.limits import (
     sharpened,
 )
 from semiflat.problem import Problem
-from semiflat.search.driver import Options, Phase, driver_of
+from semiflat.search.driver import Options, driver_of
 from semiflat.search.further import LOWER, go_further
-from semiflat.search.methods import LevenbergMarquardt, TrustRegion
+from semiflat.search.race import Race, advance
 from semiflat.search.record import Finished
 from semiflat.search.stop import Stop, not_critical
 
@@ -32,16 +32,8 @@ ROUNDS = 2
 """How often a stage looks for more units that run off once others have been taken to their limits."""
 LARGEST = 1e9
 """Parameter size, for targets of size 1, beyond which there is nothing to be seen in a limiting network."""
-ROUND = [
-    [
-        Phase(TrustRegion(), 20),
-        Phase(LevenbergMarquardt(), 250, until=until),
-        Phase(TrustRegion(), 40),
-    ]
-    # Where the gradient is small along a valley of the limit, only paths that bend get on.
-    for until in (1e-7, 1e-10)
-]
-"""How a limiting network is searched, in turn."""
+ROUND = Race(300)
+"""How a limiting network is searched before more units are looked for that run off."""
 
 
 @dataclass
@@ -55,6 +47,7 @@ class Reached:
         why_not: why it is no critical point, to go on a sentence; ``""`` if it is one.
         found: what was recognised, line by line.
         iterations: steps tried there, in all.
+        refused: what was taken to run off from here, and led above the run.
     """
 
     guess: Guess
@@ -63,6 +56,7 @@ class Reached:
     why_not: str
     found: list[str]
     iterations: int
+    refused: set[RunsOff] = field(default_factory=set)
 
 
 @dataclass
@@ -101,6 +95,8 @@ class _Way:
             # The function is the run's only as far as the guess is right: what changed it most is wrong.
             if guess.found:
                 self.refused.add(max(guess.found, key=self._rise))
+            if last is not None:
+                last.refused, last.iterations = set(self.refused), self.steps
             return
         problem, net, at = self.problem, guess.net, guess.net.unflatten(stop.vector)
         limit = Limit(problem, net, at, settled(problem, net, at, guess.far, guess.offsets))
@@ -165,7 +161,9 @@ def go_beyond(
         For each run what was reached, None where no unit is seen to run off.
     """
     ways = [
-        _Way(problem, end, there, 0 if there is None else there.iterations)
+        _Way(problem, end, None, 0)
+        if there is None
+        else _Way(problem, end, there, there.iterations, set(there.refused))
         for problem, end, there in zip(problems, ends, before, strict=True)
     ]
     going, attempt = ways, 0
@@ -177,7 +175,7 @@ def go_beyond(
             if guess is not None:
                 members.append((way, guess))
         for (way, guess), stop in zip(
-            members, _search(members, options, attempt, last), strict=True
+            members, _search(members, options, last), strict=True
         ):
             way.take(guess, stop, options)
         going = [way for way, _ in members if way.open(options)]
@@ -191,7 +189,7 @@ def _batch(problems: list[Problem], guesses: list[Guess]) -> LimitProblem:
 
 
 def _search(
-    members: list[tuple[_Way, Guess]], options: Options, attempt: int, last: bool
+    members: list[tuple[_Way, Guess]], options: Options, last: bool
 ) -> list[Stop]:
     if not members:
         return []
@@ -200,7 +198,7 @@ def _search(
     starts = torch.stack([guess.net.flatten(guess.params) for guess in guesses])
     driver = driver_of(batch, starts, replace(options, largest=LARGEST))
     rows = list(range(len(members)))
-    driver.go(ROUND[attempt % len(ROUND)], torch.tensor(rows))
+    advance(driver, ROUND, rows)
 
     def jump(row: int, vector: Tensor) -> Tensor | None:
         (way, guess), net = members[row], members[row][1].net
