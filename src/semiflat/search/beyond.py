@@ -32,6 +32,8 @@ ROUNDS = 2
 """How often a stage looks for more units that run off once others have been taken to their limits."""
 LARGEST = 1e9
 """Parameter size, for targets of size 1, beyond which there is nothing to be seen in a limiting network."""
+BUDGET = 2
+"""How many times the steps of a run it may try in limiting networks."""
 ROUND = Race(300)
 """How a limiting network is searched before more units are looked for that run off."""
 
@@ -75,6 +77,13 @@ class _Way:
     reached: Reached | None
     steps: int
     refused: set[RunsOff] = field(default_factory=set)
+
+    @classmethod
+    def on(cls, problem: Problem, end: Finished, there: Reached | None) -> _Way:
+        """From where a stage before left the run; what it refused there is not tried again."""
+        if there is None:
+            return cls(problem, end, None, 0)
+        return cls(problem, end, there, there.iterations, set(there.refused))
 
     def guess(self, again: bool) -> Guess | None:
         """Where to go on: with more units at infinity, or (``again``) with those that are there."""
@@ -120,7 +129,7 @@ class _Way:
     def open(self, options: Options) -> bool:
         """Whether there is anything to go on for: it is not there, and has steps left."""
         there = self.reached is not None and not self.reached.why_not
-        return not there and self.steps < options.max_iterations
+        return not there and self.steps < BUDGET * options.max_iterations
 
 
 def _why_not(guess: Guess, stop: Stop, limit: Limit, options: Options) -> str:
@@ -149,7 +158,7 @@ def go_beyond(
 
     A limiting network whose search ends above the run is refused, and the next guess tried: of units that
     merge, say, another pair. In the last stage the search goes on, with ever more units at infinity, until
-    it has tried as many steps there as a run may.
+    it has tried :data:`BUDGET` times as many steps there as a run may.
 
     Args:
         problems: one for each run.
@@ -161,9 +170,7 @@ def go_beyond(
         For each run what was reached, None where no unit is seen to run off.
     """
     ways = [
-        _Way(problem, end, None, 0)
-        if there is None
-        else _Way(problem, end, there, there.iterations, set(there.refused))
+        _Way.on(problem, end, there)
         for problem, end, there in zip(problems, ends, before, strict=True)
     ]
     going, attempt = ways, 0
@@ -174,9 +181,7 @@ def go_beyond(
             guess = way.guess(again)
             if guess is not None:
                 members.append((way, guess))
-        for (way, guess), stop in zip(
-            members, _search(members, options, last), strict=True
-        ):
+        for (way, guess), stop in zip(members, _search(members, options, last), strict=True):
             way.take(guess, stop, options)
         going = [way for way, _ in members if way.open(options)]
         attempt += 1
@@ -188,9 +193,7 @@ def _batch(problems: list[Problem], guesses: list[Guess]) -> LimitProblem:
     return LimitProblem(problems, [guess.net for guess in guesses], offsets)
 
 
-def _search(
-    members: list[tuple[_Way, Guess]], options: Options, last: bool
-) -> list[Stop]:
+def _search(members: list[tuple[_Way, Guess]], options: Options, last: bool) -> list[Stop]:
     if not members:
         return []
     guesses = [guess for _, guess in members]
