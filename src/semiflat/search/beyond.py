@@ -32,8 +32,6 @@ ROUNDS = 2
 """How often a stage looks for more units that run off once others have been taken to their limits."""
 LARGEST = 1e9
 """Parameter size, for targets of size 1, beyond which there is nothing to be seen in a limiting network."""
-BUDGET = 2
-"""How many times the steps of a run it may try in limiting networks."""
 ROUND = Race(300)
 """How a limiting network is searched before more units are looked for that run off."""
 
@@ -129,7 +127,7 @@ class _Way:
     def open(self, options: Options) -> bool:
         """Whether there is anything to go on for: it is not there, and has steps left."""
         there = self.reached is not None and not self.reached.why_not
-        return not there and self.steps < BUDGET * options.max_iterations
+        return not there and self.steps < options.max_iterations
 
 
 def _why_not(guess: Guess, stop: Stop, limit: Limit, options: Options) -> str:
@@ -158,7 +156,7 @@ def go_beyond(
 
     A limiting network whose search ends above the run is refused, and the next guess tried: of units that
     merge, say, another pair. In the last stage the search goes on, with ever more units at infinity, until
-    it has tried :data:`BUDGET` times as many steps there as a run may.
+    it has tried as many steps there as a run may.
 
     Args:
         problems: one for each run.
