@@ -147,7 +147,7 @@ def test_the_last_stage_goes_on_in_limits_until_its_steps_are_used_up(
     problem, run = left
     rounds = []
 
-    def slow(members, options, last):  # type: ignore[no-untyped-def]
+    def slow(members, options, attempt, last):  # type: ignore[no-untyped-def]
         if not members:
             return []
         rounds.append(len(members))

@@ -22,9 +22,10 @@ from semiflat.limits import (
     sharpened,
 )
 from semiflat.problem import Problem
-from semiflat.search.driver import Options, driver_of
+from semiflat.search.driver import Options, Phase, driver_of
 from semiflat.search.further import LOWER, go_further
-from semiflat.search.race import Race, advance
+from semiflat.search.methods import LevenbergMarquardt, TrustRegion
+from semiflat.search.race import Race, Stage, advance
 from semiflat.search.record import Finished
 from semiflat.search.stop import Stop, not_critical
 
@@ -32,8 +33,15 @@ ROUNDS = 2
 """How often a stage looks for more units that run off once others have been taken to their limits."""
 LARGEST = 1e9
 """Parameter size, for targets of size 1, beyond which there is nothing to be seen in a limiting network."""
-ROUND = Race(300)
-"""How a limiting network is searched before more units are looked for that run off."""
+ROUND: list[Stage] = [
+    [
+        Phase(TrustRegion(), 20),
+        Phase(LevenbergMarquardt(), 250, until=1e-7),
+        Phase(TrustRegion(), 40),
+    ],
+    Race(300),
+]
+"""How a limiting network is searched, in turn: where residuals are tiny long bent paths get furthest."""
 
 
 @dataclass
@@ -179,7 +187,9 @@ def go_beyond(
             guess = way.guess(again)
             if guess is not None:
                 members.append((way, guess))
-        for (way, guess), stop in zip(members, _search(members, options, last), strict=True):
+        for (way, guess), stop in zip(
+            members, _search(members, options, attempt, last), strict=True
+        ):
             way.take(guess, stop, options)
         going = [way for way, _ in members if way.open(options)]
         attempt += 1
@@ -191,7 +201,9 @@ def _batch(problems: list[Problem], guesses: list[Guess]) -> LimitProblem:
     return LimitProblem(problems, [guess.net for guess in guesses], offsets)
 
 
-def _search(members: list[tuple[_Way, Guess]], options: Options, last: bool) -> list[Stop]:
+def _search(
+    members: list[tuple[_Way, Guess]], options: Options, attempt: int, last: bool
+) -> list[Stop]:
     if not members:
         return []
     guesses = [guess for _, guess in members]
@@ -199,7 +211,7 @@ def _search(members: list[tuple[_Way, Guess]], options: Options, last: bool) -> 
     starts = torch.stack([guess.net.flatten(guess.params) for guess in guesses])
     driver = driver_of(batch, starts, replace(options, largest=LARGEST))
     rows = list(range(len(members)))
-    advance(driver, ROUND, rows)
+    advance(driver, ROUND[attempt % len(ROUND)], rows)
 
     def jump(row: int, vector: Tensor) -> Tensor | None:
         (way, guess), net = members[row], members[row][1].net

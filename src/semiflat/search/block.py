@@ -35,23 +35,23 @@ from semiflat.search.methods import (
     TrustRegion,
 )
 from semiflat.search.outcome import beyond_outcome, outcome
-from semiflat.search.race import Race, Stage, advance, methods_of
+from semiflat.search.race import Stage, advance, methods_of
 from semiflat.search.record import Finished, Status
 from semiflat.search.stop import Stop
 
 STAGES: dict[str, list[Stage]] = {
     # The exact Hessian is enough for problems that are not badly conditioned. Where it does not get
-    # there in few steps, bending Gauss–Newton paths walk down into the valleys, and along them the two
-    # race each other. After each stage, who runs to infinity is looked for there.
+    # there in few steps, bending Gauss–Newton paths walk down the valleys and it comes back near
+    # their ends. After each stage, who runs to infinity is looked for there.
     "minimum": [
         [
             Phase(TrustRegion(), 40),
             Phase(LevenbergMarquardt(), 300, until=1e-5),
             Phase(TrustRegion(), 30),
         ],
-        Race(330, until=1e-7),
-        Race(430, until=1e-8),
-        Race(10**9),
+        [Phase(LevenbergMarquardt(), 300, until=1e-6), Phase(TrustRegion(), 30)],
+        [Phase(LevenbergMarquardt(), 400, until=1e-7), Phase(TrustRegion(), 30)],
+        [Phase(LevenbergMarquardt(), 300, until=1e-8), Phase(TrustRegion(), 10**9)],
     ],
     # Newton's steps with the signs kept; where they get nowhere, down the gradient's norm.
     "any": [[Phase(SignedNewton(), 200), Phase(GradientSystem(), 10**9)]],
