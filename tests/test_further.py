@@ -73,6 +73,28 @@ def test_a_limit_above_the_run_is_refused_and_another_looked_for(
     assert way.reached is not None
 
 
+def test_what_was_refused_is_not_tried_again_from_the_same_place(
+    left: tuple[sf.Problem, Finished],
+) -> None:
+    problem, run = left
+    way = _Way(problem, run, None, 0)
+    guess = way.guess(again=True)
+    assert guess is not None
+    vector = problem.net.flatten(guess.params)
+    lower = Stop(vector, run.loss - 1e-6, 1e-3, 5, False, False, 0.0, None)
+    way.take(guess, lower, Options())
+    there = way.reached
+    assert there is not None
+    assert there.refused == set()
+    pair = (0, frozenset({0, 1}))
+    worse = replace(guess, found={pair: "another"})
+    way.take(worse, replace(lower, risk=run.loss), Options())
+    assert way.reached is there
+    assert there.refused == {pair}
+    assert there.iterations == 10  # those of the other one, too
+    assert _Way.on(problem, run, there).refused == {pair}
+
+
 def test_of_two_pairs_the_one_that_is_allowed_is_recognised() -> None:
     generator = torch.Generator().manual_seed(5)
     X, y = torch.randn((2, 50, 2), generator=generator).double()

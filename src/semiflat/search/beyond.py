@@ -25,6 +25,7 @@ from semiflat.problem import Problem
 from semiflat.search.driver import Options, Phase, driver_of
 from semiflat.search.further import LOWER, go_further
 from semiflat.search.methods import LevenbergMarquardt, TrustRegion
+from semiflat.search.race import Race, Stage, advance
 from semiflat.search.record import Finished
 from semiflat.search.stop import Stop, not_critical
 
@@ -32,16 +33,15 @@ ROUNDS = 2
 """How often a stage looks for more units that run off once others have been taken to their limits."""
 LARGEST = 1e9
 """Parameter size, for targets of size 1, beyond which there is nothing to be seen in a limiting network."""
-ROUND = [
+ROUND: list[Stage] = [
     [
         Phase(TrustRegion(), 20),
-        Phase(LevenbergMarquardt(), 250, until=until),
+        Phase(LevenbergMarquardt(), 250, until=1e-7),
         Phase(TrustRegion(), 40),
-    ]
-    # Where the gradient is small along a valley of the limit, only paths that bend get on.
-    for until in (1e-7, 1e-10)
+    ],
+    Race(300),
 ]
-"""How a limiting network is searched, in turn."""
+"""How a limiting network is searched, in turn: where residuals are tiny long bent paths get furthest."""
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Reached:
         why_not: why it is no critical point, to go on a sentence; ``""`` if it is one.
         found: what was recognised, line by line.
         iterations: steps tried there, in all.
+        refused: what was taken to run off from here, and led above the run.
     """
 
     guess: Guess
@@ -63,6 +64,7 @@ class Reached:
     why_not: str
     found: list[str]
     iterations: int
+    refused: set[RunsOff] = field(default_factory=set)
 
 
 @dataclass
@@ -81,6 +83,13 @@ class _Way:
     reached: Reached | None
     steps: int
     refused: set[RunsOff] = field(default_factory=set)
+
+    @classmethod
+    def on(cls, problem: Problem, end: Finished, there: Reached | None) -> _Way:
+        """From where a stage before left the run; what it refused there is not tried again."""
+        if there is None:
+            return cls(problem, end, None, 0)
+        return cls(problem, end, there, there.iterations, set(there.refused))
 
     def guess(self, again: bool) -> Guess | None:
         """Where to go on: with more units at infinity, or (``again``) with those that are there."""
@@ -101,6 +110,8 @@ class _Way:
             # The function is the run's only as far as the guess is right: what changed it most is wrong.
             if guess.found:
                 self.refused.add(max(guess.found, key=self._rise))
+            if last is not None:
+                last.refused, last.iterations = set(self.refused), self.steps
             return
         problem, net, at = self.problem, guess.net, guess.net.unflatten(stop.vector)
         limit = Limit(problem, net, at, settled(problem, net, at, guess.far, guess.offsets))
@@ -165,7 +176,7 @@ def go_beyond(
         For each run what was reached, None where no unit is seen to run off.
     """
     ways = [
-        _Way(problem, end, there, 0 if there is None else there.iterations)
+        _Way.on(problem, end, there)
         for problem, end, there in zip(problems, ends, before, strict=True)
     ]
     going, attempt = ways, 0
@@ -200,7 +211,7 @@ def _search(
     starts = torch.stack([guess.net.flatten(guess.params) for guess in guesses])
     driver = driver_of(batch, starts, replace(options, largest=LARGEST))
     rows = list(range(len(members)))
-    driver.go(ROUND[attempt % len(ROUND)], torch.tensor(rows))
+    advance(driver, ROUND[attempt % len(ROUND)], rows)
 
     def jump(row: int, vector: Tensor) -> Tensor | None:
         (way, guess), net = members[row], members[row][1].net

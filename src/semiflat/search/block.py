@@ -35,10 +35,11 @@ from semiflat.search.methods import (
     TrustRegion,
 )
 from semiflat.search.outcome import beyond_outcome, outcome
+from semiflat.search.race import Stage, advance, methods_of
 from semiflat.search.record import Finished, Status
 from semiflat.search.stop import Stop
 
-STAGES: dict[str, list[list[Phase]]] = {
+STAGES: dict[str, list[Stage]] = {
     # The exact Hessian is enough for problems that are not badly conditioned. Where it does not get
     # there in few steps, bending Gauss–Newton paths walk down the valleys and it comes back near
     # their ends. After each stage, who runs to infinity is looked for there.
@@ -81,7 +82,7 @@ class Settings:
     method: Method | None = None
     engine: EngineName = "auto"
 
-    def stages(self, net: MLP) -> list[list[Phase]]:
+    def stages(self, net: MLP) -> list[Stage]:
         """What a run goes through: after each stage, who runs to infinity is looked for there."""
         if self.method is None and (self.kind == "any" or dense(net)):
             return STAGES[self.kind]
@@ -89,7 +90,7 @@ class Settings:
 
     def one_by_one(self, problem: Problem) -> bool:
         """Whether a run depends on its own start alone: where the compiled engine takes all of its steps."""
-        methods = [phase.method for stage in self.stages(problem.net) for phase in stage]
+        methods = [method for stage in self.stages(problem.net) for method in methods_of(stage)]
         with using(self.engine):
             return all(each.compiled for each in methods) and compiled(problem, 1) is not None
 
@@ -146,7 +147,7 @@ class _Block:
         self.dense = builds and dense(shared.net)
         self.beyond = not self.any_index and shared.by_algebra and self.dense
 
-    def run(self, stages: Sequence[Sequence[Phase]]) -> None:
+    def run(self, stages: Sequence[Stage]) -> None:
         """Take all starts to their ends."""
         if self.descends:
             for turn, steps in enumerate(DESCENTS):
@@ -159,7 +160,7 @@ class _Block:
             last = stage is stages[-1]
             going = [row for row in range(len(self.numbers)) if row not in self.ended]
             finite = [row for row in going if row not in self.there]
-            self.driver.go(stage, torch.tensor(finite, dtype=torch.int64))
+            advance(self.driver, stage, finite)
             if self.beyond:
                 self._go_further(finite, last)
             stopped = self._stopped(going)

@@ -58,7 +58,8 @@ def run_search(
             for data and targets of size 1. A run below it is not CONVERGED where parameters run to
             infinity, at a kink, and where the gradient is small only because the residuals are. It
             is where the Hessian is singular: its evidence says for what reason, or for none known.
-        max_iterations: steps a run may try.
+        max_iterations: steps a run may try, and as many again in limiting networks, once units run off to
+            infinity.
         start_scale: multiplies the starting weights, which have deviation 1/√fan_in.
         start: begin here instead of at random: one set of parameters, or a batch of them; with
             several problems, one for each.
