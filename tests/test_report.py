@@ -357,6 +357,10 @@ def test_a_study_with_weight_decay_says_why_and_what_it_found(tmp_path: Path):
     ):
         assert words in text, words
     assert "Its kind is predicted from the narrow network alone" not in text
+    record = decayed()
+    record["nearest"][0]["kind"] = "NOT_CRITICAL"
+    text = page_of(record, tmp_path / "other").text
+    assert "ended at 1 strict minimum, and 1 time where it is not at a critical point yet" in text
 
 
 def test_a_decay_that_was_asked_for_is_not_explained_away(tmp_path: Path):
@@ -377,7 +381,10 @@ def test_separable_classes_without_decay_are_limits_and_saddles(tmp_path: Path):
     record = full()
     record["separation"] = decayed()["separation"]
     text = page_of(record, tmp_path).text
-    assert "The study was asked for none: what it finds are limits and saddles." in text
+    assert (
+        "This study has none: what it finds are limits at infinity, saddles, and minima that are not"
+        in text
+    )
     assert "every loss here includes the penalty" not in text
 
 
