@@ -112,7 +112,8 @@ def nearest(record: StudyRecord) -> list[str]:
         unfinished = f"{count(left, 'time')} where it is not at a critical point yet"
         kinds = f"{kinds}, and {unfinished}" if kinds else unfinished
     text = (
-        f"From {count(len(rows), 'wide point')} that the penalty moves, descent ended at {kinds}"
+        f"From {count(len(rows), 'wide point')} that the penalty moves, with one unit added, descent ended at "
+        + kinds
         + (f", {size(min(distances))} to {size(max(distances))} away" if distances else "")
     )
     if not below:
