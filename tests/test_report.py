@@ -350,7 +350,8 @@ def test_a_study_with_weight_decay_says_why_and_what_it_found(tmp_path: Path):
         "The lowest, p0, gives 98 % of the samples their class; all of them from 98 % to 100 %",
         "without changing what the network computes or the penalty, in 4 ways",
         "From 2 wide points that the penalty moves, with one unit added, descent ended at 2 strict minima, "
-        "0.75 to 1.5 away; 1 of them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 (−20 %).",
+        "0.75 to 1.5 away; 1 of them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 "
+        "(−20 %).",
         "The kind of each is that of its own Hessian",
         "2 descents from wide points that are not critical",
         "--seed 0 --weight-decay 0.001",
