@@ -349,14 +349,19 @@ def test_a_study_with_weight_decay_says_why_and_what_it_found(tmp_path: Path):
         "At the lowest point the penalty is 20 % of the loss.",
         "The lowest, p0, gives 98 % of the samples their class; all of them from 98 % to 100 %",
         "without changing what the network computes or the penalty, in 4 ways",
-        "From 2 wide points that the penalty moves, descent ended at 2 strict minima, 0.75 to 1.5 away; 1 of "
-        "them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 (−20 %).",
+        "From 2 wide points that the penalty moves, with one unit added, descent ended at 2 strict minima, "
+        "0.75 to 1.5 away; 1 of them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 "
+        "(−20 %).",
         "The kind of each is that of its own Hessian",
         "2 descents from wide points that are not critical",
         "--seed 0 --weight-decay 0.001",
     ):
         assert words in text, words
     assert "Its kind is predicted from the narrow network alone" not in text
+    record = decayed()
+    record["nearest"][0]["kind"] = "NOT_CRITICAL"
+    text = page_of(record, tmp_path / "other").text
+    assert "ended at 1 strict minimum, and 1 time where it is not at a critical point yet" in text
 
 
 def test_a_decay_that_was_asked_for_is_not_explained_away(tmp_path: Path):
@@ -377,7 +382,10 @@ def test_separable_classes_without_decay_are_limits_and_saddles(tmp_path: Path):
     record = full()
     record["separation"] = decayed()["separation"]
     text = page_of(record, tmp_path).text
-    assert "The study was asked for none: what it finds are limits and saddles." in text
+    assert (
+        "This study has none: what it finds are limits at infinity, saddles, and minima that are not"
+        in text
+    )
     assert "every loss here includes the penalty" not in text
 
 
