@@ -201,7 +201,7 @@ class Page(HTMLParser):
         self.policy = ""
         self.feed(source)
         text = " ".join(" ".join(self.parts).split())
-        self.text = re.sub(r" ([,.:;)])", r"\1", text)  # where a link ends
+        self.text = re.sub(r" ([],.:;)])", r"\1", text).replace("[ ", "[")  # beside a link
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)

@@ -184,6 +184,12 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
             },
             {
                 "data": {"values": values},
+                "transform": [
+                    {
+                        "calculate": "datum.name + ', ' + datum.what + ', loss ' + datum['loss, six digits']",
+                        "as": "about",
+                    }
+                ],
                 "name": "points",
                 "params": [
                     {
@@ -194,6 +200,7 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
                 "mark": {"type": "point", "size": 46, "strokeWidth": 1.2, "cursor": "pointer", "filled": False},
                 "encoding": {
                     "opacity": _family(1, 0.12),
+                    "description": {"field": "about"},
                     "shape": _by_kind(kinds, 0),
                     "fill": _by_kind(kinds, 1),
                     "stroke": _by_kind(kinds, 2),

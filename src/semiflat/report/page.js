@@ -136,7 +136,7 @@
       });
     });
 
-    // Pictures of single points are drawn from their tables, when they come into sight.
+    // Pictures of single points are drawn from their tables, when they come near to being seen.
     const seen = new IntersectionObserver((entries) => {
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
@@ -144,7 +144,7 @@
         if (target.classList.contains("weights")) drawWeights(target);
         else drawEigenvalues(target);
       }
-    });
+    }, { rootMargin: "600px" });
     for (const place of document.querySelectorAll(".picture")) seen.observe(place);
 
     function drawWeights(place) {
@@ -190,7 +190,7 @@
       const spec = structuredClone(charts.eigenvalues);
       spec.encoding.x.scale.constant = 10 ** lowest;
       spec.encoding.x.axis.values = ticks;
-      draw(place, spec, values);
+      draw(place.appendChild(document.createElement("div")), spec, values);
     }
   }
 

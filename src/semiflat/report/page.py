@@ -6,6 +6,7 @@ import base64
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from semiflat.report.names import is_name, linker
 from semiflat.report.traps import family_names, most_added, narrow_points
 
 if TYPE_CHECKING:
+    import jinja2
     from markupsafe import Markup
 
     from semiflat.report.figures import Figure
@@ -26,6 +28,11 @@ _CHARTS = ("vega", "vega-lite", "vega-embed")
 
 def render(record: StudyRecord, figures: list[Figure]) -> str:
     """The page as HTML; all text of the record is escaped."""
+    return _environment().get_template("report.html.j2").render(_context(record, figures))
+
+
+@cache
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -46,14 +53,12 @@ def render(record: StudyRecord, figures: list[Figure]) -> str:
         "counted": words.kinds_counted,
         "equal": checks.equal,
         "status": words.status_words,
-        "overlap": words.overlap,
         "proof": proofs.proof_of,
     }
-    environment.filters["linked"] = linker(_names(record))
     environment.tests["name"] = is_name
     environment.globals["count"] = numbers.count
     environment.globals["change"] = numbers.change
-    return environment.get_template("report.html.j2").render(_context(record, figures))
+    return environment
 
 
 def _template(name: str) -> str:
@@ -66,6 +71,7 @@ def _names(record: StudyRecord) -> Iterator[str]:
         yield from (row.name for row in rows)
 
 
+@cache
 def _chart_library() -> Markup:
     """The scripts that draw the chart, under their licences; as they are, but for references to maps."""
     from markupsafe import Markup
@@ -91,6 +97,7 @@ def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
         "chart_library": _chart_library() if marks else "",
         "page_script": Markup(_template("page.js")),  # noqa: S704 - this package's own
         "every": each.families(record),
+        "linked": linker(_names(record)),
         "ends": {row.embedded: row for row in record.escapes},
         "losses": losses,
         "record": record,
