@@ -117,9 +117,7 @@ def test_every_point_and_way_down_is_on_the_chart(page: Page):
     assert marks.count() == sum(len(study[rows]) for rows in ("points", "embedded", "escapes"))
     labels = [mark.get_attribute("aria-label") or "" for mark in marks.all()]
     assert "x1, way down that ran out of iterations, loss 0.156250" in labels
-    drawn_as = {
-        (mark.get_attribute("d"), mark.get_attribute("fill")) for mark in marks.all()
-    }
+    drawn_as = {(mark.get_attribute("d"), mark.get_attribute("fill")) for mark in marks.all()}
     assert len(drawn_as) == 6, "kinds are told apart without colour, by shape or by being hollow"
 
 
@@ -195,6 +193,21 @@ def test_weights_and_eigenvalues_are_drawn_from_their_numbers(page: Page):
     assert sum("zero" in label for label in labels) == 1
     page.locator("#x0").scroll_into_view_if_needed()
     expect(page.locator("#x0 .picture.weights svg")).to_have_count(1)
+
+
+@pytest.mark.parametrize("highest", [0.375, 300.0])
+def test_a_study_that_found_points_alone_is_drawn_without_complaint(
+    browser: Browser, tmp_path: Path, highest: float
+):
+    study = record() | {"embedded": [], "escapes": []}
+    study["points"][-1]["loss"] = highest
+    opened = browser.new_page()
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.goto(write_report(study, tmp_path)[0].as_uri())
+    expect(opened.locator("#chart path[aria-label]")).to_have_count(3)
+    opened.close()
+    assert said == []
 
 
 def test_without_scripts_all_is_there_to_be_read(browser: Browser, address: str):

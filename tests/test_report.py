@@ -375,7 +375,9 @@ def test_sections_hold_the_records_numbers(tmp_path: Path):
     ):
         assert part in text, part
     assert (
-        text.index("2 Critical points") < text.index("7 Data") < text.index("10 How to take it apart")
+        text.index("2 Critical points")
+        < text.index("7 Data")
+        < text.index("10 How to take it apart")
     )
 
 
@@ -617,6 +619,74 @@ def test_all_points_stand_in_one_table_to_be_sorted(tmp_path: Path):
     names = re.findall(r'<th scope="row"><a href="#(p\d+)">', section)
     assert names == [f"p{k}" for k in range(14)]
     assert re.findall(r'data-v="(0\.\d+)">', section)[:2] == ["0.25", "0.265625"]
+
+
+def test_each_point_has_a_section_that_says_what_it_is(tmp_path: Path):
+    record = certified()
+    record["source"] = {"source": "my data.csv", "target": "price", "standardise": False}
+    record["escapes"][0] |= {"name": "x0", "effective_hidden": [1], "widths": [1, 2, 1]}
+    record["embedded"][2]["steps"] = [
+        {"type": "NullUnits", "layer": 0, "biases": [["1/2", 1], ["-1/2", 1]]}
+    ]
+    page = page_of(record, tmp_path)
+    names = [row["name"] for row in (*record["points"], *record["embedded"])]
+    assert {*names, "x0"} <= set(page.places)
+    assert {f"#{name}" for name in (*names, "x0")} <= set(page.loads)
+    text = page.text[page.text.index("6 Point by point A section") : page.text.index("7 Data The")]
+    for part in (
+        "A critical point of the 2-1-1 network, at loss 0.312500.",
+        "Run 5 of the search ended here, after 47 steps.",
+        "Placed in wider networks, in 3 ways, it becomes: 1 minimum and 2 strict saddles.",
+        "p0 placed in a 1-2-1 network: unit 0 of hidden layer 0 becomes 2 copies with the shares 1/2 and 1/2.",
+        "2 null units with bias 1/2 and −1/2 added to hidden layer 0. It computes the same function",
+        "Strict saddle: the gradient is zero, but the curvature is negative",
+        "Why: reason of p0-e1.",
+        "from loss 0.312500 to 0.281250 (−10 %).",
+        "Units it really uses: 1 of 2.",
+        "semiflat judge points/x0.safetensors --data 'my data.csv' --target price --raw",
+        "semiflat verify certificates/p0-e0.json",
+        "There are no pictures of weights",
+    ):
+        assert part in text, part
+
+
+def test_a_layer_that_is_no_layer_is_not_drawn(tmp_path: Path):
+    for parameters in (
+        {"0.weight": [[1.0, 2.0]], "2.weight": [[1.0, 2.0]]},
+        {"first.weight": [[1.0, 2.0]], "last.weight": [[1.0]]},
+        {"0.weight": [], "2.weight": []},
+        {},
+    ):
+        record = full()
+        record["anatomy"] = {"p0": {"parameters": parameters, "eigenvalues": [None, 1.0]}}
+        assert "hidden layer 0 from" not in page_of(record, tmp_path).text
+    record["anatomy"]["p0"]["parameters"] = {"0.weight": [[None, 2.0]], "2.weight": [[1.0]]}
+    assert "from to height weight output unit 0 – 2 1" in page_of(record, tmp_path).text
+
+
+def test_the_chart_shows_each_point_at_its_loss_and_width(tmp_path: Path):
+    record = full()
+    record["escapes"][1] |= {"name": "x1", "source": "p0", "widths": [2, 3, 1]}
+    source = write_report(record, tmp_path)[0].read_text("utf-8")
+    found = re.search(r'id="charts">(.*?)</script>', source, re.S)
+    *_, falls, points = json.loads(found[1])["overview"]["layer"]
+    at = {each["name"]: each for each in points["data"]["values"]}
+    assert {name: each["loss"] for name, each in at.items()} == {
+        "p0": 0.3125, "p1": 0.4375, "p0-e0": 0.3125, "p0-e1": 0.3125, "p0-e2": 0.3125, "p1-e0": 0.4375,
+        "x1": 0.15625,
+    }  # fmt: skip
+    assert [round(each["x"]) for each in at.values()] == [1, 1, 2, 2, 3, 2, 3]
+    assert at["x1"]["x"] == at["p0-e2"]["x"], "a way down leads straight down"
+    assert falls["data"]["values"] == [
+        {
+            "x": at["x1"]["x"],
+            "x0": at["p0-e2"]["x"],
+            "loss": 0.15625,
+            "loss0": 0.3125,
+            "source": "p0",
+        }
+    ]
+    assert len({each["x"] for name, each in at.items() if name != "x1"}) == 6, "none hides another"
 
 
 def test_an_interrupted_study_says_so(tmp_path: Path):

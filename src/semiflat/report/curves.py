@@ -40,7 +40,7 @@ def _descents(record: StudyRecord) -> Iterator[CurveTable]:
 
 def _spectra(record: StudyRecord) -> Iterator[CurveTable]:
     for curve in record.curves.spectrum:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (name, ", ".join(size(value, 3) for value in values))
             for name, values in ((curve.source, curve.narrow), (curve.embedded, curve.wide))
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,14 +95,18 @@ def _narrow(
 ) -> Section:
     shape = record.network.widths
     place = "at infinity " if row.at_infinity else ""
-    what = [f"A critical point {place}of the {numbers.widths(shape)} network, at loss {loss(row.loss)}."]
+    what = [
+        f"A critical point {place}of the {numbers.widths(shape)} network, at loss {loss(row.loss)}."
+    ]
     if row.at_infinity:
         forms = "; ".join(", ".join(layer) for layer in row.at_infinity)
         what.append(f"Its units stand there as: {forms}.")
     if row.trivial:
         what.append(f"Note: {row.trivial}.")
     if row.start is not None and row.iterations is not None:
-        what.append(f"Run {row.start} of the search ended here, after {count(row.iterations, 'step')}.")
+        what.append(
+            f"Run {row.start} of the search ended here, after {count(row.iterations, 'step')}."
+        )
     if wide:
         kinds = listed([text for _, text in words.kinds_counted([each.kind for each in wide])])
         what.append(f"Placed in wider networks, in {count(len(wide), 'way')}, it becomes: {kinds}.")
@@ -111,7 +116,7 @@ def _narrow(
     made_of = _made_of(record, row.name, [(row.name, row.inertia)], row.at_infinity)
     return Section(
         row.name, row, row.loss, shape, what, _verdict(row), facts, made_of,
-        _commands(row.name, row), before=before, after=after,
+        _commands(record, row.name, row), before=before, after=after,
     )  # fmt: skip
 
 
@@ -140,7 +145,7 @@ def _wide(
     return Section(
         row.name, row, point.loss, row.widths, what, _verdict(row),
         [(name, text) for name, text in facts if text != numbers.NONE],
-        _made_of(record, row.name, judged), _commands(row.name, row),
+        _made_of(record, row.name, judged), _commands(record, row.name, row),
         _end(record, escape) if escape else None, before, after,
     )  # fmt: skip
 
@@ -157,7 +162,7 @@ def _embedding(row: EmbeddedRow) -> str:
             return f"unit {step.get('unit')} of {layer} becomes {copies} with the shares {listed(shares)}"
         if step.get("type") == "NullUnits" and biases:
             units = count(len(biases), "null unit")
-            return f"{units} with bias {biases[0]} added to {layer}"
+            return f"{units} with bias {listed(list(dict.fromkeys(biases)))} added to {layer}"
     return row.embedding or "embedded"
 
 
@@ -165,7 +170,12 @@ def _runs(value: Any) -> list[str]:
     """Values written as (value, how often) pairs, one by one, as numbers are spoken."""
     if not isinstance(value, list) or not all(isinstance(v, list) and len(v) == 2 for v in value):
         return []
-    return [str(v).replace("-", "−") for v, times in value if isinstance(times, int) for _ in range(times)]
+    return [
+        str(v).replace("-", "−")
+        for v, times in value
+        if isinstance(times, int)
+        for _ in range(times)
+    ]
 
 
 def _end(record: StudyRecord, escape: EscapeRow) -> Section:
@@ -187,13 +197,15 @@ def _end(record: StudyRecord, escape: EscapeRow) -> Section:
         what.append("The study did not judge this point; the command below does.")
     return Section(
         escape.name, escape, escape.loss_after, escape.widths, what, [], [],
-        _made_of(record, escape.name, []), _commands(escape.name, None),
+        _made_of(record, escape.name, []), _commands(record, escape.name, None),
     )  # fmt: skip
 
 
 def _verdict(row: JudgedRow) -> list[str]:
     kind = words.kind_words(row.kind)
-    found = [f"{kind.one.capitalize()}: {kind.meaning}" if kind.meaning else f"{kind.one.capitalize()}."]
+    found = [
+        f"{kind.one.capitalize()}: {kind.meaning}" if kind.meaning else f"{kind.one.capitalize()}."
+    ]
     if row.reason:
         found.append(f"Why: {row.reason}.")
     note = proofs.proof_of(row).note
@@ -201,7 +213,9 @@ def _verdict(row: JudgedRow) -> list[str]:
         found.append(f"{note[0].upper()}{note[1:]}.")
     if row.proved and row.certificate and row.certificate.reason:
         by_law = "by the inertia law, from the certificate of the narrow point"
-        found.append(f"Proved: {by_law if isinstance(row, EmbeddedRow) else row.certificate.reason}.")
+        found.append(
+            f"Proved: {by_law if isinstance(row, EmbeddedRow) else row.certificate.reason}."
+        )
     flat = row.flat_directions
     if flat and flat.families:
         named = ", ".join(f"{each.name} ({each.dimension})" for each in flat.families)
@@ -236,12 +250,26 @@ def _made_of(
     return MadeOf(layers(own, record.data, forms), output_bias(own), drawn)
 
 
-def _commands(name: str, row: JudgedRow | None) -> list[tuple[str, str]]:
-    return list(_each_command(name, row)) if is_name(name) else []
+def _commands(record: StudyRecord, name: str, row: JudgedRow | None) -> list[tuple[str, str]]:
+    return list(_each_command(record, name, row)) if is_name(name) else []
 
 
-def _each_command(name: str, row: JudgedRow | None) -> Iterator[tuple[str, str]]:
-    yield "Open it, and judge it again:", f"semiflat judge points/{name}.safetensors"
+def _each_command(
+    record: StudyRecord, name: str, row: JudgedRow | None
+) -> Iterator[tuple[str, str]]:
+    data = data_options(record)
+    yield "Open it, and judge it again:", f"semiflat judge points/{name}.safetensors {data}"
     file = proofs.proof_of(row).file if row is not None and row.proved else None
     if file:
         yield "Check its proof:", f"semiflat verify {file}"
+
+
+def data_options(record: StudyRecord) -> str:
+    """The options by which a command loads the data as this study did."""
+    source = record.source
+    words = ["--data", source.get("source") or record.data.name or "FILE"]
+    if source.get("target"):
+        words += ["--target", source["target"]]
+    if not source.get("standardise", record.data.standardisation is not None):
+        words.append("--raw")
+    return shlex.join(map(str, words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from semiflat.records.study import Anatomy, DataRecord, Numbers, Signs
@@ -181,14 +182,19 @@ def layers(
     linear = _linear(anatomy)
     last = len(linear) - 2
     found = []
-    for number, ((weight, bias), (above, _)) in enumerate(zip(linear, linear[1:], strict=False)):
-        inputs = len(weight[0]) if weight else 0
-        if any(len(row) != len(weight) for row in above):
+    for number, ((weight, bias), (above, _)) in enumerate(pairwise(linear)):
+        if not weight or any(len(row) != len(weight) for row in above):
             return []  # of an unknown sort of network
+        inputs = len(weight[0])
         into = list(data.features) if number == 0 else []
         out = list(data.classes or ()) if number == last else []
         blocks = [
-            ("from", into if len(into) == inputs else _numbered("input" if not number else "unit", inputs)),
+            (
+                "from",
+                into
+                if len(into) == inputs
+                else _numbered("input" if not number else "unit", inputs),
+            ),
             *([("bias", ["bias"])] if bias else []),
             ("to", out if len(out) == len(above) else _receivers(number == last, len(above))),
         ]
@@ -197,7 +203,9 @@ def layers(
         for k, row in enumerate(weight):
             own = [*row, *(bias[k] if bias else ()), *(each[k] for each in above)]
             form = kinds[k] if k < len(kinds) else "unit"
-            rows.append((f"unit {k}" + (f", {form}" if form != "unit" else ""), [size(v, 4) for v in own]))
+            rows.append(
+                (f"unit {k}" + (f", {form}" if form != "unit" else ""), [size(v, 4) for v in own])
+            )
         found.append(Layer(number, blocks, rows))
     return found
 

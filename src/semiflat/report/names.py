@@ -37,7 +37,10 @@ def linker(known: Iterable[str]) -> Callable[[str], Markup]:
         parts, end = [], 0
         for found in _IN_TEXT.finditer(text):
             if (name := found.group()) in there:
-                parts += [escape(text[end : found.start()]), Markup(f'<a href="#{name}">{name}</a>')]  # noqa: S704
+                parts += [
+                    escape(text[end : found.start()]),
+                    Markup(f'<a href="#{name}">{name}</a>'),
+                ]
                 end = found.end()
         return Markup("").join([*parts, escape(text[end:])])
 

@@ -58,7 +58,11 @@ def marks(record: StudyRecord) -> list[Mark]:
     """All points whose loss is known: critical ones, then wide ones, then ends of ways down."""
     losses = {row.name: row.loss for row in record.points}
     return [
-        *(_narrow(row, record.network.widths, row.loss) for row in record.points if row.loss is not None),
+        *(
+            _narrow(row, record.network.widths, row.loss)
+            for row in record.points
+            if row.loss is not None
+        ),
         *_some(_wide(row, losses.get(row.source)) for row in record.embedded),
         *_some(_end(row) for row in record.escapes),
     ]
@@ -72,7 +76,14 @@ def _narrow(row: PointRow, shape: Sequence[int], own: float) -> Mark:
     where = " at infinity" if row.at_infinity else ""
     what = f"{kind_words(row.kind).one}{where}"
     return Mark(
-        row.name, _drawn(row.kind), what, _units(shape), widths(shape), own, row.name, "found by the search"
+        row.name,
+        _drawn(row.kind),
+        what,
+        _units(shape),
+        widths(shape),
+        own,
+        row.name,
+        "found by the search",
     )
 
 
@@ -82,7 +93,14 @@ def _wide(row: EmbeddedRow, own: float | None) -> Mark | None:
     origin = f"{row.source}, {row.family}" if row.family else row.source
     what = kind_words(row.kind).one
     return Mark(
-        row.name, _drawn(row.kind), what, _units(row.widths), widths(row.widths), own, row.source, origin
+        row.name,
+        _drawn(row.kind),
+        what,
+        _units(row.widths),
+        widths(row.widths),
+        own,
+        row.source,
+        origin,
     )
 
 
@@ -95,7 +113,15 @@ def _end(row: EscapeRow) -> Mark | None:
     what = f"way down that {status_words(row.status)}"
     name = row.name or f"from {row.embedded}"
     return Mark(
-        name, kind, what, _units(row.widths), widths(row.widths), row.loss_after, row.source, origin, row.embedded
+        name,
+        kind,
+        what,
+        _units(row.widths),
+        widths(row.widths),
+        row.loss_after,
+        row.source,
+        origin,
+        row.embedded,
     )
 
 
@@ -133,14 +159,20 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
     ]
     start = {mark.name: mark for mark in found}
     falls = [
-        {"x": at[m.name], "x0": at[m.begun], "loss": m.loss, "loss0": start[m.begun].loss, "source": m.source}
+        {
+            "x": at[m.name],
+            "x0": at[m.begun],
+            "loss": m.loss,
+            "loss0": start[m.begun].loss,
+            "source": m.source,
+        }
         for m in found
         if m.begun in start
     ]
     wide = [mark for mark in found if mark.begun is None and mark.name != mark.source]
     last = {mark.source: max(at[m.name] for m in wide if m.source == mark.source) for mark in wide}
     levels = [
-        {"x0": at[name], "x": end, "loss": losses[name], "source": name}
+        {"x0": at[name], "x": end, "loss0": losses[name], "loss": losses[name], "source": name}
         for name, end in last.items()
         if name in at and name in losses
     ]
@@ -164,24 +196,13 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
                 "field": "loss",
                 "type": "quantitative",
                 "title": "loss",
-                "scale": {"zero": False, **_log([mark.loss for mark in found])},
+                "scale": _scale([mark.loss for mark in found]),
                 "axis": {"gridOpacity": 0.6, "domain": False, "ticks": False, "labelPadding": 6},
             },
         },
         "layer": [
-            {
-                "data": {"values": levels},
-                "mark": {"type": "rule", "strokeWidth": 0.8, "stroke": "var(--line-strong)"},
-                "encoding": {"x": {"field": "x0"}, "x2": {"field": "x"}, "opacity": _family(0.9, 0.15)},
-            },
-            {
-                "data": {"values": falls},
-                "mark": {"type": "rule", "strokeWidth": 1, "stroke": "var(--left)"},
-                "encoding": {
-                    "x": {"field": "x0"}, "x2": {"field": "x"}, "y": {"field": "loss0"},
-                    "y2": {"field": "loss"}, "opacity": _family(0.45, 0.06),
-                },
-            },
+            *([_lines(levels, "var(--line-strong)", 0.9)] if levels else []),
+            *([_lines(falls, "var(--left)", 0.45)] if falls else []),
             {
                 "data": {"values": values},
                 "transform": [
@@ -194,7 +215,12 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
                 "params": [
                     {
                         "name": "family",
-                        "select": {"type": "point", "on": "pointerover", "clear": "pointerout", "fields": ["source"]},
+                        "select": {
+                            "type": "point",
+                            "on": "pointerover",
+                            "clear": "pointerout",
+                            "fields": ["source"],
+                        },
                     }
                 ],
                 "mark": {"type": "point", "size": 46, "strokeWidth": 1.2, "cursor": "pointer", "filled": False},
@@ -217,6 +243,21 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _lines(values: list[dict[str, Any]], colour: str, opacity: float) -> dict[str, Any]:
+    """From (x0, loss0) to (x, loss)."""
+    return {
+        "data": {"values": values},
+        "mark": {"type": "rule", "stroke": colour},
+        "encoding": {
+            "x": {"field": "x0"},
+            "x2": {"field": "x"},
+            "y": {"field": "loss0"},
+            "y2": {"field": "loss"},
+            "opacity": _family(opacity, opacity / 7),
+        },
+    }
+
+
 def _family(full: float, faint: float) -> dict[str, Any]:
     """Faint while a mark of another narrow point's family is pointed at."""
     return {"condition": {"param": "family", "value": full, "empty": True}, "value": faint}
@@ -236,9 +277,9 @@ def _legend(kind: str) -> str:
     return KINDS[kind].one if kind in KINDS else kind
 
 
-def _log(values: list[float]) -> dict[str, str]:
+def _scale(values: list[float]) -> dict[str, Any]:
     lowest, highest = min(values), max(values)
-    return {"type": "log"} if lowest > 0 and highest > 50 * lowest else {}
+    return {"type": "log"} if lowest > 0 and highest > 50 * lowest else {"zero": False}
 
 
 def _places(found: list[Mark]) -> dict[str, float]:

@@ -165,7 +165,9 @@
           }),
         );
         for (const each of values) each.part = Math.abs(each.value) / (largest[each.block] || 1);
-        draw(place.appendChild(document.createElement("div")), charts.weights, values);
+        const title = table.dataset.layer && `hidden layer ${table.dataset.layer}`;
+        const spec = title ? { ...charts.weights, title } : charts.weights;
+        draw(place.appendChild(document.createElement("div")), spec, values);
       }
     }
 

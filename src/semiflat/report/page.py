@@ -11,7 +11,17 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from semiflat.records.study import EmbeddedRow, StudyRecord
-from semiflat.report import checks, curves, each, made_of, numbers, overview, proofs, sentences, words
+from semiflat.report import (
+    checks,
+    curves,
+    each,
+    made_of,
+    numbers,
+    overview,
+    proofs,
+    sentences,
+    words,
+)
 from semiflat.report.effective import effective_widths
 from semiflat.report.names import is_name, linker
 from semiflat.report.traps import family_names, most_added, narrow_points
@@ -82,7 +92,7 @@ def _chart_library() -> Markup:
         parts.append(re.sub(r"^//# sourceMappingURL=.*$", "", script, flags=re.M).strip())
     text = "\n".join(parts)
     assert "</script" not in text.lower()
-    return Markup(text)  # noqa: S704 - the library's own
+    return Markup(text)
 
 
 def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
@@ -95,7 +105,7 @@ def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
         "marks": marks,
         "charts": _charts(marks, losses) if marks else None,
         "chart_library": _chart_library() if marks else "",
-        "page_script": Markup(_template("page.js")),  # noqa: S704 - this package's own
+        "page_script": Markup(_template("page.js")),
         "every": each.families(record),
         "linked": linker(_names(record)),
         "ends": {row.embedded: row for row in record.escapes},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from semiflat.points import EmbeddedPoint, Point, hessian
@@ -25,8 +27,10 @@ def anatomy(point: Point, spectrum: bool = True) -> Anatomy:
     whole = point.materialize() if isinstance(point, EmbeddedPoint) else point
     if whole.problem.net.parameter_count > MOST:
         return Anatomy()
-    parameters = {
-        key: [[_rounded(number) for number in row] for row in tensor.reshape(len(tensor), -1).tolist()]
+    parameters: dict[str, Sequence[Sequence[float | None]]] = {
+        key: [
+            [_rounded(number) for number in row] for row in tensor.reshape(len(tensor), -1).tolist()
+        ]
         for key, tensor in whole.params.items()
     }
     if not spectrum:
