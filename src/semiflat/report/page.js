@@ -145,6 +145,7 @@
         else drawEigenvalues(target);
       }
     }, { rootMargin: "600px" });
+    document.documentElement.classList.add("scripted"); // room is kept for what is still to be drawn
     for (const place of document.querySelectorAll(".picture")) seen.observe(place);
 
     function drawWeights(place) {
