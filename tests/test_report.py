@@ -298,8 +298,16 @@ def test_no_fall_is_rounded_to_all_of_the_loss():
 @pytest.mark.parametrize(
     ("trivial", "words"),
     [
-        (["constant predictor: the same", None], "1 of the 2 is a constant predictor: the network"),
-        (["constant predictor: the same"] * 2, "Both are constant predictors: the network gives"),
+        (
+            [None, "constant predictor: the same"],
+            "9 reached a finite critical point: 1 distinct, the lowest at loss 0.312500, and the constant "
+            "predictor, which gives every sample the same output and is not counted.",
+        ),
+        (
+            ["constant predictor: the same"] * 2,
+            "9 reached a finite critical point: the constant predictor (2 points) alone, which is there for "
+            "any data.",
+        ),
         (["dead units [0] of hidden", None], "1 of the 2 has units that do nothing on the data."),
         (["embedded narrower point"] * 2, "Both are narrower networks’ points, embedded."),
     ],
@@ -311,6 +319,89 @@ def test_trivial_points_are_called_so(tmp_path: Path, trivial, words):
     text = page_of(record, tmp_path).text
     assert words in text
     assert all(why in text.split("2 Critical points")[-1] for why in trivial if why)
+
+
+def decayed() -> Record:
+    """A study of separable classes, which took weight decay by itself."""
+    record = full()
+    record["data"] |= {"loss": "cross_entropy", "classes": ["a", "b"]}
+    record["settings"] |= {"weight_decay": "0.001"}
+    record["separation"] = {
+        "found": "the run from start 5 tells the classes apart",
+        "margin": 0.125,
+        "at_most": 0.125,
+        "falls": [[10.0, 0.25], [100.0, 1e-6]],
+    }
+    record["decay"] = {"words": "0.001", "chosen": True, "why": "reasons", "everywhere": True}
+    record["points"] = [
+        point("p0", 0.3125, accuracy=0.98, penalty=0.0625),
+        point("p1", 0.4375, accuracy=1.0, penalty=0.0625),
+    ]
+    for row in record["embedded"]:
+        row["family"] = "null units"
+    record["nearest"] = [
+        point("n0", 0.25, source="p0", embedding="Replicate(…)", family="replicate inside", added=1,
+              loss_before=0.3125, loss_embedded=0.34, gradient_embedded=1e-3, distance=0.75,
+              widths=[2, 2, 1], accuracy=0.99),
+        point("n1", 0.4375, source="p1", embedding="Replicate(…)", family="replicate outside", added=1,
+              loss_before=0.4375, loss_embedded=0.5, gradient_embedded=1e-3, distance=1.5,
+              widths=[2, 2, 1], accuracy=0.99),
+    ]  # fmt: skip
+    return record
+
+
+def test_a_study_with_weight_decay_says_why_and_what_it_found(tmp_path: Path):
+    text = page_of(decayed(), tmp_path).text
+    for words in (
+        "These classes can be told apart without error, so without weight decay the loss falls for ever",
+        "This study adds weight decay λ = 0.001; every loss here includes the penalty.",
+        "the run from start 5 tells the classes apart",
+        "every margin grows by at least 0.125 for each unit of length",
+        "0.250000 at length 10 and 1.00000e-06 at length 100",
+        "It was not asked for: reasons. With it every minimum is finite.",
+        "At the lowest point the penalty is 20 % of the loss.",
+        "The lowest, p0, gives 98 % of the samples their class; all of them from 98 % to 100 %",
+        "without changing what the network computes or the penalty, in 4 ways",
+        "From 2 wide points that the penalty moves, descent ended at 2 strict minima, 0.75 to 1.5 away; 1 of "
+        "them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 (−20 %).",
+        "The kind of each is that of its own Hessian",
+        "2 descents from wide points that are not critical",
+        "--seed 0 --weight-decay 0.001",
+    ):
+        assert words in text, words
+    assert "Its kind is predicted from the narrow network alone" not in text
+
+
+def test_a_decay_that_was_asked_for_is_not_explained_away(tmp_path: Path):
+    record = decayed()
+    record["decay"] = {"words": "0.5", "chosen": False, "why": "", "everywhere": False}
+    del record["separation"]
+    text = page_of(record, tmp_path).text
+    assert (
+        "The study was asked for weight decay λ = 0.5; every loss here includes the penalty."
+        in text
+    )
+    assert "told apart without error" not in text
+    assert "every minimum is finite" not in text
+    assert "It was not asked for" not in text
+
+
+def test_separable_classes_without_decay_are_limits_and_saddles(tmp_path: Path):
+    record = full()
+    record["separation"] = decayed()["separation"]
+    text = page_of(record, tmp_path).text
+    assert "The study was asked for none: what it finds are limits and saddles." in text
+    assert "every loss here includes the penalty" not in text
+
+
+def test_a_point_whose_wide_points_are_all_minima_stays_a_trap(tmp_path: Path):
+    record = full()
+    for row in record["embedded"]:
+        row["kind"] = "STRICT_MINIMUM"
+    record["escapes"] = []
+    text = page_of(record, tmp_path).text
+    assert "not followed" not in text
+    assert text.count("still, as far as seen") == 2
 
 
 def test_what_was_not_shown_to_be_connected_is_said(tmp_path: Path):

@@ -28,6 +28,7 @@ def study(diabetes, tmp_path_factory) -> tuple[dict, Path]:
     stages = []
     record = Study(diabetes, settings, out, lambda *stage: stages.append(stage)).run()
     assert {stage for stage, *_ in stages} == {
+        "separable classes?",
         "search",
         "embed and judge",
         "prove",
@@ -275,8 +276,12 @@ def test_an_interrupted_study_leaves_what_it_has(diabetes, tmp_path, monkeypatch
 
 def test_separable_data_end_without_a_false_minimum(tmp_path):
     dataset = sf.load_data("wine")
-    settings = Settings(hidden=(2,), starts=4, wider=1, points=1, max_iterations=100)
+    settings = Settings(
+        hidden=(2,), starts=4, wider=1, points=1, max_iterations=100, weight_decay=0.0
+    )
     record = Study(dataset, settings, tmp_path).run()
+    assert record["separation"]["margin"] > 0
+    assert "decay" not in record
     assert record["complete"]
     assert record["search"]["counts"]["CONVERGED"] == 0
     assert all(row["kind"] != "STRICT_MINIMUM" for row in record["points"])
@@ -314,3 +319,107 @@ def test_float32_models_come_in_and_go_out_in_their_own_dtype():
     out = net.to_module({key: tensor.float() for key, tensor in params.items()})
     x = torch.randn(5, 2)
     assert torch.equal(out(x), module(x))
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory) -> tuple[dict, Path, list[str]]:
+    """A small study of separable classes that was asked for no weight decay."""
+    out, told = tmp_path_factory.mktemp("classes"), []
+    settings = Settings(hidden=(2,), starts=4, wider=1, points=1, escape_iterations=100)
+    record = Study(sf.load_data("wine"), settings, out, tell=told.append).run()
+    return record, out, told
+
+
+def test_separable_classes_get_a_weight_decay_and_are_told_why(classes):
+    record, _, told = classes
+    assert told[0].startswith("separable classes: a linear function of the inputs tells")
+    assert told[1].startswith(
+        "the study takes weight decay 0.001, since the classes can be told apart"
+    )
+    assert record["separation"]["margin"] > 0
+    lengths, losses = zip(*record["separation"]["falls"], strict=True)
+    assert lengths == (10, 100, 1000)
+    assert list(losses) == sorted(losses, reverse=True)
+    assert record["decay"]["chosen"] is record["decay"]["everywhere"] is True
+    assert record["settings"]["weight_decay"] == "0.001"
+    assert record["settings"]["max_iterations"] == 600
+    assert read(StudyRecord, record).to_json() == record
+
+
+def test_penalised_minima_are_judged_proved_embedded_and_left(classes):
+    record, out, _ = classes
+    assert record["search"]["counts"]["CONVERGED"] == 4
+    data = sf.load_data("wine")
+    for row in record["points"]:
+        assert (row["kind"], row["certificate"]["status"]) == ("STRICT_MINIMUM", "certified")
+        params = sf.load_point(out / "points" / f"{row['name']}.safetensors").params
+        hidden = torch.nn.functional.gelu(
+            torch.tensor(data.X) @ params["0.weight"].T + params["0.bias"]
+        )
+        outputs = hidden @ params["2.weight"].T + params["2.bias"]
+        own = torch.nn.functional.cross_entropy(outputs, torch.tensor(data.y))
+        penalty = 5e-4 * sum(float(part.square().sum()) for part in params.values())
+        assert row["penalty"] == pytest.approx(penalty, rel=1e-12)
+        assert row["loss"] == pytest.approx(float(own) + penalty, rel=1e-12)
+        right = (outputs.argmax(1) == torch.tensor(data.y)).double().mean()
+        assert row["accuracy"] == pytest.approx(float(right))
+    assert {row["family"] for row in record["embedded"]} == {"null units"}
+    for row in record["embedded"]:
+        assert row["gradient_norm"] <= 1e-10
+        assert row["inertia"] == row["dense_inertia"]
+        assert row["certificate"]["status"] == "certified"
+        assert row["certificate"]["inertia"] == row["inertia"]
+    saddles = [row for row in record["embedded"] if row["kind"] == "STRICT_SADDLE"]
+    assert len(record["escapes"]) == len(saddles)
+    assert all(row["loss_after"] < row["loss_before"] for row in record["escapes"])
+
+
+def test_from_the_other_widenings_the_nearest_critical_points_are_descended_to(classes):
+    record, out, _ = classes
+    assert len(record["nearest"]) == 4  # two units, shares inside and outside
+    for row in record["nearest"]:
+        assert row["gradient_embedded"] > 1e-6
+        assert row["loss"] < row["loss_embedded"]
+        assert row["distance"] > 0
+        assert row["kind"] in {kind.value for kind in sf.Kind}
+        assert row["status"] == "CONVERGED"
+        stored = sf.load_point(out / "points" / f"{row['name']}.safetensors")
+        assert tuple(stored.params["0.weight"].shape) == (3, 13)
+    assert "nearest" not in read(StudyRecord, record | {"nearest": None}).to_json()
+
+
+def test_a_weight_decay_that_is_asked_for_is_taken(tmp_path):
+    settings = Settings(
+        hidden=(1,), starts=2, wider=1, points=1, weight_decay={"weight": 0.01}, proofs=False
+    )
+    record = Study(sf.load_data("diabetes"), settings, tmp_path).run()
+    assert record["decay"]["chosen"] is record["decay"]["everywhere"] is False
+    assert record["settings"]["weight_decay"] == "weight=0.01,bias=0.0"
+    assert "separation" not in record
+    assert {row["family"] for row in record["embedded"]} <= {"null units"}
+
+
+def test_large_studies_take_fewer_starts_points_and_proofs():
+    net = sf.MLP([20, 20, 1])
+    small = sf.Problem(sf.MLP([20, 1, 1]), torch.zeros(100, 20), torch.zeros(100, 1))
+    large = sf.Problem(net, torch.zeros(100, 20), torch.zeros(100, 1))
+    few, many = Settings().resolved(large), Settings().resolved(small)
+    assert (few.starts, few.points, few.proved) == (24, 4, 8)
+    assert (many.starts, many.points, many.proved) == (64, 8, None)
+    assert few.told_apart < many.told_apart
+    asked = Settings(starts=3, points=2, max_iterations=7).resolved(large)
+    assert (asked.starts, asked.points, asked.max_iterations) == (3, 2, 7)
+
+
+def test_points_beyond_the_proved_ones_say_so(diabetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("semiflat.study.settings.LONG", 1)
+    monkeypatch.setattr("semiflat.study.settings.BALLS", 0)
+    settings = Settings(hidden=(2,), starts=24, wider=1, points=1, escape_iterations=1)
+    record = Study(diabetes, settings, tmp_path).run()
+    statuses = [row["certificate"]["status"] for row in record["points"]]
+    assert len(statuses) > 8
+    assert "not attempted" not in statuses[:8]
+    assert set(statuses[8:]) == {"not attempted"}
+    assert "the 8 lowest points" in record["proofs"]["reason"]
+    assert record["distinct_proved"]["at_least"] is None
+    assert "semiflat verify --distinct" in record["distinct_proved"]["reason"]

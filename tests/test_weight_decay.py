@@ -728,13 +728,16 @@ def test_the_command_line_takes_and_keeps_it(capsys: Any, tmp_path: Any) -> None
     assert "weight_decay must be a finite number" in capsys.readouterr().err
 
 
-def test_a_study_with_decay_is_refused_in_one_line(capsys: Any, tmp_path: Any) -> None:
-    arguments = ["study", "--data", "diabetes", "--out", str(tmp_path / "out")]
-    assert _run([*arguments, "--weight-decay", "0.01"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "use semiflat find --weight-decay and semiflat judge" in error
-    assert not (tmp_path / "out").exists()
+def test_a_study_with_a_decay_that_is_none_is_refused_before_it_starts(
+    capsys: Any, tmp_path: Any
+) -> None:
+    for given, message in (("-1", "must be a finite number"), ("5.weight=1", "5.weight")):
+        arguments = ["study", "--data", "diabetes", "--out", str(tmp_path / "out")]
+        assert _run([*arguments, "--weight-decay", given]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert message in error
+        assert not (tmp_path / "out").exists()
 
 
 # -- groups ---------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ from semiflat.search import (
     Status as Status,
     Unseen as Unseen,
     SaddleLine as SaddleLine,
+    Separation as Separation,
     LostStarts as LostStarts,
     Method as Method,
     Step as Step,

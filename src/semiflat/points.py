@@ -157,6 +157,28 @@ class Point:
         """The risk R(θ)."""
         return float(self.problem.risk(self.params))
 
+    @property
+    def accuracy(self) -> float | None:
+        """The part of the samples that get their class, counted with their weights; None without classes.
+
+        The class is that of the largest output; of outputs with two classes each, all have to be right.
+
+        >>> import semiflat as sf
+        >>> problem = sf.Problem(sf.MLP([1, 1]), [[-3.0], [-2.0], [-1.0], [3.0]], [0, 1, 0, 1], loss="logistic")
+        >>> round(sf.find_critical_point(problem, starts=1).accuracy, 9)
+        0.75
+        """
+        problem = self.problem
+        labels = problem.loss.labels(problem.y, problem.net.outputs)
+        if labels is None:
+            return None
+        outputs = problem.outputs(self.params)
+        if labels.shape == outputs.shape:
+            right = (outputs * labels > 0).all(-1)
+        else:
+            right = outputs.argmax(-1) == labels
+        return float(problem.mean(right.double(), -1))
+
     @cached_property
     def gradient_norm(self) -> float:
         """``‖∇R‖∞``."""

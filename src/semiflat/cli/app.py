@@ -17,6 +17,7 @@ import typer
 
 from semiflat._version import __version__
 from semiflat.cli.bounds import bound
+from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -41,7 +42,7 @@ from semiflat.cli.options import (
 )
 from semiflat.cli.others import add_others
 from semiflat.cli.paths import path
-from semiflat.cli.points import check_points, limits, point_line, save_points
+from semiflat.cli.points import check_points, counted_line, limits, point_line, save_points
 from semiflat.cli.progress import say_cost, stages
 from semiflat.cli.proofs import (
     certificate_lines,
@@ -78,11 +79,21 @@ def study(
     raw: Raw = False,
     hidden: Hidden = "3",
     activation: ActivationName = "gelu",
-    starts: Starts = 64,
+    starts: Annotated[
+        int | None,
+        typer.Option(
+            "--starts",
+            help="Random starts of the search; by default 64, or 24 where steps take long.",
+        ),
+    ] = None,
     wider: Annotated[int, typer.Option("--wider", help="Largest number of added units.")] = 3,
     points: Annotated[
-        int, typer.Option("--points", help="How many critical points, lowest first, to embed.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--points",
+            help="How many critical points, lowest first, to embed; by default 8, or 4 where steps take long.",
+        ),
+    ] = None,
     max_iterations: Annotated[
         int | None,
         typer.Option(
@@ -94,7 +105,14 @@ def study(
     no_proofs: Annotated[
         bool, typer.Option("--no-proofs", help="Measure only; prove nothing in ball arithmetic.")
     ] = False,
-    weight_decay: Annotated[str, typer.Option("--weight-decay", hidden=True)] = "0",
+    weight_decay: Annotated[
+        str | None,
+        typer.Option(
+            "--weight-decay",
+            help="λ of the penalty ½ λ ‖θ‖², or weight=1e-3,bias=0; by default 0, or 1e-3 where classes "
+            "are separable.",
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -102,15 +120,9 @@ def study(
 
     Example: semiflat study --data diabetes --out study
     """
-    from semiflat.decay import WeightDecay
     from semiflat.report import report_files, write_report
     from semiflat.study import Settings, Study
 
-    if WeightDecay.of(weight_decay_of(weight_decay)):
-        raise InputError(
-            f"a study embeds critical points, and with --weight-decay {weight_decay} embeddings do "
-            "not keep them critical; use semiflat find --weight-decay and semiflat judge"
-        )
     settings = Settings(
         hidden=parse_hidden(hidden),
         activation=activation,
@@ -120,11 +132,12 @@ def study(
         seed=seed,
         max_iterations=max_iterations,
         proofs=not no_proofs,
+        weight_decay=None if weight_decay is None else weight_decay_of(weight_decay),
     )
     options = DataOptions(data, target, loss, not raw)
     with stages() as progress:
         outputs = Outputs("study", force, {"the data": data})
-        job = Study(options.load(), settings, out, progress, options.to_json(), outputs)
+        job = Study(options.load(), settings, out, progress, options.to_json(), outputs, note)
         outputs.check(*report_files(out))
         job.check()
         with sole_writer(out / ".study.lock"):
@@ -136,15 +149,17 @@ def study(
             write_report(record, out, force)
     counts = record["search"]["counts"]
     kinds = [row["kind"] for row in record["embedded"]]
+    near = [record["nearest"]] if record.get("nearest") else []
     say(
         as_json,
         record,
         [
             f"runs: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}",
-            f"critical points: {len(record['points'])} distinct",
+            f"critical points: {counted_line(record['points'])}",
             *filter(None, [record["search"]["unresolved"]]),
             f"embedded points: {len(kinds)}"
             + "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
+            *(f"descents: {len(rows)} from wide points that are not critical" for rows in near),
             study_line(record),
             f"escapes: {len(record['escapes'])}",
             f"the page: {out / 'report.html'}",
@@ -196,7 +211,7 @@ def find(
     """
     from semiflat.networks import MLP
     from semiflat.problem import Problem
-    from semiflat.search import LostStarts, run_search
+    from semiflat.search import LostStarts, Separation, run_search
     from semiflat.search.gather import tally
     from semiflat.search.large import forecast
     from semiflat.search.record import count_line
@@ -209,7 +224,10 @@ def find(
     outputs = Outputs("find", force, {"the data": data})
     check_points(outputs, out, starts)
     say_cost(forecast(problem, starts))
-    lost = None
+    told = Separation.of_inputs(problem)
+    if told is not None:
+        note(f"separable classes: {told}; {REMEDY}")
+    lost, so_far = None, SeparatedSoFar(problem, told is not None)
     with stages() as report:
         try:
             result = run_search(
@@ -219,7 +237,9 @@ def find(
                 kind=kind,  # type: ignore[arg-type]  # an unknown kind is an InputError
                 tolerance=tolerance,
                 max_iterations=max_iterations,
-                progress=tally(lambda done, so_far: report("search", done, starts, so_far)),
+                progress=so_far.then(
+                    tally(lambda done, text: report("search", done, starts, text))
+                ),
                 processes=processes,
                 dask=dask,
                 out=out,
@@ -231,11 +251,11 @@ def find(
     rows = save_points(result, out, options.to_json(), outputs)
     ended = sum(result.counts.values())
     kept = f", {result.stored} of them from {out} as they were" if result.stored else ""
-    lines = [
-        f"{len(rows)} distinct critical points from {ended} starts ({count_line(result.counts)}){kept}"
-    ]
+    lines = [f"{counted_line(rows)} from {ended} starts ({count_line(result.counts)}){kept}"]
     lines += [point_line(row) for row in rows]
     lines.append(str(result.unseen) if rows else result.why_none)
+    if result.separation is not None:
+        lines.append(f"separable classes: {result.separation}; {REMEDY}")
     if result.unresolved:
         lines.append(result.why_unresolved)
     beyond = limits(result)
@@ -253,6 +273,7 @@ def find(
         if rows
         else None,
         "limits": beyond,
+        "separation": separation_row(result.separation),
     }
     say(as_json, record, lines)
     if lost is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def save_points(
                 "found": found,
                 "index": point.index,
                 "trivial": point.trivial,
+                "accuracy": point.accuracy,
             }
         )
     outputs.write(files)
@@ -81,7 +83,23 @@ def point_line(row: dict[str, Any]) -> str:
         f"{row['file']}  loss {row['loss']:.10g}  gradient {row['gradient_norm']:.1e}  index "
         f"{row['index']}  found {row['found']} time(s)"
     )
+    if row["accuracy"] is not None:
+        line += f"  accuracy {row['accuracy']:.4g}"
     return f"{line}  {row['trivial']}" if row["trivial"] else line
+
+
+def counted_line(rows: Sequence[dict[str, Any]]) -> str:
+    """How many distinct critical points there are: the constant predictor is named, and not counted.
+
+    >>> counted_line([{"trivial": None}, {"trivial": "constant predictor: the same output for every sample"}])
+    '1 distinct critical point, and the constant predictor'
+    """
+    constants: int = sum((row["trivial"] or "").startswith("constant predictor") for row in rows)
+    others = len(rows) - constants
+    text: str = f"{others} distinct critical point{'s' * (others != 1)}"
+    if not constants:
+        return text
+    return f"{text}, and the constant predictor" + (f" ({constants} points)" * (constants > 1))
 
 
 def limits(result: sf.SearchResult) -> list[dict[str, Any]]:

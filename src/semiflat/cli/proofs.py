@@ -227,4 +227,7 @@ def study_line(record: dict[str, Any]) -> str:
             (record["embedded"], "embedded points"),
         )
     ]
-    return f"proved: {', '.join(counts)}; at least {record['distinct_proved']['at_least']} distinct"
+    least = (record["distinct_proved"] or {}).get("at_least")
+    return f"proved: {', '.join(counts)}" + (
+        "" if least is None else f"; at least {least} distinct"
+    )

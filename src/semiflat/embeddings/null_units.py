@@ -22,7 +22,9 @@ class NullUnits(Embedding):
     """Add hidden units with incoming weights 0, the given biases and outgoing weights 0.
 
     They stand at the end of the layer. Maps critical points to critical points, because the next
-    layer has a bias whose gradient is 0 there (Z22 Def. 4.3, Thm 4.1).
+    layer has a bias whose gradient is 0 there (Z22 Def. 4.3, Thm 4.1). With weight decay the gradient of the
+    data at that bias b is −λb instead. A null unit then keeps them critical where σ(α) = 0, or that bias is not
+    decayed (or is 0); and, in any case, where α is 0 or its own layer's bias is not decayed.
 
     Args:
         layer: hidden layer, from 0.

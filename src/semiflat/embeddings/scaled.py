@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from semiflat.embeddings.conditions import PointLike
 from semiflat.embeddings.exact import Exact, fraction, short, show, show_runs, total
 from semiflat.embeddings.vectors import index, rows_of
 from semiflat.embeddings.widening import Widening
-from semiflat.errors import InputError
+from semiflat.errors import InputError, whole
 from semiflat.networks import MLP, bias_key, weight_key
 
 
@@ -73,6 +74,25 @@ class ScaledReplicate(Embedding):
             )
         self.layer, self.unit = index(layer), index(unit)
         self.incoming, self.outgoing = tuple(beta), tuple(complete)
+
+    @classmethod
+    def balanced(cls, layer: int, unit: int, copies: int = 2) -> ScaledReplicate:
+        """Copies with β = γ and Σβ² = 1: those that weight decay lets be, too.
+
+        With decay Λ on the incoming weights u and μ on the outgoing ζ, a critical point has Fᵀζ = −Λu and
+        Σ δ σ(z) = −μζ. At a copy (βu, γζ) the gradients are (β − γ)Λu and (γ − β)μζ: both vanish where β = γ,
+        and nowhere else unless neither side is decayed. That holds whatever the λ of each group is, biases
+        decayed or not. Such copies keep the penalty: Σβ²‖u‖² = ‖u‖². The β are rational, so that Σβ² is exactly
+        1: the largest is split into ⅗ and ⅘ of itself.
+
+        >>> ScaledReplicate.balanced(layer=0, unit=1, copies=3)
+        ScaledReplicate(layer=0, unit=1, incoming=[0.6, 0.48, 0.64], outgoing=[0.6, 0.48, 0.64])
+        """
+        scales = [Fraction(1)]
+        for _ in range(whole("copies", copies, 1) - 1):
+            largest = scales.pop(scales.index(max(scales)))
+            scales += [largest * Fraction(3, 5), largest * Fraction(4, 5)]
+        return cls(layer, unit, scales, scales)
 
     def extend(self, widening: Widening) -> Widening:
         """``widening`` followed by the copies.

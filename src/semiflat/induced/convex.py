@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from semiflat.evidence import EPS
-from semiflat.induced.separation import Separation, separated, separation
 from semiflat.induced.spans import Span
 from semiflat.losses import Loss
+from semiflat.losses.separable import Vanishing, separated, separation
 
 STEPS = 200
 DENSE_DIMENSION = 1500
@@ -61,7 +61,7 @@ def minimise(start: Tensor, span: Span, loss: Loss, targets: Tensor) -> Minimum:
     if separated(loss, start, targets):
         return Minimum(0.0, 0.0, False, ~none, start, 0)
     matrix = span.matrix()
-    told = Separation(none, loss.attains)
+    told = Vanishing(none, loss.attains)
     if matrix is not None:
         told = separation(loss, matrix, targets)
     found = _Descent(start, span, loss, targets, told).run()
@@ -85,7 +85,7 @@ class _Descent:
     """Damped Newton steps with their dual bounds."""
 
     def __init__(
-        self, start: Tensor, span: Span, loss: Loss, targets: Tensor, told: Separation
+        self, start: Tensor, span: Span, loss: Loss, targets: Tensor, told: Vanishing
     ) -> None:
         self.span, self.loss, self.targets, self.told = span, loss, targets, told
         self.start, self.outputs = start, start

@@ -80,7 +80,10 @@ class NetworkRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsRecord:
-    """See :class:`semiflat.study.Settings`; None is what an earlier version had no setting for."""
+    """See :class:`semiflat.study.Settings`; None is what an earlier version had no setting for.
+
+    The weight decay is the one that was used, as ``--weight-decay`` takes it.
+    """
 
     hidden: Sequence[int] | None = None
     activation: str | None = None
@@ -93,6 +96,7 @@ class SettingsRecord:
     null_bias: float | None = None
     effective_tolerance: float | None = None
     proofs: bool | None = None
+    weight_decay: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,13 +233,22 @@ class PointRow(JudgedRow):
     iterations: int | None = None
     largest_parameter: float | None = None
     evidence: str = ""
+    accuracy: float | None = field(default=None, metadata=LATER)
+    penalty: float | None = field(default=None, metadata=LATER)
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the constant predictor, which is there for any data and is not counted."""
+        return (self.trivial or "").startswith("constant predictor")
 
 
 @dataclass(kw_only=True)
 class EmbeddedRow(JudgedRow):
     """A wide point: what the law predicts beside what the wide network measures.
 
-    At infinity the law is not used: there the inertia is the wide Hessian's own, and no other stands beside it.
+    With weight decay the kind is that of the wide Hessian, and ``inertia`` what the law says of its signs;
+    where no law does it is that Hessian's own, and no other stands beside it. At infinity the law is not used:
+    there the inertia is the wide Hessian's own, too.
     """
 
     source: str = ""
@@ -257,6 +270,51 @@ class EmbeddedRow(JudgedRow):
         if self.inertia is None or self.dense_inertia is None:
             return None
         return self.inertia == self.dense_inertia
+
+
+@dataclass(kw_only=True)
+class NearestRow(JudgedRow):
+    """With weight decay: the critical point that descent reaches from an embedded point that is none.
+
+    ``inertia``, ``kind`` and the rest are those of the end, ``distance`` that of parameters from the embedded
+    point, whose loss is ``loss_embedded`` and whose gradient's largest entry is ``gradient_embedded``.
+    """
+
+    source: str = ""
+    embedding: str = ""
+    family: str = ""
+    added: int = 0
+    widths: Sequence[int] = ()
+    gradient_embedded: float | None = None
+    loss_before: float | None = None
+    loss_embedded: float | None = None
+    loss: float | None = None
+    distance: float | None = None
+    status: str = ""
+    iterations: int | None = None
+    evidence: str = ""
+    accuracy: float | None = None
+    effective_hidden: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparationRecord:
+    """See :class:`semiflat.Separation`; ``falls`` are pairs of a last layer's length and the loss there."""
+
+    found: str = ""
+    margin: float | None = None
+    at_most: float | None = None
+    falls: Sequence[Sequence[float | None]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayRecord:
+    """A study's weight decay: in words, whether the study chose it by itself, and why."""
+
+    words: str = ""
+    chosen: bool = False
+    why: str = ""
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,10 +429,13 @@ class StudyRecord:
     data: DataRecord
     network: NetworkRecord
     settings: SettingsRecord
+    separation: SeparationRecord | None = field(default=None, metadata=LATER)
+    decay: DecayRecord | None = field(default=None, metadata=LATER)
     search: RunsRecord | None = None
     search_any: RunsRecord | None = field(default=None, metadata=LATER)
     points: list[PointRow] = field(default_factory=list)
     embedded: list[EmbeddedRow] = field(default_factory=list)
+    nearest: list[NearestRow] | None = field(default=None, metadata=LATER)
     escapes: list[EscapeRow] = field(default_factory=list)
     proofs: ProofsRecord = field(default_factory=ProofsRecord)
     distinct_proved: Distinct | None = None
@@ -389,6 +450,10 @@ class StudyRecord:
         """The wide points of narrow ones at infinity; with False those of finite ones."""
         far = {row.name for row in self.points if row.at_infinity}
         return [row for row in self.embedded if (row.source in far) is there]
+
+    def counted(self) -> list[PointRow]:
+        """The critical points without the constant predictor, lowest loss first."""
+        return [row for row in self.points if not row.constant]
 
     def searches(self) -> list[RunsRecord]:
         """The searches that have ended: for minima, and if that found none for any critical point."""

@@ -7,8 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semiflat.records.study import Anatomy, EmbeddedRow, EscapeRow, JudgedRow, PointRow, StudyRecord
+from semiflat.records.study import (
+    Anatomy,
+    EmbeddedRow,
+    EscapeRow,
+    JudgedRow,
+    NearestRow,
+    PointRow,
+    StudyRecord,
+)
 from semiflat.report import numbers, proofs, words
+from semiflat.report.classes import percent
 from semiflat.report.made_of import MadeOf, eigenvalues, layers, output_bias
 from semiflat.report.names import is_name
 from semiflat.report.numbers import count, listed, loss, size
@@ -48,10 +57,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Family:
-    """A narrow point with the wide points that were made of it."""
+    """A narrow point, the wide points that were made of it, and those reached from others with weight decay."""
 
     narrow: Section
     wide: list[Section]
+    nearest: list[Section]
     at_infinity: bool
 
     @property
@@ -75,6 +85,7 @@ def families(record: StudyRecord) -> list[Family]:
             Family(
                 _narrow(record, point, rows, before, after),
                 [_wide(record, point, rows, n, ends.get(row.name)) for n, row in enumerate(rows)],
+                [_nearest(record, row) for row in record.nearest or () if row.source == name],
                 bool(point.at_infinity),
             )
         )
@@ -113,6 +124,8 @@ def _narrow(
     facts = _facts(row)
     if row.largest_parameter is not None:
         facts.append(("largest parameter", size(row.largest_parameter, 3)))
+    facts += [("right on the data", percent(row.accuracy))] if row.accuracy is not None else []
+    facts += [("penalty in the loss", size(row.penalty, 3))] if row.penalty is not None else []
     made_of = _made_of(record, row.name, [(row.name, row.inertia)], row.at_infinity)
     return Section(
         row.name, row, row.loss, shape, what, _verdict(row), facts, made_of,
@@ -147,6 +160,26 @@ def _wide(
         [(name, text) for name, text in facts if text != numbers.NONE],
         _made_of(record, row.name, judged), _commands(record, row.name, row),
         _end(record, escape) if escape else None, before, after,
+    )  # fmt: skip
+
+
+def _nearest(record: StudyRecord, row: NearestRow) -> Section:
+    shape = numbers.widths(row.widths)
+    what = [
+        f"{row.source} placed in a {shape} network, {row.embedding}, computes the same function but is not "
+        f"critical with weight decay: there the loss is {loss(row.loss_embedded)} and the gradient norm "
+        f"{size(row.gradient_embedded)}.",
+        f"Descent from there ended here, at loss {loss(row.loss)}; that of {row.source} is "
+        f"{loss(row.loss_before)} ({numbers.change(row.loss_before, row.loss)}).",
+        f"The run {words.status_words(row.status)}{f': {row.evidence}' if row.evidence else ''}.",
+    ]
+    facts = [*_facts(row), ("distance in parameters", size(row.distance))]
+    if row.effective_hidden is not None:
+        facts.append(("units it really uses", numbers.widths(row.effective_hidden)))
+    made_of = _made_of(record, row.name, [(row.name, row.inertia)])
+    return Section(
+        row.name, row, row.loss, row.widths, what, _verdict(row), facts, made_of,
+        _commands(record, row.name, row),
     )  # fmt: skip
 
 

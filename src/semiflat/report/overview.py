@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semiflat.records.study import EmbeddedRow, EscapeRow, PointRow, StudyRecord
+from semiflat.records.study import EmbeddedRow, EscapeRow, NearestRow, PointRow, StudyRecord
 from semiflat.report.numbers import change, loss, widths
 from semiflat.report.words import KINDS, kind_words, status_words
 
@@ -41,6 +41,7 @@ class Mark:
         source: the narrow point that it belongs to.
         origin: what it was made of or left from, in words.
         begun: for the end of a way down, the point it was left from; else None.
+        level: whether its loss is that of its narrow point.
     """
 
     name: str
@@ -52,10 +53,11 @@ class Mark:
     source: str
     origin: str
     begun: str | None = None
+    level: bool = True
 
 
 def marks(record: StudyRecord) -> list[Mark]:
-    """All points whose loss is known: critical ones, then wide ones, then ends of ways down."""
+    """All points whose loss is known: critical ones, wide ones, where descents from these ended."""
     losses = {row.name: row.loss for row in record.points}
     return [
         *(
@@ -64,6 +66,7 @@ def marks(record: StudyRecord) -> list[Mark]:
             if row.loss is not None
         ),
         *_some(_wide(row, losses.get(row.source)) for row in record.embedded),
+        *_some(_nearest(row) for row in record.nearest or ()),
         *_some(_end(row) for row in record.escapes),
     ]
 
@@ -101,6 +104,25 @@ def _wide(row: EmbeddedRow, own: float | None) -> Mark | None:
         own,
         row.source,
         origin,
+    )
+
+
+def _nearest(row: NearestRow) -> Mark | None:
+    if row.loss is None or not row.widths:
+        return None
+    shape, origin = row.widths, f"{row.source}, {row.family}, not critical with weight decay"
+    what = f"{kind_words(row.kind).one}, reached from a wide point"
+    return Mark(
+        row.name,
+        _drawn(row.kind),
+        what,
+        _units(shape),
+        widths(shape),
+        row.loss,
+        row.source,
+        origin,
+        None,
+        False,
     )
 
 
@@ -169,7 +191,9 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
         for m in found
         if m.begun in start
     ]
-    wide = [mark for mark in found if mark.begun is None and mark.name != mark.source]
+    wide = [
+        mark for mark in found if mark.begun is None and mark.level and mark.name != mark.source
+    ]
     last = {mark.source: max(at[m.name] for m in wide if m.source == mark.source) for mark in wide}
     levels = [
         {"x0": at[name], "x": end, "loss0": losses[name], "loss": losses[name], "source": name}

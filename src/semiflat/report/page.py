@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from semiflat.records.study import EmbeddedRow, StudyRecord
 from semiflat.report import (
     checks,
+    classes,
     curves,
     each,
     made_of,
@@ -64,6 +65,7 @@ def _environment() -> jinja2.Environment:
         "equal": checks.equal,
         "status": words.status_words,
         "proof": proofs.proof_of,
+        "percent": classes.percent,
     }
     environment.tests["name"] = is_name
     environment.globals["count"] = numbers.count
@@ -77,7 +79,7 @@ def _template(name: str) -> str:
 
 def _names(record: StudyRecord) -> Iterator[str]:
     """All points that have a section."""
-    for rows in (record.points, record.embedded, record.escapes):
+    for rows in (record.points, record.embedded, record.nearest or (), record.escapes):
         yield from (row.name for row in rows)
 
 
@@ -121,6 +123,10 @@ def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
         "why_nothing": sentences.why_nothing(record),
         "summary": sentences.summary(record, narrow),
         "search_note": sentences.search_note(record),
+        "classes": classes.paragraphs(record),
+        "wide_text": classes.wide_text(record),
+        "nearest": record.nearest or [],
+        "nearest_text": classes.nearest(record),
         "narrow": narrow,
         "families": family_names(record),
         "most_added": most_added(record),
@@ -182,6 +188,7 @@ def _find_options(record: StudyRecord) -> str:
         "--starts": settings.starts,
         "--max-iterations": settings.max_iterations,
         "--seed": settings.seed,
+        "--weight-decay": settings.weight_decay if record.decay else None,
     }
     words = [f"{key} {shlex.quote(str(v))}" for key, v in options.items() if v is not None]
     standardised = source.get("standardise", record.data.standardisation is not None)

@@ -80,6 +80,7 @@ def points_sentence(record: StudyRecord) -> str:
         f"{start}{which} {'has' if proved == 1 else 'have'} a certificate: next to the point as it is stored "
         "lies exactly one critical point of the exact loss on exactly these data, and its inertia is known "
         "for certain."
+        + (f" Not all were tried: {record.proofs.reason}." if record.proofs.reason else "")
     )
 
 
@@ -91,10 +92,10 @@ def wide_sentence(record: StudyRecord) -> str:
         return ""
     if not proved:
         return "The kind of none of them is proved."
-    text = (
-        f"The kind of {_of_all(len(proved), len(wide))} is proved, by the inertia law from "
-        "a certified narrow point"
-    )
+    how = "by the inertia law from a certified narrow point"
+    if record.decay:
+        how = "each at the wide point itself"
+    text = f"The kind of {_of_all(len(proved), len(wide))} is proved, {how}"
     inexact = sum(proof.exact is False for proof in proved)
     if inexact:
         text += f"; for {inexact} of them the numbers of eigenvalues are lower bounds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from semiflat.records.study import PointRow, RunsRecord, StudyRecord
-from semiflat.report import numbers, proofs
+from semiflat.report import classes, numbers, proofs
 from semiflat.report.numbers import count, listed, loss
 from semiflat.report.traps import NarrowPoint, most_added
 from semiflat.report.words import MINIMA, kinds_counted, status_words
@@ -35,9 +35,11 @@ def outcome(record: StudyRecord) -> str:
 
 def summary(record: StudyRecord, narrow: list[NarrowPoint]) -> list[str]:
     """What was found, in about four sentences."""
-    sentences = [_runs(record), *_trivial(record.points)]
+    sentences = [*classes.summary(record), _runs(record)]
+    sentences += [*_trivial(record.counted()), *classes.accuracy(record)]
     if record.embedded:
         sentences += [_embedded(record, narrow), _traps(record, narrow)]
+        sentences += classes.nearest(record)
     elif record.points:
         sentences.append("None of them was embedded in a wider network.")
     proved = proofs.summary(record)
@@ -45,16 +47,16 @@ def summary(record: StudyRecord, narrow: list[NarrowPoint]) -> list[str]:
 
 
 def _runs(record: StudyRecord) -> str:
-    first, second, points = record.search, record.search_any, record.points
+    first, second = record.search, record.search_any
     if not first:
         return "The study stopped before its search did: there is nothing to report yet."
     text = f"Of {count(_total(first), 'run')} from random starts, "
     if not second:
-        return f"{text}{_reached(first)}{_distinct(points, first)}."
+        return f"{text}{_reached(first)}{_distinct(record, first)}."
     return (
         f"{text}none reached a minimum at finite distance; of "
         f"{count(_total(second), 'further run')} that looked for critical points of any kind, "
-        f"{_reached(second)}{_distinct(points, second)}."
+        f"{_reached(second)}{_distinct(record, second)}."
     )
 
 
@@ -72,11 +74,6 @@ def _trivial(points: list[PointRow]) -> list[str]:
 
 
 _TRIVIAL = (
-    (
-        "constant predictor",
-        "is a constant predictor: the network gives every sample the same output",
-        "are constant predictors: the network gives every sample the same output",
-    ),
     (
         "dead units",
         "has units that do nothing on the data",
@@ -100,13 +97,19 @@ def _reached(search: RunsRecord) -> str:
     return f"{text}, and {far} one at infinity" if far else text
 
 
-def _distinct(points: list[PointRow], search: RunsRecord) -> str:
+def _distinct(record: StudyRecord, search: RunsRecord) -> str:
+    points = record.counted()
+    constants = len(record.points) - len(points)
+    constant = "the constant predictor" + (f" ({constants} points)" if constants > 1 else "")
     if not points:
-        return ""
+        return f": {constant} alone, which is there for any data" if constants else ""
     runs = search.ended("CONVERGED", *AT_INFINITY)
     found = "all distinct" if len(points) == runs > 1 else f"{len(points)} distinct"
     where = "" if len(points) == runs == 1 else f": {found}"
-    return f"{where}, the lowest at loss {loss(points[0].loss)}"
+    text = f"{where}, the lowest at loss {loss(points[0].loss)}"
+    if not constants:
+        return text
+    return f"{text}, and {constant}, which gives every sample the same output and is not counted"
 
 
 def _embedded(record: StudyRecord, narrow: list[NarrowPoint]) -> str:
@@ -119,7 +122,7 @@ def _embedded(record: StudyRecord, narrow: list[NarrowPoint]) -> str:
     ]
     other = [k for k in kinds if k not in (*MINIMA, "STRICT_SADDLE", "UNDECIDED")]
     counts += [text for _, text in kinds_counted(other)]
-    points = len(record.points)
+    points = len(record.counted() or record.points)
     which = "It was" if points == 1 else f"The {len(narrow)} lowest were"
     if len(narrow) == points > 1:
         which = "Both were" if points == 2 else f"All {points} were"
@@ -127,8 +130,9 @@ def _embedded(record: StudyRecord, narrow: list[NarrowPoint]) -> str:
         which = "The lowest was"
     most = most_added(record)
     units = "one unit more" if most == 1 else f"up to {most} units more"
+    kept = "what the network computes" + (" or the penalty" if record.decay else "")
     return (
-        f"{which} placed in networks with {units} without changing what the network computes, "
+        f"{which} placed in networks with {units} without changing {kept}, "
         f"in {count(len(kinds), 'way')}: {listed(counts)}."
     )
 

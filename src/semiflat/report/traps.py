@@ -41,6 +41,7 @@ class NarrowPoint:
         freed: whether an escape with one added unit ended below its loss; None if it was a saddle
             already, so that there was no trap.
         followed: whether any escape of its wide points is in the record.
+        closed: whether it was widened by one unit and no wide point is a strict saddle: nothing to follow.
     """
 
     name: str
@@ -51,6 +52,7 @@ class NarrowPoint:
     best: list[Reached | None]
     freed: bool | None
     followed: bool
+    closed: bool
 
 
 def family_names(record: StudyRecord) -> list[str]:
@@ -105,6 +107,7 @@ def _narrow_point(
         ],
         freed=fell if point.kind in MINIMA else None,
         followed=bool(left(wide)),
+        closed=bool(one) and all(row.kind in MINIMA for row in wide),
     )
 
 

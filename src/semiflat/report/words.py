@@ -76,6 +76,9 @@ FAMILIES = {
     "its outgoing weights in parts λ that are all between 0 and 1, such as ½ and ½.",
     "replicate outside": "the same, but with a part below 0, such as 3⁄2 and −1⁄2. The function "
     "is still exactly the same; the curvature is not.",
+    "scaled copies": "a positively homogeneous unit (relu) is copied; incoming and outgoing weights of each "
+    "copy are multiplied by the same β, with squares that sum to 1. Neither the function nor the penalty "
+    "changes.",
     "null units": "new units with zero incoming and zero outgoing weights and a chosen bias: they "
     "compute a constant that nothing listens to.",
 }

@@ -5,6 +5,7 @@ from semiflat.search.gather import LostStarts
 from semiflat.search.methods import Method, Step
 from semiflat.search.record import CriticalPoint, SearchRecord, SearchResult, Status
 from semiflat.search.saddle_line import SaddleLine, saddle_lines
+from semiflat.search.separation import Separation
 from semiflat.search.unseen import Unseen
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SaddleLine",
     "SearchRecord",
     "SearchResult",
+    "Separation",
     "Status",
     "Step",
     "Unseen",

@@ -14,7 +14,8 @@ from semiflat.limits import AtInfinity, Form, Limit, LimitMLP
 from semiflat.networks import Params
 from semiflat.points import Point, one_line
 from semiflat.problem import Problem
-from semiflat.search.trivial import triviality
+from semiflat.search.separation import Separation
+from semiflat.search.trivial import CONSTANT, triviality
 from semiflat.search.unseen import Unseen
 
 
@@ -232,6 +233,11 @@ class CriticalPoint(Point):
         return triviality(self)
 
     @property
+    def constant(self) -> bool:
+        """Whether it is a constant predictor: every sample gets the same output."""
+        return (self.trivial or "").startswith(CONSTANT)
+
+    @property
     def separated(self) -> bool:
         """Whether the loss is so low that no finite parameters of that loss, or less, are critical."""
         return bool(self.loss < self.problem.no_critical_point_below)
@@ -352,6 +358,39 @@ class SearchResult:
     def with_infinity(self) -> list[CriticalPoint]:
         """``points`` and those at infinity, lowest loss first, whatever their kind."""
         return sorted([*self.points, *self.at_infinity], key=lambda point: float(point.loss))
+
+    @property
+    def constants(self) -> list[CriticalPoint]:
+        """Those of ``points`` at which every sample gets the same output: there for any data.
+
+        >>> import semiflat as sf
+        >>> line = sf.Problem(sf.MLP([1, 1, 1]), [[-1.0], [0.0], [1.0]], [1.0, -2.0, 1.0])
+        >>> found = sf.run_search(line, starts=16, kind="any")
+        >>> len(found.constants) >= 1, all(point.constant for point in found.constants)
+        (True, True)
+        """
+        return [point for point in self.points if point.constant]
+
+    @cached_property
+    def separation(self) -> Separation | None:
+        """Where classes are told apart, and the direction in which the loss falls for ever; None if not seen.
+
+        At the lowest of the runs that tell them apart; if none does, by a linear function of the inputs.
+
+        >>> import semiflat as sf
+        >>> line = sf.Problem(sf.MLP([1, 1]), [[-1.0], [1.0]], [0.0, 1.0], loss="logistic")
+        >>> told = sf.run_search(line, starts=2).separation
+        >>> told.direction["0.weight"].item(), round(told.margin, 9)
+        (1.0, 1.0)
+        """
+        for run in sorted(self.runs, key=lambda run: float(run.loss)):
+            told = Separation.at(
+                run, f"the run from start {run.record.start} tells the classes apart"
+            )
+            if told is not None:
+                return told
+        problems = {id(run.problem): run.problem for run in self.runs}
+        return Separation.of_inputs(*problems.values()) if len(problems) == 1 else None
 
     @property
     def why_unresolved(self) -> str:

@@ -12,6 +12,10 @@ EQUAL = 1e-5
 outputs that differ by 1.2e-6."""
 
 
+CONSTANT = "constant predictor"
+"""How the reason begins of a point whose outputs are the same for every sample."""
+
+
 def triviality(point: Point) -> str | None:
     """Why a critical point is a trivial one, None if it is not; see :attr:`CriticalPoint.trivial`."""
     problem = point.problem
@@ -23,7 +27,7 @@ def triviality(point: Point) -> str | None:
     size = 1.0 if problem.loss.odds else 1e-300 if best is None else float(best.abs().max())
     size = max(size, float(outputs.abs().max()))
     if float((outputs - outputs.mean(0)).abs().max()) <= EQUAL * size:
-        return "constant predictor: the same output for every sample"
+        return f"{CONSTANT}: the same output for every sample"
     for layer, (dead, constant, unheard) in enumerate(
         zip(data.dead, data.constant, data.unheard, strict=True)
     ):

@@ -31,17 +31,28 @@ class Proofs:
 
     Attributes:
         refusal: why nothing is proved, or None.
+        limited: why not all points are tried, or None.
     """
 
     def __init__(self, out: Path | None, wanted: bool, outputs: Outputs) -> None:
         self.outputs = outputs
         self.folder = None if out is None else out / FOLDER
         self.refusal = _missing() if wanted else "switched off with --no-proofs"
+        self.limited: str | None = None
 
     def record(self) -> ProofsRecord:
         """Whether proofs are attempted, and if not, why."""
         status = ATTEMPTED if self.refusal is None else NOT_ATTEMPTED
-        return ProofsRecord(status=status, reason=self.refusal)
+        return ProofsRecord(status=status, reason=self.refusal or self.limited)
+
+    def leave_out(self, rows: int, proved: int) -> list[ProofRow]:
+        """For points that are not tried, because there are many and a proof takes long; the record says so."""
+        reason = self.refusal or (
+            f"a proof takes about a second here, so the {proved} lowest points and what is embedded from them "
+            "are proved; semiflat certify proves any other"
+        )
+        self.limited = reason
+        return [ProofRow(status=NOT_ATTEMPTED, reason=reason) for _ in range(rows)]
 
     def earlier(self) -> list[Path]:
         """The files that are there under names of a study's certificates and their data."""
@@ -61,19 +72,28 @@ class Proofs:
         self.outputs.write(contents)
         return rows
 
-    def distinct(self, rows: Sequence[PointRow]) -> Distinct | None:
-        """How many narrow points are proved to be distinct, from their files by the checker; None without."""
+    def distinct(self, rows: Sequence[PointRow], most: int) -> Distinct | None:
+        """How many narrow points are proved to be distinct, from their files by the checker; None without.
+
+        Of the first ``most`` that are proved alone: each is proved again for it, in balls.
+        """
         if self.refusal is not None or self.folder is None:
             return None
         names = [row.name for row in rows if row.proved]
         if not names:
             return Distinct(at_least=0, of=0, reason="no critical point is certified")
-        found = verify_distinct([self.folder / f"{name}.json" for name in names])
+        some = names[:most]
+        left = ""
+        if len(some) < len(names):
+            left = "the checker would take long over all of them; semiflat verify --distinct does"
+            if len(some) < 2:
+                return Distinct(of=0, reason=left)
+        found = verify_distinct([self.folder / f"{name}.json" for name in some])
         return Distinct(
             at_least=found.at_least,
-            of=len(names),
-            chosen=[names[place] for place in found.chosen],
-            reason=found.reason,
+            of=len(some),
+            chosen=[some[place] for place in found.chosen],
+            reason="; ".join(filter(None, [found.reason, left])),
         )
 
     def _row(self, name: str, certificate: Certificate, contents: dict[Path, bytes]) -> ProofRow:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from semiflat._version import __version__
 from semiflat.checkpoints import packed
 from semiflat.data import Dataset
+from semiflat.decay import WeightDecay
 from semiflat.files import as_json
 from semiflat.limits import LimitMLP
 from semiflat.networks import MLP
@@ -32,11 +34,13 @@ from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.search.gather import tally
 from semiflat.search.record import Finished
 from semiflat.study.anatomy import anatomy
+from semiflat.study.classes import as_option, decide, separation_record
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Descended, Saddle, follow
+from semiflat.study.nearest import Start, descend
 from semiflat.study.proofs import Proofs
 from semiflat.study.settings import Settings
-from semiflat.study.widenings import embedded_row, widenings
+from semiflat.study.widenings import Trial, embedded_row, widenings, widenings_with_decay
 from semiflat.verdicts import Certainty, Kind, Verdict, judge_all
 
 Progress = Callable[[str, int, int, str], None]
@@ -44,7 +48,7 @@ Progress = Callable[[str, int, int, str], None]
 come of them."""
 
 _ANY_STARTS = 24
-_OWN_POINT = re.compile(r"p\d+(-e\d+)?|x\d+")
+_OWN_POINT = re.compile(r"p\d+(-e\d+)?|[nx]\d+")
 _MOST_CURVES = 6
 APART = 2.0
 """Seconds between two writings of the record within a stage."""
@@ -60,6 +64,7 @@ class Study:
         progress: see :data:`Progress`.
         source: how the data were loaded, stored with every point.
         outputs: what it may replace in ``out``; by default what a study wrote, unchanged since.
+        tell: called with what is worth a line at once: that classes are separable, and what is done about it.
     """
 
     def __init__(
@@ -70,14 +75,17 @@ class Study:
         progress: Progress = lambda stage, done, total, so_far: None,
         source: dict[str, Any] | None = None,
         outputs: Outputs | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.settings, self.out, self.progress = settings, out, progress
+        self.settings, self.out, self.progress, self.tell = settings, out, progress, tell
         self.source = source or {"source": dataset.name}
         net = MLP([dataset.X.shape[1], *settings.hidden, dataset.outputs], settings.activation)
         self.problem = Problem(net, dataset.X, dataset.y, dataset.loss)
+        if settings.weight_decay is not None:
+            WeightDecay.of(settings.weight_decay).check(net)
         self.outputs = outputs or Outputs("study")
         self.proofs = Proofs(out, settings.proofs, self.outputs)
-        self._iterations = settings.iterations(net.parameter_count)
+        self._use = settings.resolved(self.problem)
         self.record = StudyRecord(
             semiflat=__version__,
             source=self.source,
@@ -87,13 +95,14 @@ class Study:
                 activation=settings.activation,
                 parameters=net.parameter_count,
             ),
-            settings=SettingsRecord(**vars(settings) | {"max_iterations": self._iterations}),
+            settings=SettingsRecord(**vars(settings) | self._settled() | {"weight_decay": None}),
             proofs=self.proofs.record(),
         )
         self._found: list[tuple[str, CriticalPoint]] = []
         self._points: list[tuple[str, CriticalPoint]] = []
         self._wide: dict[str, list[tuple[str, EmbeddedPoint]]] = {}
         self._saddles: list[Saddle] = []
+        self._pinned: list[Start] = []
         self._written = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -105,8 +114,10 @@ class Study:
         self.check()
         self._write()
         self._clear()
+        self._decide()
         self._find()
         self._embed()
+        self._descend()
         self._prove()
         self._leave()
         self.record.complete = True
@@ -128,22 +139,41 @@ class Study:
 
     # -- stages -----------------------------------------------------------------------------------
 
+    def _decide(self) -> None:
+        """Whether the classes are separable, and the weight decay."""
+        s, plain = self.settings, self.problem
+        self.progress("separable classes?", 0, 1, "")
+        self.problem, told, self.record.decay = decide(plain, s.weight_decay, s.seed, self.tell)
+        self.progress("separable classes?", 1, 1, "")
+        self.record.separation = separation_record(told)
+        self._use = s.resolved(self.problem)
+        self.record.settings = replace(
+            self.record.settings, **self._settled(), weight_decay=as_option(self.problem.decay)
+        )
+
+    def _settled(self) -> dict[str, Any]:
+        use = self._use
+        return {"starts": use.starts, "points": use.points, "max_iterations": use.max_iterations}
+
     def _find(self) -> None:
-        s = self.settings
-        result = self._search("minimum", s.starts, "search")
-        self.record.search = _search_record(result, "minimum", s.starts)
+        starts = self._use.starts
+        result = self._search("minimum", starts, "search")
+        self.record.search = _search_record(result, "minimum", starts)
         points = result.with_infinity
         if not points and not result.interrupted:
             # No minimum at finite distance: there may still be saddles to embed.
-            other = self._search("any", min(s.starts, _ANY_STARTS), "search, any index")
-            self.record.search_any = _search_record(other, "any", min(s.starts, _ANY_STARTS))
+            starts = min(starts, _ANY_STARTS)
+            other = self._search("any", starts, "search, any index")
+            self.record.search_any = _search_record(other, "any", starts)
             points, result = other.with_infinity, other
+        points = sorted(points, key=lambda point: point.constant)  # the constant predictor last
         named = [(f"p{k}", point) for k, point in enumerate(points)]
         verdicts = judge_all([point for _, point in named])
         for (name, point), verdict in zip(named, verdicts, strict=True):
             self.record.points.append(_point_row(name, point, verdict))
         self._save(named)
-        self._found, self._points = named, named[: s.points]
+        own = [(name, point) for name, point in named if not point.constant]
+        self._found, self._points = named, (own or named)[: self._use.points]
         self._write()
         if result.interrupted:
             raise KeyboardInterrupt
@@ -154,7 +184,7 @@ class Study:
             starts=starts,
             seed=self.settings.seed,
             kind=kind,
-            max_iterations=self._iterations,
+            max_iterations=self._use.max_iterations,
             progress=self._tally(stage, starts),
         )
 
@@ -164,11 +194,18 @@ class Study:
         return report
 
     def _embed(self) -> None:
-        s = self.settings
-        plan = {
-            name: list(widenings(point.problem.net, s.wider, s.null_bias))
-            for name, point in self._points
-        }
+        plan = {name: self._trials(point) for name, point in self._points}
+        if self.problem.decay:
+            for name, point in self._points:
+                pairs = [
+                    (trial, trial.embedding.keeps_critical(point).holds) for trial in plan[name]
+                ]
+                plan[name] = [trial for trial, holds in pairs if holds]
+                self._pinned += [
+                    (name, trial, trial.embedding(point))
+                    for trial, holds in pairs
+                    if not holds and trial.added == 1
+                ]
         count = sum(map(len, plan.values()))
         for name, point in self._points:
             embedded = [widening.embedding(point) for widening in plan[name]]
@@ -187,15 +224,39 @@ class Study:
             self._draw_point(name, point)
         self._write()
 
+    def _trials(self, point: Point) -> list[Trial]:
+        s = self.settings
+        if self.problem.decay:
+            return list(widenings_with_decay(point.problem, s.wider, s.null_bias))
+        return list(widenings(point.problem.net, s.wider, s.null_bias))
+
+    def _descend(self) -> None:
+        """With weight decay: the critical points nearest to the wide points that are none, going down."""
+        if not self.problem.decay:
+            return
+        self.record.nearest = []
+        chosen = self._pinned[: self._use.descents]
+        report = self._tally("descend from the other wide points", len(chosen))
+        tolerance = self.settings.effective_tolerance
+        for row, end in descend(chosen, self._use.max_iterations, tolerance, report):
+            self.record.nearest.append(row)
+            self._save([(row.name, end)])
+            self._write_now_and_then()
+        self._write()
+
     def _prove(self) -> None:
         """Certificates of all points, beside the verdicts; what measuring left undecided, they decide."""
         rows: dict[str, JudgedRow] = {
             row.name: row for row in (*self.record.points, *self.record.embedded)
         }
-        done = 0
-        for name, point in self._found:
+        done, most = 0, self._use.proved
+        for place, (name, point) in enumerate(self._found):
             family = [(name, point), *self._wide.get(name, [])]
-            for (label, _), proof in zip(family, self.proofs.prove(family), strict=True):
+            if most is None or place < most:
+                proofs = self.proofs.prove(family)
+            else:
+                proofs = self.proofs.leave_out(len(family), most)
+            for (label, _), proof in zip(family, proofs, strict=True):
                 row = rows[label]
                 row.certificate = proof
                 if row.kind == Kind.UNDECIDED and proof.kind:
@@ -203,7 +264,8 @@ class Study:
                     row.reason = proof.reason
             done += len(family)
             self.progress("prove", done, len(rows), "")
-        self.record.distinct_proved = self.proofs.distinct(self.record.points)
+        self.record.distinct_proved = self.proofs.distinct(self.record.points, self._use.told_apart)
+        self.record.proofs = self.proofs.record()
         self._write()
 
     def _leave(self) -> None:
@@ -226,10 +288,13 @@ class Study:
 
     def _draw_point(self, name: str, point: Point) -> None:
         layer = 0
-        for unit in point.problem.net.heads(layer):
-            self.record.curves.share_line.append(share_line(name, point, layer, unit))
+        if (
+            not point.problem.decay
+        ):  # else the penalty changes along the line, and no point of it is critical
+            for unit in point.problem.net.heads(layer):
+                self.record.curves.share_line.append(share_line(name, point, layer, unit))
         rows, wide = self.record.by_source().get(name, []), dict(self._wide.get(name, []))
-        for family in ("replicate inside", "replicate outside", "null units"):
+        for family in ("replicate inside", "replicate outside", "scaled copies", "null units"):
             row = next((r for r in rows if r.family == family), None)
             if row is not None:
                 self.record.curves.spectrum.append(spectrum_curve(row, wide[row.name]))
@@ -314,4 +379,6 @@ def _point_row(name: str, point: CriticalPoint, verdict: Verdict) -> PointRow:
         iterations=point.record.iterations,
         largest_parameter=max(float(t.abs().max()) for t in point.params.values()),
         evidence=point.record.evidence,
+        accuracy=point.accuracy,
+        penalty=float(point.problem.penalty(point.params)) if point.problem.decay else None,
     )

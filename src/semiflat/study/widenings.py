@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.parts import second_difference
-from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate
+from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate, ScaledReplicate
 from semiflat.embeddings.exact import Exact
-from semiflat.networks import MLP
+from semiflat.networks import MLP, bias_key
 from semiflat.points import EmbeddedPoint, Point
+from semiflat.problem import Problem
 from semiflat.records.study import EmbeddedRow, JudgedRow, Signs, read
 from semiflat.verdicts import Verdict
+from semiflat.verdicts.decayed import inertia_with_decay
 
 DENSE_CHECK = 400
 """Parameters of a wide network up to which its dense Hessian checks the inertia law."""
@@ -27,7 +29,7 @@ class Trial:
 
     Attributes:
         family: ``"replicate inside"`` (all shares between 0 and 1), ``"replicate outside"`` (one
-            below 0), ``"null units"`` or, at infinity, ``"null gates"``.
+            below 0), ``"null units"``, at infinity ``"null gates"``, and with weight decay ``"scaled copies"``.
         layer: hidden layer.
         unit: the replicated unit, or None.
         added: number of units added.
@@ -58,6 +60,31 @@ def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Trial]:
             yield Trial("null units", layer, None, added, NullUnits(layer, [null_bias] * added))
 
 
+def widenings_with_decay(problem: Problem, wider: int, null_bias: float) -> Iterator[Trial]:
+    """What may keep critical points critical with weight decay, and beside it one copy of every unit.
+
+    Null units have bias 0 where biases of their layer are decayed. Whether a trial keeps a point critical is
+    asked at the point; scaled copies of positively homogeneous units do, null units where σ(α) = 0 or the bias
+    above is not decayed, and copies with other shares where nothing of their unit is decayed.
+    """
+    net = problem.net
+    decays = net.unflatten(problem.decays)
+    for added in range(1, wider + 1):
+        for layer, activation in enumerate(net.activations):
+            for unit in range(net.hidden[layer]) if activation.homogeneous else ():
+                balanced = ScaledReplicate.balanced(layer, unit, added + 1)
+                yield Trial("scaled copies", layer, unit, added, balanced)
+            pinned = not net.biases[layer] or bool(decays[bias_key(layer)].any())
+            bias = 0.0 if pinned else null_bias
+            if net.biases[layer + 1] and (
+                activation.smooth or bias
+            ):  # at a kink there is no gradient
+                yield Trial("null units", layer, None, added, NullUnits(layer, [bias] * added))
+    for trial in widenings(net, 1, null_bias):
+        if trial.unit is not None:
+            yield trial
+
+
 def output_change(point: EmbeddedPoint, probes: int = 256) -> float:
     """Largest change of an output, relative to the largest: on the data and on random inputs.
 
@@ -84,6 +111,13 @@ def embedded_row(
     wide = point.materialize()
     direction, net = verdict.descent_direction, wide.problem.net
     judged = verdict.to_json() | {"name": name, "gradient_norm": wide.gradient_norm}
+    dense = dense_inertia(wide)
+    if wide.problem.decay and verdict.inertia is not None:
+        # The verdict is the wide Hessian's own: the law stands beside it, where there is one.
+        law = inertia_with_decay(point)
+        positive, zero, negative = verdict.inertia
+        dense = None if law is None else (positive, zero, negative)
+        judged["inertia"] = list(verdict.inertia if law is None else law)
     return EmbeddedRow(
         **vars(read(JudgedRow, judged)),
         source=source,
@@ -96,7 +130,7 @@ def embedded_row(
         widths=point.problem.net.widths,
         output_change=output_change(point),
         predicted_gradient_norm=point.gradient_norm,
-        dense_inertia=dense_inertia(wide),
+        dense_inertia=dense,
         curvature_measured=None
         if direction is None
         else second_difference(wide.problem, net.flatten(wide.params), net.flatten(direction)),

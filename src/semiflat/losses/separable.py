@@ -16,15 +16,15 @@ from scipy import sparse
 from scipy.optimize import linprog
 from torch import Tensor
 
-from semiflat.evidence import EPS
-from semiflat.losses import Loss
+from semiflat.losses.loss import Loss
 
+EPS = torch.finfo(torch.float64).eps
 PROGRAM_ENTRIES = 400_000
 """Entries of a linear program that is solved to tell separable data."""
 
 
 @dataclass(frozen=True)
-class Separation:
+class Vanishing:
     """Which terms of the loss vanish in the limit.
 
     Attributes:
@@ -46,7 +46,7 @@ def separated(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     return bool((found.sizes[found.counted] > 0).all())
 
 
-def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
+def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Vanishing:
     """The terms that vanish along some direction of an orthonormal ``basis`` (N, M, k), by one linear program.
 
     Directions add up, so ``max Σ s`` with margins ≥ s and 0 ≤ s ≤ 1 has s = 1 for every term whose margin
@@ -54,20 +54,20 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
     Where nothing is said of a loss's margins, nothing is known.
     """
     shape = basis.shape[:2]
-    unknown = Separation(torch.zeros(shape, dtype=torch.bool), loss.attains)
+    unknown = Vanishing(torch.zeros(shape, dtype=torch.bool), loss.attains)
     found = loss.margins(basis, targets)
     if found is None:
         return unknown
     counted, soft, growing = found.counted, found.ties, found.sizes[found.counted]
     count, k = growing.shape
     if count * k > PROGRAM_ENTRIES or count == 0 or k == 0:
-        return Separation(unknown.vanishing, count == 0 or k == 0)
+        return Vanishing(unknown.vanishing, count == 0 or k == 0)
     # Outputs that move together, as a softmax ignores, leave margins of any size: made orthonormal again.
     left, sizes, right = torch.linalg.svd(torch.cat([growing, soft]), full_matrices=False)
     kept = sizes > max(count, k) * EPS
     back, k = right[kept].mT / sizes[kept], int(kept.sum())
     if k == 0:
-        return Separation(unknown.vanishing, True)
+        return Vanishing(unknown.vanishing, True)
     growing, soft = left[:count, kept], left[count:, kept]
     rows = sparse.hstack([sparse.csr_matrix(-growing.numpy()), sparse.eye(count)])
     still = sparse.hstack([sparse.csr_matrix(soft.numpy()), sparse.csr_matrix((len(soft), count))])
@@ -85,7 +85,7 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
     chosen = torch.from_numpy(solved.x[k:] > 0.5)
     direction = torch.from_numpy(solved.x[:k])
     if not chosen.any():
-        return Separation(unknown.vanishing, bool((solved.x[k:] < 1e-6).all()))
+        return Vanishing(unknown.vanishing, bool((solved.x[k:] < 1e-6).all()))
     fixed = torch.cat([growing[~chosen], soft])
     if len(fixed):
         direction = direction - torch.linalg.pinv(fixed) @ (fixed @ direction)
@@ -94,4 +94,4 @@ def separation(loss: Loss, basis: Tensor, targets: Tensor) -> Separation:
         return unknown
     vanishing = unknown.vanishing.clone()
     vanishing[counted] = chosen
-    return Separation(vanishing, True, back @ direction)
+    return Vanishing(vanishing, True, back @ direction)
