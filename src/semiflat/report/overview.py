@@ -175,7 +175,7 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
             "source": mark.source,
             "x": at[mark.name],
             "loss": mark.loss,
-            "loss, six digits": loss(mark.loss),
+            "text": loss(mark.loss),
         }
         for mark in found
     ]
@@ -231,7 +231,7 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
                 "data": {"values": values},
                 "transform": [
                     {
-                        "calculate": "datum.name + ', ' + datum.what + ', loss ' + datum['loss, six digits']",
+                        "calculate": "datum.name + ', ' + datum.what + ', loss ' + datum.text",
                         "as": "about",
                     }
                 ],
@@ -257,7 +257,7 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
                     "tooltip": [
                         {"field": "name", "title": "title"},
                         {"field": "what", "title": "kind"},
-                        {"field": "loss, six digits", "title": "loss"},
+                        {"field": "text", "title": "loss"},
                         {"field": "network", "title": "network"},
                         {"field": "from", "title": "from"},
                     ],
