@@ -79,6 +79,32 @@ def test_find_says_no_when_nothing_is_found(capsys, tmp_path):
     assert "--weight-decay" in out
 
 
+def test_find_says_at_once_that_classes_are_separable(capsys, tmp_path):
+    """By the inputs before it starts; where they do not tell, as soon as a run does; once in any case."""
+    linear, crossed = tmp_path / "linear.csv", tmp_path / "crossed.csv"
+    corners = [(-1, -1), (-1, 1), (1, -1), (1, 1), (-2, 1), (2, -1)]
+    for path, wanted in ((linear, lambda a, b: a > 0), (crossed, lambda a, b: a * b > 0)):
+        rows = [f"{a}.0,{b}.0,{'yes' if wanted(a, b) else 'no'}" for a, b in corners]
+        path.write_text("\n".join(["first,second,class", *rows, ""]))
+    for path, how in ((linear, "a linear function of the inputs"), (crossed, "start ")):
+        arguments = ["find", "--data", path, "--hidden", "2", "--activation", "tanh"]
+        arguments += ["--starts", "4", "--processes", "1", "--json", "--out", tmp_path / path.stem]
+        _, out, err = run(capsys, *arguments)
+        assert err.count("separable classes: ") == 1
+        assert f"separable classes: {how}" in err
+        assert "--weight-decay 1e-3" in err
+        told = json.loads(out)["separation"]
+        assert told["found"].startswith("the run from start ")
+        assert 0 < told["margin"] <= told["at_most"]
+    arguments[-1] = tmp_path / "decayed"
+    code, out, err = run(capsys, *arguments, "--weight-decay", "0.01")
+    assert code == 0
+    assert "separable" not in err
+    record = json.loads(out)
+    assert record["separation"] is None
+    assert all(0 <= row["accuracy"] <= 1 for row in record["points"])
+
+
 def test_find_tells_index_how_often_and_what_is_trivial(capsys, data_file, tmp_path):
     arguments = ["find", "--data", data_file, "--hidden", "1", "--starts", "8", "--processes", "1"]
     arguments += ["--kind", "any", "--out", tmp_path]

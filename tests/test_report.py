@@ -362,14 +362,36 @@ def test_a_study_with_weight_decay_says_why_and_what_it_found(tmp_path: Path):
         "At the lowest point the penalty is 20 % of the loss.",
         "The lowest, p0, gives 98 % of the samples their class; all of them from 98 % to 100 %",
         "without changing what the network computes or the penalty, in 4 ways",
-        "From 2 wide points that the penalty moves, descent ended at 2 strict minima, 0.75 to 1.5 away; 1 of "
-        "them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 (−20 %).",
+        "From 2 wide points that the penalty moves, with one unit added, descent ended at 2 strict minima, "
+        "0.75 to 1.5 away; 1 of them below their narrow point, the lowest at 0.250000, from p0 at 0.312500 "
+        "(−20 %).",
         "The kind of each is that of its own Hessian",
         "2 descents from wide points that are not critical",
         "--seed 0 --weight-decay 0.001",
     ):
         assert words in text, words
     assert "Its kind is predicted from the narrow network alone" not in text
+    record = decayed()
+    record["nearest"][0]["kind"] = "NOT_CRITICAL"
+    text = page_of(record, tmp_path / "other").text
+    assert "ended at 1 strict minimum, and 1 time where it is not at a critical point yet" in text
+
+
+def test_descents_from_wide_points_have_sections_and_marks(tmp_path: Path):
+    page = page_of(decayed(), tmp_path)
+    assert {"n0", "n1"} <= set(page.places)
+    for words in (
+        "p0 placed in a 2-2-1 network, Replicate(…), computes the same function but is not critical",
+        "there the loss is 0.340000 and the gradient norm 1.0e-3.",
+        "Descent from there ended here, at loss 0.250000; that of p0 is 0.312500 (−20 %).",
+        "right on the data 98 %",
+        "semiflat judge points/n1.safetensors --data toy",
+    ):
+        assert words in page.text, words
+    source = (tmp_path / "report.html").read_text("utf-8")
+    found = re.search(r'id="charts">(.*?)</script>', source, re.S)
+    points = json.loads(found[1])["overview"]["layer"][-1]["data"]["values"]
+    assert {each["name"]: each["loss"] for each in points}["n0"] == 0.25
 
 
 def test_a_decay_that_was_asked_for_is_not_explained_away(tmp_path: Path):
@@ -390,7 +412,10 @@ def test_separable_classes_without_decay_are_limits_and_saddles(tmp_path: Path):
     record = full()
     record["separation"] = decayed()["separation"]
     text = page_of(record, tmp_path).text
-    assert "The study was asked for none: what it finds are limits and saddles." in text
+    assert (
+        "This study has none: what it finds are limits at infinity, saddles, and minima that are not"
+        in text
+    )
     assert "every loss here includes the penalty" not in text
 
 

@@ -288,6 +288,17 @@ def test_separable_data_end_without_a_false_minimum(tmp_path):
     assert "search_any" in record
 
 
+def test_classes_that_the_runs_tell_apart_are_called_separable_without_weight_decay(tmp_path):
+    told: list[str] = []
+    settings = Settings(
+        hidden=(3,), starts=6, max_iterations=100, weight_decay=0, points=1, wider=1
+    )
+    record = Study(sf.load_data("iris"), settings, tmp_path, tell=told.append).run()
+    assert record["separation"]["found"].startswith("the run from start ")
+    assert [line.split(":")[0] for line in told] == ["separable classes"]
+    assert "decay" not in record
+
+
 def test_the_widenings_cover_units_shares_and_layers():
     net = sf.MLP([2, 3, 2, 1])
     plan = list(widenings(net, wider=2, null_bias=0.5))

@@ -164,9 +164,10 @@ class Point:
         The class is that of the largest output; of outputs with two classes each, all have to be right.
 
         >>> import semiflat as sf
-        >>> problem = sf.Problem(sf.MLP([1, 1]), [[-3.0], [-2.0], [-1.0], [3.0]], [0, 1, 0, 1], loss="logistic")
-        >>> round(sf.find_critical_point(problem, starts=1).accuracy, 9)
-        0.75
+        >>> X, y = [[-2.0], [-1.0], [1.0], [2.0], [3.0]], [0, 0, 0, 1, 1]
+        >>> problem = sf.Problem(sf.MLP([1, 1]), X, y, loss="logistic", weight_decay=1.0)
+        >>> sf.find_critical_point(problem, starts=1).accuracy        # the third is on the wrong side
+        0.8
         """
         problem = self.problem
         labels = problem.loss.labels(problem.y, problem.net.outputs)

@@ -35,7 +35,10 @@ def summary(record: StudyRecord) -> list[str]:
         how = "This study adds" if decay.chosen else "The study was asked for"
         found.append(f"{how} weight decay λ = {decay.words}; every loss here includes the penalty.")
     elif told is not None:
-        found.append("The study was asked for none: what it finds are limits and saddles.")
+        found.append(
+            "This study has none: what it finds are limits at infinity, saddles, and minima that are not the "
+            "lowest. --weight-decay 1e-3 makes every minimum finite."
+        )
     return found
 
 
@@ -102,9 +105,15 @@ def nearest(record: StudyRecord) -> list[str]:
         return []
     below = [row for row in rows if _below(row)]
     distances = [row.distance for row in rows if row.distance is not None]
-    kinds = listed([text for _, text in kinds_counted([row.kind for row in rows])])
+    ends = [row.kind for row in rows if row.kind != "NOT_CRITICAL"]
+    kinds = listed([text for _, text in kinds_counted(ends)])
+    left = len(rows) - len(ends)
+    if left:
+        unfinished = f"{count(left, 'time')} where it is not at a critical point yet"
+        kinds = f"{kinds}, and {unfinished}" if kinds else unfinished
     text = (
-        f"From {count(len(rows), 'wide point')} that the penalty moves, descent ended at {kinds}"
+        f"From {count(len(rows), 'wide point')} that the penalty moves, with one unit added, descent ended at "
+        + kinds
         + (f", {size(min(distances))} to {size(max(distances))} away" if distances else "")
     )
     if not below:

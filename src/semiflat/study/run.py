@@ -34,7 +34,7 @@ from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.search.gather import tally
 from semiflat.search.record import Finished
 from semiflat.study.anatomy import anatomy
-from semiflat.study.classes import as_option, decide, separation_record
+from semiflat.study.classes import DECAY, as_option, decide, separation_record
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Descended, Saddle, follow
 from semiflat.study.nearest import Start, descend
@@ -159,6 +159,11 @@ class Study:
         starts = self._use.starts
         result = self._search("minimum", starts, "search")
         self.record.search = _search_record(result, "minimum", starts)
+        if self.record.separation is None and (told := result.separation) is not None:
+            self.record.separation = separation_record(told)
+            self.tell(
+                f"separable classes: {told}; --weight-decay {DECAY:g} makes every minimum finite"
+            )
         points = result.with_infinity
         if not points and not result.interrupted:
             # No minimum at finite distance: there may still be saddles to embed.
