@@ -118,6 +118,27 @@ def test_every_point_has_its_proof_beside_what_was_measured(study):
     assert distinct["chosen"] == [row["name"] for row in record["points"]]
 
 
+def test_every_point_is_recorded_with_what_it_is_made_of(study, diabetes):
+    record, out = study
+    rows = [*record["points"], *record["embedded"], *record["escapes"]]
+    assert record["anatomy"].keys() == {row["name"] for row in rows}
+    for row in rows:
+        made_of = record["anatomy"][row["name"]]
+        point = sf.load_point(out / "points" / f"{row['name']}.safetensors").point(
+            diabetes.X, diabetes.y
+        )
+        assert made_of["parameters"].keys() == point.params.keys()
+        for key, tensor in point.params.items():
+            drawn = torch.tensor(made_of["parameters"][key]).reshape(tensor.shape)
+            assert torch.allclose(drawn.double(), tensor, rtol=6e-5, atol=0), (row["name"], key)
+        values = torch.tensor(made_of["eigenvalues"], dtype=torch.float64)
+        if "inertia" not in row:
+            assert len(values) == 0, "where a run ended nothing is judged"
+            continue
+        exact = torch.linalg.eigvalsh(sf.hessian(point))
+        assert torch.allclose(values, exact, rtol=6e-5, atol=1e-12), row["name"]
+
+
 def small(dataset: sf.Dataset, out: Path | None, **more) -> dict:
     settings = {"hidden": (1,), "starts": 4, "wider": 1, "points": 1, "escape_iterations": 20}
     return Study(dataset, Settings(**settings | more), out).run()

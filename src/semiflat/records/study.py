@@ -407,6 +407,19 @@ class Curves:
     share_line: list[ShareLine] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What a point is made of, in five digits, for pictures; its file holds every digit.
+
+    Attributes:
+        parameters: by key of the ``state_dict``, row by row; a bias is rows of one.
+        eigenvalues: of its Hessian, ascending; empty where they were not computed.
+    """
+
+    parameters: dict[str, Sequence[Sequence[float | None]]] = field(default_factory=dict)
+    eigenvalues: Numbers = ()
+
+
 @dataclass(kw_only=True)
 class StudyRecord:
     """All of a study, as far as it has come."""
@@ -428,6 +441,7 @@ class StudyRecord:
     proofs: ProofsRecord = field(default_factory=ProofsRecord)
     distinct_proved: Distinct | None = None
     curves: Curves = field(default_factory=Curves)
+    anatomy: dict[str, Anatomy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.embedded_at_infinity():

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from semiflat.records.study import EmbeddedRow, StudyRecord
-from semiflat.report import checks, classes, numbers, proofs, sentences, words
+from semiflat.report import (
+    checks,
+    classes,
+    curves,
+    each,
+    made_of,
+    numbers,
+    overview,
+    proofs,
+    sentences,
+    words,
+)
 from semiflat.report.effective import effective_widths
+from semiflat.report.names import is_name, linker
 from semiflat.report.traps import family_names, most_added, narrow_points
 
 if TYPE_CHECKING:
+    import jinja2
+    from markupsafe import Markup
+
     from semiflat.report.figures import Figure
 
-OPEN_ROWS = 12
-"""Critical points shown without a click."""
+_CHARTS = ("vega", "vega-lite", "vega-embed")
+"""The library that draws the chart, in the order in which its parts are loaded."""
 
 
 def render(record: StudyRecord, figures: list[Figure]) -> str:
     """The page as HTML; all text of the record is escaped."""
+    return _environment().get_template("report.html.j2").render(_context(record, figures))
+
+
+@cache
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -42,29 +64,60 @@ def render(record: StudyRecord, figures: list[Figure]) -> str:
         "counted": words.kinds_counted,
         "equal": checks.equal,
         "status": words.status_words,
-        "overlap": words.overlap,
         "proof": proofs.proof_of,
         "percent": classes.percent,
     }
+    environment.tests["name"] = is_name
     environment.globals["count"] = numbers.count
     environment.globals["change"] = numbers.change
-    return environment.get_template("report.html.j2").render(_context(record, figures))
+    return environment
 
 
 def _template(name: str) -> str:
     return files("semiflat.report").joinpath(name).read_text("utf-8")
 
 
+def _names(record: StudyRecord) -> Iterator[str]:
+    """All points that have a section."""
+    for rows in (record.points, record.embedded, record.nearest or (), record.escapes):
+        yield from (row.name for row in rows)
+
+
+@cache
+def _chart_library() -> Markup:
+    """The scripts that draw the chart, under their licences; as they are, but for references to maps."""
+    from markupsafe import Markup
+
+    parts = [f"/*!\n{_template('vendor/LICENSES.txt')}*/"]
+    for name in _CHARTS:
+        script = _template(f"vendor/{name}.min.js")
+        parts.append(re.sub(r"^//# sourceMappingURL=.*$", "", script, flags=re.M).strip())
+    text = "\n".join(parts)
+    assert "</script" not in text.lower()
+    return Markup(text)
+
+
 def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
+    from markupsafe import Markup
+
     narrow = narrow_points(record)
+    marks = overview.marks(record)
+    losses = {row.name: row.loss for row in record.points if row.loss is not None}
     return {
+        "marks": marks,
+        "charts": _charts(marks, losses) if marks else None,
+        "chart_library": _chart_library() if marks else "",
+        "page_script": Markup(_template("page.js")),
+        "every": each.families(record),
+        "linked": linker(_names(record)),
+        "ends": {row.embedded: row for row in record.escapes},
+        "losses": losses,
         "record": record,
         "data": record.data,
         "network": record.network,
         "settings": [pair for pair in vars(record.settings).items() if pair[1] is not None],
         "searches": record.searches(),
         "points": record.points,
-        "open_rows": OPEN_ROWS,
         "title": sentences.title(record),
         "outcome": sentences.outcome(record),
         "why_nothing": sentences.why_nothing(record),
@@ -86,13 +139,25 @@ def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
         "wide_proved": proofs.wide_sentence(record),
         "not_attempted": proofs.not_attempted(record),
         "by_law": record.embedded_at_infinity(False),
+        "far": record.embedded_at_infinity(),
+        "drawn": bool(record.anatomy),
         "checks": checks.check_sentences(record),
         "disagreements": checks.disagreements(record),
+        "curves": curves.tables(record),
         "figures": [(f, base64.b64encode(f.png).decode()) for f in figures],
         "kinds": words.KINDS,
         "certainties": words.CERTAINTIES,
         "family_meanings": words.FAMILIES,
         "commands": commands(record),
+    }
+
+
+def _charts(marks: list[overview.Mark], losses: dict[str, float]) -> dict[str, Any]:
+    """The charts as Vega-Lite takes them; the script gives the last two their data, from the tables."""
+    return {
+        "overview": overview.chart(marks, losses),
+        "weights": made_of.WEIGHTS,
+        "eigenvalues": made_of.EIGENVALUES,
     }
 
 

@@ -33,6 +33,7 @@ from semiflat.records.study import (
 from semiflat.search import CriticalPoint, SearchResult, Status, run_search
 from semiflat.search.gather import tally
 from semiflat.search.record import Finished
+from semiflat.study.anatomy import anatomy
 from semiflat.study.classes import DECAY, as_option, decide, separation_record
 from semiflat.study.curves import descent_curve, share_line, spectrum_curve
 from semiflat.study.escapes import Descended, Saddle, follow
@@ -283,7 +284,7 @@ class Study:
                 row = escape.row(name, self.settings.effective_tolerance)
                 self.record.escapes.append(row)
                 ends.append((name, escape.end))
-            self._save(ends)
+            self._save(ends, spectra=False)
             self._write_now_and_then()
         for escape in _steepest_escapes(escapes):
             self.record.curves.descent.append(descent_curve(escape))
@@ -303,7 +304,9 @@ class Study:
             if row is not None:
                 self.record.curves.spectrum.append(spectrum_curve(row, wide[row.name]))
 
-    def _save(self, named: Sequence[tuple[str, Point]]) -> None:
+    def _save(self, named: Sequence[tuple[str, Point]], spectra: bool = True) -> None:
+        """Points into files, and into the record what is drawn of them; ends of runs are not judged."""
+        self.record.anatomy |= {name: anatomy(point, spectra) for name, point in named}
         if self.out is not None:
             folder = self.out / "points"
             self.outputs.write(
