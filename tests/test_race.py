@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ class Scripted(Driver):
         super().__init__(problem, starts, Options(max_iterations=10**6))
         self.paces, self.taken = paces, [Counter[type]() for _ in starts]
 
-    def go(self, phases: list[Phase], among: Tensor) -> None:
+    def go(self, phases: Sequence[Phase], among: Tensor) -> None:
         for phase in phases:
             kind = type(phase.method)
             for row in among.tolist():
