@@ -15,8 +15,10 @@ from semiflat.verdicts import Kind, Verdict, judge, judge_all
 
 DIRECTIONS = 200
 """Random directions that a way down is compared with."""
-TELLING = 0.05
+CHANCE = 0.05
 """Where more of them come as close to the run as the way down does, that says nothing."""
+HALF = 0.5
+"""Nor does it where less than this part of the change, in squares, is along the way down."""
 LARGEST = 200_000
 """Parameters of the largest network whose ways down are compared: each takes some five hundred evaluations."""
 RISES = 1e-10
@@ -60,8 +62,10 @@ class NearPoint:
 
     @property
     def telling(self) -> bool:
-        """Whether the run went along this way, and at most 5 % of random directions come as close."""
-        return self.chance is not None and self.chance <= TELLING
+        """Whether half of the change, in squares, is along this way, and by chance in 5 % of cases at most."""
+        if self.cosine is None or self.chance is None:
+            return False
+        return self.cosine >= HALF**0.5 and self.chance <= CHANCE
 
     def __str__(self) -> str:
         unit = "" if self.unit is None else f" {self.layer}.{self.unit}"

@@ -20,6 +20,8 @@ LEAST = 0.02
 """Falls before and after a plateau below this, in logarithms, are not looked at."""
 NOISE = 4.0
 """Nor are they below this many times the scatter of the losses."""
+ENOUGH = 5
+"""Checkpoints without which nothing is looked for."""
 LONG = 1.5
 """A plateau's last step is at least this many times its first one."""
 
@@ -64,7 +66,7 @@ def find_plateaus(steps: Sequence[int], losses: Sequence[float]) -> list[Stretch
     []
     """
     x, raw = np.log(np.asarray(steps, float)), np.log(np.asarray(losses, float))
-    if len(x) < 4:
+    if len(x) < ENOUGH:
         return []
     y = _smooth(raw)
     noise = NOISE * float(np.quantile(np.abs(raw - y), 0.9))
@@ -84,12 +86,12 @@ def find_plateaus(steps: Sequence[int], losses: Sequence[float]) -> list[Stretch
 
 
 def _smooth(curve: Curve) -> Curve:
-    """Running medians of five, of fewer at the ends; nothing changes where the curve is monotone."""
-    places = range(len(curve))
-    reach = [min(k, len(curve) - 1 - k, 2) for k in places]
-    return np.array(
-        [np.median(curve[k - r : k + r + 1]) for k, r in zip(places, reach, strict=True)]
-    )
+    """Running medians of five, of three beside the ends; nothing changes where the curve is monotone."""
+    smooth = curve.copy()
+    for reach in (1, 2):
+        windows = np.lib.stride_tricks.sliding_window_view(curve, 2 * reach + 1)
+        smooth[reach : len(curve) - reach] = np.median(windows, axis=1)
+    return smooth
 
 
 def _runs(flat: NDArray[np.bool_], fall: Curve) -> list[Stretch]:

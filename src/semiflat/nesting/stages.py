@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from semiflat.errors import InputError, positive
 from semiflat.nesting.leaving import NearPoint, near_points
 from semiflat.nesting.logger import StageLogger
-from semiflat.nesting.plateaus import Stretch, find_plateaus
+from semiflat.nesting.plateaus import ENOUGH, Stretch, find_plateaus
 from semiflat.nesting.record import Widths, widths_name
 from semiflat.nesting.result import CriticalFunction, Hierarchy
 from semiflat.nesting.run import checked_steps, placed, read_folder
@@ -61,9 +61,9 @@ class Plateau:
 
     Attributes:
         first, last: steps of its first checkpoint and of its last one.
-        step: of the checkpoint where the loss falls least.
+        step: of its checkpoint that comes nearest to a critical function.
         loss: there.
-        function, distance: the nearest critical function there, and how far it is.
+        function, distance: that function, and how far it is.
         second, second_distance: the next nearest; None if only one function is known.
         left: step of the first checkpoint after it.
         points: if it lies near the function: what a narrow point with that function is in the trained network.
@@ -71,10 +71,10 @@ class Plateau:
 
     >>> import semiflat as sf
     >>> plateau = sf.Plateau(
-    ...     first=50, last=5560, step=2243, loss=22.13, function=0, distance=0.008, second=4,
-    ...     second_distance=0.035, left=5885)
+    ...     first=50, last=5560, step=1202, loss=22.21, function=0, distance=0.0067, second=4,
+    ...     second_distance=0.036, left=5885)
     >>> print(plateau)
-    steps 50 to 5560, loss 22.13: near critical function 0 (distance 0.008; the next one, 4, at 0.035)
+    steps 50 to 5560, loss 22.21: near critical function 0 (distance 0.0067; the next one, 4, at 0.036)
     """
 
     first: int
@@ -219,10 +219,10 @@ def stages(
     1.5 of steps at least. So there is none before the first fall nor after the last one, and none on an
     exponential or a power law.
 
-    Where a plateau lies clearly near a critical function, a point with that function is embedded in the
+    Where a plateau comes clearly near a critical function, a point with that function is embedded in the
     trained network in every simple way (a unit replicated with shares inside or outside [0, 1], null units)
-    and judged by the inertia law. For strict saddles the change of outputs from the plateau's flattest
-    checkpoint to the first one after it is compared with the change along the law's descent: a cosine, in
+    and judged by the inertia law. For strict saddles the change of outputs from the nearest checkpoint on
+    the plateau to the first one after it is compared with the change along the law's descent: a cosine, in
     what is orthogonal to everything that the saddle's own rising directions can do to the outputs. These follow
     the descent, and are most of the change. Smooth functions of one input are alike, so beside the cosine
     stands the share of random directions that come as close.
@@ -320,10 +320,8 @@ def _stages(
         )
     start = 0 if numbers[0] else 1  # step 0 has no logarithm
     losses, reason = _above_infimum(h.problem, [row.loss for row in rows[start:]])
-    found = [
-        _plateau(h, rows[start:], outputs[start:], hidden, stretch)
-        for stretch in find_plateaus(numbers[start:], losses)
-    ]
+    stretches = [] if reason else find_plateaus(numbers[start:], losses)
+    found = [_plateau(h, rows[start:], outputs[start:], hidden, each) for each in stretches]
     return Stages(tuple(rows), tuple(found), tuple(functions), hidden, reason)
 
 
@@ -336,8 +334,8 @@ def _above_infimum(problem: Problem, losses: list[float]) -> tuple[list[float], 
     least = problem.least_loss or 0.0
     noise = max(FIT * problem.target_size**2, 4 * problem.value_noise)
     above = [loss - least for loss in losses]
-    if len(above) < 4:
-        return [], f"plateaus need at least 4 checkpoints after step 0, and there are {len(above)}"
+    if len(above) < ENOUGH:
+        return [], f"plateaus need {ENOUGH} checkpoints after step 0, and there are {len(above)}"
     if problem.least_loss is None and min(above) <= 0:
         return [], (
             "plateaus were not looked for: the loss has values of 0 or below, and its infimum is not known"
@@ -352,9 +350,11 @@ def _plateau(
     hidden: Widths,
     stretch: Stretch,
 ) -> Plateau:
-    row, after = rows[stretch.flattest], stretch.last + 1  # something falls after a plateau
+    after = stretch.last + 1  # the loss falls after a plateau
+    nearest = min(range(stretch.first, after), key=lambda place: rows[place].distance)
+    row = rows[nearest]
     functions = h.critical_functions()
-    apart = h.distances(outputs[stretch.flattest])
+    apart = h.distances(outputs[nearest])
     second = int(apart.argsort()[1]) if len(apart) > 1 else None
     plateau = Plateau(
         first=rows[stretch.first].step,
@@ -378,7 +378,7 @@ def _plateau(
     if not fits:
         reason = f"points with that function are wider than {widths_name(hidden)}"
         return replace(plateau, reason=reason)
-    change = outputs[after] - outputs[stretch.flattest]
+    change = outputs[after] - outputs[nearest]
     return replace(plateau, points=tuple(near_points(fits[0].name, fits[0], hidden, change)))
 
 
