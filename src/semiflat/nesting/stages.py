@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,9 +21,6 @@ from semiflat.points import Point
 from semiflat.problem import FIT, Problem
 from semiflat.records.codec import Codec
 from semiflat.reduction import reduce
-
-if TYPE_CHECKING:
-    import pandas
 
 NEAR = 0.05
 """Distance from which on a plateau is near no critical function, in parts of the targets' spread."""
@@ -158,8 +155,8 @@ class Stages:
         )
         return plain
 
-    def to_dataframe(self) -> pandas.DataFrame:
-        """The checkpoints as a table, a row each; ``plateau`` counts the plateaus they lie on, from 0.
+    def to_dataframe(self) -> Any:
+        """The checkpoints as a pandas table, a row each; ``plateau`` counts those they lie on, from 0.
 
         Raises:
             InputError: without pandas.
