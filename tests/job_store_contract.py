@@ -1,4 +1,4 @@
-"""What every store of jobs has to do. A backend's tests inherit :class:`JobStoreContract`."""
+"""What every store of jobs has to do. A backend's tests inherit :class:`OneWriter` or :class:`ManyWriters`."""
 
 from __future__ import annotations
 
@@ -118,6 +118,10 @@ class JobStoreContract(ABC):
         with self.open(place, contents(seed=1)) as store:
             assert list(store.keys()) == ["b"]
 
+
+class OneWriter(JobStoreContract):
+    """Of a store that one process holds at a time."""
+
     def test_two_writers_at_once_are_refused(self, place):
         with self.open(place, contents()) as store:
             store.put([("a", 1.0)])
@@ -128,3 +132,22 @@ class JobStoreContract(ABC):
             store.close()
             with self.open(place, contents()) as again:
                 assert list(again.keys()) == ["a", "b"]
+
+
+class ManyWriters(JobStoreContract):
+    """Of a store that several processes may write to at once."""
+
+    def test_what_was_put_first_stays_and_all_see_it(self, place):
+        with self.open(place, contents()) as one, self.open(place, contents()) as other:
+            one.put([("a", 1.0), ("b", 1.0)])
+            other.put([("c", 2.0), ("b", 2.0), ("a", 2.0)])
+            one.put([("c", 1.0)])
+            for store in (one, other):
+                holds(store, [("a", 1.0), ("b", 1.0), ("c", 2.0)])
+
+    def test_whoever_puts_first_says_which_run_it_is(self, place):
+        with self.open(place, contents()) as one, self.open(place, contents(seed=1)) as other:
+            one.put([("a", 1.0)])
+            with pytest.raises(sf.InputError, match="with seed 0, this one has 1; count elsewhere"):
+                other.put([("b", 2.0)])
+            holds(one, [("a", 1.0)])

@@ -48,6 +48,7 @@ def test_every_record_is_compared() -> None:
         "large",
         "paths",
         "search",
+        "store",
     }
     assert all((BENCHMARKS / f"{file.stem}.py").exists() for file in RECORDED)
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 import semiflat as sf
-from job_store_contract import JobStoreContract, contents
+from job_store_contract import OneWriter, contents
 from semiflat.jobs import JobStore, LinesStore
 
 
-class TestLines(JobStoreContract):
+class TestLines(OneWriter):
     """JSON lines in a file."""
 
     def open(self, place, kept, anew=False):
@@ -79,7 +79,7 @@ class Memory(JobStore):
         self.held["open"] = False
 
 
-class TestMemory(JobStoreContract):
+class TestMemory(OneWriter):
     """A dict."""
 
     def open(self, place, kept, anew=False):

@@ -364,3 +364,59 @@ def test_points_of_an_earlier_larger_result_are_removed(tmp_path, capsys):
     assert {"p8.safetensors", "p9.safetensors"} <= names, "changed since, and of somebody else"
     assert _run(command(out, 8)) == 0
     assert "8 of them from" in capsys.readouterr().out
+
+
+# -- in a database ----------------------------------------------------------------------------------
+
+
+def test_a_database_has_room_for_many_searches(tmp_path):
+    place = tmp_path / "a.db"
+    for seed in (3, 4, 3):
+        result, ran = search(2, place, seed=seed)
+    assert (result.stored, ran) == (2, 0)
+    same(search(2)[0], result)
+    other = sf.Problem(problem().net, problem().X, -problem().y)
+    assert sf.run_search(other, starts=2, out=place, **HOW).stored == 0
+
+
+def test_given_starts_are_kept_in_a_database(tmp_path):
+    place, one = tmp_path / "a.sqlite", problem()
+    start = one.net.random_params(0, (5,))
+    first, again = (sf.run_search(one, start=start, out=place, processes=1) for _ in range(2))
+    assert (first.stored, again.stored) == (0, 5)
+    for run, other in zip(first.runs, again.runs, strict=True):
+        assert vars(run.record) == vars(other.record)
+        assert all(torch.equal(run.params[key], other.params[key]) for key in run.params)
+    start["0.bias"][4] += 1e-9
+    assert sf.run_search(one, start=start, out=place, processes=1).stored == 0
+    # They are no random starts, and say nothing of these.
+    assert sf.run_search(one, starts=5, out=place, processes=1).stored == 0
+
+
+def test_starts_in_limiting_networks_are_kept_apart(tmp_path):
+    place, one = tmp_path / "a.db", problem()
+    params = one.net.random_params(0)
+    kept = []
+    for form, far in (("unit", 0.0), ("step", 1.0), ("step", -1.0)):
+        net = sf.LimitMLP(one.net, [["unit", form]])
+        beyond = {key: far * torch.ones_like(value) for key, value in params.items()}
+        there = sf.Limit(one, net, params, beyond).point
+        for _ in range(2):
+            how = {"start": there.params, "kind": "any", "processes": 1, "max_iterations": 20}
+            kept.append(sf.run_search(there.problem, out=place, **how).stored)
+    assert kept == [0, 1] * 3
+
+
+def test_the_command_keeps_starts_in_a_database(tmp_path, capsys):
+    out = tmp_path / "a.db"
+    assert _run(command(out, 8)) == 0
+    first = capsys.readouterr().out
+    assert f"the starts are kept in {out}; with a folder as --out points go to files, too" in first
+    assert _run(command(out, 8, "--json")) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["stored"] == 8
+    assert [row["file"] for row in again["points"]] == [None] * len(again["points"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.db", "curve.csv"}
+    (tmp_path / "b.db").mkdir()
+    assert _run(command(tmp_path / "b.db", 8)) == 2
+    assert "Is a directory" in capsys.readouterr().err

@@ -115,6 +115,7 @@ from semiflat.certificates.checker.distinct import (
 )
 from semiflat.nesting import (
     hierarchy as hierarchy,
+    load_hierarchy as load_hierarchy,
     Hierarchy as Hierarchy,
     HierarchyPoint as HierarchyPoint,
     CriticalFunction as CriticalFunction,

@@ -152,11 +152,24 @@ def study(
     )
 
 
+def _shown(database: str) -> str:
+    from semiflat.jobs.database import shown
+
+    return shown(database)
+
+
 @app.command()
 @threads(1)
 def find(
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the points found.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            help="Folder for starts and points; or a database for the starts alone: FILE.db or .sqlite, or "
+            "postgresql://user@host/name.",
+        ),
+    ],
     target: Target = None,
     loss: LossName = None,
     raw: Raw = False,
@@ -189,11 +202,12 @@ def find(
 ) -> None:
     """Find critical points of a network on data and save them. Exit code 1: none was found.
 
-    Finished starts are kept in the folder; run again after a break, or with more --starts, it goes
-    on where it was.
+    Finished starts are kept in the folder, or in a database, to which many may write at once; run again
+    after a break, or with more --starts, it goes on where it was.
 
     Example: semiflat find --data diabetes --hidden 3 --starts 16 --out points
     """
+    from semiflat.jobs import is_database
     from semiflat.networks import MLP
     from semiflat.problem import Problem
     from semiflat.search import LostStarts, run_search
@@ -207,7 +221,9 @@ def find(
     decay = weight_decay_of(weight_decay)
     problem = Problem(net, dataset.X, dataset.y, dataset.loss, weight_decay=decay)
     outputs = Outputs("find", force, {"the data": data})
-    check_points(outputs, out, starts)
+    folder, place = (None, _shown(out)) if is_database(out) else (Path(out), out)
+    if folder is not None:
+        check_points(outputs, folder, starts)
     say_cost(forecast(problem, starts))
     lost = None
     with stages() as report:
@@ -228,13 +244,17 @@ def find(
             if error.result is None:
                 raise
             lost, result = error, error.result
-    rows = save_points(result, out, options.to_json(), outputs)
+    rows = save_points(result, folder, options.to_json(), outputs)
     ended = sum(result.counts.values())
-    kept = f", {result.stored} of them from {out} as they were" if result.stored else ""
+    kept = f", {result.stored} of them from {place} as they were" if result.stored else ""
     lines = [
         f"{len(rows)} distinct critical points from {ended} starts ({count_line(result.counts)}){kept}"
     ]
     lines += [point_line(row) for row in rows]
+    if folder is None:
+        lines.append(
+            f"the starts are kept in {place}; with a folder as --out points go to files, too"
+        )
     lines.append(str(result.unseen) if rows else result.why_none)
     if result.unresolved:
         lines.append(result.why_unresolved)
@@ -259,7 +279,7 @@ def find(
         raise lost
     if result.interrupted:
         print(
-            f"{ended} of {starts} starts are kept in {out}; the same command goes on from there",
+            f"{ended} of {starts} starts are kept in {place}; the same command goes on from there",
             file=sys.stderr,
         )
         raise KeyboardInterrupt

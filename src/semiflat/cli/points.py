@@ -24,11 +24,12 @@ def check_points(outputs: Outputs, out: Path, starts: int) -> None:
 
 
 def save_points(
-    result: sf.SearchResult, out: Path, source: dict[str, Any], outputs: Outputs
+    result: sf.SearchResult, out: Path | None, source: dict[str, Any], outputs: Outputs
 ) -> list[dict[str, Any]]:
     """Write ``p0.safetensors``, …, lowest loss first, and remove what is left of an earlier result.
 
     Args:
+        out: the folder; without one nothing is written.
         source: how the data were loaded.
         outputs: of the command; other files of these names are not removed.
 
@@ -39,13 +40,13 @@ def save_points(
 
     rows, files = [], {}
     for number, (point, found) in enumerate(zip(result.points, result.frequencies, strict=True)):
-        path = out / f"p{number}.safetensors"
+        path = None if out is None else out / f"p{number}.safetensors"
         content = packed(point, source)
-        if not holds(path, content):
+        if path is not None and not holds(path, content):
             files[path] = content
         rows.append(
             {
-                "file": str(path),
+                "file": None if path is None else str(path),
                 "loss": point.loss,
                 "gradient_norm": point.gradient_norm,
                 "status": str(point.status),
@@ -55,8 +56,9 @@ def save_points(
                 "trivial": point.trivial,
             }
         )
-    outputs.write(files)
-    outputs.remove(path for path, number in _numbered(out) if number >= len(rows))
+    if out is not None:
+        outputs.write(files)
+        outputs.remove(path for path, number in _numbered(out) if number >= len(rows))
     return rows
 
 
@@ -78,7 +80,7 @@ def _kept(out: Path) -> int:
 def point_line(row: dict[str, Any]) -> str:
     """A record of :func:`save_points` in words."""
     line = (
-        f"{row['file']}  loss {row['loss']:.10g}  gradient {row['gradient_norm']:.1e}  index "
+        f"{row['file'] or 'a point'}  loss {row['loss']:.10g}  gradient {row['gradient_norm']:.1e}  index "
         f"{row['index']}  found {row['found']} time(s)"
     )
     return f"{line}  {row['trivial']}" if row["trivial"] else line

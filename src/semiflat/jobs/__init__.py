@@ -18,7 +18,7 @@ high [64]
 
 from semiflat.jobs.lines import LinesStore
 from semiflat.jobs.spread import JobsLost, Machines, process_count, spread
-from semiflat.jobs.store import Contents, JobStore
+from semiflat.jobs.store import Contents, JobStore, is_database
 from semiflat.jobs.workers import Emit, Job
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "JobsLost",
     "LinesStore",
     "Machines",
+    "is_database",
     "process_count",
     "spread",
 ]

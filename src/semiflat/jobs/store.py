@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,39 @@ from typing import Any, Generic, Self, TypeVar
 from semiflat.errors import InputError
 
 Value = TypeVar("Value")
+DATABASES = (".db", ".sqlite")
+"""How the names of files end that are databases."""
+
+
+def is_database(place: str | os.PathLike[str]) -> bool:
+    """Whether a place is a database, a file or a URL; else it is a folder.
+
+    >>> is_database("runs.db"), is_database("postgresql://host/runs"), is_database("runs")
+    (True, True, False)
+    """
+    text = os.fspath(place)
+    return "://" in text or text.lower().endswith(DATABASES)
+
+
+def check_header(
+    place: str, what: str, found: dict[str, Any], own: dict[str, Any], advice: str
+) -> None:
+    """Refuse the header of another run, found at ``place``.
+
+    Args:
+        what: the run in words: ``"a search"``.
+        advice: what to do, in words.
+
+    Raises:
+        InputError: with the first thing that differs.
+    """
+    there, now = dict(_entries(found)), dict(_entries(json.loads(json.dumps(own))))
+    for name in [*now, *(there.keys() - now.keys())]:
+        if there.get(name) != now.get(name):
+            raise InputError(
+                f"{place!r} holds {what} with {name} {_short(there.get(name))}, this one "
+                f"has {_short(now.get(name))}; {advice}"
+            )
 
 
 @dataclass(frozen=True)
@@ -34,7 +68,7 @@ class Contents(Generic[Value]):
     plain: Callable[[Value], dict[str, Any]]
     value: Callable[[dict[str, Any]], Value]
 
-    def check(self, place: Path, header: dict[str, Any]) -> None:
+    def check(self, place: str | Path, header: dict[str, Any]) -> None:
         """Refuse the header of another run, found at ``place``.
 
         Raises:
@@ -43,22 +77,17 @@ class Contents(Generic[Value]):
         form, own = header.get("format"), self.header.get("format")
         if form != own:
             raise InputError(
-                f"{str(place)!r} is of format {form!r}, this version writes {own!r}; give another folder"
+                f"{str(place)!r} is of format {form!r}, this version writes {own!r}; give another place"
             )
-        there, now = dict(_entries(header)), dict(_entries(json.loads(json.dumps(self.header))))
-        for name in [*now, *(there.keys() - now.keys())]:
-            if there.get(name) != now.get(name):
-                raise InputError(
-                    f"{str(place)!r} holds {self.what} with {name} {_short(there.get(name))}, this one "
-                    f"has {_short(now.get(name))}; {self.advice}"
-                )
+        check_header(str(place), self.what, header, self.header, self.advice)
 
 
 class JobStore(ABC, Generic[Value]):
     """Keeps what comes of jobs, so that a process that goes on later need not run them again.
 
-    What a backend has to do is what ``tests/job_store_contract.py`` holds;
-    :class:`semiflat.jobs.lines.LinesStore` is one.
+    What a backend has to do is what ``tests/job_store_contract.py`` holds. There are
+    :class:`semiflat.jobs.lines.LinesStore`, a file that one process writes at a time, and
+    :class:`semiflat.jobs.database.DatabaseStore`, which many may.
     """
 
     @abstractmethod

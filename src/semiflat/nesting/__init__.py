@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from semiflat.errors import InputError, whole, whole_seed
+from semiflat.errors import InputError, unknown_name, whole, whole_number, whole_seed
 from semiflat.nesting.build import Builder
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths
 from semiflat.nesting.result import (
@@ -15,8 +16,10 @@ from semiflat.nesting.result import (
     HierarchyPoint,
     LeastWidth,
     Trap,
+    check_store,
 )
 from semiflat.problem import Problem
+from semiflat.verdicts import Kind
 
 __all__ = [
     "CriticalFunction",
@@ -28,6 +31,7 @@ __all__ = [
     "PointRecord",
     "Trap",
     "hierarchy",
+    "load_hierarchy",
 ]
 
 
@@ -41,7 +45,7 @@ def hierarchy(
     max_iterations: int = 1500,
     processes: int | None = None,
     dask: str | None = None,
-    store: str | None = None,
+    store: str | Path | None = None,
     progress: Callable[[str, int, int], None] = lambda words, done, total: None,
 ) -> Hierarchy:
     """The critical points of a problem at several widths, and how they nest (Z22 Figs 1, 4.4).
@@ -63,11 +67,14 @@ def hierarchy(
             take several times as long.
         max_iterations: steps of one start.
         processes, dask: see :func:`semiflat.run_search`.
-        store: keeps what has been run, to go on later: a file, or the URL of a database.
+        store: keeps all that is run, and the hierarchy when it is done: a file ending in ``.db`` or
+            ``.sqlite``, or a URL, ``postgresql://user@host/database``. Called again, it runs only what is
+            missing; more starts and wider levels may be asked for. :func:`load_hierarchy` reads it.
         progress: called with what is done, in words, how much of it, and of how much.
 
     Raises:
-        InputError: for widths that do not grow or do not fit the network, and numbers that make no sense.
+        InputError: for widths that do not grow or do not fit the network, and numbers that make no sense;
+            for a store that cannot be used, or holds another problem's hierarchy.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
@@ -84,19 +91,88 @@ def hierarchy(
     whole("starts", starts, 1)
     whole_seed(seed)
     saddle_starts = starts // 4 if saddle_starts is None else whole("saddle_starts", saddle_starts)
-    search: dict[str, Any] = {"processes": processes, "dask": dask, "out": store}
+    search: dict[str, Any] = {"processes": processes, "dask": dask}
+    whole("max_iterations", max_iterations, 1)
+    if store is not None:
+        from semiflat.nesting.store import bind
+
+        bind(check_store(store), problem)
     builder = Builder(
         problem,
         levels,
         starts=starts,
         saddle_starts=saddle_starts,
         seed=seed,
-        max_iterations=whole("max_iterations", max_iterations, 1),
+        max_iterations=max_iterations,
         search={name: value for name, value in search.items() if value is not None},
+        store=store,
         progress=progress,
     )
     builder.run()
-    return Hierarchy(problem, builder.points(), builder.edges, builder.levels())
+    found = Hierarchy(problem, builder.points(), builder.edges, builder.levels())
+    if store is not None:
+        found.save(store)
+    return found
+
+
+def load_hierarchy(
+    store: str | Path,
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any = None,
+    widths: Sequence[int | Sequence[int]] | None = None,
+    kinds: Sequence[str] | None = None,
+    lowest: int | None = None,
+) -> Hierarchy:
+    """Read a hierarchy that :func:`hierarchy` kept or :meth:`Hierarchy.save` wrote; or some of its points.
+
+    The edges are those that leave these points and end at one of them, at an embedded point, or at none.
+    All levels are there. :attr:`Hierarchy.selection` says what was read.
+
+    Args:
+        store: a file, or the URL of a database.
+        X, y, sample_weight: the data that it was made on; their hash is checked.
+        widths: points of these levels alone.
+        kinds: points of these kinds alone: ``"STRICT_SADDLE"`` or :attr:`Kind.STRICT_SADDLE`.
+        lowest: so many points of each level at most, lowest loss first.
+
+    Raises:
+        InputError: if the store cannot be used, or holds no hierarchy; for other data; for widths that are
+            those of no level, and unknown kinds.
+
+    >>> import pathlib, tempfile
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> y = [abs(x[0]) - x[0] for x in X]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, y)
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "h.db"
+    >>> h = sf.hierarchy(problem, widths=[1], starts=8, store=file)
+    >>> len(sf.load_hierarchy(file, X, y)) == len(h)
+    True
+    >>> sf.load_hierarchy(file, X, y, lowest=1)
+    Hierarchy(widths=[[1]], points=1, functions=1, edges=0, the 1 lowest of each width: 1 of ... points)
+    """
+    from semiflat.nesting.store import Selection, read
+
+    if isinstance(kinds, str) or isinstance(widths, int):
+        raise InputError("kinds and widths are lists; give [...] of one or more")
+    for kind in kinds or ():
+        if kind not in list(Kind):
+            raise unknown_name("kind of point", str(kind), map(str, Kind))
+    rows: list[Any] | None = None
+    if widths is not None:
+        rows = [[each] if whole_number(each) is not None else each for each in widths]
+        rows = [tuple(whole("a width", width, 1) for width in row) for row in rows]
+    selection = Selection(
+        rows,
+        None if kinds is None else [str(Kind(kind)) for kind in kinds],
+        None if lowest is None else whole("lowest", lowest, 1),
+    )
+    loaded = read(check_store(store), X, y, sample_weight, selection)
+    return Hierarchy(
+        loaded.problem, loaded.points, loaded.edges, loaded.levels, selection=loaded.selection
+    )
 
 
 def _levels(problem: Problem, widths: Any) -> list[Widths]:

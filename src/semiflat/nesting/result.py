@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from semiflat.errors import InputError, positive
+from semiflat.jobs import is_database
 from semiflat.nesting.functions import distances
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths
 from semiflat.points import Point
@@ -158,6 +160,7 @@ class Hierarchy:
         points: critical points, level by level, lowest loss first; those at infinity behind the others.
         edges: between them, see :class:`semiflat.nesting.record.Edge`.
         levels: what was done at each width.
+        selection: which of the points these are, in words; ``""`` for all, see :func:`semiflat.load_hierarchy`.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
@@ -175,8 +178,10 @@ class Hierarchy:
         records: Sequence[PointRecord],
         edges: Sequence[Edge],
         levels: Sequence[Level],
+        *,
+        selection: str = "",
     ) -> None:
-        self.problem = problem
+        self.problem, self.selection = problem, selection
         self.edges, self.levels = list(edges), list(levels)
         problems = {
             level.hidden: problem.with_net(problem.net.with_hidden(level.hidden))
@@ -283,8 +288,15 @@ class Hierarchy:
 
         A search may have missed a better point at a narrower width; the answer says with what chance one
         more start would have found one it had not seen.
+
+        Raises:
+            InputError: if no level has a minimum, or only some of the points were loaded.
         """
         tolerance = positive("tolerance", tolerance)
+        if self.selection:
+            raise InputError(
+                f"the least width cannot be told from some of the points ({self.selection}); load all of them"
+            )
         best = {level.hidden: self._best(level.hidden) for level in self.levels}
         there = {hidden: point for hidden, point in best.items() if point is not None}
         if not there:
@@ -347,6 +359,27 @@ class Hierarchy:
 
     # -- other forms ------------------------------------------------------------------------------
 
+    def save(self, store: str | Path) -> None:
+        """Write it to a database, in the place of what that holds of a hierarchy of the same problem.
+
+        :func:`semiflat.load_hierarchy` reads it.
+
+        Args:
+            store: a file ending in ``.db`` or ``.sqlite``, or a URL, ``postgresql://user@host/database``.
+
+        Raises:
+            InputError: if the store cannot be used or holds another problem's hierarchy; for some of the
+                points alone.
+        """
+        from semiflat.nesting.store import write
+
+        if self.selection:
+            raise InputError(
+                f"these are some of a hierarchy's points ({self.selection}); load all of them to save them"
+            )
+        records = [point.record for point in self.points]
+        write(check_store(store), self.problem, records, self.edges, self.levels)
+
     def to_dataframe(self) -> pandas.DataFrame:
         """The points as a table, a row each."""
         import pandas
@@ -394,5 +427,19 @@ class Hierarchy:
     def __repr__(self) -> str:
         return (
             f"Hierarchy(widths={[list(level.hidden) for level in self.levels]}, points={len(self.points)}, "
-            f"functions={len(self._functions)}, edges={len(self.edges)})"
+            f"functions={len(self._functions)}, edges={len(self.edges)}"
+            + (f", {self.selection})" if self.selection else ")")
         )
+
+
+def check_store(store: Any) -> str | Path:
+    """``store`` if it is a database.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not isinstance(store, str | Path) or not is_database(store):
+        raise InputError(
+            f"store must be a file ending in .db or .sqlite, or the URL of a database, not {store!r:.80}"
+        )
+    return store

@@ -14,7 +14,7 @@ import torch
 
 from semiflat.curvature.engine import EngineName, checked_engine
 from semiflat.errors import InputError, positive, unknown_name, whole, whole_seed
-from semiflat.jobs import Machines, process_count
+from semiflat.jobs import Machines, is_database, process_count
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
 from semiflat.search.block import STAGES, Settings
@@ -70,8 +70,10 @@ def run_search(
             run in this process, by as many threads where the engine is compiled.
         dask: address of a Dask scheduler (``"tcp://host:8786"``), to spread them over its workers
             instead.
-        out: folder to keep finished starts in; those that are there already are not run again. The
-            result is that of a search never interrupted.
+        out: where to keep finished starts; those that are there already are not run again. The
+            result is that of a search never interrupted. A folder for one search; or a database, which has
+            room for many, and whose given starts (``start``) are kept, too: a file ending in ``.db`` or
+            ``.sqlite``, or a URL, ``postgresql://user@host/database``.
         method: take this one's steps alone: a name (``"trust_region"``, ``"levenberg_marquardt"``,
             ``"signed_newton"``, ``"gradient_system"``, ``"newton_cg"``), or a :class:`Method` of your own. By
             default several take turns, as is best for the kind. For minima of networks of more than
@@ -86,7 +88,7 @@ def run_search(
 
     Raises:
         InputError: for an unknown kind, numbers that make no sense, a folder that cannot be written
-            or holds another search, and a cluster that cannot be used.
+            or holds another search, a database that cannot be used, and a cluster that cannot.
         LostStarts: if the processes of some starts were lost each time they were run. All others
             were run: the error's ``result`` has them, and so has ``out``.
 
@@ -109,8 +111,15 @@ def run_search(
         whole_seed(seed)
     tolerance, start_scale = positive("tolerance", tolerance), positive("start_scale", start_scale)
     if out is not None and not isinstance(out, str | os.PathLike):
-        raise InputError(f"out must be the path of a folder, not {type(out).__name__}")
-    if out is not None and (seed is None or start is not None):
+        raise InputError(
+            f"out must be the path of a folder or a database, not {type(out).__name__}"
+        )
+    if out is not None and start is not None and not is_database(out):
+        raise InputError(
+            "a folder keeps random starts, which their seed and number tell: give a seed and no start; or a "
+            "database as out (a file ending in .db or .sqlite, or a URL), which keeps given ones, too"
+        )
+    if out is not None and start is None and seed is None:
         raise InputError(
             "out keeps random starts, which their seed and number tell: give a seed and no start, "
             "or leave out away"
@@ -140,8 +149,11 @@ def run_search(
     settings = Settings(kind, seed, tolerance, max_iterations, start is not None, chosen, engine)
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
+    given = None if start is None else theta
     with (
-        nullcontext() if out is None else open_store(out, problems, settings, start_scale, starts)
+        nullcontext()
+        if out is None
+        else open_store(out, problems, settings, start_scale, starts, given)
     ) as store:
         got = gather(problems, theta, settings, machines, store, progress)
     ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]

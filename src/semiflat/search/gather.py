@@ -1,4 +1,4 @@
-"""The results of a search's blocks of starts: read from a folder as far as they are there, else run."""
+"""The results of a search's blocks of starts: read from a store as far as they are there, else run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from semiflat.search.record import Finished, SearchResult, Status, count_line
 from semiflat.search.store import KeptRun, block_of
 
 Progress = Callable[[Sequence[Finished]], None]
-"""Called with runs that ended since the last call; first with those read from a folder."""
+"""Called with runs that ended since the last call; first with those read from a store."""
 
 
 def tally(tell: Callable[[int, str], None]) -> Progress:
@@ -81,7 +81,7 @@ class Gathered:
 
     Attributes:
         ended: results by row of the starts.
-        stored: how many of them were read from a folder.
+        stored: how many of them were read from a store.
         interrupted: whether Ctrl-C stopped it early.
         lost: what to raise if starts could not be run.
     """

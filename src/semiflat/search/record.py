@@ -289,7 +289,7 @@ class SearchResult:
             start have no point and are counted in ``non_finite`` alone.
         non_finite: number of starts where the loss was not finite.
         interrupted: whether it was stopped before all runs had ended.
-        stored: number of starts that were read from a folder, not run.
+        stored: number of starts that were read from a store, not run.
         frequencies: for each of ``points`` how many runs ended there, or on its set.
         unresolved: degenerate points that compute the function of one of ``points`` and were not shown to
             be connected with it. They may be of one set or of several, so they are not among ``points``.
