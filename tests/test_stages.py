@@ -260,6 +260,13 @@ def test_a_change_within_reach_of_the_narrow_units_is_compared_with_nothing(left
     tangent = sf.jacobian(left[0])[:, 0, :1]
     for near in near_points("1-0", left[0], (2,), tangent):
         assert (near.kind, near.cosine, near.telling) == (sf.Kind.STRICT_SADDLE, None, False)
+        assert near.reason == "the narrow units alone can change the outputs so"
+
+
+def test_networks_too_large_to_compare_in_are_judged_all_the_same(left):
+    for near in near_points("1-0", left[0], (100_000,), left[1]):
+        assert (near.kind, near.cosine) == (sf.Kind.STRICT_SADDLE, None)
+        assert near.reason == "ways down are compared in networks of up to 200000 parameters"
 
 
 def test_a_way_is_telling_only_if_it_is_most_of_the_change_and_no_chance(left):

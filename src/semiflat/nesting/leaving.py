@@ -26,6 +26,9 @@ RISES = 1e-10
 NOTHING = 1e-7
 """Changes of outputs below this part of what they were before projecting are rounding."""
 
+Compared = tuple[float | None, float | None, str]
+"""Cosine and chance; or why there are none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NearPoint:
@@ -41,6 +44,7 @@ class NearPoint:
         cosine: between the run's change of outputs and that along the law's descent; None where there is
             nothing to compare. See :func:`semiflat.stages`.
         chance: the share of random directions at the same point whose cosine is no smaller.
+        reason: why a strict saddle has no cosine; else ``""``.
 
     >>> import semiflat as sf
     >>> near = sf.NearPoint(
@@ -59,6 +63,7 @@ class NearPoint:
     curvature: float | None
     cosine: float | None = None
     chance: float | None = None
+    reason: str = ""
 
     @property
     def telling(self) -> bool:
@@ -107,7 +112,7 @@ def _near(
     left: _Left,
 ) -> NearPoint:
     signs, saddle = verdict.inertia, verdict.kind is Kind.STRICT_SADDLE
-    cosine, chance = left.compared(point, verdict) if saddle else (None, None)
+    cosine, chance, reason = left.compared(point, verdict) if saddle else (None, None, "")
     return NearPoint(
         point=name,
         how=how,
@@ -118,6 +123,7 @@ def _near(
         curvature=verdict.curvature if saddle else None,
         cosine=cosine,
         chance=chance,
+        reason=reason,
     )
 
 
@@ -156,23 +162,28 @@ class _Left:
         size = NOTHING * vectors.norm(dim=1, keepdim=True)
         return torch.where(rest.norm(dim=1, keepdim=True) > size, rest, 0.0)
 
-    def compared(self, point: Point, verdict: Verdict) -> tuple[float | None, float | None]:
-        """The cosine with a saddle's descent, the better of its two sides; and the best by chance."""
+    def compared(self, point: Point, verdict: Verdict) -> Compared:
+        """The cosine with a saddle's descent, on the better of its sides, and the chance of one as large."""
         problem, net = point.problem, point.problem.net
-        if self.basis is None or net.parameter_count > LARGEST or not bool(self.change.any()):
-            return None, None
+        if self.basis is None:
+            return None, None, "the narrow network is too large for a dense Hessian"
+        if net.parameter_count > LARGEST:
+            return None, None, f"ways down are compared in networks of up to {LARGEST} parameters"
+        if not bool(self.change.any()):
+            return None, None, "the narrow units alone can change the outputs so"
         assert verdict.descent_direction is not None  # a strict saddle has one
         at = net.flatten(point.params)
         ways = ways_down(problem, at, net.flatten(verdict.descent_direction))
         if not ways:
-            return None, None
+            return None, None, "rounding hides that the loss falls along the way down"
         places = torch.stack([place for _, place in ways])
         cosine = float(self._cosines(problem, at, places).max())
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randn(DIRECTIONS, len(at), generator=generator, dtype=at.dtype)
         drawn *= (places[0] - at).norm() / drawn.norm(dim=1, keepdim=True)
         sides = [self._cosines(problem, at, at + side * drawn) for side in (1, -1)]
-        return cosine, float((torch.maximum(*sides) >= cosine).double().mean())
+        chance = float((torch.maximum(*sides) >= cosine).double().mean())
+        return cosine, chance, ""
 
     def _cosines(self, problem: Problem, at: Tensor, places: Tensor) -> Tensor:
         """Between the run's change and those from a point to some places, (B, P)."""

@@ -82,7 +82,7 @@ class StageLogger:
 
     @property
     def checkpoints(self) -> list[Params]:
-        """The parameters kept, one for each of :attr:`steps`."""
+        """The parameters kept, one for each of ``steps``."""
         return [dict(weights.params) for weights in self.weights]
 
     def callback(self, network: str = "") -> Any:
