@@ -213,6 +213,14 @@ def test_functions_are_told_whatever_the_width(h):
         assert (row.function, row.distance < 1e-10) == (point.record.function, True)
 
 
+def test_of_some_points_of_a_hierarchy_the_functions_keep_their_numbers(h, tmp_path):
+    h.save(tmp_path / "h.db")
+    some = sf.load_hierarchy(tmp_path / "h.db", X, Y, widths=[2])
+    for row in sf.stages(some, [h["2-0"].params]):
+        assert row.function == h["2-0"].record.function
+        assert row.distance < 1e-12
+
+
 def test_effective_widths_are_found_where_they_are_asked_for(h):
     wide = sf.Replicate(0, 0, [0.3, 0.7])(h["1-0"])
     assert [row.effective for row in sf.stages(h, [wide.params], tolerance=1e-6)] == [(1,)]
