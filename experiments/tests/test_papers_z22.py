@@ -75,6 +75,22 @@ def test_the_loss_stagnates_at_width_1_and_ends_near_width_3(stages):
         assert record["steps"][0] < on["step"] < end["step"] == record["steps"][-1]
 
 
+def test_the_plateau_is_found_without_being_told_what_to_look_for():
+    h = sf.hierarchy(curve(CHOSEN, sf.MLP([1, 1, 1], "tanh")), [1], starts=8, seed=0, processes=1)
+    training = descend(curve(CHOSEN, sf.MLP([1, 100, 1], "tanh")), 0, 0.005, 4000, 100)
+    (found,) = sf.stages(h, training.points, steps=training.steps).plateaus
+    best = min(h.critical_functions(), key=lambda function: function.loss)
+    assert found.near
+    assert found.function == best.number
+    assert abs(found.loss / best.loss - 1) < STAGNANT
+    # The experiment's own way, which is told below which loss to look.
+    assert found.first < training.steps[plateau(training, 100.0)[0]] < found.last
+    inside, _, null = found.points
+    assert inside.inertia == (103, 99, 99)
+    assert inside.telling
+    assert not null.telling
+
+
 def test_critical_functions_go_on_in_wider_networks_as_saddles_unless_they_fit_the_data(stages):
     _, settings, records = stages
     (tree,) = (each["functions"] for each in records if each["part"] == "tree")

@@ -126,6 +126,14 @@ from semiflat.nesting import (
     LeastWidth as LeastWidth,
     Induced as Induced,
 )
+from semiflat.nesting.stages import (
+    stages as stages,
+    Stages as Stages,
+    Checkpoint as Checkpoint,
+    Plateau as Plateau,
+)
+from semiflat.nesting.leaving import NearPoint as NearPoint
+from semiflat.nesting.logger import StageLogger as StageLogger
 from semiflat.nesting.record import PointRecord as PointRecord, Edge as Edge, Level as Level
 from semiflat.reduction import (
     reduce as reduce,

@@ -28,7 +28,7 @@ from semiflat.points import EmbeddedPoint, Point, check_one, one_line
 from semiflat.problem import Problem, check_names
 from semiflat.records.shown import Shown
 
-FORMAT = "semiflat-point-1"
+POINT_FORMAT = "semiflat-point-1"
 _FAR = "far."
 _SOURCE = "source."
 
@@ -71,7 +71,7 @@ def packed(point: Point, data: dict[str, Any] | None = None) -> bytes:
     }
     tensors = {key: tensor.contiguous() for key, tensor in point.params.items()}
     metadata = {
-        "format": FORMAT,
+        "format": POINT_FORMAT,
         "semiflat": __version__,
         "network": json.dumps(network),
         "loss": problem.loss.name,
@@ -252,23 +252,11 @@ def load_point(
 
 
 def _stored(path: Path) -> StoredPoint:
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r}; give a .safetensors file of a point")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        if _is_pickle(path):
-            raise InputError(
-                f"{str(path)!r} is a pickle or a torch checkpoint, which can run code when it is "
-                "read; semiflat only reads .safetensors files"
-            ) from error
-        raise InputError(f"{str(path)!r} is not a readable .safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
+    metadata, tensors = read_tensors(path)
+    if metadata.get("format") != POINT_FORMAT:
         raise InputError(
             f"{str(path)!r} holds no semiflat point (format {metadata.get('format')!r}, expected "
-            f"{FORMAT!r}); make one with save_point or `semiflat find`"
+            f"{POINT_FORMAT!r}); make one with save_point or `semiflat find`"
         )
     try:
         return _read(str(path), metadata, tensors)
@@ -278,6 +266,26 @@ def _stored(path: Path) -> StoredPoint:
         raise InputError(
             f"{str(path)!r} is damaged: its metadata cannot be read ({type(error).__name__}: {error})"
         ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], Params]:
+    """Metadata and tensors of a ``.safetensors`` file.
+
+    Raises:
+        InputError: if it is missing, a pickle or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}; give a .safetensors file of a point")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        if _is_pickle(path):
+            raise InputError(
+                f"{str(path)!r} is a pickle or a torch checkpoint, which can run code when it is "
+                "read; semiflat only reads .safetensors files"
+            ) from error
+        raise InputError(f"{str(path)!r} is not a readable .safetensors file: {error}") from error
 
 
 def _is_pickle(path: Path) -> bool:

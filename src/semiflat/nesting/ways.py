@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from semiflat.embeddings import Composition, Embedding, NullGates, NullUnits, Replicate
-from semiflat.networks import MLP
+from semiflat.networks import MLP, Params
 from semiflat.problem import Problem
 
 STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
 """How far a descent looks along its direction, which has unit length, before it minimises."""
+
+AT_ONCE = 2**24
+"""Floats that networks evaluated together take."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def ways_down(problem: Problem, at: Tensor, direction: Tensor) -> list[tuple[int
     """
     steps = torch.cat([-STEPS.flip(0), torch.zeros(1, dtype=torch.float64), STEPS])
     places = at + steps[:, None] * direction
-    losses = problem.risk(problem.net.unflatten(places))
+    losses = at_all(problem, places, problem.risk)
     losses = torch.where(torch.isfinite(losses), losses, torch.inf)
     here, found = losses[len(STEPS)], []
     for side in (1, -1):
@@ -85,3 +88,10 @@ def ways_down(problem: Problem, at: Tensor, direction: Tensor) -> list[tuple[int
         if losses[lowest] < here:
             found.append((side, places[lowest]))
     return found
+
+
+def at_all(problem: Problem, places: Tensor, function: Callable[[Params], Tensor]) -> Tensor:
+    """A function of parameters at many places, (B, P), some at a time: (B, …)."""
+    floats = problem.net.parameter_count + problem.samples * sum(problem.net.widths)
+    some = places.split(max(1, AT_ONCE // floats))
+    return torch.cat([function(problem.net.unflatten(each)) for each in some])
