@@ -16,10 +16,11 @@ from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.nesting.functions import same
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, name_of, widths_name
 from semiflat.nesting.ways import Widening, ways_down, widenings
+from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.reduction import reduce
-from semiflat.search import CriticalPoint, Status, Unseen, run_search
+from semiflat.search import CriticalPoint, SearchResult, Status, Unseen, run_search
 from semiflat.search.distinct import classes
 from semiflat.search.record import LimitRecord
 from semiflat.search.trivial import EQUAL
@@ -38,31 +39,53 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Way:
-    """A way down from a saddle: the edge that it will be, but for its end, and where to minimise from."""
+    """A way down from a saddle: whose it is, the edge that it will be, and where to minimise from."""
 
+    source: Member
     edge: Edge
     problem: Problem
     start: Tensor
 
 
-@dataclass
+@dataclass(eq=False)
+class Ended:
+    """A run at a level, or several that ended at one point.
+
+    Attributes:
+        run: where it ended.
+        origin: see :class:`PointRecord`.
+        times: how many runs ended there.
+        way: of a descent.
+    """
+
+    run: CriticalPoint
+    origin: str
+    times: int = 1
+    way: Way | None = None
+
+
+ORIGINS = ("random start", "constant", "descent", "wider point")
+"""What may lead to a point first, in the order of what is said of one that several led to."""
+
+
+@dataclass(eq=False)
 class Member:
     """A critical point of a level while its level is built.
 
     Attributes:
         point: it, in the finite or in a limiting network.
+        outputs: on the data, (N, M).
+        ended: what ended there.
+        function: number of its critical function.
+        new: whether no narrower level has that function.
+        trivial: see :attr:`semiflat.CriticalPoint.trivial`.
         verdict: on it.
-        found: how many random starts ended there.
-        origin: see :class:`PointRecord`.
-        runs: all runs that ended there, by identity.
-        name: given when the level is done.
+        name: given when all levels are done.
     """
 
     point: CriticalPoint
-    found: int
-    origin: str
-    runs: set[int]
     outputs: Tensor
+    ended: list[Ended]
     function: int = -1
     new: bool = True
     trivial: str | None = None
@@ -75,35 +98,34 @@ class Member:
         return isinstance(self.point.problem, AtInfinity)
 
     @property
+    def found(self) -> int:
+        """How many random starts ended there."""
+        return sum(each.times for each in self.ended if each.origin == ORIGINS[0])
+
+    @property
+    def origin(self) -> str:
+        """What led there first."""
+        return min((each.origin for each in self.ended), key=ORIGINS.index)
+
+    @property
     def judged(self) -> Verdict:
         """Its verdict, once there is one."""
         assert self.verdict is not None
         return self.verdict
 
 
-@dataclass
-class Ended:
-    """A run at a level: where it ended, and what it was.
+class Rung:
+    """One level while it is built.
 
     Attributes:
-        run: where.
-        origin: see :class:`PointRecord`.
-        way: of a descent.
+        members: its critical points.
+        elsewhere: what ended at none of them: and the narrower point whose wide copy it ended at, if it did.
     """
-
-    run: CriticalPoint
-    origin: str
-    way: Way | None = None
-
-
-class Rung:
-    """One level while it is built."""
 
     def __init__(self, hidden: Widths, problem: Problem) -> None:
         self.hidden, self.problem = hidden, problem
-        self.ended: list[Ended] = []
         self.members: list[Member] = []
-        self.narrower = 0
+        self.elsewhere: list[tuple[Ended, Member | None]] = []
         self.left_out = 0
         self.followed = 0
         self.starts = (0, 0)
@@ -146,14 +168,14 @@ class Builder:
         self.functions: list[Tensor] = []
         self.least: list[int] = []  # the level of each function
         self.edges: list[Edge] = []
-        self.same_as: dict[int, Member] = {}
+        self.same_as: dict[Member, Member] = {}
 
     def run(self) -> None:
         """All levels."""
         for level, rung in enumerate(self.rungs):
-            self._random_starts(rung)
-            self._constant(level)
-            self._settle(level)
+            self._random_starts(level)
+            if not level:
+                self._constant(rung)
             if level:
                 self._follow(level, self._embedded_saddles(level))
             self._follow(level, self._own_saddles(level))
@@ -165,7 +187,8 @@ class Builder:
 
     # -- runs -------------------------------------------------------------------------------------
 
-    def _random_starts(self, rung: Rung) -> None:
+    def _random_starts(self, level: int) -> None:
+        rung = self.rungs[level]
         rung.starts = self.starts, self.saddle_starts
         steps = {"minimum": self.max_iterations, "any": DESCENT_STEPS}
         for kind, count in zip(steps, rung.starts, strict=True):
@@ -192,20 +215,20 @@ class Builder:
             if found.interrupted:
                 raise KeyboardInterrupt
             rung.counts.update({str(status): n for status, n in found.counts.items() if n})
-            rung.ended += [Ended(run, "random start") for run in found.runs]
             if kind == "minimum":
                 rung.unseen = found.unseen
+            self._settle(level, _random_ends(rung.problem, found))
 
-    def _constant(self, level: int) -> None:
+    def _constant(self, rung: Rung) -> None:
         """The constant predictor, of the narrowest level: wider ones have it as one that is embedded."""
-        if level:
-            return
-        problem = self.rungs[0].problem
-        zeros = torch.zeros(problem.net.parameter_count, dtype=torch.float64)
-        found = run_search(
-            problem, start=problem.net.unflatten(zeros), kind="any", processes=1, out=self.store
-        )
-        self.rungs[0].ended += [Ended(run, "constant") for run in found.runs]
+        zeros = torch.zeros(rung.problem.net.parameter_count, dtype=torch.float64)
+        start = rung.problem.net.unflatten(zeros)
+        found = self._polished(rung, start)
+        self._settle(0, [Ended(run, "constant") for run in found])
+
+    def _polished(self, rung: Rung, start: Params) -> list[CriticalPoint]:
+        """The run to a critical point of any index from given parameters."""
+        return run_search(rung.problem, start=start, kind="any", processes=1, out=self.store).runs
 
     def _follow(self, level: int, ways: list[Way]) -> None:
         """Minimise from each way's start, and put the ends in their places."""
@@ -216,7 +239,7 @@ class Builder:
         together: dict[int, list[Way]] = defaultdict(list)
         for way in kept:
             together[id(way.problem)].append(way)
-        done = 0
+        done, ends = 0, list[Ended]()
         for some in together.values():
             problem = some[0].problem
             ended = run_search(
@@ -228,11 +251,10 @@ class Builder:
             )
             if ended.interrupted:
                 raise KeyboardInterrupt
-            rung.ended += [Ended(run, "descent", some[-1 - run.record.start]) for run in ended.runs]
+            ends += [Ended(run, "descent", 1, some[-1 - run.record.start]) for run in ended.runs]
             done += len(some)
             self.progress(f"{widths_name(rung.hidden)} units, descents", done, len(kept))
-        if kept:
-            self._settle(level)
+        self._settle(level, ends)
 
     # -- saddles ----------------------------------------------------------------------------------
 
@@ -247,14 +269,14 @@ class Builder:
                 if limits > LIMITS_LEFT:
                     continue
             ways: list[Way] = []
-            for edge, wide, verdict in self._widened(member, below, rung.hidden):
+            for edge, wide, verdict in self._widened(member, rung.hidden):
                 if verdict.kind is Kind.STRICT_SADDLE:
                     problem = wide.problem if member.limit else rung.problem
-                    ways += _ways(edge, problem, wide, verdict)
+                    ways += _ways(member, edge, problem, wide, verdict)
                 elif verdict.kind is Kind.NOT_CRITICAL and not rung.problem.outputs_alone:
                     # Weight decay moves it: the way down is the gradient's.
                     start = wide.problem.net.flatten(wide.params)
-                    ways.append(Way(_descending(edge, 0), rung.problem, start))
+                    ways.append(Way(member, _descending(edge, 0), rung.problem, start))
             by_point.append(sorted(ways, key=lambda way: way.edge.curvature or 0.0))
         return _in_turn(by_point)
 
@@ -266,19 +288,17 @@ class Builder:
                 continue
             edge = Edge(
                 kind="descends",
-                source=str(id(member)),
+                source="",
                 target=None,
                 hidden=rung.hidden,
                 how="own",
                 curvature=member.judged.curvature,
             )
-            by_point.append(_ways(edge, rung.problem, member.point, member.judged))
+            by_point.append(_ways(member, edge, rung.problem, member.point, member.judged))
         return _in_turn(by_point)
 
-    def _widened(
-        self, member: Member, below: Rung, hidden: Widths
-    ) -> list[tuple[Edge, Point, Verdict]]:
-        """A member's embeddings into given widths, judged, as edges whose source is the member's id."""
+    def _widened(self, member: Member, hidden: Widths) -> list[tuple[Edge, Point, Verdict]]:
+        """A member's embeddings into given widths, judged, as edges that have no names yet."""
         plan = list(widenings(member.point.problem.net, hidden))
         wide = [widening.embedding(member.point) for widening in plan]
         verdicts = judge_all(wide)
@@ -289,115 +309,82 @@ class Builder:
 
     # -- what runs ended at -----------------------------------------------------------------------
 
-    def _settle(self, level: int) -> None:
-        """Members of a level, from all of its runs."""
+    def _settle(self, level: int, ended: Sequence[Ended]) -> None:
+        """Put what has ended in its place: with a member of the level, as a new one, or elsewhere."""
         rung = self.rungs[level]
-        ended = {id(each.run): each for each in rung.ended}
-        runs = [each.run for each in rung.ended]
-        finite = [
-            run
-            for run in runs
-            if run.status is Status.CONVERGED and not isinstance(run.problem, AtInfinity)
-        ]
-        known = {run: member for member in rung.members for run in member.runs}
+        of_run = {id(each.run): each for each in ended}
+        known = {id(member.point): member for member in rung.members}
+        finite = [member.point for member in rung.members if not member.limit]
+        finite += [each.run for each in ended if _is_finite(each.run)]
         members: list[Member] = []
-        rung.narrower = 0
         for group in classes(sorted(finite, key=lambda run: run.loss)):
-            member = self._member(rung, group.runs + group.apart, ended, known)
-            if self._is_narrower(level, member):
-                rung.narrower += len(member.runs)
-            else:
+            points = group.runs + group.apart
+            old = [known[id(point)] for point in points if id(point) in known]
+            new = [of_run[id(point)] for point in points if id(point) in of_run]
+            member = self._joined(old, new, points[0])
+            narrower = None if old else self._narrower(level, member)
+            if narrower is None:
                 members.append(member)
-        members += self._at_infinity(rung, runs, ended, known)
+            else:
+                rung.elsewhere += [(each, narrower) for each in new]
+        members += [member for member in rung.members if member.limit]
+        for each in ended:
+            there = _limit_point(each.run)
+            if there is not None:
+                self._at_infinity(members, each, there)
+            elif not _is_finite(each.run):
+                rung.elsewhere.append((each, None))
         for member in members:
             self._place(level, member)
         unjudged = [member for member in members if member.verdict is None]
-        for member, verdict in zip(
-            unjudged, judge_all([member.point for member in unjudged]), strict=True
-        ):
+        verdicts = judge_all([member.point for member in unjudged])
+        for member, verdict in zip(unjudged, verdicts, strict=True):
             member.verdict = verdict
         rung.members = members
 
-    def _member(
-        self,
-        rung: Rung,
-        runs: Sequence[CriticalPoint],
-        ended: dict[int, Ended],
-        known: dict[int, Member],
-        point: CriticalPoint | None = None,
-    ) -> Member:
-        """What some runs ended at; with its verdict, if that is known from before."""
-        origins = [ended[id(run)].origin for run in runs]
-        at = point or runs[0]
-        ids = {id(run) for run in runs}
-        before = list(
-            {id(known[one]): known[one] for one in map(id, runs) if one in known}.values()
-        )
-        found = sum(origin == "random start" for origin in origins)
-        origin = min(origins, key=("random start", "constant", "descent", "wider point").index)
-        if before:
-            kept, *others = before
-            kept.found, kept.origin, kept.runs = found, origin, ids
-            self.same_as |= {
-                id(other): kept for other in others
-            }  # a run has shown that they are one
-            return kept
-        return Member(at, found, origin, ids, at.problem.outputs(at.params))
+    def _joined(self, old: list[Member], new: list[Ended], point: CriticalPoint) -> Member:
+        """The member that known ones and what has ended make together."""
+        if not old:
+            return Member(point, point.problem.outputs(point.params), new)
+        kept, *others = old  # others: a run has shown that they are one
+        for other in others:
+            kept.ended += other.ended
+            self.same_as[other] = kept
+        kept.ended += new
+        return kept
 
-    def _at_infinity(
-        self,
-        rung: Rung,
-        runs: Sequence[CriticalPoint],
-        ended: dict[int, Ended],
-        known: dict[int, Member],
-    ) -> list[Member]:
-        """Points of limiting networks: one for each function."""
-        found: list[tuple[CriticalPoint, Tensor, list[CriticalPoint]]] = []
-        for run in runs:
-            there = _limit_point(run)
-            if there is None:
-                continue
-            outputs = there.problem.outputs(there.params)
-            place = same(rung.problem, outputs, [each for _, each, _ in found])
-            if place is None:
-                found.append((there, outputs, [run]))
-            else:
-                found[place][2].append(run)
-        return [self._member(rung, own, ended, known, there) for there, _, own in found]
+    def _at_infinity(self, members: list[Member], ended: Ended, there: CriticalPoint) -> None:
+        """A point of a limiting network: one for each function."""
+        limits = [member for member in members if member.limit]
+        outputs = there.problem.outputs(there.params)
+        place = same(self.problem, outputs, [member.outputs for member in limits])
+        if place is None:
+            members.append(Member(there, outputs, [ended]))
+        else:
+            limits[place].ended.append(ended)
 
-    def _is_narrower(self, level: int, member: Member) -> bool:
-        """Whether it is a narrower level's point, embedded; one that is not known there goes there."""
+    def _narrower(self, level: int, member: Member) -> Member | None:
+        """The narrower point that this one is a wide copy of; one that was not known goes to its level."""
         member.trivial = member.point.trivial
         if member.trivial is None or not level:
-            return False
-        if same(self.problem, member.outputs, self._functions_below(level)) is not None:
-            return True
+            return None
+        found = self._below(level, member.outputs)
+        if found is not None:
+            return found
         small = reduce(member.point, EQUAL).point
         for lower in range(level):
             rung = self.rungs[lower]
             if rung.hidden == small.problem.net.hidden:
-                return self._found_below(lower, small)
-        return False
+                found_there = self._polished(rung, small.params)
+                self._settle(lower, [Ended(run, "wider point") for run in found_there])
+                return self._below(level, member.outputs)
+        return None
 
-    def _found_below(self, lower: int, small: Point) -> bool:
-        """A narrower point that a wider level found first: settled there, if it is critical there."""
-        rung = self.rungs[lower]
-        polished = run_search(
-            rung.problem, start=small.params, kind="any", processes=1, out=self.store
-        ).runs
-        if not polished or polished[0].status is not Status.CONVERGED:
-            return False
-        rung.ended.append(Ended(polished[0], "wider point"))
-        self._settle(lower)
-        outputs = small.problem.outputs(small.params)
-        return same(self.problem, outputs, self._functions_below(lower + 1)) is not None
-
-    def _functions_below(self, level: int) -> list[Tensor]:
-        return [
-            self.functions[member.function]
-            for rung in self.rungs[:level]
-            for member in rung.members
-        ]
+    def _below(self, level: int, outputs: Tensor) -> Member | None:
+        """The member of a narrower level that computes a function."""
+        members = [member for rung in self.rungs[:level] for member in rung.members]
+        place = same(self.problem, outputs, [member.outputs for member in members])
+        return None if place is None else members[place]
 
     def _place(self, level: int, member: Member) -> None:
         """Give a member its critical function."""
@@ -423,44 +410,36 @@ class Builder:
     def _embed(self, level: int) -> None:
         """What a level's points are at all wider ones, and where descents at this level ended."""
         rung = self.rungs[level]
-        names = {str(id(member)): member.name for each in self.rungs for member in each.members}
-        names |= {str(other): kept.name for other, kept in self.same_as.items()}
         for wider in self.rungs[level + 1 :]:
-            if any(a > b for a, b in zip(rung.hidden, wider.hidden, strict=True)):
-                continue
+            words = f"{widths_name(rung.hidden)} units in {widths_name(wider.hidden)}"
             for done, member in enumerate(rung.members):
-                self.progress(
-                    f"{widths_name(rung.hidden)} units in {widths_name(wider.hidden)}",
-                    done + 1,
-                    len(rung.members),
-                )
-                for edge, _, _ in self._widened(member, rung, wider.hidden):
+                self.progress(words, done + 1, len(rung.members))
+                for edge, _, _ in self._widened(member, wider.hidden):
                     target = f"{member.name}@{widths_name(wider.hidden)}"
                     self.edges.append(replace(edge, source=member.name, target=target))
-        for each in rung.ended:
-            if each.way is not None:
-                self.edges.append(self._descent(level, each, names))
+        here = [(each, member) for member in rung.members for each in member.ended]
+        for ended, at in [*here, *rung.elsewhere]:
+            if ended.way is not None:
+                self.edges.append(self._descent(ended, ended.way, at, at not in rung.members))
 
-    def _descent(self, level: int, ended: Ended, names: dict[str, str]) -> Edge:
-        assert ended.way is not None
-        run, edge = ended.run, ended.way.edge
-        member = next((m for m in self.rungs[level].members if id(run) in m.runs), None)
-        target, embedded = None if member is None else member.name, False
-        if member is None and run.status is Status.CONVERGED:
-            outputs = run.problem.outputs(run.params)
-            below = [m for rung in self.rungs[:level] for m in rung.members]
-            place = same(self.problem, outputs, [m.outputs for m in below])
-            if place is not None:
-                target, embedded = below[place].name, True
-        there = _limit_point(run)
+    def _descent(self, ended: Ended, way: Way, target: Member | None, embedded: bool) -> Edge:
+        there = _limit_point(ended.run)
+        if target is not None:
+            target = self._kept(target)
         return replace(
-            edge,
-            source=names.get(edge.source, ""),
-            target=target,
-            loss=float(run.loss if there is None else there.loss),
-            status=str(run.status),
-            as_embedded=embedded,
+            way.edge,
+            source=self._kept(way.source).name,
+            target=None if target is None else target.name,
+            loss=float(ended.run.loss if there is None else there.loss),
+            status=str(ended.run.status),
+            as_embedded=target is not None and embedded,
         )
+
+    def _kept(self, member: Member) -> Member:
+        """The member that stands for one that a later run showed to be the same."""
+        while member in self.same_as:
+            member = self.same_as[member]
+        return member
 
     def _limits(self, level: int) -> None:
         rung = self.rungs[level]
@@ -497,13 +476,34 @@ class Builder:
             starts=rung.starts,
             counts=dict(rung.counts),
             descents=(rung.followed, rung.left_out),
-            narrower=rung.narrower,
+            narrower=sum(each.times for each, below in rung.elsewhere if below is not None),
             new_minima=sum(kind in (Kind.MINIMUM, Kind.STRICT_MINIMUM) for kind in kinds),
             new_saddles=sum(kind is Kind.STRICT_SADDLE for kind in kinds),
             new_at_infinity=len(new) - len(finite),
             unseen=rung.unseen.chao1,
             missing=None if math.isnan(mass) else mass,
         )
+
+
+def _random_ends(problem: Problem, found: SearchResult) -> list[Ended]:
+    """What random starts ended at: each critical point once, with how often, and all other runs."""
+    ends = [
+        Ended(point, ORIGINS[0], times)
+        for point, times in zip(found.points, found.frequencies, strict=True)
+    ]
+    outputs = [problem.outputs(point.params) for point in found.points]
+    for point in found.unresolved:  # one function is one point here
+        place = same(problem, problem.outputs(point.params), outputs)
+        if place is None:
+            ends.append(Ended(point, ORIGINS[0]))
+        else:
+            ends[place].times += 1
+    return ends + [Ended(run, ORIGINS[0]) for run in found.runs if not _is_finite(run)]
+
+
+def _is_finite(run: CriticalPoint) -> bool:
+    """Whether a run ended at a critical point of the finite network."""
+    return run.status is Status.CONVERGED and not isinstance(run.problem, AtInfinity)
 
 
 def _limit_point(run: CriticalPoint) -> CriticalPoint | None:
@@ -520,12 +520,14 @@ def _descending(edge: Edge, side: int) -> Edge:
     return replace(edge, kind="descends", side=side, loss=None)
 
 
-def _ways(edge: Edge, problem: Problem, point: Point, verdict: Verdict) -> list[Way]:
+def _ways(
+    source: Member, edge: Edge, problem: Problem, point: Point, verdict: Verdict
+) -> list[Way]:
     net = point.problem.net
     assert verdict.descent_direction is not None  # a strict saddle has one
     at, direction = net.flatten(point.params), net.flatten(verdict.descent_direction)
     return [
-        Way(_descending(edge, side), problem, start)
+        Way(source, _descending(edge, side), problem, start)
         for side, start in ways_down(point.problem, at, direction)
     ]
 
@@ -540,7 +542,7 @@ def _embedding(member: Member, widening: Widening, hidden: Widths, verdict: Verd
     signs = verdict.inertia
     return Edge(
         kind="embeds",
-        source=str(id(member)),
+        source="",
         target=None,
         hidden=hidden,
         how=widening.how,

@@ -88,12 +88,13 @@ class Hierarchy:
         apart = np.sqrt(np.maximum(self.square[i] + self.square - 2 * inner, 0))
         one, other = self.weight[i], self.weight
         product = one * other
-        whole = np.maximum(one**2 + other**2 + 2 * both, 1e-200)  # |ζ|²
+        whole = one**2 + other**2 + 2 * both  # |ζ|²
+        cancel = whole <= 1e-16 * (one**2 + other**2)  # there are no shares of nothing
+        whole = np.where(cancel, 1.0, whole)
         across = np.maximum(product**2 - both**2, 0) / whole
         second = (one**2 + both) * (other**2 + both) / (whole * np.sqrt(whole))
         by_share = np.sqrt(across + (second * apart) ** 2)
         by_size = product / np.maximum((one + other) / 2, 1e-300)
-        cancel = whole <= 1e-16 * (one**2 + other**2)  # there are no shares of nothing
         costs: Floats = np.where(cancel, by_size, np.minimum(by_share, by_size)) * apart
         costs[~self.alive] = np.inf
         costs[i] = np.inf

@@ -59,7 +59,9 @@ def classes(points: Sequence[CriticalPoint]) -> list[Found]:
 
 
 def _split(group: list[CriticalPoint]) -> Found:
-    if len(group) == 1 or not all(_singular(point) for point in group):
+    # At infinity one function is one point: no paths are known there.
+    known = group[0].problem.by_algebra and all(_singular(point) for point in group)
+    if len(group) == 1 or not known:
         return Found(group)
     together = joined(group)
     found = Found([])
