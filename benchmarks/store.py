@@ -148,8 +148,9 @@ def page(cases: dict[str, Figures]) -> str:
     lines = [
         "# Stores",
         "",
-        f"By `benchmarks/store.py`, {where['cpu']}, {where['torch_threads']} thread(s), on {where['cores']} cores "
-        f"with a load of {min(loads):.0f} to {max(loads):.0f}. Seconds; a selection's are the median of three.",
+        f"By `benchmarks/store.py`, {where['cpu']}, {where['torch_threads']} thread(s), {where['cores']} "
+        f"cores with a load of {min(loads):.0f} to {max(loads):.0f}. Seconds; a selection's are the median of "
+        "three.",
         "",
         "| a hierarchy in | points | edges | writing it | 100 lowest of each width | 500 saddles of one width "
         "| reading all | MiB |",
