@@ -22,7 +22,7 @@ from semiflat.search.record import LimitRecord
 
 X = [[k / 5] for k in range(-8, 9)]
 Y = [math.exp(2 * x[0]) / 10 + 0.3 * math.cos(4 * x[0]) for x in X]
-HOW = {"starts": 4, "seed": 0, "processes": 1}
+HOW = {"starts": 2, "saddle_starts": 1, "seed": 0, "processes": 1}
 
 
 def problem(**changes):
