@@ -143,12 +143,14 @@ def starts(place: str, count: int) -> Figures:
 
 def page(cases: dict[str, Figures]) -> str:
     """The figures in Markdown."""
-    where = next(iter(cases.values()))["machine"]
+    machines = [case["machine"] for case in cases.values()]
+    where, loads = machines[0], [each["load_after"] for each in machines]
     lines = [
         "# Stores",
         "",
-        f"By `benchmarks/store.py`, {where['cpu']}, {where['torch_threads']} thread(s). Seconds; a selection's "
-        "are the median of three.",
+        f"By `benchmarks/store.py`, {where['cpu']}, {where['torch_threads']} thread(s), {where['cores']} "
+        f"cores with a load of {min(loads):.0f} to {max(loads):.0f}. Seconds; a selection's are the median of "
+        "three.",
         "",
         "| a hierarchy in | points | edges | writing it | 100 lowest of each width | 500 saddles of one width "
         "| reading all | MiB |",

@@ -14,6 +14,7 @@ import sqlalchemy as sql
 import semiflat as sf
 from helpers import refused
 from job_store_contract import ManyWriters, contents, holds
+from postgres import WITHOUT, programs
 from semiflat.jobs import is_database
 from semiflat.jobs.database import RUNS, SCHEMA, VALUES, Database, DatabaseStore, Schema, shown
 
@@ -340,6 +341,16 @@ class TestPostgres(Runs):
             postgres.start()
             holds(store, [("a", 1.0)])
         assert caplog.text == "", "one line says it"
+
+    def test_without_a_server_to_test_with_the_tests_fail_unless_told(self, monkeypatch):
+        monkeypatch.setattr("postgres.Path.glob", lambda folder, pattern: [])
+        monkeypatch.setattr("postgres.shutil.which", lambda name: None)
+        monkeypatch.delenv(WITHOUT, raising=False)
+        with pytest.raises(pytest.fail.Exception, match="no initdb: install PostgreSQL"):
+            programs()
+        monkeypatch.setenv(WITHOUT, "1")
+        with pytest.raises(pytest.skip.Exception, match="SEMIFLAT_NO_POSTGRES is set"):
+            programs()
 
     def test_passwords_are_not_shown(self, postgres):
         place = postgres.url("none").replace("semiflat@", "semiflat:secret@")

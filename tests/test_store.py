@@ -417,6 +417,27 @@ def test_the_command_keeps_starts_in_a_database(tmp_path, capsys):
     assert again["stored"] == 8
     assert [row["file"] for row in again["points"]] == [None] * len(again["points"])
     assert {path.name for path in tmp_path.iterdir()} == {"a.db", "curve.csv"}
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("{folder}/b.db", "Is a directory"),
+        ("{folder}/c.sqlite", "is no SQLite database"),
+        (
+            "mysql://me:secret@host/runs",
+            "no database 'mysql' is known; give a file ending in .db or",
+        ),
+        ("postgresql://me:secret@127.0.0.1:1/runs", "me:***@127.0.0.1:1/runs' cannot be used"),
+    ],
+)
+def test_the_command_names_a_database_that_cannot_be_used(tmp_path, capsys, out, message):
     (tmp_path / "b.db").mkdir()
-    assert _run(command(tmp_path / "b.db", 8)) == 2
-    assert "Is a directory" in capsys.readouterr().err
+    (tmp_path / "c.sqlite").write_text("notes")
+    arguments = command(tmp_path / "out", 8)
+    arguments[arguments.index("--out") + 1] = out.format(folder=tmp_path)
+    assert _run(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "secret" not in err
+    assert err.count("\n") == 1

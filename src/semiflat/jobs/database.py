@@ -349,6 +349,7 @@ class DatabaseStore(JobStore[Value]):
         self._header = json.dumps(contents.header)
         ordered = json.dumps(contents.header, sort_keys=True).encode()
         self.name = hashlib.sha256(ordered).hexdigest() if name is None else name
+        self._there: dict[str, str] | None = None
         self._database = Database(place, SCHEMA)
         try:
             if anew:
@@ -378,9 +379,11 @@ class DatabaseStore(JobStore[Value]):
 
     def get(self, key: Hashable) -> Value | None:
         name = json.dumps(key)
-        query = self._values(VALUES.c.value).where(VALUES.c.key == name)
-        with self._database.reading() as connection:
-            text = connection.scalar(query)
+        text = self._known.get(name)
+        if text is None:  # or put since then, maybe by another process
+            query = self._values(VALUES.c.value).where(VALUES.c.key == name)
+            with self._database.reading() as connection:
+                text = connection.scalar(query)
         if text is None:
             return None
         try:
@@ -391,6 +394,15 @@ class DatabaseStore(JobStore[Value]):
                 f"delete that row of {VALUES.name} to run again what it held"
             ) from error
 
+    @property
+    def _known(self) -> dict[str, str]:
+        """What was there when it was first asked for, read at once. Values never change."""
+        if self._there is None:
+            with self._database.reading() as connection:
+                found = connection.execute(self._values(VALUES.c.key, VALUES.c.value))
+                self._there = {row.key: row.value for row in found}
+        return self._there
+
     def keys(self) -> Collection[Hashable]:
         with self._database.reading() as connection:
             found = connection.scalars(self._values(VALUES.c.key).order_by(VALUES.c.id)).all()
@@ -399,8 +411,8 @@ class DatabaseStore(JobStore[Value]):
     def close(self) -> None:
         self._database.close()
 
-    def _values(self, column: sql.Column[Any]) -> sql.Select[Any]:
-        return sql.select(column).join(RUNS).where(RUNS.c.name == self.name)
+    def _values(self, *columns: sql.Column[Any]) -> sql.Select[Any]:
+        return sql.select(*columns).join(RUNS).where(RUNS.c.name == self.name)
 
     def _run(self, connection: sql.Connection, locked: bool = False) -> int | None:
         """The number of the run, once something came of it; its header is held against this one's."""

@@ -130,7 +130,7 @@ def load_hierarchy(
     """Read a hierarchy that :func:`hierarchy` kept or :meth:`Hierarchy.save` wrote; or some of its points.
 
     The edges are those that leave these points and end at one of them, at an embedded point, or at none.
-    All levels are there. :attr:`Hierarchy.selection` says what was read.
+    All levels are there. The hierarchy's ``selection`` says what was read.
 
     Args:
         store: a file, or the URL of a database.

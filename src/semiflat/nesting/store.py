@@ -161,6 +161,8 @@ def write(
             connection.execute(sql.delete(table))
             for some in _in_parts({"place": k, **row} for k, row in enumerate(rows)):
                 connection.execute(sql.insert(table), some)
+            # Else a server would plan queries as if next to nothing were there.
+            connection.execute(sql.text(f"ANALYZE {table.name}"))
 
 
 def read(place: str | Path, X: Any, y: Any, sample_weight: Any, selection: Selection) -> Loaded:
@@ -186,16 +188,14 @@ def read(place: str | Path, X: Any, y: Any, sample_weight: Any, selection: Selec
             records = [
                 _record(PointRecord, row, database.shown) for row in connection.execute(points)
             ]
-            edges = sql.select(EDGES).where(
-                sql.or_(
-                    EDGES.c.source.in_(chosen),
-                    sql.and_(EDGES.c.source == "", EDGES.c.target.in_(chosen)),
-                )
-            )
+            some = chosen.cte("chosen")
+            leaving = sql.select(EDGES).join(some, EDGES.c.source == some.c.name)
+            limits = sql.select(EDGES).join(some, EDGES.c.target == some.c.name)
+            edges = sql.union_all(leaving, limits.where(EDGES.c.source == ""))
             names = {record.name for record in records}
             kept = [
                 _record(Edge, row, database.shown)
-                for row in connection.execute(edges.order_by(EDGES.c.place))
+                for row in connection.execute(edges.order_by("place"))
                 if row.kind == "embeds" or row.target is None or row.target in names
             ]
         except (ValueError, KeyError, TypeError) as error:

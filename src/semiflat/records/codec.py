@@ -45,6 +45,8 @@ class Codec:
 
     def to_plain(self, value: Any) -> Any:
         """``value`` as plain data; TypeError if it cannot be stored."""
+        if value is None or type(value) in (str, int, bool):  # most are: it is soon said
+            return value
         if isinstance(value, Enum):
             return value.value
         for kind, (write, _) in self.leaves.items():
@@ -52,7 +54,7 @@ class Codec:
                 return write(value)
         if isinstance(value, float):
             return value if math.isfinite(value) else None
-        if value is None or isinstance(value, bool | int | str):
+        if isinstance(value, int | str):
             return value
         if is_dataclass(value):
             own = ((each, getattr(value, each.name)) for each in fields(value))
@@ -75,6 +77,8 @@ class Codec:
         Raises:
             ValueError: if it is no such value, or has fields that are not known, with its ``place``.
         """
+        if kind is Any or (kind in (int, str, bool) and type(plain) is kind):
+            return plain
         origin, inner = get_origin(kind), get_args(kind)
         if origin in (Union, types.UnionType):
             if type(None) in inner and (plain is None or (self.lenient and plain == {})):
@@ -91,8 +95,6 @@ class Codec:
             with suppress(OverflowError):  # a whole number beyond all floats
                 number = float(plain)
                 return None if self.lenient and not math.isfinite(number) else number
-        if kind is Any or (kind in (int, str, bool) and type(plain) is kind):
-            return plain
         if isinstance(kind, type) and issubclass(kind, Enum):
             return kind(plain)
         if isinstance(plain, list | tuple) and origin in (tuple, list, Sequence):
