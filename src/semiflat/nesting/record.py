@@ -32,6 +32,14 @@ class PointRecord(Shown):
         found: how many random starts ended there.
         origin: ``"random start"``, ``"descent"``, ``"wider point"`` or ``"constant"``: what led there first.
         evidence: of the run, in words.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> h = sf.hierarchy(problem, widths=[1], starts=4, saddle_starts=0, processes=1)
+    >>> record = h["1-0"].record
+    >>> record.hidden, record.index, record.at_infinity, record.new
+    ((1,), 0, False, True)
     """
 
     name: str
@@ -84,6 +92,14 @@ class Edge(Shown):
         status: how the descent's run ended.
         as_embedded: whether a descent ended at a wide copy of its target, a narrower point.
         times: how many runs did the same.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> h = sf.hierarchy(problem, widths=[1, 2], starts=4, saddle_starts=0, processes=1)
+    >>> edge = next(edge for edge in h.edges if edge.kind == "embeds" and edge.how == "inside")
+    >>> edge.source, edge.target, edge.verdict, edge.inertia
+    ('1-0', '1-0@2', 'STRICT_SADDLE', (5, 1, 1))
     """
 
     kind: str
@@ -117,6 +133,14 @@ class Level(Shown):
             counted in ``new_at_infinity``.
         unseen: estimated number of critical points that no random start ended at (Chao 1984), at least.
         missing: estimated probability that one more converged start ends at one of them (Good 1953).
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> h = sf.hierarchy(problem, widths=[1], starts=4, saddle_starts=0, processes=1)
+    >>> (level,) = h.levels
+    >>> level.hidden, level.new_minima, level.new_saddles        # the saddle is the constant predictor
+    ((1,), 1, 1)
     """
 
     hidden: Widths

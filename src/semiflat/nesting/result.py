@@ -143,6 +143,14 @@ class LeastWidth(Shown):
         unseen: for each narrower level, the estimated chance that one more start would have found a point
             not seen; None where nothing is known of it.
         reason: the answer with its error, in one sentence.
+
+    >>> import semiflat as sf
+    >>> X = [[k / 10] for k in range(-20, 21)]
+    >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
+    >>> h = sf.hierarchy(problem, widths=[1, 2], starts=4, saddle_starts=0, processes=1)
+    >>> answer = h.least_width(1e-2)
+    >>> answer.hidden, answer.loss <= answer.allowed, answer.unseen
+    ((1,), True, {})
     """
 
     hidden: Widths
