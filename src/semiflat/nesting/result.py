@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -19,9 +19,6 @@ from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.records.shown import Facts, Rows, Shown
 from semiflat.verdicts import Kind
-
-if TYPE_CHECKING:
-    import networkx
 
 MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 
@@ -496,8 +493,8 @@ class Hierarchy(Rows):
             )
         return draw(self, ax)
 
-    def to_networkx(self) -> networkx.MultiDiGraph:
-        """A graph with a node for each point and each embedded point, and the edges.
+    def to_networkx(self) -> Any:
+        """A ``networkx.MultiDiGraph`` with a node for each point and each embedded point, and the edges.
 
         Nodes carry ``loss``, ``kind``, ``hidden``, ``function``; edges all of their fields.
         """
