@@ -357,7 +357,7 @@ def test_results_are_plain_data_tables_and_copies(stages):
     on = table[table.plateau == 0].step
     assert (on.min(), on.max()) == (stages.plateaus[0].first, stages.plateaus[0].last)
     kept, last = len(stages), stages[-1].step
-    words = f"Stages(checkpoints={kept}, steps=0..{last}, widths=[6], plateaus=1)"
+    words = f"Stages(checkpoints={kept}, steps=[0, {last}], widths=[6], plateaus=1)"
     assert repr(stages) == words
 
 

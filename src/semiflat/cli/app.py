@@ -21,7 +21,7 @@ from semiflat._version import __version__
 from semiflat.cli.bounds import bound
 from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
 from semiflat.cli.diagnose import diagnose
-from semiflat.cli.hierarchy import hierarchy
+from semiflat.cli.hierarchy import hierarchy, stages_of_training
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
 from semiflat.cli.options import (
     BAD_INPUT,
@@ -460,6 +460,7 @@ app.command()(verify)
 app.command()(path)
 app.command()(bound)
 app.command()(hierarchy)
+app.command("stages")(stages_of_training)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`hierarchy`: critical points of several widths, nested."""
+"""`hierarchy`: critical points of several widths, nested; `stages`: which of them a training run is near."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semiflat.cli.inputs import DataOptions
+from semiflat.cli.inputs import DataOptions, stored_point
 from semiflat.cli.options import (
     NO,
     ActivationName,
@@ -20,6 +20,7 @@ from semiflat.cli.options import (
     Json,
     LossName,
     OneHot,
+    OptionalData,
     Raw,
     SampleWeight,
     Seed,
@@ -204,3 +205,60 @@ def _trap_lines(found: sf.Hierarchy) -> list[str]:
     return [
         f"{len(lasting)} of {len(traps)} minima below the widest level stay minima at every wider one{words}"
     ]
+
+
+@threads(1)
+def stages_of_training(
+    checkpoints: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINTS",
+            help="Folder of .safetensors files whose names end in the numbers of their steps.",
+        ),
+    ],
+    nested: Annotated[
+        Path, typer.Option("--hierarchy", help="Folder that semiflat hierarchy wrote.")
+    ],
+    data: OptionalData = None,
+    target: Target = None,
+    raw: Raw = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Draw the run, as a .png.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Say which critical functions of narrow networks a training run passes, and where it stays.
+
+    Exit code 1: it stays nowhere.
+
+    Example: semiflat stages checkpoints --hierarchy nested --figure stages.png
+    """
+    from semiflat.nesting import load_hierarchy
+    from semiflat.nesting.stages import stages_of_folder
+    from semiflat.plots.look import png
+
+    outputs = Outputs("stages", force, {"the checkpoints": checkpoints, "the hierarchy": nested})
+    if figure is not None:
+        outputs.check(figure)
+    first = next(iter(sorted(_points(nested))), None)
+    if first is None:
+        raise InputError(
+            f"there is no hierarchy in {str(nested)!r}; make one with semiflat hierarchy --out"
+        )
+    point, source = stored_point(first, data, target, raw)
+    found = load_hierarchy(
+        nested / "hierarchy.db",
+        point.problem.X,
+        point.problem.y,
+        sample_weight=point.problem.sample_weight,
+    )
+    told = stages_of_folder(found, checkpoints)
+    lines = [repr(told), *filter(None, [told.reason]), *map(str, told.plateaus)]
+    lines.append(str(told[len(told) - 1]))
+    if figure is not None:
+        outputs.write({figure: png(told.plot().figure)})
+        lines.append(f"figure: {figure}")
+    say(as_json, told.to_json() | {"data": source}, lines)
+    if not told.plateaus:
+        raise typer.Exit(NO)

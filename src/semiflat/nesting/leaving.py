@@ -11,6 +11,7 @@ from semiflat.nesting.functions import told_apart
 from semiflat.nesting.ways import at_all, ways_down, widenings
 from semiflat.points import Point, hessian, jacobian
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 from semiflat.verdicts import Kind, Verdict, judge, judge_all
 
 DIRECTIONS = 200
@@ -31,7 +32,7 @@ Compared = tuple[float | None, float | None, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearPoint:
+class NearPoint(Shown):
     """What a critical point is in the trained network, by one way of widening it.
 
     Attributes:

@@ -20,6 +20,7 @@ from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import FIT, Problem
 from semiflat.records.codec import Codec
+from semiflat.records.shown import Facts, Rows, Shown
 from semiflat.reduction import reduce
 
 NEAR = 0.05
@@ -29,7 +30,7 @@ CLEARLY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Shown):
     """A network on its way.
 
     Attributes:
@@ -53,7 +54,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plateau:
+class Plateau(Shown):
     """A stretch of a run along which the loss hardly falls, between faster falls.
 
     Attributes:
@@ -104,7 +105,7 @@ class Plateau:
 
 
 @dataclass(frozen=True, eq=False)
-class Stages:
+class Stages(Rows):
     """A training run beside the critical functions of a hierarchy; iterable, a row for each checkpoint.
 
     Attributes:
@@ -121,7 +122,7 @@ class Stages:
     >>> wide = sf.MLP([1, 4, 1], "tanh")
     >>> run = [wide.random_params(seed=0, scale=size) for size in (0.1, 1.0)]
     >>> sf.stages(h, run, steps=[10, 20])
-    Stages(checkpoints=2, steps=10..20, widths=[4], plateaus=0)
+    Stages(checkpoints=2, steps=[10, 20], widths=[4], plateaus=0)
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -155,19 +156,17 @@ class Stages:
         )
         return plain
 
-    def to_dataframe(self) -> Any:
-        """The checkpoints as a pandas table, a row each; ``plateau`` counts those they lie on, from 0.
+    def _facts(self) -> Facts:
+        first, last = self.checkpoints[0].step, self.checkpoints[-1].step
+        return {
+            "checkpoints": len(self),
+            "steps": [first, last],
+            "widths": list(self.hidden),
+            "plateaus": len(self.plateaus),
+        }
 
-        Raises:
-            InputError: without pandas.
-        """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("a table needs pandas: pip install pandas") from None
-        rows = [vars(each) | {"plateau": self._plateau_of(each.step)} for each in self.checkpoints]
-        table = pandas.DataFrame(rows)
-        return table.astype({"plateau": "Int64"})
+    def _rows(self) -> list[Facts]:
+        return [vars(each) | {"plateau": self._plateau_of(each.step)} for each in self.checkpoints]
 
     def _plateau_of(self, step: int) -> int | None:
         for number, plateau in enumerate(self.plateaus):
@@ -192,13 +191,6 @@ class Stages:
         from semiflat.nesting.draw_stages import draw
 
         return draw(self, ax)
-
-    def __repr__(self) -> str:
-        first, last = self.checkpoints[0].step, self.checkpoints[-1].step
-        return (
-            f"Stages(checkpoints={len(self)}, steps={first}..{last}, widths={list(self.hidden)}, "
-            f"plateaus={len(self.plateaus)})"
-        )
 
 
 def stages(
