@@ -20,8 +20,9 @@ def executed(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     # Through files, not ports: several may run at once, and nobody else can talk to them.
     config = Config({"KernelManager": {"transport": "ipc"}})
-    # In torch, whose last bits, and so what lies below a saddle, are the same wherever it is run.
-    with mock.patch.dict(os.environ, {"SEMIFLAT_ENGINE": "torch"}):
+    # In torch with one thread, whose last bits, and so where a training ends and what lies below a saddle, do not
+    # depend on the compiled engine, the number of cores, or the environment of the tests.
+    with mock.patch.dict(os.environ, {"SEMIFLAT_ENGINE": "torch", "OMP_NUM_THREADS": "1"}):
         NotebookClient(notebook, timeout=120, kernel_name="python3", config=config).execute()
     for cell in notebook.cells:
         cell.metadata.clear()  # times, which differ from run to run
