@@ -133,7 +133,7 @@ def _first_line(name: str) -> str:
 
 
 def notebook(text: str, name: str) -> Made:
-    r"""A notebook as a page, and its pictures beside it, as they were when it was last run.
+    r"""A notebook as a page, and its pictures beside it, as they were when it was last run; tables as tables.
 
     >>> cell = {"cell_type": "code", "source": ["1 + 1"], "outputs": [{"data": {"text/plain": ["2"]}}]}
     >>> print(notebook(json.dumps({"cells": [cell]}), "sum")["examples/sum.md"])
@@ -159,6 +159,10 @@ def notebook(text: str, name: str) -> Made:
                 picture = f"{name}-{number}.png"
                 made[f"examples/{picture}"] = base64.b64decode("".join(data["image/png"]))
                 parts.append(f"![what the code above draws]({picture})")
+            elif "text/html" in data:
+                # On one line, as a block of HTML ends at an empty one; what stands in it is no Markdown.
+                table = " ".join("".join(data["text/html"]).split())
+                parts.append(f'<div class="output">{table}</div>')
             elif shown := "".join(data["text/plain"]).rstrip():
                 parts.append(f'```text title="output"\n{shown}\n```')
     made[f"examples/{name}.md"] = "\n\n".join(parts)

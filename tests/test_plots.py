@@ -20,6 +20,7 @@ from semiflat.costs import DENSE_LIMIT
 from semiflat.curvature import sweep
 from semiflat.evidence.slices import both_ways, on_line, on_plane, seen_within
 from semiflat.plots.drawing import MARKS, SIGNS
+from semiflat.plots.look import style
 from semiflat.plots.path import SHADES, STYLES
 from semiflat.plots.widths import SORTS
 from test_pickling import CURVED, PROBLEM, RETURNED, channel, minimum, start
@@ -302,3 +303,17 @@ def test_a_path_is_drawn_piece_by_piece() -> None:
         assert np.array_equal(losses, path.losses(t).numpy())
     with pytest.raises(sf.InputError, match="places"):
         path.plot(places=1)
+
+
+def test_a_picture_leaves_interactive_drawing_as_its_first_figure_made_it() -> None:
+    # As in a notebook, where the first figure turns it on, and nothing is shown without it.
+    pyplot.ioff()
+    try:
+        with style():
+            pyplot.ion()
+        assert pyplot.isinteractive()
+        with style():
+            pyplot.ioff()
+        assert not pyplot.isinteractive()
+    finally:
+        pyplot.ioff()

@@ -225,8 +225,9 @@ def load_point(
 
     Args:
         path: of the file.
-        X, y: the data that the point was made on, as the problem had them; the file holds their hash alone.
+        X: the data that the point was made on, as the problem had them; the file holds their hash alone.
             Without them it is a :class:`StoredPoint`, which says what the file holds.
+        y: its targets.
         sample_weight: of the samples, if the problem had some.
 
     Raises:

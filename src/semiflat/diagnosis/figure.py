@@ -9,6 +9,7 @@ from torch import Tensor
 
 from semiflat.errors import InputError
 from semiflat.limits import AtInfinity
+from semiflat.plots.look import INK, style
 from semiflat.points import Point
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 POINTS = 61
 """Losses along each line."""
-INK, LINE = "#222222", "#1f5a8a"
+LINE = "#1f5a8a"
 
 
 def drawn(found: Diagnosis) -> Any:
@@ -30,14 +31,13 @@ def drawn(found: Diagnosis) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
-    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3)
-    _layers(left, found)
-    _along_curvature(middle, found)
-    _to_the_end(right, found)
-    for axes in (left, middle, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    with style():
+        figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, middle, right = figure.subplots(1, 3)
+        _layers(left, found)
+        _along_curvature(middle, found)
+        _to_the_end(right, found)
     return figure
 
 
@@ -64,7 +64,7 @@ def _along_curvature(axes: Any, found: Diagnosis) -> None:
 
 
 def _to_the_end(axes: Any, found: Diagnosis) -> None:
-    axes.set(title="Loss on the line to where polishing leads")
+    axes.set(title="Loss on the way to the polished point")
     there = found.polished.point
     finite = there is not None and not isinstance(there.problem, AtInfinity)
     if there is None or not finite or there is found.point:

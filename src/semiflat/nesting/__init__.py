@@ -68,7 +68,8 @@ def hierarchy(
         saddle_starts: random starts for points of any index; a quarter of ``starts`` by default. These
             take several times as long.
         max_iterations: steps of one start.
-        processes, dask: see :func:`semiflat.run_search`.
+        processes: see :func:`semiflat.run_search`.
+        dask: likewise.
         store: keeps all that is run, and the hierarchy when it is done: a file ending in ``.db`` or
             ``.sqlite``, or a URL, ``postgresql://user@host/database``. Called again, it runs only what is
             missing; more starts and wider levels may be asked for. :func:`load_hierarchy` reads it.
@@ -134,9 +135,11 @@ def load_hierarchy(
 
     Args:
         store: a file, or the URL of a database.
-        X, y, sample_weight: the data that it was made on; their hash is checked.
+        X: the data that it was made on; their hash is checked.
+        y: its targets.
+        sample_weight: of the samples, if the problem had some.
         widths: points of these levels alone.
-        kinds: points of these kinds alone: ``"STRICT_SADDLE"`` or :attr:`Kind.STRICT_SADDLE`.
+        kinds: points of these kinds alone: ``"STRICT_SADDLE"`` or ``Kind.STRICT_SADDLE``.
         lowest: so many points of each level at most, lowest loss first.
 
     Raises:

@@ -348,7 +348,8 @@ class Hierarchy(Rows):
         Args:
             tolerance: in parts of the targets' variance (of the loss of the best constant, where the loss is
                 another than the squared one).
-            X, y: data held out; the best point of each level is evaluated there, too.
+            X: data held out; the best point of each level is evaluated there, too.
+            y: its targets.
 
         A search may have missed a better point at a narrower width; the answer says with what chance one
         more start would have found one it had not seen.

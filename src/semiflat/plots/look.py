@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 WIDTH = 7.2
 """Inches; with 160 dots to each the letters are legible at 800 pixels."""
 INK = "#222222"
+SETTINGS = {
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.linewidth": 0.8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+}
 
 
 @contextmanager
@@ -29,27 +45,18 @@ def style() -> Iterator[None]:
     except ImportError:
         raise InputError("pictures need matplotlib: pip install 'semiflat[report]'") from None
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "font.size": 9.5,
-                "axes.titlesize": 9.5,
-                "axes.labelsize": 9.5,
-                "axes.titlelocation": "left",
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.edgecolor": "#555555",
-                "axes.linewidth": 0.8,
-                "text.color": INK,
-                "axes.labelcolor": INK,
-                "xtick.color": "#444444",
-                "ytick.color": "#444444",
-                "text.parse_math": False,
-                "axes.formatter.use_mathtext": False,
-            }
-        )
-        yield
+    interactive = matplotlib.is_interactive()
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(SETTINGS)
+            try:
+                yield
+            finally:
+                interactive = matplotlib.is_interactive()
+    finally:
+        # A notebook's first figure turns it on, and further ones would not be shown if it were turned off again.
+        matplotlib.interactive(interactive)
 
 
 def canvas(height: float) -> Figure:
