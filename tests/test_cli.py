@@ -5,6 +5,7 @@ import pickle
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -671,3 +672,37 @@ def test_a_shell_completes_commands_options_and_names(capsys, monkeypatch, words
     with pytest.raises(SystemExit):
         _run([])
     assert set(capsys.readouterr().out.split()) == expected
+
+
+def test_what_is_typed_wrongly_is_answered_with_the_help_of_that_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert refused_command(capsys, "find", "--hiden", 3).endswith("see semiflat find --help\n")
+    assert refused_command(capsys, "find", "--data", "iris").endswith("see semiflat find --help\n")
+    assert refused_command(capsys, "fnd").endswith("see semiflat --help\n")
+
+
+def test_a_point_whose_data_are_not_there_asks_for_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{k},{k * k / 7}\n" for k in range(9))
+    (tmp_path / "t.csv").write_text("a,b\n" + rows)
+    data = sf.load_data(tmp_path / "t.csv")
+    problem = sf.Problem(sf.MLP([1, 1]), data)
+    file = tmp_path / "p.safetensors"
+    sf.save_point(sf.Point(problem, problem.net.random_params(0)), file, {"source": "t.csv"})
+    assert "where they are now with --data" in refused_command(capsys, "judge", file)
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "judge", file)[0] == 0
+
+
+def test_of_many_points_find_gives_the_lowest_a_line_each_and_counts_the_rest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semiflat.cli.app.SHOWN", 2)
+    asked = ("find", "--data", "diabetes", "--hidden", 2, "--starts", 8, "--out", tmp_path / "f")
+    _, out, _ = run(capsys, *asked)
+    lines = [line for line in out.splitlines() if "gradient" in line]
+    record = json.loads(run(capsys, *asked, "--json")[1])
+    assert len(lines) == 2
+    assert f"and {len(record['points']) - 2} more" in out

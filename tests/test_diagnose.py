@@ -590,7 +590,8 @@ def test_it_is_drawn() -> None:
     line = axes[2].lines[0].get_ydata()
     assert min(line) >= found.polished.loss - 1e-12
     bare = sf.diagnose(sf.find_critical_point(sf.Problem(sf.MLP([1, 1]), X, Y), starts=1))
-    assert [len(ax.texts) for ax in bare.plot().axes] == [0, 1, 1]
+    (only,) = bare.plot().axes  # a minimum: neither a gradient nor a way to see, but its curvatures
+    assert only.collections or only.lines
 
 
 def test_what_is_no_point_is_refused(minimum: sf.CriticalPoint) -> None:
@@ -600,6 +601,26 @@ def test_what_is_no_point_is_refused(minimum: sf.CriticalPoint) -> None:
         sf.diagnose(minimum, dense_limit=-1)
     with refused("tolerance"):
         sf.diagnose(minimum, tolerance=float("nan"))
+
+
+def test_where_the_loss_overflows_nothing_is_said() -> None:
+    problem = sf.Problem(sf.MLP([1, 2, 1], "tanh"), X, Y)
+    far = {key: 1e200 * value for key, value in problem.net.random_params(0).items()}
+    for ask in (sf.diagnose, sf.judge):
+        with refused("the loss at the point is inf"):
+            ask(sf.Point(problem, far))
+
+
+def test_sentences_are_plain_where_all_parameters_are_zero_and_where_there_is_no_hidden_layer() -> (
+    None
+):
+    problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, Y)
+    nought = {key: 0 * value for key, value in problem.net.random_params(0).items()}
+    assert (
+        "inf" not in sf.diagnose(sf.Point(problem, nought)).sections["polishing"].split("loss")[-1]
+    )
+    line = sf.Problem(sf.MLP([1, 1]), X, Y)
+    assert "width" not in sf.diagnose(sf.Point(line, line.net.random_params(0))).sections
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -630,8 +651,11 @@ def test_the_command_tells_of_a_module_and_of_a_saved_point(
         "--data",
         "iris",
     ]
-    code, out, _ = run(capsys, *asked, "--figure", "it.png")
+    code, out, err = run(capsys, *asked, "--figure", "it.png")
     assert code == 0
+    assert "was standardised" in err  # the module may have been trained on other numbers
+    assert "--raw" in err
+    assert "standardised" not in run(capsys, *asked, "--raw")[2]
     assert "widths 4-3-3" in out
     assert "advice: " in out
     assert (folder / "it.png").read_bytes()[:4] == b"\x89PNG"
@@ -662,12 +686,28 @@ def test_the_command_tells_of_a_module_and_of_a_saved_point(
         (("--model", "mynets_d:make"), "--model needs --weights"),
         (("--model", "mynets_d", "--weights", "net.safetensors"), "mynets:make"),
         (("--model", "mynets_d:none", "--weights", "net.safetensors"), "AttributeError"),
-        (("--model", "nothing_d:make", "--weights", "net.safetensors"), "ModuleNotFoundError"),
+        (
+            ("--model", "nothing_d:make", "--weights", "net.safetensors"),
+            "run the command in the folder where nothing_d.py",
+        ),
         (("--model", "mynets_d:number", "--weights", "net.safetensors"), "makes a int"),
         (("--model", "mynets_d:make", "--weights", "net.pt"), "A pickle can run code"),
         (("--model", "mynets_d:make", "--weights", "no.safetensors"), "there is no file"),
         (("p.safetensors", "--weights", "net.safetensors"), "--weights goes with --model"),
         (("p.safetensors", "--weight-decay", "1"), "--weight-decay goes with --model"),
+        (("net.safetensors",), "--model PACKAGE.MODULE:FUNCTION --weights FILE"),
+        (
+            (
+                "--model",
+                "mynets_d:make",
+                "--weights",
+                "net.safetensors",
+                "--figure",
+                "it.pdf",
+                "--raw",
+            ),
+            "ends in .png",
+        ),
     ],
 )
 def test_what_the_command_cannot_use_is_said_in_one_line(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn.compose import TransformedTargetRegressor
@@ -510,6 +511,23 @@ def test_a_state_dict_is_taken_where_its_layers_fit_in_one_order() -> None:
     unsorted = {key: state[key] for key in sorted(state, key=lambda key: "net.5" not in key)}
     with refused("missing keys"):
         sf.Point(problem(2, 3, 3, 1), unsorted)
+
+
+@pytest.mark.parametrize("how", [{}, {"with_mean": False}, {"with_std": False}])
+def test_a_standardising_pipeline_s_point_predicts_as_it_does_on_new_rows(
+    how: dict[str, bool],
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = pandas.DataFrame(1 + 2 * generator.normal(size=(60, 2)), columns=["age", "size"])
+    large = (rows["age"] > rows["size"]).to_numpy()
+    network = MLPClassifier((6,), solver="lbfgs", max_iter=400, random_state=0)
+    for fed, y in ((rows, large), (rows.to_numpy(), large + (rows["age"].to_numpy() > 2) * 1)):
+        pipeline = fitted(make_pipeline(StandardScaler(**how), network), fed[:40], y[:40])
+        point = sf.Point.from_sklearn(pipeline, fed[:40], y[:40])
+        told, expected = point.predict(fed[40:]), pipeline.predict(fed[40:])
+        assert told.dtype == expected.dtype
+        assert told.tolist() == expected.tolist()
+        assert len(set(told.tolist())) > 1
 
 
 @pytest.mark.parametrize("kind", ["squared", "logistic", "cross_entropy", "labels"])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from scipy import sparse
 
 import semiflat as sf
 from helpers import refused, refused_command, run
@@ -371,7 +372,7 @@ def test_classes_come_back_by_name_by_the_rule_that_is_stated(loss: str | None) 
     point = on(data)
     outputs = point.problem.outputs(point.params).numpy()
     chosen = outputs.argmax(1) if loss is None else (outputs[:, 0] > 0).astype(int)
-    assert point.predict(frame()).tolist() == [("False", "True")[k] for k in chosen]
+    assert point.predict(frame()).tolist() == [bool(k) for k in chosen]
     if loss == "hinge2":
         with refused("no logarithms of odds"):
             point.predict(frame(), probabilities=True)
@@ -494,7 +495,7 @@ def test_commands_take_such_tables_and_points_remember_how(
     # Elsewhere, the file is loaded as it was.
     (tmp_path / "d.csv").rename(tmp_path / "moved.csv")
     assert run(capsys, "judge", file, "--data", tmp_path / "moved.csv")[0] == 0
-    assert "does not exist" in refused_command(capsys, "judge", file)
+    assert "where they are now with --data" in refused_command(capsys, "judge", file)
 
 
 def test_a_study_keeps_how_the_data_were_loaded(tmp_path: Path) -> None:
@@ -511,3 +512,12 @@ def test_a_study_keeps_how_the_data_were_loaded(tmp_path: Path) -> None:
     assert study.record.source["drop"] == ["since"]
     with refused("is damaged"):
         DataOptions.of({"source": "d.csv", "drop": [3]})
+
+
+def test_rows_to_predict_may_be_sparse_or_tensors_with_a_gradient() -> None:
+    problem = sf.Problem(sf.MLP([2, 2, 1], "tanh"), [[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0])
+    point = sf.Point(problem, problem.net.random_params(0))
+    rows = np.array([[0.0, 2.0], [1.0, 0.0]])
+    expected = point.predict(rows).tolist()
+    assert point.predict(sparse.csr_matrix(rows)).tolist() == expected
+    assert point.predict(torch.tensor(rows, requires_grad=True)).tolist() == expected

@@ -414,8 +414,9 @@ def replay_estimator(estimator: Any, chain: Chain, forward: Callable[[Tensor], T
     _compare(type(estimator).__name__, found.reshape(expected.shape), expected, error)
 
 
-def network_of(model: Any, X: Any) -> tuple[Any, Any]:
-    """The network inside searches and pipelines, and the inputs as it is fed with them."""
+def network_of(model: Any, X: Any) -> tuple[Any, Any, list[Any]]:
+    """The network inside searches and pipelines, the inputs as it is fed with them, and the steps before."""
+    before: list[Any] = []
     while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
@@ -427,8 +428,22 @@ def network_of(model: Any, X: Any) -> tuple[Any, Any]:
                 raise InputError(
                     f"the steps before the network fail on X: {str(error).splitlines()[0]}"
                 ) from error
+            before += [step for step in model[:-1] if step not in (None, "passthrough")]
         model = model[-1]
-    return model, X.toarray() if hasattr(X, "toarray") else X
+    return model, X.toarray() if hasattr(X, "toarray") else X, before
+
+
+def standardised_by(steps: list[Any], width: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """What one ``StandardScaler`` subtracts from columns and divides them by, (width,) each; else None."""
+    from sklearn.preprocessing import StandardScaler
+
+    if len(steps) != 1 or type(steps[0]) is not StandardScaler:
+        return None
+    mean, scale = steps[0].mean_, steps[0].scale_
+    return (
+        np.zeros(width) if mean is None or not steps[0].with_mean else np.asarray(mean),
+        np.ones(width) if scale is None else np.asarray(scale),
+    )
 
 
 def alpha_of(model: Any, given: str, samples: float) -> dict[str, float]:

@@ -25,13 +25,14 @@ from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError, whole_number
 from semiflat.evidence import Evidence
-from semiflat.foreign import alpha_of, network_of, plain, targets_of
+from semiflat.foreign import alpha_of, network_of, plain, standardised_by, targets_of
 from semiflat.losses import Loss, LossFunction
 from semiflat.memory import check_floats
 from semiflat.networks import MLP, Params
 from semiflat.pictures import Pictures
 from semiflat.problem import Problem
 from semiflat.records.shown import Shown
+from semiflat.records.study import Standardisation
 from semiflat.tables import inputs_of
 
 KEPT = 16 * 2**20
@@ -121,7 +122,9 @@ class Point(Pictures):
         The loss is the model's: squared for a regressor, logistic for a classifier of two classes or
         of several labels a sample, else cross-entropy. Classes are numbered as in ``model.classes_``.
         Of a ``Pipeline`` it is the last step's network, on inputs that the steps before have
-        transformed (so are the rows that :meth:`predict` takes); of a search that of its best estimator.
+        transformed; of a search that of its best estimator. Where the one step before is a
+        ``StandardScaler``, :meth:`predict` takes the rows that the pipeline takes. Else it takes what the
+        steps before make of them: ``point.predict(pipeline[:-1].transform(rows))``.
 
         scikit-learn's penalty ``alpha / (2N) ‖W‖²`` is on weights alone. With ``weight_decay="alpha"`` it is
         part of the problem; by default it is left out, and a model trained with ``alpha`` above 0 stands near
@@ -132,7 +135,7 @@ class Point(Pictures):
             InputError: as for :meth:`MLP.from_sklearn` and :class:`Problem`, or for a y that is none of the
                 model's classes.
         """
-        network, inputs = network_of(model, X)
+        network, inputs, before = network_of(model, X)
         net, params = MLP.from_sklearn(network)
         loss, targets = targets_of(network, y)
         if isinstance(weight_decay, str):
@@ -141,6 +144,15 @@ class Point(Pictures):
         problem = Problem(
             net, inputs, targets, loss, weight_decay=weight_decay, sample_weight=sample_weight
         )
+        done = standardised_by(before, net.inputs)
+        if done is not None:  # so that predict takes the rows that the pipeline takes
+            names = getattr(before[0], "feature_names_in_", _numbered(net.inputs))
+            problem.preparation = Preparation(
+                columns=tuple(map(str, names)),
+                standardisation=Standardisation(
+                    X_mean=tuple(done[0].tolist()), X_scale=tuple(done[1].tolist())
+                ),
+            )
         if problem.loss.classifies and np.ndim(targets) == 1:
             known = problem.preparation or Preparation(columns=_numbered(net.inputs))
             classes = tuple(map(str, np.asarray(network.classes_).tolist()))
@@ -154,7 +166,7 @@ class Point(Pictures):
         constant are left out, the rest is standardised. Numbers come back in the units of the targets. For a
         loss of classes it is the class with the largest output, and with an output for two classes the
         second where that is above 0 (at probability ½): its name, a whole number if the names are whole
-        numbers, or the class's number where no names are known.
+        numbers, true or false if they are False and True, or the class's number where no names are known.
 
         Args:
             X: a data frame with the table's columns by name, or (n, d) rows of them in the order of
@@ -517,6 +529,8 @@ def meaning_of(
 
 
 def _as_named(classes: tuple[str, ...]) -> np.ndarray:
+    if classes == ("False", "True"):
+        return np.array([False, True])
     whole = all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
     return np.array([int(name) for name in classes] if whole else classes)
 

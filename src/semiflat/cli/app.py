@@ -70,6 +70,9 @@ from semiflat.threads import threads
 TABLE_LIMIT = 1000
 """Units of a layer up to which `reduce` tells the width at several tolerances."""
 
+SHOWN = 20
+"""Points, lowest first, that `find` gives a line each; what follows them is not to be lost among hundreds."""
+
 FIRST = """\
 semiflat: widen a neural network exactly, and know what kind of point it is there.
 
@@ -178,7 +181,7 @@ def study(
         record,
         [
             f"runs: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}",
-            f"critical points: {counted_line(record['points'])}",
+            counted_line(record["points"]),
             *filter(None, [record["search"]["unresolved"]]),
             f"embedded points: {len(kinds)}"
             + "".join(f", {kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
@@ -186,6 +189,12 @@ def study(
             study_line(record),
             f"escapes: {len(record['escapes'])}",
             f"the page: {out / 'report.html'}",
+            *(
+                f"next: open it in a browser, or semiflat diagnose {shlex.quote(str(file))}"
+                for file in (
+                    out / "points" / f"{row['name']}.safetensors" for row in record["points"][:1]
+                )
+            ),
         ],
     )
 
@@ -294,8 +303,14 @@ def find(
     rows = save_points(result, folder, options.to_json(), outputs)
     ended = sum(result.counts.values())
     kept = f", {result.stored} of them from {place} as they were" if result.stored else ""
-    lines = [f"{counted_line(rows)} from {ended} starts ({count_line(result.counts)}){kept}"]
-    lines += [point_line(row) for row in rows]
+    lines = []
+    if ended:
+        lines.append(
+            f"{counted_line(rows)} from {ended} starts ({count_line(result.counts)}){kept}"
+        )
+    lines += [point_line(row) for row in rows[:SHOWN]]
+    if len(rows) > SHOWN:
+        lines.append(f"and {len(rows) - SHOWN} more, with higher losses; --json lists all")
     if folder is None:
         lines.append(
             f"the starts are kept in {place}; with a folder as --out points go to files, too"
@@ -563,7 +578,8 @@ def _run(arguments: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         text = error.format_message()
-        return _refuse(f"{text.rstrip('.')}; see semiflat --help") if text else BAD_INPUT
+        command = getattr(getattr(error, "ctx", None), "command_path", None) or "semiflat"
+        return _refuse(f"{text.rstrip('.')}; see {command} --help") if text else BAD_INPUT
     if code == INTERRUPTED:
         print("interrupted; files already written are whole", file=sys.stderr)
     return code if isinstance(code, int) else DONE

@@ -87,8 +87,15 @@ def diagnose(
         if weights is None or data is None:
             raise InputError("--model needs --weights FILE.safetensors and --data, too")
         dataset = DataOptions(data, target, loss, not raw).load()
+        module = module_of(str(model), weights)
+        if dataset.standardisation is not None:  # the network may have seen other numbers
+            print(
+                f"note: {data!r} was standardised; if the module was trained on the numbers as they are in the "
+                "file, give --raw",
+                file=sys.stderr,
+            )
         trained = sf.Point.from_module(
-            module_of(str(model), weights),
+            module,
             dataset.X,
             dataset.y,
             loss=dataset.loss,
@@ -96,6 +103,10 @@ def diagnose(
         )
         inputs = {"the weights": weights, "the data": data}
     outputs = Outputs("diagnose", force, inputs)
+    if figure is not None and figure.suffix.lower() != ".png":
+        raise InputError(
+            f"--figure {str(figure)!r} would hold a PNG; give it a name that ends in .png"
+        )
     if figure is not None:
         outputs.check(figure)
     with stages() as report:
@@ -144,6 +155,11 @@ def module_of(path: str, weights: Path) -> Any:
     try:
         make = getattr(importlib.import_module(name), function)
         module = make()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--model {path!r} fails: {error}; run the command in the folder where {name.split('.')[0]}.py or "
+            "the package lies, or install it"
+        ) from error
     except Exception as error:  # it is anybody's code
         raise InputError(f"--model {path!r} fails: {type(error).__name__}: {error}") from error
     finally:
@@ -166,6 +182,7 @@ def module_of(path: str, weights: Path) -> Any:
     except RuntimeError as error:
         first = str(error).splitlines()
         raise InputError(
-            f"{str(weights)!r} does not fit the module: {' '.join(first[1:2]).strip()}"
+            f"{str(weights)!r} does not fit the module that --model {path} makes: "
+            f"{' '.join(first[1:2]).strip().rstrip('.')}; give the weights of such a module"
         ) from error
     return module.eval()

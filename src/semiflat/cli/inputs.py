@@ -71,6 +71,11 @@ def stored_point(
     elif not stored.data.get("source"):
         raise InputError(f"{str(path)!r} does not say which data it was made on; give --data")
     options = DataOptions.of(stored.data, **given)
+    if data is None and Path(options.source).suffix and not Path(options.source).exists():
+        raise InputError(
+            f"the data that {str(path)!r} was made on, {options.source!r}, are not there, seen from this "
+            "folder; say where they are now with --data"
+        )
     return stored.point(options.load()), options.to_json()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,34 +32,54 @@ def drawn(found: Diagnosis) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("drawing needs matplotlib: pip install 'semiflat[report]'") from None
+    panels = _panels(found)
     with style():
-        figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+        figure = Figure(figsize=(4.4 * len(panels), 3.4), layout="constrained")
         FigureCanvasAgg(figure)
-        left, middle, right = figure.subplots(1, 3)
-        _layers(left, found)
-        _along_curvature(middle, found)
-        _to_the_end(right, found)
+        rows = figure.subplots(1, len(panels), squeeze=False)
+        for axes, panel in zip(rows[0], panels, strict=True):
+            panel(axes, found)
     return figure
+
+
+def _panels(found: Diagnosis) -> list[Callable[[Any, Diagnosis], None]]:
+    """The parts that have something to see, from left to right."""
+    parts: list[Callable[[Any, Diagnosis], None]] = []
+    if found.steep:
+        parts.append(_layers)
+    elif found.dense and not found.no_hessian:
+        parts.append(_spectrum)
+    if found.curvature is not None:
+        parts.append(_along_curvature)
+    there = found.polished.point
+    if there is not None and there is not found.point and not isinstance(there.problem, AtInfinity):
+        parts.append(_to_the_end)
+    return parts or [_nothing]
+
+
+def _spectrum(axes: Any, found: Diagnosis) -> None:
+    found.point.plot_spectrum(ax=axes)
 
 
 def _layers(axes: Any, found: Diagnosis) -> None:
     names = [str(each.layer) for each in found.gradient]
     axes.bar(names, [100 * each.share for each in found.gradient], color=LINE, edgecolor=INK)
     axes.set(xlabel="layer", ylabel="% of the squared gradient", title="Gradient by layer")
+    axes.set_ylim(0, 100)
 
 
 def _along_curvature(axes: Any, found: Diagnosis) -> None:
     axes.set(title="Loss along the lowest curvature")
     lowest = found.curvature
-    if lowest is None:
-        _nothing(axes, "no curvature is surely negative")
-        return
+    assert lowest is not None
     way = found.point.problem.net.flatten(lowest.direction)
     reach = 1.6 * lowest.step if lowest.step else 1.0
     t = torch.linspace(-reach / 4, reach, POINTS, dtype=torch.float64)
     axes.plot(t, losses(found.point, way, t), color=LINE)
     axes.plot(0, found.point.loss, "o", color=INK, label="the point")
-    axes.plot(lowest.step, found.point.loss - lowest.drop, "v", color=INK, label="the best step")
+    axes.plot(
+        lowest.step, found.point.loss - lowest.drop, "v", color=INK, label="best step that way"
+    )
     axes.set(xlabel="distance along it", ylabel="loss")
     axes.legend(frameon=False)
 
@@ -66,10 +87,7 @@ def _along_curvature(axes: Any, found: Diagnosis) -> None:
 def _to_the_end(axes: Any, found: Diagnosis) -> None:
     axes.set(title="Loss on the way to the polished point")
     there = found.polished.point
-    finite = there is not None and not isinstance(there.problem, AtInfinity)
-    if there is None or not finite or there is found.point:
-        _nothing(axes, "there is no other finite point")
-        return
+    assert there is not None
     net = found.point.problem.net
     way = net.flatten(there.params) - net.flatten(found.point.params)
     t = torch.linspace(-0.1, 1.1, POINTS, dtype=torch.float64)
@@ -87,7 +105,13 @@ def losses(point: Point, way: Tensor, lengths: Tensor) -> list[float]:
     return [float(problem.risk(net.unflatten(vector + t * way))) for t in lengths.tolist()]
 
 
-def _nothing(axes: Any, why: str) -> None:
-    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _nothing(axes: Any, found: Diagnosis) -> None:
+    axes.text(
+        0.5,
+        0.5,
+        "the gradient is 0 to rounding, no curvature is\nsurely negative, and polishing leads nowhere else",
+        ha="center",
+        va="center",
+        transform=axes.transAxes,
+    )
+    axes.set_axis_off()

@@ -46,7 +46,7 @@ class Diagnosis:
       curvature: no eigenvalue of the 4 is surely negative
       polishing leads nowhere else: the point is critical already, a strict minimum (measured)
       flat: no direction is known along which the loss is constant
-      width: 1 hidden unit(s), and no fewer while outputs may change by up to 10 % of their spread
+      width: 1 hidden unit, and no fewer while outputs may change by up to 10 % of their spread
       one unit more: NullUnits(layer=0, biases=[0]) opens a way down ...
       advice: Training is done: this is a strict minimum. One unit more, ...
     >>> found.to_json()["polished"]["goal"]

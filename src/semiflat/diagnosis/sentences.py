@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def _gradient(found: Diagnosis) -> str:
         why = _undecided(found)
         return f"its largest entry is {largest:.2g}, no more than tolerance and rounding allow{why}"
     return (
-        f"its largest entry is {largest:.2g}; in layer {worst.layer} one is {percent(worst.part)} of what it "
+        f"its largest entry is {largest:.2g}; one in layer {worst.layer} is {percent(worst.part)} of what it "
         f"would be if its terms did not cancel; of ‖∇R‖² {shares}"
     )
 
@@ -88,12 +89,13 @@ def _curvature(found: Diagnosis) -> str:
     if lowest is None:
         return f"Lanczos steps showed no surely negative eigenvalue among the {size}; that is no certainty"
     many = (
-        f"{lowest.count} of {size} eigenvalues"
+        f"{lowest.count} of the {size} eigenvalues"
         if lowest.whole
-        else f"at least {lowest.count} eigenvalues"
+        else f"at least {lowest.count} of the {size} eigenvalues"
     )
     which = "the lowest is" if lowest.whole else "the lowest is no higher than"
-    text = f"{many} are surely negative; {which} {lowest.lowest:.3g} (noise {lowest.floor:.1g})"
+    be = "is" if lowest.count == 1 else "are"
+    text = f"{many} {be} surely negative; {which} {lowest.lowest:.3g} (noise {lowest.floor:.1g})"
     if not lowest.drop:
         return f"{text}; no step along it that was tried lowers the loss"
     return (
@@ -121,9 +123,10 @@ def _polishing(found: Diagnosis) -> str:
         numbers.append(f"{percent(of_loss(found, drop))} less")
     numbers.append(f"outputs {there.outputs:.2g} away (root mean square)")
     if there.parameters is not None:
-        numbers.append(
-            f"parameters moved by {there.parameters:.2g} of their length, modulo symmetries"
-        )
+        far = there.parameters
+        by = f"{percent(far)} of" if far < 1 else f"{far:.3g} times"
+        if math.isfinite(far):  # not where all parameters are 0 here
+            numbers.append(f"parameters moved by {by} their length, modulo symmetries")
     return f"{text}; {', '.join(numbers)}"
 
 
@@ -138,10 +141,13 @@ def _flat(found: Diagnosis) -> str:
     if not flat:
         return f"no direction is known along which the loss is constant{more}"
     reasons = "; ".join(dict.fromkeys(family.reason for family in flat))
-    return f"{flat.dimension} directions along which the loss is constant: {reasons}{more}"
+    many = "1 direction" if flat.dimension == 1 else f"{flat.dimension} directions"
+    return f"{many} along which the loss is constant: {reasons}{more}"
 
 
 def _width(found: Diagnosis) -> str:
+    if not found.point.problem.net.hidden:
+        return ""
     if not found.widths:
         return "not told for layers of more than 1,000 units"
     hidden = found.point.problem.net.hidden
@@ -151,8 +157,9 @@ def _width(found: Diagnosis) -> str:
     ]
     if not narrower:
         most = max(tolerance for tolerance, _, _ in found.widths)
+        noun = "unit" if hidden == (1,) else "units"
         return (
-            f"{full} hidden unit(s), and no fewer while outputs may change by up to {percent(most)} of their "
+            f"{full} hidden {noun}, and no fewer while outputs may change by up to {percent(most)} of their "
             "spread"
         )
     seen: dict[tuple[int, ...], str] = {}

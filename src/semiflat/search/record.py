@@ -504,6 +504,8 @@ class SearchResult(Rows):
         """
         if self.points:
             return ""
+        if not self.runs:
+            return "no run had ended when the search was stopped; let it run longer"
         counts = self.counts
         most = max(counts, key=counts.__getitem__)
         separating = sum(run.separated for run in self.runs)

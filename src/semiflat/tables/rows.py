@@ -59,6 +59,8 @@ def inputs_of(how: Preparation, rows: Any) -> np.ndarray:
 
 
 def _sheet_of_array(how: Preparation, rows: Any) -> Sheet:
+    rows = rows.detach() if hasattr(rows, "detach") else rows
+    rows = rows.toarray() if hasattr(rows, "toarray") else rows
     given = np.asarray(rows, dtype=object if how.levels else None)
     if given.ndim != 2 or given.shape[1] != len(how.columns):
         hint = "; for one row give [row]" if given.shape == (len(how.columns),) else ""
@@ -93,7 +95,8 @@ def _check_levels(sheet: Sheet, column: Column, levels: tuple[str, ...]) -> None
         if text not in levels:
             raise InputError(
                 f"{sheet.source}, {sheet.place(row)}: column {column.name!r} holds {column.cell(row)}, which "
-                f"is none of the levels that the data had: {listed(levels, 40)}"
+                f"is none of the levels that the data had: {listed(levels, 40)}; "
+                "leave the row out, or correct it"
             )
 
 

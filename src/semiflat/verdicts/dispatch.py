@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -158,4 +159,9 @@ def check_point(point: Point, what: str = "judge") -> None:
         raise InputError(
             f"a verdict needs float64, the problem computes in {root.problem.dtype}; leave dtype away "
             "(data of any precision are taken)"
+        )
+    if not math.isfinite(root.loss):
+        raise InputError(
+            f"the loss at the point is {root.loss}, as its outputs are too large for float64; nothing can be "
+            "said of it: scale the data, or start from smaller parameters"
         )
