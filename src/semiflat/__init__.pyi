@@ -125,6 +125,8 @@ from semiflat.nesting import (
     Trap as Trap,
     LeastWidth as LeastWidth,
     Induced as Induced,
+    Disconnectivity as Disconnectivity,
+    Pass as Pass,
 )
 from semiflat.nesting.record import PointRecord as PointRecord, Edge as Edge, Level as Level
 from semiflat.reduction import (

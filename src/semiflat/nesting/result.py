@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from semiflat.errors import InputError, positive
+from semiflat.errors import InputError, positive, whole
 from semiflat.induced import gradient_basis_model
 from semiflat.jobs import is_database
 from semiflat.nesting.functions import distances
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, widths_name
+from semiflat.nesting.valleys import MINIMA, Disconnectivity, disconnectivity
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.records.shown import Facts, Rows, Shown
@@ -22,8 +23,6 @@ from semiflat.verdicts import Kind
 
 if TYPE_CHECKING:
     import networkx
-
-MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 
 
 class HierarchyPoint(Point):
@@ -314,6 +313,24 @@ class Hierarchy(Rows):
             found.append(Trap(point.name, point.record.loss, kinds, stays))
         return found
 
+    def disconnectivity(self, hidden: int | Sequence[int]) -> Disconnectivity:
+        """The minima of one level, joined at the lowest saddles whose ways down lead to both.
+
+        Valleys are the minima of the level, points at infinity that are no saddles, and narrower points that are
+        minima there when they are widened: all wide copies of one count as one valley. A saddle joins what
+        its ways down end at. So does, at its own loss, a unit that is replicated with shares outside [0, 1],
+        where replicating it inside gives a minimum: copies of a unit with any shares compute the same function,
+        so the two lie on a line of constant loss.
+
+        A way down is a line search and a minimiser's run. It may step over a ridge; so what is joined has not been
+        proved to be joined below the saddle's loss. A lower saddle may have been missed.
+
+        Raises:
+            InputError: if there is no such level.
+        """
+        self.at(hidden)
+        return disconnectivity(self, (hidden,) if isinstance(hidden, int) else tuple(hidden))
+
     def induced(self) -> list[Induced]:
         """What each level's best point is held against: the infimum of its gradient basis model (K19).
 
@@ -462,6 +479,28 @@ class Hierarchy(Rows):
             "edges": [edge.to_json() for edge in self.edges],
             "levels": [level.to_json() for level in self.levels],
         }
+
+    def page_record(
+        self,
+        *,
+        tolerance: float = 1e-3,
+        lowest: int | None = None,
+        files: str = "",
+        command: str = "",
+    ) -> dict[str, Any]:
+        """All that a page of it shows, as plain data: :func:`semiflat.report.write_hierarchy_page` writes the page.
+
+        Args:
+            tolerance: of :meth:`least_width`.
+            lowest: so many points of each level at most, lowest loss first; by default 600 of all levels.
+            files: the folder in which points lie under their names, as ``.safetensors``, seen from the page.
+            command: that makes the hierarchy, as it is typed.
+        """
+        from semiflat.nesting.page import page_record
+
+        if lowest is not None:
+            whole("lowest", lowest, 1)
+        return page_record(self, positive("tolerance", tolerance), lowest, files, command)
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the levels as columns, with a mark for each point at its loss.
