@@ -318,9 +318,9 @@ class Hierarchy(Rows):
 
         Valleys are the minima of the level, points at infinity that are no saddles, and narrower points that are
         minima there when they are widened: all wide copies of one count as one valley. A saddle joins what
-        its ways down end at. So does, at its own loss, a unit that is replicated with shares outside [0, 1],
-        where replicating it inside gives a minimum: copies of a unit with any shares compute the same function,
-        so the two lie on a line of constant loss.
+        its ways down end at. A point with one unit replicated is one saddle for all shares, inside [0, 1] and
+        outside: without weight decay the loss is constant on the line of shares that sum to 1. So where it is
+        a minimum inside and a saddle outside, the way out of that minimum is level.
 
         A way down is a line search and a minimiser's run. It may step over a ridge; so what is joined has not been
         proved to be joined below the saddle's loss. A lower saddle may have been missed.

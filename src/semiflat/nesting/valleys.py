@@ -12,6 +12,7 @@ from semiflat.verdicts import Kind
 if TYPE_CHECKING:
     from semiflat.nesting.result import Hierarchy
 
+_Key = tuple[str, str, int | None, int | None]
 MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 
 
@@ -68,21 +69,18 @@ class Disconnectivity(Shown):
 def disconnectivity(hierarchy: Hierarchy, hidden: Widths) -> Disconnectivity:
     """See :meth:`semiflat.Hierarchy.disconnectivity`."""
     valleys = _valleys(hierarchy, hidden)
-    saddles: dict[tuple[str, str, int | None, int | None], list[str]] = {}
+    saddles: dict[_Key, list[str]] = {}
     for edge in hierarchy.edges:
-        if edge.kind != "descends" or edge.hidden != hidden or edge.target is None:
+        # Without a side a descent began where the gradient is not zero: at no saddle.
+        if edge.kind != "descends" or edge.hidden != hidden or edge.target is None or not edge.side:
             continue
-        end = _end(edge)
         if hierarchy[edge.target].kind is not Kind.STRICT_SADDLE:
-            valleys.setdefault(end, hierarchy[edge.target].record.loss)
-        ends = saddles.setdefault((edge.source, edge.how, edge.layer, edge.unit), [])
-        ends.append(end)
+            valleys.setdefault(_end(edge), hierarchy[edge.target].record.loss)
+        saddles.setdefault(_key(hierarchy, edge), []).append(_end(edge))
     for edge in hierarchy.edges:
-        # Copies of one unit with any shares compute one function: inside and outside lie on one line, of one loss.
-        key = edge.source, "outside", edge.layer, edge.unit
-        inside = edge.kind == "embeds" and edge.how == "inside" and edge.hidden == hidden
-        if inside and key in saddles and Kind(edge.verdict) in MINIMA:
-            saddles[key].append(_copy(edge.source, hidden))
+        level = edge.kind == "embeds" and edge.hidden == hidden
+        if level and _key(hierarchy, edge) in saddles and Kind(edge.verdict) in MINIMA:
+            saddles[_key(hierarchy, edge)].append(_copy(edge.source, hidden))
     leads: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -92,9 +90,8 @@ def disconnectivity(hierarchy: Hierarchy, hidden: Widths) -> Disconnectivity:
 
     below = {name: (name,) for name in valleys}
     passes = []
-    for (source, how, _, _), ends in sorted(
-        saddles.items(), key=lambda item: hierarchy[item[0][0]].record.loss
-    ):
+    by_loss = sorted(saddles.items(), key=lambda item: hierarchy[item[0][0]].record.loss)
+    for (source, how, _, _), ends in by_loss:
         own = source if how == "own" else _copy(source, hidden)
         parts = list(dict.fromkeys(map(top, ends)))
         sides = tuple(below[part] for part in parts if part in below)
@@ -110,6 +107,16 @@ def disconnectivity(hierarchy: Hierarchy, hidden: Widths) -> Disconnectivity:
             below[first] = together
     ordered = dict(sorted(valleys.items(), key=lambda item: item[1]))
     return Disconnectivity(hidden, ordered, tuple(passes))
+
+
+def _key(hierarchy: Hierarchy, edge: Edge) -> _Key:
+    """Which connected set of one loss a saddle lies in, as far as is known.
+
+    Copies of one unit with any shares that sum to 1 compute the same function: without weight decay those
+    inside and outside [0, 1] lie on a line of constant loss.
+    """
+    copies = edge.how in ("inside", "outside") and hierarchy.problem.outputs_alone
+    return edge.source, "copies" if copies else edge.how, edge.layer, edge.unit
 
 
 def _valleys(hierarchy: Hierarchy, hidden: Widths) -> dict[str, float]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semiflat.records.nested import EdgeRow, FunctionRow, NestedRecord, NestedRow, TreeRow
+from semiflat.records.nested import EdgeRow, FunctionRow, NestedRecord, NestedRow, TrapRow, TreeRow
 from semiflat.report import nested_charts as charts
 from semiflat.report import numbers, words
 from semiflat.report.each import Section, facts_of, neighbours, verdict_of
 from semiflat.report.made_of import MadeOf
 from semiflat.report.names import linker
-from semiflat.report.nested_charts import legend, widths
+from semiflat.report.nested_charts import fate, legend, widths
 from semiflat.report.numbers import count, listed, loss
 from semiflat.report.page import environment, scripts
 
@@ -80,7 +80,7 @@ def _context(record: NestedRecord) -> dict[str, Any]:
         "findings": list(_findings(record)),
         "every": every,
         "levels": record.levels,
-        "traps": record.traps,
+        "traps": [(trap, stays(trap)) for trap in record.traps],
         "wider_levels": [widths(level.hidden) for level in record.levels[1:]],
         "trees": trees,
         "functions": record.functions,
@@ -110,7 +110,7 @@ def _findings(record: NestedRecord) -> Iterator[str]:
     far = f"; {at_infinity} of them at infinity" if at_infinity else ""
     shown = "" if total == len(record.points) else f" The {len(record.points)} on this page are:"
     yield (
-        f"{count(total, 'critical point')} at {count(len(record.levels), 'width')} "
+        f"{count(total, 'critical point')} at width{'s' if len(record.levels) > 1 else ''} "
         f"{listed([widths(level.hidden) for level in record.levels])}"
         f"{'.' + shown if shown else ':'} {listed(kinds)}{far}."
     )
@@ -128,12 +128,36 @@ def _traps(record: NestedRecord) -> Iterator[str]:
     if not record.traps:
         return
     lasting = [trap.point for trap in record.traps if trap.lasting]
-    left = [trap.point for trap in record.traps if not trap.lasting]
-    yield (
-        f"Of {count(len(record.traps), 'minimum', 'minima')} below the widest level, {len(lasting)} "
-        f"{'stays' if len(lasting) == 1 else 'stay'} minima at every wider one"
-        f"{_some(lasting)}, and {len(left)} {'does' if len(left) == 1 else 'do'} not{_some(left)}."
-    ).replace("1 stays minima", "1 stays a minimum")
+    left = [
+        trap.point
+        for trap in record.traps
+        if any(fate(there.values()) == "left" for there in trap.kinds.values())
+    ]
+    unsure = [trap.point for trap in record.traps if trap.point not in (*lasting, *left)]
+    parts = [
+        f"{len(lasting) or 'none'} stay{'s' if len(lasting) < 2 else ''} one at every wider level{_some(lasting)}",
+        f"{len(left) or 'none'} stop{'s' if len(left) < 2 else ''} being one at some{_some(left)}",
+    ]
+    if unsure:
+        parts.append(f"of {len(unsure)} it is undecided{_some(unsure)}")
+    yield f"Of {count(len(record.traps), 'minimum', 'minima')} below the widest level, {listed(parts)}."
+
+
+def stays(trap: TrapRow) -> str:
+    """Where a minimum is still one, in words.
+
+    >>> stays(TrapRow(kinds={"2": {"inside 0.0": "STRICT_SADDLE"}, "3": {"inside 0.0": "UNDECIDED"}}))
+    'not at 2; not known at 3'
+    """
+    fates = {level: fate(there.values()) for level, there in trap.kinds.items()}
+    if trap.lasting:
+        return "at every wider one"
+    named = {"stays": "at", "left": "not at", "open": "not known at"}
+    return "; ".join(
+        f"{words} {', '.join(levels)}"
+        for end, words in named.items()
+        if (levels := [level for level, own in fates.items() if own == end])
+    )
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -36,8 +36,8 @@ LOOKS: dict[str, Look] = {
 }
 """By kind and index; no two have the same shape and the same fill."""
 COPY = "wide copy of a narrower point"
-STAYS, LEFT = "M0,-1V1", "circle"
-"""Ends of a level line: the point is a minimum there by some widening, or by none."""
+ENDS = {"stays": "M0,-1V1", "open": "cross", "left": "circle"}
+"""Ends of a level line: some widening is a minimum there; none is known to be, but some are undecided; none is."""
 
 _GATE, _SPREAD = -0.44, 0.7
 """Where level lines end, left of a column's points; and how much of a column's room the points take."""
@@ -64,6 +64,19 @@ def legend(point: NestedRow) -> str:
         return "strict saddle at infinity"
     named = {None: "", 1: ", index 1", 2: ", index 2"}
     return f"strict saddle{named.get(point.index, ', higher index')}"
+
+
+def fate(kinds: Iterable[str]) -> str:
+    """What becomes of a minimum in wider networks, by the kinds of its widenings: a key of :data:`ENDS`.
+
+    >>> fate(["STRICT_SADDLE", "MINIMUM"]), fate(["STRICT_SADDLE", "UNDECIDED"]), fate(["STRICT_SADDLE"])
+    ('stays', 'open', 'left')
+    """
+    kinds = list(kinds)
+    if any(kind in MINIMA for kind in kinds):
+        return "stays"
+    known = ("STRICT_SADDLE", "NOT_CRITICAL")
+    return "left" if all(kind in known for kind in kinds) else "open"
 
 
 @dataclass(frozen=True)
@@ -138,22 +151,25 @@ def levels_chart(
     }
     y = loss_axis([mark["loss"] for mark in marks])
     y["scale"] |= {"domain": _domain(y["scale"], [mark["loss"] for mark in marks])}
-    end_marks = {
-        "data": {"values": ends},
-        "transform": [{"filter": _HIDDEN}],
-        "name": "ends",
-        "mark": POINT | {"size": 26, "fill": "var(--paper)", "stroke": "var(--ink)"},
-        "encoding": {
-            "opacity": by_family(1, 0.12),
-            "shape": {"field": "shape", "type": "nominal", "scale": None},
-            "description": {"field": "about"},
-            "tooltip": [
-                {"field": "name", "title": "title"},
-                {"field": "there", "title": "embedded"},
-                {"field": "text", "title": "loss"},
-            ],
-        },
-    }
+    end_marks = [
+        {
+            "data": {"values": own},
+            "transform": [{"filter": _HIDDEN}],
+            "name": f"ends_{end}",
+            "mark": POINT | {"size": 26, "shape": shape, "fill": "var(--paper)", "stroke": "var(--ink)"},
+            "encoding": {
+                "opacity": by_family(1, 0.12),
+                "description": {"field": "about"},
+                "tooltip": [
+                    {"field": "name", "title": "title"},
+                    {"field": "there", "title": "embedded"},
+                    {"field": "text", "title": "loss"},
+                ],
+            },
+        }
+        for end, shape in ENDS.items()
+        if (own := [each for each in ends if each["end"] == end])
+    ]
     mark_layer = {
         "data": {"values": marks},
         "transform": [{"filter": _HIDDEN}],
@@ -183,7 +199,7 @@ def levels_chart(
         "layer": [
             *([_filtered(lines(level_lines, "var(--line-strong)", 0.55), _HIDDEN)] if level_lines else []),
             *([_filtered(lines(falls, "var(--left)", 0.4), both)] if falls else []),
-            *([end_marks] if ends else []),
+            *end_marks,
             mark_layer,
         ],
     }  # fmt: skip
@@ -221,11 +237,10 @@ def _embeddings(
     height: Height,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The ends of level lines, and these."""
-    minimum = {
-        (edge.source, widths(edge.hidden))
-        for edge in record.edges
-        if edge.kind == "embeds" and edge.verdict in MINIMA
-    }
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for edge in record.edges:
+        if edge.kind == "embeds":
+            kinds.setdefault((edge.source, widths(edge.hidden)), []).append(edge.verdict)
     ends, level_lines = [], []
     for name, there in embedded.items():
         if name not in known:
@@ -233,14 +248,13 @@ def _embeddings(
         own = height(known[name].loss or 0.0)
         gates = {level: columns[level] + _GATE for level in there if level in columns}
         for level, gate in gates.items():
-            stays = (name, level) in minimum
             says = f"width {level}: {there[level]}"
             ends.append(
                 {
                     "name": name,
                     "x": gate,
                     "loss": own,
-                    "shape": STAYS if stays else LEFT,
+                    "end": fate(kinds[name, level]),
                     "there": says,
                     "text": loss(known[name].loss),
                     "about": f"{name} in {says}",
@@ -284,8 +298,8 @@ def _falls(
 
 
 def tree_chart(tree: TreeRow, points: Mapping[str, NestedRow]) -> dict[str, Any] | None:
-    """A disconnectivity graph: each valley a line upwards, joined where a saddle joins it; None without a valley."""
-    if not tree.valleys:
+    """A disconnectivity graph: each valley a line upwards, joined where a saddle joins it; None without two."""
+    if len(tree.valleys) < 2:
         return None
     every = [*tree.valleys.values(), *(each.loss for each in tree.passes if each.loss is not None)]
     height = Height.of(every)
