@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,9 +30,11 @@ from semiflat.records.study import read
 if TYPE_CHECKING:
     from semiflat.nesting.result import Hierarchy, HierarchyPoint
 
-POINTS = 600
-"""Points of all levels together, where nothing else is asked for: their sections fit into a page of 3 MB."""
-NUMBERS = 60_000
+LOWEST = 300
+"""Points of each level at most, lowest first, where nothing else is asked for."""
+ROOM, POINT, EDGE = 1_300_000, 1700, 250
+"""Bytes of a page that points and edges may take together, so that it stays below 3 MB; and what one of each takes."""
+NUMBERS = 50_000
 """Values of all functions together."""
 VALLEYS = 60
 """Of each disconnectivity graph, lowest first."""
@@ -50,20 +53,20 @@ def page_record(
 ) -> dict[str, Any]:
     """See :meth:`semiflat.Hierarchy.page_record`."""
     levels = hierarchy.levels
+    every = [hierarchy.at(level.hidden) for level in levels]
     if lowest is None:
-        lowest = max(1, POINTS // max(1, len(levels)))
-    shown = [point for level in levels for point in hierarchy.at(level.hidden)[:lowest]]
+        lowest = _room(hierarchy, every)
+    shown = [point for own in every for point in own[:lowest]]
     names = {point.name for point in shown}
     problem = hierarchy.problem
     places, inputs = _places(problem)
     parts = [hierarchy.selection] if hierarchy.selection else []
     if len(shown) < len(hierarchy):
-        parts.append(
-            f"the {lowest} lowest of each width: {len(shown)} of {len(hierarchy)} points"
-        )
+        parts.append(f"the {lowest} lowest of each width: {len(shown)} of {len(hierarchy)} points")
     record = NestedRecord(
         semiflat=__version__,
         problem=_in_words(problem),
+        decay=not problem.outputs_alone,
         selection="; ".join(parts),
         points=[_point(point) for point in shown],
         edges=[
@@ -71,7 +74,10 @@ def page_record(
             for edge in hierarchy.edges
             if edge.source in names or (not edge.source and edge.target in names)
         ],
-        levels=[_level(hierarchy, level.hidden, names) for level in levels],
+        levels=[
+            read(LevelRow, level.to_json() | {"points": len(own), "shown": len(own[:lowest])})
+            for level, own in zip(levels, every, strict=True)
+        ],
         traps=[read(TrapRow, t.to_json()) for t in hierarchy.traps() if t.point in names],
         trees=[_tree(hierarchy, level.hidden) for level in levels],
         functions=_functions(hierarchy, shown, places, inputs),
@@ -82,6 +88,18 @@ def page_record(
     )
     plain: dict[str, Any] = Codec().to_plain(record)
     return plain
+
+
+def _room(hierarchy: Hierarchy, levels: list[list[HierarchyPoint]]) -> int:
+    """How many points of each level there is room for."""
+    edges = Counter(edge.source for edge in hierarchy.edges)
+    used = 0
+    for lowest in range(LOWEST):
+        there = [own[lowest] for own in levels if lowest < len(own)]
+        used += sum(POINT + EDGE * edges[point.name] for point in there)
+        if used > ROOM and lowest:
+            return lowest
+    return LOWEST
 
 
 def _least_width(hierarchy: Hierarchy, tolerance: float) -> str:
@@ -123,13 +141,6 @@ def _point(point: HierarchyPoint) -> NestedRow:
     )
 
 
-def _level(hierarchy: Hierarchy, hidden: Widths, names: set[str]) -> LevelRow:
-    (level,) = (each for each in hierarchy.levels if each.hidden == hidden)
-    own = hierarchy.at(hidden)
-    counted = {"points": len(own), "shown": sum(point.name in names for point in own)}
-    return read(LevelRow, level.to_json() | counted)
-
-
 def _tree(hierarchy: Hierarchy, hidden: Widths) -> TreeRow:
     """The graph of the lowest valleys alone."""
     tree = disconnectivity(hierarchy, hidden)
@@ -160,11 +171,12 @@ def _places(problem: Problem) -> tuple[PlacesRecord, Tensor]:
             for a, b, m in zip(low, high, margin, strict=True)
         ]
         at = torch.cartesian_prod(*axes).reshape(-1, inputs)
+        at = torch.tensor(_digits(at), dtype=torch.float64)  # what is told is what is computed at
         told, data = at, torch.cat([drawn, targets], 1)
     else:
         kind, at, told, data = "samples", drawn, targets, targets[:0]
     margin_alone = kind == "samples" and _classes(problem)
-    what = "output of the sample’s class minus the largest other" if margin_alone else "output"
+    what = "margin" if margin_alone else "output"
     if margin_alone:
         left_out = 0
     else:
@@ -195,15 +207,15 @@ def _functions(
     hierarchy: Hierarchy, shown: list[HierarchyPoint], places: PlacesRecord, inputs: Tensor
 ) -> list[FunctionRow]:
     """The critical functions of these points, lowest loss first, as many as there is room for."""
-    names = {point.name for point in shown}
     problem = hierarchy.problem
+    computed: dict[int, list[HierarchyPoint]] = {}
+    for point in shown:
+        computed.setdefault(point.record.function, []).append(point)
     rows: list[FunctionRow] = []
     numbers = 0
-    for each in sorted(hierarchy.critical_functions(), key=lambda each: each.loss):
-        own = [name for name in each.points if name in names]
-        if not own:
-            continue
-        values, on_data = _outputs(hierarchy[own[0]], places, inputs)
+    for number, own in sorted(computed.items(), key=lambda item: item[1][0].record.loss):
+        first = own[0]
+        values, on_data = _outputs(first, places, inputs)
         if places.kind == "samples" and _classes(problem):
             values = _margins(problem, values)
         values = values[:, : OUTPUTS[places.kind]].T
@@ -212,9 +224,9 @@ def _functions(
             break
         rows.append(
             FunctionRow(
-                number=each.number,
-                loss=each.loss,
-                points=own,
+                number=number,
+                loss=first.record.loss - float(first.problem.penalty(first.params)),
+                points=[point.name for point in own],
                 values=[_digits(row[:, None], flat=True) for row in values],
                 on_data=on_data,
             )

@@ -259,7 +259,15 @@ class Hierarchy(Rows):
     def edges_of(self, name: str, kind: str | None = None) -> list[Edge]:
         """The edges that leave a point, of one kind or of all."""
         self[name]
-        return [edge for edge in self.edges if edge.source == name and kind in (None, edge.kind)]
+        return [edge for edge in self._leaving.get(name, []) if kind in (None, edge.kind)]
+
+    @cached_property
+    def _leaving(self) -> dict[str, list[Edge]]:
+        """The edges by their sources."""
+        found: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.source, []).append(edge)
+        return found
 
     # -- what it answers --------------------------------------------------------------------------
 
@@ -492,7 +500,8 @@ class Hierarchy(Rows):
 
         Args:
             tolerance: of :meth:`least_width`.
-            lowest: so many points of each level at most, lowest loss first; by default 600 of all levels.
+            lowest: so many points of each level at most, lowest loss first; by default 300, or as many as
+                fit into a page of 3 MB.
             files: the folder in which points lie under their names, as ``.safetensors``, seen from the page.
             command: that makes the hierarchy, as it is typed.
         """

@@ -119,7 +119,8 @@ class PlacesRecord:
         data: samples that are drawn: inputs and targets.
         beside: whether targets can be drawn beside outputs; not where these are logarithms of odds.
         total: how many samples there are.
-        what: what a value is, in words.
+        what: what a value is: an ``"output"``; or a sample's ``"margin"``, its class's output minus the largest
+            other.
         left_out: outputs that are not told.
     """
 
@@ -138,6 +139,7 @@ class NestedRecord:
 
     Attributes:
         problem: data, network and loss, in words.
+        decay: whether there is weight decay, so that a wide copy has another loss.
         selection: which of the points these are; ``""`` for all.
         functions: those that are told, lowest loss first.
         least_width: the answer with its error; ``""`` where it cannot be told.
@@ -147,6 +149,7 @@ class NestedRecord:
 
     semiflat: str = ""
     problem: str = ""
+    decay: bool = False
     selection: str = ""
     points: Sequence[NestedRow] = ()
     edges: Sequence[EdgeRow] = ()

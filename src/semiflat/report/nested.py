@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -279,21 +279,19 @@ def _valleys(tree: TreeRow) -> Iterator[tuple[str, float, str, float | None, str
 def _told(record: NestedRecord) -> str:
     """Where functions are told, in a sentence."""
     places = record.places
-    parts: Mapping[str, str] = {
-        "line": "The line is the output over the input; small circles are the targets.",
-        "map": "A square for each place, light where the output is large; dots are samples.",
-    }
-    text = parts.get(
-        places.kind,
-        f"Each mark is a sample: its target across, the {places.what} upwards; on the line the two are equal.",
-    )
-    if not places.beside:
-        text = text.replace("; small circles are the targets", "").replace(
-            "; on the line the two are equal", ""
-        )
+    if places.kind == "line":
+        beside = "; small circles are the targets" if places.beside else ""
+        text = f"The line is the output over the input{beside}."
+    elif places.kind == "map":
+        text = "A square for each place, light where the output is large; dots are samples."
+    elif places.what == "margin":
+        text = "Each mark is a sample: its class across, its margin upwards: its class’s output minus the largest other."
+    else:
+        beside = "; on the line the two are equal" if places.beside else ""
+        text = f"Each mark is a sample: its target across, the output upwards{beside}."
     if places.kind == "line" and any(each.on_data for each in record.functions):
         text += " Crosses: a function with a step at infinity, which is known at the samples alone."
-    drawn = len(places.data) or len(places.at)
+    drawn = len(places.data or places.at)
     if drawn < places.total:
         text += f" {drawn} of {places.total} samples are drawn."
     if places.left_out:

@@ -156,7 +156,8 @@ def levels_chart(
             "data": {"values": own},
             "transform": [{"filter": _HIDDEN}],
             "name": f"ends_{end}",
-            "mark": POINT | {"size": 26, "shape": shape, "fill": "var(--paper)", "stroke": "var(--ink)"},
+            "mark": POINT
+            | {"size": 26, "shape": shape, "fill": "var(--paper)", "stroke": "var(--ink)"},
             "encoding": {
                 "opacity": by_family(1, 0.12),
                 "description": {"field": "about"},
@@ -262,9 +263,7 @@ def _embeddings(
             )
         if gates:
             last = max(gates.values())
-            level_lines.append(
-                {"name": name, "x0": at[name], "x": last, "loss0": own, "loss": own}
-            )
+            level_lines.append({"name": name, "x0": at[name], "x": last, "loss0": own, "loss": own})
     return ends, level_lines
 
 
@@ -306,7 +305,11 @@ def tree_chart(tree: TreeRow, points: Mapping[str, NestedRow]) -> dict[str, Any]
     lowest, highest = min(map(height, every)), max(map(height, every))
     y = loss_axis([lowest, highest])
     log = "type" in y["scale"]
-    top = highest * (highest / lowest) ** 0.08 * 1.05 if log else highest + 0.1 * ((highest - lowest) or 1.0)
+    top = (
+        highest * (highest / lowest) ** 0.08 * 1.05
+        if log
+        else highest + 0.1 * ((highest - lowest) or 1.0)
+    )
     y["scale"] |= {"domain": [_domain(y["scale"], [lowest, highest])[0], top]}
     order = _ordered(tree)
     places = {name: float(k) for k, name in enumerate(order)}
@@ -395,7 +398,10 @@ def _plain(layer: dict[str, Any], width: float = 1.2, title: str = "") -> dict[s
     """Lines that do not fade; with a title they tell their name and loss."""
     encoding = {key: value for key, value in layer["encoding"].items() if key != "opacity"}
     if title:
-        tip = [{"field": "name", "title": "title"}, {"field": "text", "title": f"loss of the {title}"}]
+        tip = [
+            {"field": "name", "title": "title"},
+            {"field": "text", "title": f"loss of the {title}"},
+        ]
         encoding["tooltip"] = tip
     return layer | {"mark": layer["mark"] | {"strokeWidth": width}, "encoding": encoding}
 
@@ -435,7 +441,9 @@ def function_charts(places: PlacesRecord) -> dict[str, Any]:
     }
 
 
-def _named(names: Sequence[str], row: Sequence[float | None]) -> dict[str, float | None] | list[Any]:
+def _named(
+    names: Sequence[str], row: Sequence[float | None]
+) -> dict[str, float | None] | list[Any]:
     return list(row) if names == ["target"] else dict(zip(names, row, strict=False))
 
 
@@ -449,12 +457,12 @@ _SMALL: dict[str, Any] = {
 _QUIET: dict[str, Any] = {"gridOpacity": 0.4, "domain": False, "ticks": False, "tickCount": 4}
 
 
-def _axis(field: str, title: str, zero: bool = False) -> dict[str, Any]:
+def _axis(field: str, title: str) -> dict[str, Any]:
     return {
         "field": field,
         "type": "quantitative",
         "title": title,
-        "scale": {"zero": zero, "nice": False},
+        "scale": {"zero": False, "nice": False},
         "axis": _QUIET,
     }
 
@@ -490,7 +498,13 @@ def _map(places: PlacesRecord) -> dict[str, Any]:
     """A square for each place of the grid, light where the output is large; the samples as dots."""
     dots = {
         "data": {"values": [{"x": row[0], "y": row[1]} for row in places.data]},
-        "mark": {"type": "point", "size": 7, "stroke": "white", "strokeWidth": 0.8, "filled": False},
+        "mark": {
+            "type": "point",
+            "size": 7,
+            "stroke": "white",
+            "strokeWidth": 0.8,
+            "filled": False,
+        },
     }
     columns = max(1, round(len(places.at) ** 0.5))
     side = 150 / columns + 0.6
@@ -522,8 +536,11 @@ def _scatter(places: PlacesRecord) -> dict[str, Any]:
         "data": {"values": [{"target": t, "value": t} for t in (min(ends), max(ends))]},
         "mark": {"type": "line", "stroke": "var(--line-strong)"},
     }
+    x = _axis("target", "target")
+    if places.what == "margin":
+        x = x | {"title": "class", "axis": _QUIET | {"tickMinStep": 1, "format": "d"}}
     return _SMALL | {
-        "encoding": {"x": _axis("target", "target"), "y": _axis("value", places.what)},
+        "encoding": {"x": x, "y": _axis("value", places.what)},
         "layer": [
             *([equal] if places.beside else []),
             {
