@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LOWEST = 300
 """Points of each level at most, lowest first, where nothing else is asked for."""
 ROOM, POINT, EDGE = 1_300_000, 1700, 250
-"""Bytes of a page that points and edges may take together, so that it stays below 3 MB; and what one of each takes."""
+"""Bytes of a page that points and edges may take together, so that it has 3 MB at most; what each takes."""
 NUMBERS = 50_000
 """Values of all functions together."""
 VALLEYS = 60
@@ -161,7 +161,6 @@ def _places(problem: Problem) -> tuple[PlacesRecord, Tensor]:
     X, inputs = problem.X.double(), problem.net.inputs
     step = _step(problem)
     drawn, targets = X[::step], _targets(problem)[::step]
-    left_out = problem.net.outputs
     if inputs in STEPS:
         kind = "line" if inputs == 1 else "map"
         low, high = X.min(0).values, X.max(0).values
@@ -177,10 +176,7 @@ def _places(problem: Problem) -> tuple[PlacesRecord, Tensor]:
         kind, at, told, data = "samples", drawn, targets, targets[:0]
     margin_alone = kind == "samples" and _classes(problem)
     what = "margin" if margin_alone else "output"
-    if margin_alone:
-        left_out = 0
-    else:
-        left_out = max(0, left_out - OUTPUTS[kind])
+    left_out = 0 if margin_alone else max(0, problem.net.outputs - OUTPUTS[kind])
     record = PlacesRecord(
         kind=kind,
         at=_digits(told),

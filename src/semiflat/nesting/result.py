@@ -324,14 +324,14 @@ class Hierarchy(Rows):
     def disconnectivity(self, hidden: int | Sequence[int]) -> Disconnectivity:
         """The minima of one level, joined at the lowest saddles whose ways down lead to both.
 
-        Valleys are the minima of the level, points at infinity that are no saddles, and narrower points that are
-        minima there when they are widened: all wide copies of one count as one valley. A saddle joins what
+        Valleys are the minima of the level, points at infinity that are no saddles, and narrower points that
+        are minima there when they are widened: all wide copies of one count as one valley. A saddle joins what
         its ways down end at. A point with one unit replicated is one saddle for all shares, inside [0, 1] and
         outside: without weight decay the loss is constant on the line of shares that sum to 1. So where it is
         a minimum inside and a saddle outside, the way out of that minimum is level.
 
-        A way down is a line search and a minimiser's run. It may step over a ridge; so what is joined has not been
-        proved to be joined below the saddle's loss. A lower saddle may have been missed.
+        A way down is a line search and a minimiser's run. It may step over a ridge; so what is joined has not
+        been proved to be joined below the saddle's loss. A lower saddle may have been missed.
 
         Raises:
             InputError: if there is no such level.
@@ -496,7 +496,7 @@ class Hierarchy(Rows):
         files: str = "",
         command: str = "",
     ) -> dict[str, Any]:
-        """All that a page of it shows, as plain data: :func:`semiflat.report.write_hierarchy_page` writes the page.
+        """All that its page shows, as plain data: :func:`semiflat.report.write_hierarchy_page` writes the page.
 
         Args:
             tolerance: of :meth:`least_width`.

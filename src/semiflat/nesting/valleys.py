@@ -41,7 +41,8 @@ class Disconnectivity(Shown):
 
     Attributes:
         hidden: widths of the level.
-        valleys: loss of each: minima, points at infinity, wide copies of narrower ones, ``"1-0@2"``; lowest first.
+        valleys: loss of each: minima, points at infinity, wide copies of narrower ones, ``"1-0@2"``; lowest
+            first.
         passes: lowest first.
 
     >>> import semiflat as sf
@@ -88,7 +89,7 @@ def disconnectivity(hierarchy: Hierarchy, hidden: Widths) -> Disconnectivity:
             name = leads[name]
         return name
 
-    below = {name: (name,) for name in valleys}
+    below: dict[str, tuple[str, ...]] = {name: (name,) for name in valleys}
     passes = []
     by_loss = sorted(saddles.items(), key=lambda item: hierarchy[item[0][0]].record.loss)
     for (source, how, _, _), ends in by_loss:

@@ -8,7 +8,7 @@ from typing import Any
 
 from semiflat.records.nested import EdgeRow, FunctionRow, NestedRecord, NestedRow, TrapRow, TreeRow
 from semiflat.report import nested_charts as charts
-from semiflat.report import numbers, words
+from semiflat.report import words
 from semiflat.report.each import Section, facts_of, neighbours, verdict_of
 from semiflat.report.made_of import MadeOf
 from semiflat.report.names import linker
@@ -134,9 +134,12 @@ def _traps(record: NestedRecord) -> Iterator[str]:
         if any(fate(there.values()) == "left" for there in trap.kinds.values())
     ]
     unsure = [trap.point for trap in record.traps if trap.point not in (*lasting, *left)]
+    stay, stop = (
+        f"{word}{'s' if len(of) < 2 else ''}" for word, of in (("stay", lasting), ("stop", left))
+    )
     parts = [
-        f"{len(lasting) or 'none'} stay{'s' if len(lasting) < 2 else ''} one at every wider level{_some(lasting)}",
-        f"{len(left) or 'none'} stop{'s' if len(left) < 2 else ''} being one at some{_some(left)}",
+        f"{len(lasting) or 'none'} {stay} one at every wider level{_some(lasting)}",
+        f"{len(left) or 'none'} {stop} being one at some{_some(left)}",
     ]
     if unsure:
         parts.append(f"of {len(unsure)} it is undecided{_some(unsure)}")
@@ -285,7 +288,7 @@ def _told(record: NestedRecord) -> str:
     elif places.kind == "map":
         text = "A square for each place, light where the output is large; dots are samples."
     elif places.what == "margin":
-        text = "Each mark is a sample: its class across, its margin upwards: its class’s output minus the largest other."
+        text = "Each mark is a sample: its class across, its class’s output minus the largest other upwards."
     else:
         beside = "; on the line the two are equal" if places.beside else ""
         text = f"Each mark is a sample: its target across, the output upwards{beside}."

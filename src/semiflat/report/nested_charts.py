@@ -37,7 +37,7 @@ LOOKS: dict[str, Look] = {
 """By kind and index; no two have the same shape and the same fill."""
 COPY = "wide copy of a narrower point"
 ENDS = {"stays": "M0,-1V1", "open": "cross", "left": "circle"}
-"""Ends of a level line: some widening is a minimum there; none is known to be, but some are undecided; none is."""
+"""Ends of a level line: a widening is a minimum there; none is known to be, but some are undecided; none is."""
 
 _GATE, _SPREAD = -0.44, 0.7
 """Where level lines end, left of a column's points; and how much of a column's room the points take."""
@@ -355,7 +355,7 @@ def tree_chart(tree: TreeRow, points: Mapping[str, NestedRow]) -> dict[str, Any]
             }
         )
     looks = {kind: look for kind, look in LOOKS.items() if any(v["kind"] == kind for v in valleys)}
-    x = {
+    across = {
         "field": "x",
         "type": "quantitative",
         "title": None,
@@ -391,7 +391,7 @@ def tree_chart(tree: TreeRow, points: Mapping[str, NestedRow]) -> dict[str, Any]
             "encoding": {"text": {"field": "label"}},
         }
         layers.append(names)
-    return frame(x, y, 260) | {"layer": [layer for layer in layers if layer["data"]["values"]]}
+    return frame(across, y, 260) | {"layer": [layer for layer in layers if layer["data"]["values"]]}
 
 
 def _plain(layer: dict[str, Any], width: float = 1.2, title: str = "") -> dict[str, Any]:
