@@ -13,7 +13,7 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 import semiflat as sf
-from helpers import refused
+from helpers import refused, refused_command, run
 from semiflat.report import hierarchy_page, write_hierarchy_page
 
 X = torch.linspace(-2, 2, 21, dtype=torch.float64)[:, None]
@@ -162,7 +162,7 @@ def later(name: str, k: int) -> str:
 
 def test_a_large_hierarchy_is_a_selection_that_is_said_and_fits(bent: sf.Hierarchy):
     records, edges = [], []
-    for k in range(60):
+    for k in range(45):
         for point in bent:
             old = point.record
             records.append(
@@ -241,6 +241,40 @@ def test_what_is_no_record_and_files_of_others_are_refused(record: dict[str, Any
     with refused("is in the way"):
         write_hierarchy_page(record, own)
     assert own.read_text() == "mine"
+
+
+def test_the_command_writes_it_and_replaces_only_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data, out = tmp_path / "bent.csv", tmp_path / "nested"
+    data.write_text("x,y\n" + "".join(f"{x},{abs(x) - x}\n" for x in X[:, 0].tolist()))
+    options = [
+        "hierarchy",
+        "--data",
+        data,
+        "--raw",
+        "--widths",
+        "1..1",
+        "--starts",
+        4,
+        "--out",
+        out,
+    ]
+    out.mkdir()
+    page = out / "hierarchy.html"
+    page.write_text("mine")
+    assert "is in the way" in refused_command(capsys, *options)
+    assert page.read_text() == "mine"
+    page.unlink()
+    for _ in range(2):  # the second time it is its own
+        code, said, _ = run(capsys, *options, "--processes", 1)
+        assert code == 0
+        assert f"the page: {page}" in said
+    text = page.read_text("utf-8")
+    assert "semiflat hierarchy --data" in text
+    assert "--widths 1..1" in text
+    for file in re.findall(r"points/[\w-]+\.safetensors", text):
+        assert (out / file).is_file()
 
 
 # -- what it says -----------------------------------------------------------------------------------
