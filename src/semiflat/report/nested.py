@@ -35,7 +35,8 @@ class Nested:
         section: see :class:`semiflat.report.each.Section`.
         what: its kind and index, as in the chart.
         wider: for each wider level, what it is there, in words.
-        down, up: edges of ways down that begin and end there.
+        down: edges of ways down that begin there.
+        up: where ways down that end there begin, in words.
         towards: how many random starts of which widths ran to infinity there.
         function: what it computes; None where that is not on the page.
         others: names of other points that compute it.
@@ -45,7 +46,7 @@ class Nested:
     what: str
     wider: dict[str, str]
     down: list[EdgeRow]
-    up: list[EdgeRow]
+    up: list[str]
     towards: list[str]
     function: FunctionRow | None
     others: list[str]
@@ -178,14 +179,16 @@ def _every(record: NestedRecord) -> Iterator[Nested]:
     functions = {each.number: each for each in record.functions}
     embeds: dict[str, list[EdgeRow]] = {}
     down: dict[str, list[EdgeRow]] = {}
-    up: dict[str, list[EdgeRow]] = {}
+    up: dict[str, list[str]] = {}
     limits: dict[str, list[str]] = {}
     for edge in record.edges:
         if edge.kind == "embeds":
             embeds.setdefault(edge.source, []).append(edge)
         elif edge.kind == "descends":
             down.setdefault(edge.source, []).append(edge)
-            up.setdefault(edge.target or "", []).append(edge)
+            how = "" if edge.how == "own" else f", {_way(edge)}"
+            begun = f"from {edge.source}{how} (width {widths(edge.hidden)})"
+            up.setdefault(edge.target or "", []).append(begun)
         elif edge.target is not None:
             of = f"{count(edge.times, 'random start')} of width {widths(edge.hidden)}"
             limits.setdefault(edge.target, []).append(of)
@@ -209,7 +212,7 @@ def _every(record: NestedRecord) -> Iterator[Nested]:
             legend(point),
             _wider(embeds.get(point.name, [])),
             down.get(point.name, []),
-            up.get(point.name, []),
+            list(dict.fromkeys(up.get(point.name, []))),
             towards,
             functions.get(point.function) if point.function is not None else None,
             others,
