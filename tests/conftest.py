@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from postgres import Server, server
 
@@ -20,3 +23,23 @@ def postgres() -> Iterator[Server]:
     """A PostgreSQL server."""
     with server() as running:
         yield running
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NO_BROWSER = "SEMIFLAT_NO_BROWSER"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """An installed Chromium; not longer than a file's tests, since it keeps an event loop running."""
+    if os.environ.get(NO_BROWSER) == "1":
+        pytest.skip(f"{NO_BROWSER}=1 leaves the browser out")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.fail(
+            f"no Chromium is installed: apt-get install chromium, or leave these tests out with {NO_BROWSER}=1"
+        )
+    with sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

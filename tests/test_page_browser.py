@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from semiflat.report import write_report
 from test_report import certified, embedded, escape, point
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LEAVE_OUT = "SEMIFLAT_NO_BROWSER"
-
-pytestmark = pytest.mark.skipif(
-    os.environ.get(LEAVE_OUT) == "1", reason=f"{LEAVE_OUT}=1 leaves the browser out"
-)
 
 
 def record() -> dict[str, Any]:
@@ -59,19 +50,6 @@ def record() -> dict[str, Any]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = write_report(record(), tmp_path_factory.mktemp("study"))[0]
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.fail(
-            f"no Chromium is installed: apt-get install chromium, or leave these tests out with {LEAVE_OUT}=1"
-        )
-    with sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

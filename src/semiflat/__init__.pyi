@@ -125,6 +125,8 @@ from semiflat.nesting import (
     Trap as Trap,
     LeastWidth as LeastWidth,
     Induced as Induced,
+    Disconnectivity as Disconnectivity,
+    Pass as Pass,
 )
 from semiflat.nesting.stages import (
     stages as stages,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +46,9 @@ _OWN = re.compile(r"(\d+)(x\d+)*-i?\d+\.safetensors")
 @threads(1)
 def hierarchy(
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the store, picture and points.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the store, page, picture and points.")
+    ],
     widths: Annotated[
         str,
         typer.Option(
@@ -99,6 +102,7 @@ def hierarchy(
     from semiflat.networks import MLP
     from semiflat.plots.look import png
     from semiflat.problem import Problem
+    from semiflat.report import hierarchy_page
 
     levels = parse_widths(widths)
     options = DataOptions(
@@ -108,7 +112,8 @@ def hierarchy(
     net = MLP([dataset.X.shape[1], *levels[0], dataset.outputs], activation)
     problem = Problem(net, dataset, weight_decay=weight_decay_of(weight_decay))
     outputs = Outputs("hierarchy", force, {"the data": data})
-    outputs.check(out / "hierarchy.png", *_points(out))
+    page, picture = out / "hierarchy.html", out / "hierarchy.png"
+    outputs.check(page, picture, *_points(out))
     out.mkdir(parents=True, exist_ok=True)
     with stages() as report:
         found = build(
@@ -130,7 +135,25 @@ def hierarchy(
     }
     outputs.remove([path for path in _points(out) if path not in files])
     outputs.write(files)
-    outputs.write({out / "hierarchy.png": png(found.plot().figure)})
+    outputs.write({picture: png(found.plot().figure)})
+    command = {
+        "--data": data,
+        "--target": target,
+        "--loss": loss,
+        "--sample-weight": sample_weight,
+        "--widths": widths,
+        "--activation": activation,
+        "--starts": starts,
+        "--saddle-starts": saddle_starts,
+        "--seed": seed,
+        "--weight-decay": weight_decay,
+        "--out": out.name,
+    }
+    flags = {"--raw": raw, "--drop-missing": drop_missing, "--one-hot": one_hot}
+    record = found.page_record(
+        tolerance=tolerance, files="points", command=_typed(command, flags, drop or ())
+    )
+    outputs.write({page: hierarchy_page(record)})
     answer = found.least_width(tolerance)
     say(
         as_json,
@@ -139,10 +162,19 @@ def hierarchy(
             *_level_lines(found),
             str(answer),
             *_trap_lines(found),
-            f"the picture: {out / 'hierarchy.png'}",
+            f"the page: {page}",
+            f"the picture: {picture}",
             f"next: semiflat judge {shlex.quote(str(out / 'points' / found.points[0].name))}.safetensors",
         ],
     )
+
+
+def _typed(options: dict[str, Any], flags: dict[str, bool], drop: Sequence[str]) -> str:
+    """The command as it is typed, without what was left at None."""
+    words = ["semiflat", "hierarchy"]
+    for name, value in (*options.items(), *(("--drop", column) for column in drop)):
+        words += [] if value is None else [name, str(value)]
+    return shlex.join([*words, *(name for name, given in flags.items() if given)])
 
 
 def parse_widths(text: str) -> list[tuple[int, ...]]:

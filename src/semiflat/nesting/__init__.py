@@ -19,17 +19,20 @@ from semiflat.nesting.result import (
     Trap,
     check_store,
 )
+from semiflat.nesting.valleys import Disconnectivity, Pass
 from semiflat.problem import Problem
 from semiflat.verdicts import Kind
 
 __all__ = [
     "CriticalFunction",
+    "Disconnectivity",
     "Edge",
     "Hierarchy",
     "HierarchyPoint",
     "Induced",
     "LeastWidth",
     "Level",
+    "Pass",
     "PointRecord",
     "Trap",
     "hierarchy",

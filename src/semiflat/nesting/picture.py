@@ -41,7 +41,7 @@ def draw(hierarchy: Hierarchy, ax: Any) -> Any:
         draw_levels(ax, [widths_name(level.hidden) for level in hierarchy.levels], dots, falls)
         ax.set_title(
             f"{len(dots)} critical points at {len(columns)} widths\n"
-            "lines: the same function, embedded (|: still a minimum, o: none is); dotted: ways down",
+            "lines: the same function, embedded (|: still a minimum, o: none known to be); dotted: ways down",
             loc="left",
             fontsize=9.5,
         )

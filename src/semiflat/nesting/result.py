@@ -10,17 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from semiflat.errors import InputError, positive
+from semiflat.errors import InputError, positive, whole
 from semiflat.induced import gradient_basis_model
 from semiflat.jobs import is_database
 from semiflat.nesting.functions import distances
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, widths_name
+from semiflat.nesting.valleys import MINIMA, Disconnectivity, disconnectivity
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.records.shown import Facts, Rows, Shown
 from semiflat.verdicts import Kind
-
-MINIMA = (Kind.MINIMUM, Kind.STRICT_MINIMUM)
 
 
 class HierarchyPoint(Point):
@@ -265,7 +264,15 @@ class Hierarchy(Rows):
     def edges_of(self, name: str, kind: str | None = None) -> list[Edge]:
         """The edges that leave a point, of one kind or of all."""
         self[name]
-        return [edge for edge in self.edges if edge.source == name and kind in (None, edge.kind)]
+        return [edge for edge in self._leaving.get(name, []) if kind in (None, edge.kind)]
+
+    @cached_property
+    def _leaving(self) -> dict[str, list[Edge]]:
+        """The edges by their sources."""
+        found: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.source, []).append(edge)
+        return found
 
     # -- what it answers --------------------------------------------------------------------------
 
@@ -318,6 +325,24 @@ class Hierarchy(Rows):
             )
             found.append(Trap(point.name, point.record.loss, kinds, stays))
         return found
+
+    def disconnectivity(self, hidden: int | Sequence[int]) -> Disconnectivity:
+        """The minima of one level, joined at the lowest saddles whose ways down lead to both.
+
+        Valleys are the minima of the level, points at infinity that are no saddles, and narrower points that
+        are minima there when they are widened: all wide copies of one count as one valley. A saddle joins what
+        its ways down end at. A point with one unit replicated is one saddle for all shares, inside [0, 1] and
+        outside: without weight decay the loss is constant on the line of shares that sum to 1. So where it is
+        a minimum inside and a saddle outside, the way out of that minimum is level.
+
+        A way down is a line search and a minimiser's run. It may step over a ridge; so what is joined has not
+        been proved to be joined below the saddle's loss. A lower saddle may have been missed.
+
+        Raises:
+            InputError: if there is no such level.
+        """
+        self.at(hidden)
+        return disconnectivity(self, (hidden,) if isinstance(hidden, int) else tuple(hidden))
 
     def induced(self) -> list[Induced]:
         """What each level's best point is held against: the infimum of its gradient basis model (K19).
@@ -469,12 +494,35 @@ class Hierarchy(Rows):
             "levels": [level.to_json() for level in self.levels],
         }
 
+    def page_record(
+        self,
+        *,
+        tolerance: float = 1e-3,
+        lowest: int | None = None,
+        files: str = "",
+        command: str = "",
+    ) -> dict[str, Any]:
+        """All that its page shows, as plain data: :func:`semiflat.report.write_hierarchy_page` writes the page.
+
+        Args:
+            tolerance: of :meth:`least_width`.
+            lowest: so many points of each level at most, lowest loss first; by default 300, or as many as
+                fit into a page of 3 MB.
+            files: the folder in which points lie under their names, as ``.safetensors``, seen from the page.
+            command: that makes the hierarchy, as it is typed.
+        """
+        from semiflat.nesting.page import page_record
+
+        if lowest is not None:
+            whole("lowest", lowest, 1)
+        return page_record(self, positive("tolerance", tolerance), lowest, files, command)
+
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the levels as columns, with a mark for each point at its loss.
 
         Marks tell kinds, and are larger where more random starts ended. A horizontal line leads from a point
-        to the columns in which it is embedded: same function, same loss; its end is open where every widening
-        that was tried is a saddle. Thin lines fall from saddles to what they descend to. To see: which minima
+        to the columns in which it is embedded: same function, same loss; its end is open where no widening
+        that was tried is known to be a minimum. Thin lines fall from saddles to what they descend to. To see: which minima
         are left behind one unit wider, and where the ways down lead.
 
         Args:

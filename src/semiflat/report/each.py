@@ -80,7 +80,7 @@ def families(record: StudyRecord) -> list[Family]:
     for k, name in enumerate(every):
         point = points.get(name, PointRow(name=name))
         rows = wide.get(name, [])
-        before, after = _neighbours(every, k)
+        before, after = neighbours(every, k)
         found.append(
             Family(
                 _narrow(record, point, rows, before, after),
@@ -92,7 +92,8 @@ def families(record: StudyRecord) -> list[Family]:
     return found
 
 
-def _neighbours(names: Sequence[str], at: int) -> tuple[str | None, str | None]:
+def neighbours(names: Sequence[str], at: int) -> tuple[str | None, str | None]:
+    """What stands before a name and after it."""
     before = names[at - 1] if at else None
     return before, names[at + 1] if at + 1 < len(names) else None
 
@@ -121,14 +122,14 @@ def _narrow(
     if wide:
         kinds = listed([text for _, text in words.kinds_counted([each.kind for each in wide])])
         what.append(f"Placed in wider networks, in {count(len(wide), 'way')}, it becomes: {kinds}.")
-    facts = _facts(row)
+    facts = facts_of(row)
     if row.largest_parameter is not None:
         facts.append(("largest parameter", size(row.largest_parameter, 3)))
     facts += [("right on the data", percent(row.accuracy))] if row.accuracy is not None else []
     facts += [("penalty in the loss", size(row.penalty, 3))] if row.penalty is not None else []
     made_of = _made_of(record, row.name, [(row.name, row.inertia)], row.at_infinity)
     return Section(
-        row.name, row, row.loss, shape, what, _verdict(row), facts, made_of,
+        row.name, row, row.loss, shape, what, verdict_of(row), facts, made_of,
         _commands(record, row.name, row), before=before, after=after,
     )  # fmt: skip
 
@@ -141,12 +142,12 @@ def _wide(
     escape: EscapeRow | None,
 ) -> Section:
     row = rows[at]
-    before, after = _neighbours([each.name for each in rows], at)
+    before, after = neighbours([each.name for each in rows], at)
     what = [
         f"{row.source} placed in a {numbers.widths(row.widths)} network: {_embedding(row)}. It computes the "
         f"same function, so its loss is that of {row.source}, {loss(point.loss)}."
     ]
-    facts = _facts(row)
+    facts = facts_of(row)
     law = "curvature of its Hessian" if point.at_infinity else "curvature by law"
     facts += [
         ("inertia measured", numbers.signs(row.dense_inertia)),
@@ -156,7 +157,7 @@ def _wide(
     ]
     judged = [(row.source, point.inertia), (row.name, row.inertia)]
     return Section(
-        row.name, row, point.loss, row.widths, what, _verdict(row),
+        row.name, row, point.loss, row.widths, what, verdict_of(row),
         [(name, text) for name, text in facts if text != numbers.NONE],
         _made_of(record, row.name, judged), _commands(record, row.name, row),
         _end(record, escape) if escape else None, before, after,
@@ -173,12 +174,12 @@ def _nearest(record: StudyRecord, row: NearestRow) -> Section:
         f"{loss(row.loss_before)} ({numbers.change(row.loss_before, row.loss)}).",
         f"The run {words.status_words(row.status)}{f': {row.evidence}' if row.evidence else ''}.",
     ]
-    facts = [*_facts(row), ("distance in parameters", size(row.distance))]
+    facts = [*facts_of(row), ("distance in parameters", size(row.distance))]
     if row.effective_hidden is not None:
         facts.append(("units it really uses", numbers.widths(row.effective_hidden)))
     made_of = _made_of(record, row.name, [(row.name, row.inertia)])
     return Section(
-        row.name, row, row.loss, row.widths, what, _verdict(row), facts, made_of,
+        row.name, row, row.loss, row.widths, what, verdict_of(row), facts, made_of,
         _commands(record, row.name, row),
     )  # fmt: skip
 
@@ -234,7 +235,8 @@ def _end(record: StudyRecord, escape: EscapeRow) -> Section:
     )  # fmt: skip
 
 
-def _verdict(row: JudgedRow) -> list[str]:
+def verdict_of(row: JudgedRow) -> list[str]:
+    """What kind of point it is and why, in sentences."""
     kind = words.kind_words(row.kind)
     found = [
         f"{kind.one.capitalize()}: {kind.meaning}" if kind.meaning else f"{kind.one.capitalize()}."
@@ -258,7 +260,8 @@ def _verdict(row: JudgedRow) -> list[str]:
     return found
 
 
-def _facts(row: JudgedRow) -> list[tuple[str, str]]:
+def facts_of(row: JudgedRow) -> list[tuple[str, str]]:
+    """The numbers that the verdict rests on, those that are known."""
     margin = None if row.kind == "UNDECIDED" else row.margin
     facts = [
         ("inertia (+ / 0 / −)", numbers.signs(row.inertia)),

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_NAME = re.compile(r"[a-z]+\d+(-[a-z]+\d+)*")
+_NAME = re.compile(r"(?:[a-z]+\d+(?:-[a-z]+\d+)*|\d+(?:x\d+)*-i?\d+)")
+"""A study's points, and those of a hierarchy, named by their widths."""
 _IN_TEXT = re.compile(rf"(?<![\w-]){_NAME.pattern}(?![\w-])")
 
 
 def is_name(text: str) -> bool:
     """Whether it can name a file and a place on the page.
 
-    >>> is_name("p0-e12"), is_name("x3"), is_name("../p0"), is_name("points")
-    (True, True, False, False)
+    >>> is_name("p0-e12"), is_name("2x3-i1"), is_name("../p0"), is_name("points"), is_name("2")
+    (True, True, False, False, False)
     """
     return _NAME.fullmatch(text) is not None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semiflat.records.study import EmbeddedRow, EscapeRow, NearestRow, PointRow, StudyRecord
+from semiflat.report.charts import POINT, by_family, encoded, family, frame, lines, loss_axis
 from semiflat.report.numbers import change, loss, widths
 from semiflat.report.words import KINDS, kind_words, status_words
 
@@ -202,31 +203,18 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
     ]
     kinds = [kind for kind in _MARKS if any(mark.kind == kind for mark in found)]
     columns = sorted({mark.units for mark in found})
-    return {
-        "width": "container",
-        "height": 420,
-        "background": None,
-        "padding": {"left": 4, "right": 14, "top": 6, "bottom": 4},
-        "config": {"font": "system-ui, sans-serif", "view": {"stroke": None}, "legend": {"symbolSize": 70}},
-        "encoding": {
-            "x": {
-                "field": "x",
-                "type": "quantitative",
-                "title": "hidden units",
-                "scale": {"domain": [columns[0] - 0.5, columns[-1] + 0.5], "nice": False},
-                "axis": {"values": columns, "format": "d", "grid": False, "domain": False, "tickSize": 0},
-            },
-            "y": {
-                "field": "loss",
-                "type": "quantitative",
-                "title": "loss",
-                "scale": _scale([mark.loss for mark in found]),
-                "axis": {"gridOpacity": 0.6, "domain": False, "ticks": False, "labelPadding": 6},
-            },
-        },
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": "hidden units",
+        "scale": {"domain": [columns[0] - 0.5, columns[-1] + 0.5], "nice": False},
+        "axis": {"values": columns, "format": "d", "grid": False, "domain": False, "tickSize": 0},
+    }
+    by_kind = {_legend(kind): _MARKS[kind] for kind in kinds}
+    return frame(x, loss_axis([mark.loss for mark in found])) | {
         "layer": [
-            *([_lines(levels, "var(--line-strong)", 0.9)] if levels else []),
-            *([_lines(falls, "var(--left)", 0.45)] if falls else []),
+            *([lines(levels, "var(--line-strong)", 0.9)] if levels else []),
+            *([lines(falls, "var(--left)", 0.45)] if falls else []),
             {
                 "data": {"values": values},
                 "transform": [
@@ -236,24 +224,14 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
                     }
                 ],
                 "name": "points",
-                "params": [
-                    {
-                        "name": "family",
-                        "select": {
-                            "type": "point",
-                            "on": "pointerover",
-                            "clear": "pointerout",
-                            "fields": ["source"],
-                        },
-                    }
-                ],
-                "mark": {"type": "point", "size": 46, "strokeWidth": 1.2, "cursor": "pointer", "filled": False},
+                "params": [family("source")],
+                "mark": POINT | {"size": 46},
                 "encoding": {
-                    "opacity": _family(1, 0.12),
+                    "opacity": by_family(1, 0.12),
                     "description": {"field": "about"},
-                    "shape": _by_kind(kinds, 0),
-                    "fill": _by_kind(kinds, 1),
-                    "stroke": _by_kind(kinds, 2),
+                    "shape": encoded(by_kind, 0),
+                    "fill": encoded(by_kind, 1),
+                    "stroke": encoded(by_kind, 2),
                     "tooltip": [
                         {"field": "name", "title": "title"},
                         {"field": "what", "title": "kind"},
@@ -267,43 +245,8 @@ def chart(found: list[Mark], losses: dict[str, float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _lines(values: list[dict[str, Any]], colour: str, opacity: float) -> dict[str, Any]:
-    """From (x0, loss0) to (x, loss)."""
-    return {
-        "data": {"values": values},
-        "mark": {"type": "rule", "stroke": colour},
-        "encoding": {
-            "x": {"field": "x0"},
-            "x2": {"field": "x"},
-            "y": {"field": "loss0"},
-            "y2": {"field": "loss"},
-            "opacity": _family(opacity, opacity / 7),
-        },
-    }
-
-
-def _family(full: float, faint: float) -> dict[str, Any]:
-    """Faint while a mark of another narrow point's family is pointed at."""
-    return {"condition": {"param": "family", "value": full, "empty": True}, "value": faint}
-
-
-def _by_kind(kinds: list[str], part: int) -> dict[str, Any]:
-    return {
-        "field": "kind",
-        "type": "nominal",
-        "title": None,
-        "scale": {"domain": [_legend(k) for k in kinds], "range": [_MARKS[k][part] for k in kinds]},
-        "legend": {"orient": "top", "columns": {"signal": "width < 600 ? 1 : 0"}, "labelLimit": 0},
-    }
-
-
 def _legend(kind: str) -> str:
     return KINDS[kind].one if kind in KINDS else kind
-
-
-def _scale(values: list[float]) -> dict[str, Any]:
-    lowest, highest = min(values), max(values)
-    return {"type": "log"} if lowest > 0 and highest > 50 * lowest else {"zero": False}
 
 
 def _places(found: list[Mark]) -> dict[str, float]:

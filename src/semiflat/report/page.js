@@ -57,6 +57,11 @@
         shown += fits;
       }
       status.textContent = `${shown} of ${rows.length} rows${sorted}`;
+      if (table.dataset.filters) tellChart(table, shown < rows.length);
+    }
+    function tellChart(of, some) {
+      const names = some ? rows.filter((row) => !row.hidden).map((row) => value(row, 0)) : null;
+      of.dispatchEvent(new CustomEvent("filtered", { detail: names }));
     }
     function choice(row, column) {
       const cell = row.rows[0].cells[column];
@@ -103,7 +108,10 @@
         tools.append(labelled(head.dataset.choose, select));
       });
       tools.append(status);
-      table.parentElement.before(tools);
+      // The tools of a table that filters a chart, too, stand where the chart can be seen.
+      const place = table.dataset.tools && document.getElementById(table.dataset.tools);
+      if (place) place.append(tools);
+      else table.parentElement.before(tools);
     }
     show();
   }
@@ -129,20 +137,24 @@
     const draw = (place, spec, values) =>
       vegaEmbed(place, values ? { ...spec, data: { values } } : spec, options);
 
-    draw(document.getElementById("chart"), charts.overview).then(({ view }) => {
-      view.addEventListener("click", (event, item) => {
-        const name = item && item.datum && item.datum.name;
-        if (name && document.getElementById(name)) go(name);
+    for (const place of document.querySelectorAll("[data-chart]")) {
+      draw(place, charts[place.dataset.chart]).then(({ view }) => {
+        view.addEventListener("click", (event, item) => {
+          const name = item && item.datum && item.datum.name;
+          if (name && document.getElementById(name)) go(name);
+        });
+        const table = place.id && document.querySelector(`table[data-filters="${place.id}"]`);
+        if (table) table.addEventListener("filtered", ({ detail }) => view.signal("shown", detail).runAsync());
       });
-    });
+    }
 
+    const pictures = { weights: drawWeights, eigenvalues: drawEigenvalues, function: drawFunction };
     // Pictures of single points are drawn from their tables, when they come near to being seen.
     const seen = new IntersectionObserver((entries) => {
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
         seen.unobserve(target);
-        if (target.classList.contains("weights")) drawWeights(target);
-        else drawEigenvalues(target);
+        for (const [name, picture] of Object.entries(pictures)) if (target.classList.contains(name)) picture(target);
       }
     }, { rootMargin: "600px" });
     document.documentElement.classList.add("scripted"); // room is kept for what is still to be drawn
@@ -170,6 +182,21 @@
         const spec = title ? { ...charts.weights, title } : charts.weights;
         draw(place.appendChild(document.createElement("div")), spec, values);
       }
+    }
+
+    function drawFunction(place) {
+      const { spec, on_data, at, data_at, targets } = charts.functions;
+      const cell = document.querySelector(`[data-function="${CSS.escape(place.dataset.of)}"]`);
+      const onData = cell.dataset.onData !== undefined;
+      const places = onData ? data_at : at;
+      const values = cell.querySelector("span").textContent.split("; ").flatMap((row, output) =>
+        row.split(", ").map((text, k) => {
+          const value = Number.parseFloat(text);
+          const there = targets ? { target: places[k][output] ?? places[k][0] } : places[k];
+          return { ...there, value, output };
+        }),
+      );
+      draw(place.appendChild(document.createElement("div")), onData ? on_data : spec, values);
     }
 
     function drawEigenvalues(place) {

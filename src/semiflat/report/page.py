@@ -39,11 +39,12 @@ _CHARTS = ("vega", "vega-lite", "vega-embed")
 
 def render(record: StudyRecord, figures: list[Figure]) -> str:
     """The page as HTML; all text of the record is escaped."""
-    return _environment().get_template("report.html.j2").render(_context(record, figures))
+    return environment().get_template("report.html.j2").render(_context(record, figures))
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What templates are filled in with."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -97,17 +98,25 @@ def _chart_library() -> Markup:
     return Markup(text)
 
 
-def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
+def scripts(charts: dict[str, Any] | None) -> dict[str, Any]:
+    """What a page with these charts runs."""
     from markupsafe import Markup
 
+    return {
+        "charts": charts,
+        "chart_library": _chart_library() if charts else "",
+        "page_script": Markup(_template("page.js")),
+    }
+
+
+def _context(record: StudyRecord, figures: list[Figure]) -> dict[str, Any]:
     narrow = narrow_points(record)
     marks = overview.marks(record)
     losses = {row.name: row.loss for row in record.points if row.loss is not None}
     return {
         "marks": marks,
-        "charts": _charts(marks, losses) if marks else None,
-        "chart_library": _chart_library() if marks else "",
-        "page_script": Markup(_template("page.js")),
+        **scripts(_charts(marks, losses) if marks else None),
+        "files": "points",
         "every": each.families(record),
         "linked": linker(_names(record)),
         "ends": {row.embedded: row for row in record.escapes},
