@@ -257,8 +257,8 @@ def _stored(path: Path) -> StoredPoint:
     if metadata.get("format") != POINT_FORMAT:
         raise InputError(
             f"{str(path)!r} holds no semiflat point (format {metadata.get('format')!r}, expected "
-            f"{POINT_FORMAT!r}); make one with save_point or `semiflat find`. The weights of a module of yours go "
-            "into `semiflat diagnose --model PACKAGE.MODULE:FUNCTION --weights FILE --data DATA`"
+            f"{POINT_FORMAT!r}); make one with save_point or `semiflat find`. The weights of a module "
+            "go into `semiflat diagnose --model PACKAGE.MODULE:FUNCTION --weights FILE --data DATA`"
         )
     try:
         return _read(str(path), metadata, tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semiflat.errors import InputError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WIDTH = 7.2
 """Inches; with 160 dots to each the letters are legible at 800 pixels."""
 INK = "#222222"
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.5,
@@ -55,7 +55,7 @@ def style() -> Iterator[None]:
             finally:
                 interactive = matplotlib.is_interactive()
     finally:
-        # A notebook's first figure turns it on, and further ones would not be shown if it were turned off again.
+        # A notebook turns it on at its first figure; turned off again, no further one would be shown.
         matplotlib.interactive(interactive)
 
 
