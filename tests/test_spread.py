@@ -218,3 +218,13 @@ def test_jobs_run_with_the_threads_they_are_given(processes: int):
     spread(jobs, lambda job, parts: got.extend(parts), Machines(processes, threads=3))
     assert got == [3, 3]
     assert torch.get_num_threads() == before
+
+
+def test_a_search_stopped_before_a_run_ended_has_no_reason_made_up(monkeypatch):
+    def stop(*args: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("semiflat.search.gather.run_block", stop)
+    result = sf.run_search(problem(), starts=5, max_iterations=5, processes=1)
+    assert result.interrupted
+    assert result.why_none.startswith("no run had ended when the search was stopped")
