@@ -516,8 +516,8 @@ class Hierarchy(Rows):
 
         Marks tell kinds, and are larger where more random starts ended. A horizontal line leads from a point
         to the columns in which it is embedded: same function, same loss; its end is open where no widening
-        that was tried is known to be a minimum. Thin lines fall from saddles to what they descend to. To see: which minima
-        are left behind one unit wider, and where the ways down lead.
+        that was tried is known to be a minimum. Thin lines fall from saddles to what they descend to. To see:
+        which minima are left behind one unit wider, and where the ways down lead.
 
         Args:
             ax: matplotlib axes to draw on; by default new ones.
