@@ -231,6 +231,14 @@ def test_other_data_are_drawn_without_complaint(
     assert said == []
 
 
+def test_a_level_without_points_is_said_to_have_none():
+    empty = sf.Hierarchy(BENT, [], [], planted([], {}).levels)
+    text = hierarchy_page(empty.page_record()).decode()
+    assert "No critical point was found." in text
+    assert "No minimum is known at this width." in text
+    assert "There is no point to draw." in text
+
+
 def test_what_is_no_record_and_files_of_others_are_refused(record: dict[str, Any], tmp_path: Path):
     with refused("not the record of a hierarchy's page: "):
         hierarchy_page({"points": 3})

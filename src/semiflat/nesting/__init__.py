@@ -159,7 +159,7 @@ def load_hierarchy(
     >>> len(sf.load_hierarchy(file, X, y)) == len(h)
     True
     >>> sf.load_hierarchy(file, X, y, lowest=1)
-    Hierarchy(widths=[[1]], points=1, functions=1, edges=0, the 1 lowest of each width: 1 of ... points)
+    Hierarchy(widths=[[1]], points=1, functions=1, edges=0, selection='the 1 lowest of each width: 1 of ...')
     """
     from semiflat.nesting.store import Selection, read
 
