@@ -55,7 +55,7 @@ def style() -> Iterator[None]:
             finally:
                 interactive = matplotlib.is_interactive()
     finally:
-        # A notebook's first figure turns it on, and further ones would not be shown if it were turned off again.
+        # A notebook's first figure turns it on; turned off again, no further one would be shown.
         matplotlib.interactive(interactive)
 
 
