@@ -15,22 +15,6 @@ if TYPE_CHECKING:
 WIDTH = 7.2
 """Inches; with 160 dots to each the letters are legible at 800 pixels."""
 INK = "#222222"
-SETTINGS = {
-    "font.size": 9.5,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.linewidth": 0.8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "text.parse_math": False,
-    "axes.formatter.use_mathtext": False,
-}
 
 
 @contextmanager
@@ -49,7 +33,24 @@ def style() -> Iterator[None]:
     try:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
-            matplotlib.rcParams.update(SETTINGS)
+            matplotlib.rcParams.update(
+                {
+                    "font.size": 9.5,
+                    "axes.titlesize": 9.5,
+                    "axes.labelsize": 9.5,
+                    "axes.titlelocation": "left",
+                    "axes.spines.top": False,
+                    "axes.spines.right": False,
+                    "axes.edgecolor": "#555555",
+                    "axes.linewidth": 0.8,
+                    "text.color": INK,
+                    "axes.labelcolor": INK,
+                    "xtick.color": "#444444",
+                    "ytick.color": "#444444",
+                    "text.parse_math": False,
+                    "axes.formatter.use_mathtext": False,
+                }
+            )
             try:
                 yield
             finally:
