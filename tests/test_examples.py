@@ -11,7 +11,7 @@ import pytest
 
 from notebooks import NOTEBOOKS, alike, executed, shown
 
-DRAWS = r"plt[.]show\(|^\w[^=\n]*[.]plot\w*\("
+DRAWS = r"plt[.]show\(|^(?!axes)\w[^=\n]*[.]plot\w*\("
 """What draws: pyplot's show, and a picture of the library's that ends a cell."""
 
 

@@ -326,7 +326,8 @@ def test_a_selection_is_what_it_says(place, given, says):
     assert plain(some.edges) == plain(there)
     assert plain(some.levels) == plain(whole.levels)
     assert some.selection == says
-    assert says in repr(some)
+    assert says == some.selection
+    assert says in some._repr_html_()
     assert len(some.to_dataframe()) == len(names)
     for act in (some.least_width, lambda: some.save(place)):
         with refused(f"({says}); load all of them"):

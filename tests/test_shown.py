@@ -181,7 +181,7 @@ def test_a_path_is_a_list_of_its_pieces() -> None:
 
 def test_a_frame_without_pandas_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(sf.InputError, match=r"needs pandas: pip install 'semiflat\[frames\]'"):
+    with pytest.raises(sf.InputError, match=r"needs pandas: pip install 'semiflat\[tables\]'"):
         sf.to_dataframe([start()])
 
 

@@ -344,7 +344,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all processes
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "distinct critical points from" in stdout
+    assert "distinct critical point" in stdout
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
     assert len(stderr.splitlines()) == 2, stderr

@@ -130,7 +130,7 @@ def test_a_way_down_counts_if_it_is_steeper_than_what_hides_the_critical_point_i
     below, above, alone = [], [], []
     for seed in (0, 2, 4, 9):
         for part in (1.0, 0.5):
-            for pull in torch.logspace(-4, 0, 13).tolist():
+            for pull in torch.logspace(-4, 0, 33).tolist():
                 point = degenerate_with_an_unheard_unit(seed, pull, part)
                 verdict, evidence = sf.judge(point), Evidence(point, 1e-10)
                 assert verdict.inertia.negative

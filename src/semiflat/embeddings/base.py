@@ -87,7 +87,8 @@ class Embedding(Shown, ABC):
         KINDS[cls.__name__] = cls
 
     def _facts(self) -> dict[str, Any]:
-        return {"embedding": repr(self)}
+        own = type(self).__repr__ is not Shown.__repr__  # code that makes it, of those that have some
+        return {"embedding": repr(self)} if own else super()._facts()
 
     @property
     def steps(self) -> tuple[Embedding, ...]:
