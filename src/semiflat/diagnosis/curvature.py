@@ -11,6 +11,7 @@ from semiflat.curvature.products import hessian_products
 from semiflat.evidence import ENOUGH, Evidence, Spectrum, Unbuilt, roundings, symmetric_spectrum
 from semiflat.networks import Params
 from semiflat.points import Point, gradient
+from semiflat.records.shown import Shown
 from semiflat.verdicts.lanczos import lowest_ritz
 
 KRYLOV = 150
@@ -24,7 +25,7 @@ LENGTHS = (-6.0, 2.0, 65)
 
 
 @dataclass(frozen=True)
-class NegativeCurvature:
+class NegativeCurvature(Shown):
     """The negative curvature at a point that is beyond its noise.
 
     Attributes:

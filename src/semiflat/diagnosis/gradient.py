@@ -9,10 +9,11 @@ import torch
 from semiflat.curvature.gradient import flat_rows
 from semiflat.evidence import OnData
 from semiflat.points import Point, gradient
+from semiflat.records.shown import Shown
 
 
 @dataclass(frozen=True)
-class LayerGradient:
+class LayerGradient(Shown):
     """The gradient of one linear layer's weights and biases.
 
     Attributes:

@@ -17,6 +17,7 @@ from semiflat.evidence import OnData
 from semiflat.limits import AtInfinity, Form, LimitMLP
 from semiflat.points import Point, gradient
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 from semiflat.search import CriticalPoint, Status, run_search
 from semiflat.search.methods import NewtonCG
 from semiflat.search.trivial import triviality
@@ -83,7 +84,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Polished:
+class Polished(Shown):
     """Where polishing leads from a point, and how far that is.
 
     Attributes:

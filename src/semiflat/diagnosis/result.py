@@ -15,11 +15,12 @@ from semiflat.diagnosis.polish import Polished
 from semiflat.diagnosis.sentences import sentences
 from semiflat.diagnosis.way_out import WayOut
 from semiflat.points import Point
+from semiflat.records.shown import Shown
 from semiflat.verdicts import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """What a point is, what is near it, and what to do.
 
     Attributes:

@@ -8,6 +8,7 @@ from semiflat.diagnosis.curvature import down
 from semiflat.diagnosis.polish import steps_from
 from semiflat.limits import AtInfinity
 from semiflat.points import EmbeddedPoint, Point
+from semiflat.records.shown import Shown
 from semiflat.search import Status
 from semiflat.verdicts import Escape, escape
 
@@ -16,7 +17,7 @@ MOST_UNITS = 64
 
 
 @dataclass(frozen=True)
-class WayOut:
+class WayOut(Shown):
     """The way out of a minimum that more units open.
 
     Attributes:

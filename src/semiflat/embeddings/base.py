@@ -87,7 +87,9 @@ class Embedding(Shown, ABC):
         KINDS[cls.__name__] = cls
 
     def _facts(self) -> dict[str, Any]:
-        own = type(self).__repr__ is not Shown.__repr__  # code that makes it, of those that have some
+        own = (
+            type(self).__repr__ is not Shown.__repr__
+        )  # code that makes it, of those that have some
         return {"embedding": repr(self)} if own else super()._facts()
 
     @property

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semiflat.records.codec import Codec
+from semiflat.records.shown import Shown
 from semiflat.records.study import Standardisation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class Preparation(Shown):
     """How rows of a table become inputs of a network, and what its outputs mean there.
 
     It stays with the problem, its points and their files, and :meth:`Point.predict` applies it to new rows.

@@ -27,6 +27,7 @@ from semiflat.losses.separable import PROGRAM_ENTRIES, separation
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.problem import Problem
+from semiflat.records.shown import Shown
 
 ROUNDED = 1e-10
 """Part of the largest output that a margin must exceed to be positive beyond rounding."""
@@ -41,7 +42,7 @@ MET = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Separation:
+class Separation(Shown):
     """Parameters that tell all classes apart, and the direction in which the loss falls for ever there.
 
     Attributes:
