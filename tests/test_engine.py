@@ -390,6 +390,7 @@ def test_ctrl_c_stops_the_threads_and_keeps_what_is_done():
     script = """
         import os, signal, threading, time
         import torch, semiflat as sf
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         x = torch.linspace(-3, 3, 4000, dtype=torch.float64)[:, None]
         sf.run_search(sf.Problem(sf.MLP([1, 1]), x, x), 1, engine="native")  # all is imported
         problem = sf.Problem(sf.MLP([1, 12, 12, 1]), x, torch.sin(5 * x))
