@@ -75,12 +75,13 @@ PICTURES: dict[str, Callable[[Any], Axes]] = {
 
 @pytest.mark.parametrize("what", PICTURES)
 def test_axes_in_axes_out_with_a_title_that_says_what_to_see(what: str) -> None:
+    before = len(pyplot.get_fignums())  # other tests leave some
     _, given = pyplot.subplots()
     assert PICTURES[what](given) is given
     assert title(given)
     assert given.get_xlabel()
     given.figure.canvas.draw()
-    assert len(pyplot.get_fignums()) == 1
+    assert len(pyplot.get_fignums()) == before + 1
 
 
 def test_without_axes_there_is_a_new_figure_and_the_users_settings_stay() -> None:
