@@ -234,9 +234,20 @@ def _trap_lines(found: sf.Hierarchy) -> list[str]:
         return []
     lasting = [trap.point for trap in traps if trap.lasting]
     words = f": {', '.join(lasting)}" if lasting else ""
+    line = f"{len(lasting)} of {len(traps)} minima below the widest level stay minima at every wider one{words}"
+    unknown = [trap.point for trap in traps if not trap.lasting and not _left(trap)]
     return [
-        f"{len(lasting)} of {len(traps)} minima below the widest level stay minima at every wider one{words}"
+        line,
+        *([f"not known, as a widening is undecided: {', '.join(unknown)}"] if unknown else []),
     ]
+
+
+def _left(trap: sf.Trap) -> bool:
+    """Whether a minimum is none, beyond doubt, at some wider level."""
+    return any(
+        all(kind not in ("MINIMUM", "STRICT_MINIMUM", "UNDECIDED") for kind in there.values())
+        for there in trap.kinds.values()
+    )
 
 
 @threads(1)
