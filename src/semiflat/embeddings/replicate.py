@@ -76,6 +76,20 @@ class Replicate(Embedding):
         return cls._of_runs(layer, unit, [(Fraction(1, copies), copies)])
 
     @classmethod
+    def simple(cls, layer: int, unit: int, added: int) -> dict[str, Replicate]:
+        """The two sorts of shares that the law tells apart, for ``added`` copies more: all in [0, 1], and not.
+
+        >>> Replicate.simple(layer=0, unit=0, added=1)
+        {'inside': Replicate(layer=0, unit=0, weights=[0.5, 0.5]), 'outside': Replicate(...[1.5, -0.5])}
+        """
+        added = whole("added", added, 1)
+        outside = [(Fraction(3, 2), 1), (Fraction(-1, 2 * added), added)]
+        return {
+            "inside": cls.uniform(layer, unit, added + 1),
+            "outside": cls._of_runs(layer, unit, outside),
+        }
+
+    @classmethod
     def _of_runs(cls, layer: int, unit: int, weights: list[Run]) -> Replicate:
         made = object.__new__(cls)
         made._set(layer, unit, weights)

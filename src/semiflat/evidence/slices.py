@@ -8,17 +8,27 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.sweep import chunks
+from semiflat.networks import Params
 from semiflat.problem import Problem
 
 STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
 """How far along a direction the loss is looked at first."""
 
 
-def risks(problem: Problem, at: Callable[[slice], Tensor], count: int) -> Tensor:
-    """The risk at many places, (count,): ``at`` builds the flat parameters (k, P) of a part of them."""
-    net = problem.net
+def risks(
+    problem: Problem,
+    at: Callable[[slice], Tensor],
+    count: int,
+    function: Callable[[Params], Tensor] | None = None,
+) -> Tensor:
+    """The risk at many places, (count,): ``at`` builds the flat parameters (k, P) of a part of them.
+
+    Args:
+        function: what to compute instead of the risk, (count, …).
+    """
+    net, function = problem.net, function or problem.risk
     size = net.parameter_count + problem.samples * max(net.widths)
-    parts = [problem.risk(net.unflatten(at(part))) for part in chunks(count, 2 * size)]
+    parts = [function(net.unflatten(at(part))) for part in chunks(count, 2 * size)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=problem.dtype)
 
 

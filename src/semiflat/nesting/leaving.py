@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semiflat.evidence.slices import risks
 from semiflat.nesting.functions import told_apart
-from semiflat.nesting.ways import at_all, ways_down, widenings
+from semiflat.nesting.ways import ways_down, widenings
 from semiflat.points import Point, hessian, jacobian
 from semiflat.problem import Problem
 from semiflat.records.shown import Shown
@@ -189,6 +190,8 @@ class _Left:
     def _cosines(self, problem: Problem, at: Tensor, places: Tensor) -> Tensor:
         """Between the run's change and those from a point to some places, (B, P)."""
         base = problem.outputs(problem.net.unflatten(at))
-        beyond = self._beyond(at_all(problem, places, problem.outputs) - base)
+        beyond = self._beyond(
+            risks(problem, lambda part: places[part], len(places), problem.outputs) - base
+        )
         sizes = beyond.norm(dim=1) * self.change.norm()
         return torch.where(sizes > 0, beyond @ self.change / sizes.clamp(min=1e-300), 0.0)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from semiflat.embeddings import Composition, Embedding, NullGates, NullUnits, Replicate
-from semiflat.networks import MLP, Params
+from semiflat.evidence.slices import both_ways
+from semiflat.networks import MLP
 from semiflat.problem import Problem
-
-STEPS = torch.logspace(-4, 1.5, 45, dtype=torch.float64)
-"""How far a descent looks along its direction, which has unit length, before it minimises."""
-
-AT_ONCE = 2**24
-"""Floats that networks evaluated together take."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +45,13 @@ def widenings(net: MLP, hidden: tuple[int, ...], null_bias: float = 0.0) -> Iter
     for layer in nulls:
         rest = [each for other, each in nulls.items() if other != layer]
         count = added[layer]
-        inside = [Fraction(1, count + 1)] * (count + 1)
-        outside = [Fraction(3, 2), *[Fraction(-1, 2 * count)] * count]
         for unit in net.heads(layer):
             first: Embedding
             if len(net.branch(layer, unit)) > 1:  # a copy of it would have its gates, too
                 first = NullGates(layer, unit, count)
                 yield Widening("null gates", layer, unit, _together([first, *rest]))
                 continue
-            for how, shares in (("inside", inside), ("outside", outside)):
-                first = Replicate(layer, unit, shares)
+            for how, first in Replicate.simple(layer, unit, count).items():
                 yield Widening(how, layer, unit, _together([first, *rest]))
     yield Widening("null units", None, None, _together(list(nulls.values())))
 
@@ -78,20 +69,10 @@ def ways_down(problem: Problem, at: Tensor, direction: Tensor) -> list[tuple[int
         at: the saddle, (P,).
         direction: of negative curvature, of unit length, (P,).
     """
-    steps = torch.cat([-STEPS.flip(0), torch.zeros(1, dtype=torch.float64), STEPS])
-    places = at + steps[:, None] * direction
-    losses = at_all(problem, places, problem.risk)
-    losses = torch.where(torch.isfinite(losses), losses, torch.inf)
-    here, found = losses[len(STEPS)], []
+    steps, losses = both_ways(problem, at, direction)
+    here, found = losses[len(steps) // 2], []
     for side in (1, -1):
         lowest = torch.where(side * steps > 0, losses, torch.inf).argmin()
         if losses[lowest] < here:
-            found.append((side, places[lowest]))
+            found.append((side, at + steps[lowest] * direction))
     return found
-
-
-def at_all(problem: Problem, places: Tensor, function: Callable[[Params], Tensor]) -> Tensor:
-    """A function of parameters at many places, (B, P), some at a time: (B, …)."""
-    floats = problem.net.parameter_count + problem.samples * sum(problem.net.widths)
-    some = places.split(max(1, AT_ONCE // floats))
-    return torch.cat([function(problem.net.unflatten(each)) for each in some])

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from semiflat.curvature.parts import second_difference
 from semiflat.embeddings import Embedding, NullGates, NullUnits, Replicate, ScaledReplicate
-from semiflat.embeddings.exact import Exact
 from semiflat.networks import MLP, bias_key
 from semiflat.points import EmbeddedPoint, Point
 from semiflat.problem import Problem
@@ -48,13 +46,8 @@ def widenings(net: MLP, wider: int, null_bias: float) -> Iterator[Trial]:
     for added in range(1, wider + 1):
         for layer in range(len(net.hidden)):
             for unit in net.heads(layer):
-                even = Fraction(1, added + 1)
-                inside: list[Exact | None] = [even] * (added + 1)
-                outside: list[Exact | None] = [Fraction(3, 2), *[Fraction(-1, 2 * added)] * added]
-                for family, shares in (("inside", inside), ("outside", outside)):
-                    yield Trial(
-                        f"replicate {family}", layer, unit, added, Replicate(layer, unit, shares)
-                    )
+                for how, copies in Replicate.simple(layer, unit, added).items():
+                    yield Trial(f"replicate {how}", layer, unit, added, copies)
                 if len(net.branch(layer, unit)) > 1:
                     yield Trial("null gates", layer, unit, added, NullGates(layer, unit, added))
             yield Trial("null units", layer, None, added, NullUnits(layer, [null_bias] * added))
