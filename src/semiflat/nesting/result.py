@@ -371,8 +371,8 @@ class Hierarchy(Rows):
         """The narrowest level whose best critical point is as good as the best known, up to a tolerance.
 
         Args:
-            tolerance: in parts of the targets' variance (of the loss of the best constant, where the loss is
-                another than the squared one).
+            tolerance: in parts of the loss of the best constant: of half the targets' variance, for the squared
+                loss.
             X: data held out; the best point of each level is evaluated there, too.
             y: its targets.
 
@@ -423,8 +423,9 @@ class Hierarchy(Rows):
             allowed,
             held_out,
             unseen,
-            f"width {'-'.join(map(str, hidden))}: its best loss {point.record.loss:.6g} is within "
-            f"{tolerance:.0e} of {self._scale:.3g} of the best known, {lowest:.6g}; {words}",
+            f"width {'-'.join(map(str, hidden))}: its best loss {point.record.loss:.6g} is no more than "
+            f"{tolerance:g} × {self._scale:.3g} (the loss of the best constant) above the best known, "
+            f"{lowest:.6g}; {words}",
         )
 
     @cached_property
