@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from postgres import Server, server
 
@@ -43,3 +43,20 @@ def browser() -> Iterator[Browser]:
         chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The page, opened; it must have asked nothing of the network and complained of nothing when it is left."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(5000)
+    trouble: list[str] = []
+    opened.on("console", lambda message: trouble.append(message.text))
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on("request", lambda request: trouble.append(request.url))
+    opened.goto(address)
+    opened.wait_for_selector("#chart svg")
+    yield opened
+    opened.close()
+    asked = [text for text in trouble if text.split("#")[0] != address]
+    assert asked == []

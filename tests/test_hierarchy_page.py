@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,22 +34,6 @@ def record(bent: sf.Hierarchy) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def address(record: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_hierarchy_page(record, tmp_path_factory.mktemp("h") / "hierarchy.html").as_uri()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened; it asks nothing of the network and complains of nothing."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    opened.set_default_timeout(5000)
-    trouble: list[str] = []
-    opened.on("console", lambda message: trouble.append(message.text))
-    opened.on("pageerror", lambda error: trouble.append(str(error)))
-    opened.on("request", lambda request: trouble.append(request.url))
-    opened.goto(address)
-    opened.wait_for_selector("#chart svg")
-    yield opened
-    opened.close()
-    assert [text for text in trouble if text.split("#")[0] != address] == []
 
 
 def marks(page: Page) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +49,6 @@ def record() -> dict[str, Any]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = write_report(record(), tmp_path_factory.mktemp("study"))[0]
     return path.as_uri()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened; it must have asked nothing of the network and complained of nothing when it is left."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    opened.set_default_timeout(5000)
-    trouble: list[str] = []
-    opened.on("console", lambda message: trouble.append(message.text))
-    opened.on("pageerror", lambda error: trouble.append(str(error)))
-    opened.on("request", lambda request: trouble.append(request.url))
-    opened.goto(address)
-    opened.wait_for_selector("#chart svg")
-    yield opened
-    opened.close()
-    asked = [text for text in trouble if text.split("#")[0] != address]
-    assert asked == []
 
 
 def names(page: Page, section: str) -> list[str]:
