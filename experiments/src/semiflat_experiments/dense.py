@@ -31,6 +31,9 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logistic": lambda f, y: (torch.logaddexp(f, torch.zeros_like(f)) - y * f).sum(1),
 }
 
+BLURRED, CLEAR = 1e-11, 1e-9
+"""Of the largest eigenvalue: below the first the dense Hessian cannot tell signs, above the second it can."""
+
 
 def dense_gradient(point: sf.Point) -> Tensor:
     """``∇R``, (P,), flat in the order of the params dict.
@@ -65,6 +68,27 @@ def dense_hessian(point: sf.Point) -> Tensor:
     # Reverse over reverse: forward mode imports parts of torch that warn of themselves.
     second: Tensor = torch.func.jacrev(torch.func.grad(_risk(point)))(_vector(point))
     return second
+
+
+def compared(values: Tensor, inertia: sf.Inertia | None) -> str:
+    """``"equal"`` or ``"different"`` from the signs of a dense Hessian's eigenvalues, or ``"unclear"``.
+
+    >>> compared(torch.tensor([1.0, 0.0, -0.1]), sf.Inertia(1, 1, 1))
+    'equal'
+    >>> compared(torch.tensor([1.0, 0.0, -0.1]), sf.Inertia(2, 1, 0))
+    'different'
+    >>> compared(torch.tensor([1.0, 1e-10, -0.1]), sf.Inertia(1, 1, 1))
+    'unclear'
+    """
+    if inertia is None:
+        return "unclear"
+    size = values.abs() / values.abs().max()
+    above, below = (int((s * values > 0)[size > CLEAR].sum()) for s in (1, -1))
+    if inertia.positive < above or inertia.negative < below:
+        return "different"
+    if (inertia.positive, inertia.negative) == (above, below):
+        return "unclear" if bool(((size > BLURRED) & (size <= CLEAR)).any()) else "equal"
+    return "unclear"
 
 
 def _keys(point: sf.Point) -> list[str]:

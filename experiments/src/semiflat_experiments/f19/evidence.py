@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 import semiflat as sf
-from semiflat_experiments.dense import dense_gradient, dense_hessian
+from semiflat_experiments.dense import CLEAR, compared, dense_gradient, dense_hessian
 
 CRITICAL = 1e-10
 """A gradient below it, times √R where R > 1, is one of a critical point, as for ``sf.judge``."""
-BLURRED, CLEAR = 1e-11, 1e-9
-"""Of the largest eigenvalue: below the first the dense Hessian cannot tell signs, above the second it can."""
 STEPS = tuple(10.0**k for k in (-4, -3, -2, -1, 0))
 NEIGHBOURS, RADIUS = 64, 1e-4
 """Of random networks nearby. Small, because beyond shares of 0 they may be lower than a minimum."""
@@ -51,27 +49,6 @@ def evidence(wide: sf.Point, verdict: sf.Verdict, seed: int) -> dict[str, Any]:
         if lower:
             against.append("a lower neighbour")
     return {"gradient": steepest, "lower": lower, "against": against, "open": untold}
-
-
-def compared(values: Tensor, inertia: sf.Inertia | None) -> str:
-    """``"equal"`` or ``"different"`` from the signs of a dense Hessian's eigenvalues, or ``"unclear"``.
-
-    >>> compared(torch.tensor([1.0, 0.0, -0.1]), sf.Inertia(1, 1, 1))
-    'equal'
-    >>> compared(torch.tensor([1.0, 0.0, -0.1]), sf.Inertia(2, 1, 0))
-    'different'
-    >>> compared(torch.tensor([1.0, 1e-10, -0.1]), sf.Inertia(1, 1, 1))
-    'unclear'
-    """
-    if inertia is None:
-        return "unclear"
-    size = values.abs() / values.abs().max()
-    above, below = (int((s * values > 0)[size > CLEAR].sum()) for s in (1, -1))
-    if inertia.positive < above or inertia.negative < below:
-        return "different"
-    if (inertia.positive, inertia.negative) == (above, below):
-        return "unclear" if bool(((size > BLURRED) & (size <= CLEAR)).any()) else "equal"
-    return "unclear"
 
 
 def way_down(point: sf.Point, H: Tensor, verdict: sf.Verdict) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from semiflat_experiments.experiment import Record, Settings, qualified
-from semiflat_experiments.figure import LINES, MARKERS, SHADES, say_so
+from semiflat_experiments.figure import LINES, MARKERS, SHADES, powers, say_so
 from semiflat_experiments.z22.tree import ROUNDING
 
 if TYPE_CHECKING:
@@ -61,21 +60,11 @@ def _draw_distances(axes: Axes, run: Record) -> None:
 
 
 def _logarithmic(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     axes.set_xlabel("step of gradient descent")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(10, numticks=8))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-        axis.set_minor_formatter(NullFormatter())
-
-
-def _power(value: float) -> str:
-    return "10" + str(round(math.log10(value))).translate(
-        str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    )
+        powers(axis)
 
 
 def _draw_outputs(axes: Axes, run: Record, tree: Record, wide: int) -> None:
