@@ -21,9 +21,9 @@ def bent() -> sf.Hierarchy:
     return sf.hierarchy(BENT, widths=[1, 2, 3], starts=16, seed=0, processes=1)
 
 
-def dense(point: sf.Point) -> Reference:
+def dense(point: sf.Point, activation: str = "tanh") -> Reference:
     params = {key: tensor.clone() for key, tensor in point.params.items()}
-    return Reference("tanh", params, point.problem.X, point.problem.y, "squared")
+    return Reference(activation, params, point.problem.X, point.problem.y, "squared")
 
 
 def test_every_point_is_critical_in_a_dense_reference(bent: sf.Hierarchy):
@@ -162,6 +162,29 @@ def test_several_layers_and_the_way_between_them():
     assert {point.hidden for point in h} <= {(1, 1), (2, 1)}
     assert {edge.layer for edge in h.edges if edge.how == "inside"} == {0}
     assert h.at([2, 1])
+
+
+@pytest.mark.parametrize("biases", [[False, False], [True, False, True], [True, True, False]])
+def test_layers_without_a_bias_above_are_widened_by_copies(biases: list[bool]):
+    """Null units need one: what they hand on is a constant."""
+    net = sf.MLP([1, *[1] * (len(biases) - 1), 1], "sigmoid", biases)
+    wide = [2] * len(net.hidden)
+    h = sf.hierarchy(
+        sf.Problem(net, X, torch.sin(2 * X)),
+        widths=[net.hidden, wide],
+        starts=4,
+        saddle_starts=0,
+        processes=1,
+    )
+    edges = [edge for edge in h.edges if edge.kind == "embeds"]
+    assert {edge.how for edge in edges} == {"inside", "outside"}
+    finite = [point for point in h.at(net.hidden) if not point.record.at_infinity]
+    assert finite
+    for point in finite:
+        for each in widenings(net, tuple(wide)):
+            reference = dense(each.embedding(point), "sigmoid")
+            assert reference.value() == pytest.approx(point.record.loss, rel=1e-12)
+            assert float(reference.gradient().abs().max()) < 1e-9
 
 
 def teacher(activation: str, inputs: int, width: int, seed: int, noise: float) -> sf.Problem:

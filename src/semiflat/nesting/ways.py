@@ -34,16 +34,21 @@ def widenings(net: MLP, hidden: tuple[int, ...], null_bias: float = 0.0) -> Iter
     """Embeddings of a network into given widths, no smaller than its own.
 
     All added units of one layer are copies of one of its units, with even shares or one share outside
-    [0, 1]; or null units. Other layers get null units.
+    [0, 1]; or null units. Other layers get null units. These need a bias above: a layer that has none is
+    filled with even copies of its first unit.
     """
     added = [wide - own for wide, own in zip(hidden, net.hidden, strict=True)]
     if not any(added):
         return
-    nulls = {
-        layer: NullUnits(layer, [null_bias] * count) for layer, count in enumerate(added) if count
+    able = {layer: net.biases[layer + 1] for layer, count in enumerate(added) if count}
+    filled: dict[int, Embedding] = {
+        layer: NullUnits(layer, [null_bias] * added[layer])
+        if able[layer]
+        else Replicate.simple(layer, 0, added[layer])["inside"]
+        for layer in able
     }
-    for layer in nulls:
-        rest = [each for other, each in nulls.items() if other != layer]
+    for layer in filled:
+        rest = [each for other, each in filled.items() if other != layer]
         count = added[layer]
         for unit in net.heads(layer):
             first: Embedding
@@ -53,7 +58,8 @@ def widenings(net: MLP, hidden: tuple[int, ...], null_bias: float = 0.0) -> Iter
                 continue
             for how, first in Replicate.simple(layer, unit, count).items():
                 yield Widening(how, layer, unit, _together([first, *rest]))
-    yield Widening("null units", None, None, _together(list(nulls.values())))
+    if all(able.values()):
+        yield Widening("null units", None, None, _together(list(filled.values())))
 
 
 def _together(steps: list[Embedding]) -> Embedding:
