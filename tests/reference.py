@@ -571,6 +571,20 @@ KAPPA = {"tanh": 0.0, "sin": 0.0, "identity": 0.0, "sigmoid": 1.0}
 """κ with σ(−z) = κ − σ(z)."""
 
 
+def mixed(params: Tensors, layer: int, matrix: Sequence[Sequence[float]]) -> Tensors:
+    """Linear units (w, b, v): w'_k = Σ_j M_kj w_j, likewise b', and v' solves Σ_k v'_k M_kj = v_j."""
+    old = units_of(params, layer)
+    heard = torch.stack([unit.v for unit in old], 1)
+    solved = torch.linalg.solve(torch.tensor(matrix, dtype=torch.float64).T, heard.T)
+    new = []
+    for shares, column in zip(matrix, solved, strict=True):
+        pairs = list(zip(shares, old, strict=True))
+        w = torch.stack([share * unit.w for share, unit in pairs]).sum(0)
+        b = torch.stack([share * unit.b for share, unit in pairs]).sum(0)
+        new.append(Unit(w, b, column))
+    return with_units(params, layer, new)
+
+
 def split(
     params: Tensors,
     layer: int,

@@ -90,9 +90,17 @@ def settings(**more: Any) -> dict[str, Any]:
     return more
 
 
-def on(embedding: type[sf.Embedding]) -> Callable[..., sf.Point]:
+@cache
+def linear() -> sf.Point:
+    net = sf.MLP([1, 1, 1], "identity")
+    return sf.Point(PROBLEM.with_net(net), net.random_params(0))
+
+
+def on(
+    embedding: type[sf.Embedding], at: Callable[[], sf.Point] = point
+) -> Callable[..., sf.Point]:
     """The embedding, applied: layers and units are refused where they do not exist."""
-    return lambda **given: embedding(**given)(point())
+    return lambda **given: embedding(**given)(at())
 
 
 # Each with arguments that are right.
@@ -166,6 +174,7 @@ TAKES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Permute": (on(sf.Permute), lambda: settings(layer=0, order=[0])),
     "Rescale": (on(sf.Rescale), lambda: settings(layer=0, unit=0, factor=2)),
     "Reflect": (on(sf.Reflect), lambda: settings(layer=0, unit=0)),
+    "Mix": (on(sf.Mix, linear), lambda: settings(layer=0, matrix=[[2.0]])),
     "judge": (
         sf.judge,
         lambda: settings(point=point(), tolerance=1e-10, dense_limit=4096, proof=False),

@@ -294,6 +294,15 @@ def make_reflect(draw: st.DrawFn, ref: Reference) -> Step:
     )
 
 
+def make_mix(draw: st.DrawFn, ref: Reference) -> Step:
+    assume(ref.activation == "identity")
+    layer = some_layer(draw, ref)
+    width = ref.hidden[layer]
+    lower = vectors(draw, width, width).tril(-1) + torch.eye(width, dtype=torch.float64)
+    matrix = lower @ (vectors(draw, width, width).triu(1) + 2 * torch.eye(width).double())
+    return Step(sf.Mix(layer, matrix.numpy()), lambda p: reference.mixed(p, layer, matrix.tolist()))
+
+
 def make_split(draw: st.DrawFn, ref: Reference) -> Step:
     layer = some_layer(draw, ref)
     width, activation = ref.hidden[layer], ref.activation
@@ -354,6 +363,7 @@ MAKERS: dict[str, Maker] = {
     "Permute": make_permute,
     "Rescale": make_rescale,
     "Reflect": make_reflect,
+    "Mix": make_mix,
     "Split": make_split,
     "Split sigmoid": make_mirrored,
     "Split relu": make_split,
@@ -361,6 +371,7 @@ MAKERS: dict[str, Maker] = {
 FITTING: dict[str, Sequence[str]] = {
     "ScaledReplicate": HOMOGENEOUS,
     "Rescale": HOMOGENEOUS,
+    "Mix": ["identity"],
     "InactiveUnits": ZERO_AT_ZERO,
     "InactiveUnits relu": ["relu"],
     "InactiveUnits relu on data": ["relu"],
@@ -1455,6 +1466,7 @@ def makers(layer: Any = 0, unit: Any = 0) -> dict[str, Any]:
         "Permute": lambda: sf.Permute(layer, [2, 0, 1]),
         "Rescale": lambda: sf.Rescale(layer, unit, 2),
         "Reflect": lambda: sf.Reflect(layer, unit),
+        "Mix": lambda: sf.Mix(layer, [[1, 0, 0], [2, 1, 0], [0, 0, 1]]),
         "Split": lambda: sf.Split(layer, [0, 1, 2, 0], [0.5, 1, 1, 0.5]),
     }
 
@@ -1598,6 +1610,9 @@ WRONG: list[tuple[str, Callable[[], Any]]] = [
     ("factor must be above 0, not -2", lambda: sf.Rescale(0, 0, -2)),
     ("nan is not a finite number", lambda: sf.Rescale(0, 0, float("nan"))),
     ("factor [1] is not a finite number", lambda: sf.Rescale(0, 0, [1])),  # type: ignore[arg-type]
+    ("matrix must be square, not 1 × 2", lambda: sf.Mix(0, [[1, 2]])),
+    ("matrix has no inverse to rely on", lambda: sf.Mix(0, [[1, 2], [2, 4]])),
+    ("matrix is not an array of numbers", lambda: sf.Mix(0, "rows")),
 ]
 
 
@@ -1636,6 +1651,7 @@ def test_arguments_that_make_no_sense_are_refused(place: int) -> None:
         ("biases is empty", lambda: sf.GlobalNull([])),
         ("needs a positively homogeneous activation", lambda: sf.ScaledReplicate(0, 0, [2], [0.5])),
         ("needs a positively homogeneous activation", lambda: sf.Rescale(0, 0, 2)),
+        ("units can be mixed where the activation is the identity", lambda: sf.Mix(0, np.eye(3))),
         ("scale 2 does not fit tanh", lambda: sf.Split(0, [0, 1, 2], [1, 1, 1], [2, 1, 1])),
         ("scale 0 does not fit tanh", lambda: sf.Split(0, [0, 1, 2], [1, 1, 1], [1, 0, 1])),
         ("tanh is 0.4621 at the bias 0.5", lambda: sf.InactiveUnits(0, bias=0.5)),

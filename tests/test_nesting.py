@@ -113,47 +113,82 @@ def test_a_trap_lasts_where_some_widening_is_a_minimum_at_every_wider_level(bent
         assert trap.lasting == all(there)
 
 
-@pytest.fixture(scope="module")
-def linear() -> tuple[sf.Hierarchy, list[float]]:
-    """A linear network, and the critical values of its loss (Baldi & Hornik 1989)."""
-    generator = torch.Generator().manual_seed(3)
-    inputs = torch.randn(24, 3, generator=generator).double()
-    inputs -= inputs.mean(0)
-    targets = inputs @ torch.randn(3, 2, generator=generator).double()
-    targets = targets + 0.3 * torch.randn(24, 2, generator=generator).double()
-    targets -= targets.mean(0)
-    fitted = inputs @ torch.linalg.lstsq(inputs, targets).solution
-    explained = torch.linalg.eigvalsh(fitted.T @ fitted / 24).tolist()
-    total = float(targets.square().sum() / 24)
-    values = [
-        (total - sum(chosen)) / 2
-        for rank in range(3)
-        for chosen in itertools.combinations(explained, rank)
-    ]
-    problem = sf.Problem(sf.MLP([3, 1, 2], "identity"), inputs, targets)
-    found = sf.hierarchy(problem, widths=[1, 2], starts=8, saddle_starts=40, seed=1, processes=1)
-    return found, sorted(values)
+def linear_problem(
+    seed: int, inputs: int, outputs: int, layers: int = 1
+) -> tuple[sf.Problem, list[float], dict[tuple[int, ...], float]]:
+    """A linear network of one unit a layer, and what Baldi & Hornik 1989 say of its loss.
+
+    Critical functions are projections of the best linear fit on some of its principal directions: the variance
+    that each of these explains, ascending, and the critical value of every set of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(24, inputs, generator=generator).double()
+    X -= X.mean(0)
+    y = X @ torch.randn(inputs, outputs, generator=generator).double()
+    y = y + 0.3 * torch.randn(24, outputs, generator=generator).double()
+    y -= y.mean(0)
+    fitted = X @ torch.linalg.lstsq(X, y).solution
+    rank = min(inputs, outputs)
+    explained = torch.linalg.eigvalsh(fitted.T @ fitted / 24)[-rank:].tolist()
+    total = float(y.square().sum() / 24)
+    values = {
+        chosen: (total - sum(explained[k] for k in chosen)) / 2
+        for size in range(rank + 1)
+        for chosen in itertools.combinations(range(rank), size)
+    }
+    net = sf.MLP([inputs, *[1] * layers, outputs], "identity")
+    return sf.Problem(net, X, y), explained, values
 
 
-def test_linear_networks_have_the_critical_values_of_baldi_and_hornik_and_no_others(
-    linear: tuple[sf.Hierarchy, list[float]],
+def of_value(point: sf.Point, values: dict[tuple[int, ...], float]) -> tuple[int, ...]:
+    """The directions that a critical function projects on, told by its loss."""
+    chosen = min(values, key=lambda each: abs(values[each] - point.loss))
+    assert abs(values[chosen] - point.loss) < 1e-12, (point, values)
+    return chosen
+
+
+SLOW = pytest.mark.slow
+LINEAR = [(3, 3, 2), (2, 2, 3), pytest.param((1, 4, 3), marks=SLOW)]
+LINEAR += [pytest.param((seed, 5, 2), marks=SLOW) for seed in (6, 7)]
+
+
+@pytest.mark.parametrize("case", LINEAR, ids=str)
+def test_each_critical_function_of_a_linear_network_is_found_once_at_the_width_of_its_rank(
+    case: tuple[int, int, int],
 ):
-    h, values = linear
+    """All critical values of Baldi and Hornik, no others, and at full rank their inertias.
+
+    Moving a direction for one left out lowers the loss if that explains more: the index counts these pairs. The
+    zeros are changes of basis of the hidden layer, and its biases.
+    """
+    problem, explained, values = linear_problem(*case)
+    widths = range(1, len(explained) + 1)
+    h = sf.hierarchy(problem, widths, starts=8, saddle_starts=40, seed=1, processes=1)
+    found = [(point.hidden[0], of_value(point, values)) for point in h]
+    assert sorted(found) == sorted((max(len(chosen), 1), chosen) for chosen in values)
     for point in h:
-        assert min(abs(point.record.loss - value) for value in values) < 1e-12, point
-    there = {value: [p for p in h if abs(p.record.loss - value) < 1e-12] for value in values}
-    assert all(there.values()), {value: len(points) for value, points in there.items()}
+        chosen, width = of_value(point, values), point.hidden[0]
+        if len(chosen) != width:
+            assert chosen == ()
+            continue
+        left = [k for k in range(len(explained)) if k not in chosen]
+        index = sum(explained[other] > explained[own] for own in chosen for other in left)
+        zeros, total = width * width + width, point.problem.net.parameter_count
+        assert point.record.inertia == (total - zeros - index, zeros, index), point
+        *signs, clear = count(spectrum(dense(point, "identity").hessian()))
+        assert tuple(signs) == point.record.inertia or not clear, point
 
 
-def test_linear_networks_have_the_inertias_of_baldi_and_hornik(
-    linear: tuple[sf.Hierarchy, list[float]],
-):
-    """At full rank r = width the index is the number of left-out directions that would do better."""
-    h, _ = linear
-    first = {point.record.loss: point.record.index for point in h.at(1) if not point.record.trivial}
-    assert sorted(index for index in first.values() if index is not None) == [0, 1]
-    assert first[min(first)] == 0
-    assert [point.record.index for point in h.at(2)][:1] == [0]
+@pytest.mark.parametrize(
+    "layers", [2, pytest.param(3, marks=SLOW)], ids=lambda layers: f"{layers} hidden layers"
+)
+def test_deep_linear_networks_have_the_same_critical_values(layers: int):
+    """Inertias differ along one function there; ranks and values do not."""
+    problem, explained, values = linear_problem(5, 2, 2, layers)
+    widths = [[width] * layers for width in range(1, len(explained) + 1)]
+    h = sf.hierarchy(problem, widths, starts=8, saddle_starts=24, seed=1, processes=1)
+    found = [(point.hidden[0], of_value(point, values)) for point in h]
+    assert sorted(found) == sorted((max(len(chosen), 1), chosen) for chosen in values)
 
 
 def test_several_layers_and_the_way_between_them():

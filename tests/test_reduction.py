@@ -196,12 +196,15 @@ def test_any_composition_is_undone(activation: str, seed: int) -> None:
     assert sf.reduce(small.point).merges == ()
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+BENT = [activation for activation in ACTIVATIONS if activation != "identity"]
+"""Of linear units no more are needed than the layers around them have."""
+
+
+@pytest.mark.parametrize("activation", BENT)
 @pytest.mark.parametrize("widths", [[2, 12, 1], [3, 6, 5, 2]], ids=str)
 def test_networks_whose_units_all_differ_are_left_alone(activation: str, widths: list[int]) -> None:
     point = random_point(widths, activation, seed=3)
-    # Linear units with one output are one unit whatever their rows, as a tolerance notices.
-    for tolerance in (0.0, 1e-9) if activation != "identity" else (0.0,):
+    for tolerance in (0.0, 1e-9):
         small = sf.reduce(point, tolerance)
         assert small.widths == tuple(widths[1:-1])
         assert small.embedding == sf.Composition([])
@@ -332,6 +335,75 @@ def dying_point() -> sf.Point:
     return point_with(net, params)
 
 
+BIASES = st.tuples(st.booleans(), st.booleans())
+
+
+@LAW
+@given(st.integers(0, 10**6), BIASES, st.integers(1, 4), st.integers(1, 5), st.integers(1, 4))
+def test_a_linear_layer_is_left_as_many_units_as_the_product_around_it_has_rank(
+    seed: int, biases: tuple[bool, bool], inputs: int, width: int, outputs: int
+) -> None:
+    """With weights of any rank; a constant goes to the bias above, if there is one."""
+    choose, net = random.Random(seed), sf.MLP([inputs, width, outputs], "identity", list(biases))
+    generator = torch.Generator().manual_seed(seed)
+
+    def low(rows: int, columns: int) -> Tensor:
+        rank = choose.randint(0, min(rows, columns))
+        factors = [
+            torch.randn(shape, generator=generator).double()
+            for shape in ((rows, rank), (rank, columns))
+        ]
+        return factors[0] @ factors[1]
+
+    fed = low(width, inputs + biases[0])
+    params = net.random_params(seed) | {
+        "0.weight": fed[:, :inputs].contiguous(),
+        "2.weight": low(outputs, width),
+    }
+    if biases[0]:
+        params["0.bias"] = fed[:, -1].contiguous()
+    point = point_with(net, params)
+    small = sf.reduce(point)
+    heard = fed[:, :inputs] if biases == (True, True) else fed
+    product = params["2.weight"] @ heard
+    values = torch.linalg.svdvals(product)
+    rank = int((values > 1e-10 * max(1.0, float(values.max()))).sum())
+    assert small.widths == (max(rank, 1),)
+    assert all(merge.rule != "dependent" or width > rank for merge in small.merges)
+    check_reduction(point, small)
+
+
+def test_linear_layers_of_deep_networks_are_narrowed_together() -> None:
+    """To the rank of the whole product, where every layer is linear."""
+    net = sf.MLP([4, 5, 6, 5, 2], "identity")
+    point = point_with(net, net.random_params(0))
+    small = sf.reduce(point)
+    assert small.widths == (2, 2, 2)
+    assert {merge.rule for merge in small.merges} == {"dependent"}
+    check_reduction(point, small)
+
+
+def test_linear_units_between_others_are_narrowed_and_the_others_left() -> None:
+    net = sf.MLP([2, 3, 6, 4, 1], ["tanh", "identity", "tanh"])
+    point = point_with(net, net.random_params(0))
+    small = sf.reduce(point)
+    assert small.widths == (3, 3, 4)
+    check_reduction(point, small)
+
+
+@pytest.mark.parametrize("off", [1e-9, 1e-12])
+def test_linear_units_that_nearly_depend_on_each_other_are_kept(off: float) -> None:
+    rows = [[1.0, 2.0, 0.0], [3.0, 1.0, 0.0], [5.0, 5.0, off]]
+    point = layer_point("identity", rows, [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], bias=False)
+    assert sf.reduce(point).widths == (3,)
+    scaled = [[1.0, 2.0, 0.0], [3.0, 1.0, 0.0], [5 * off, 5 * off, off * off]]
+    columns = [[1.0, 0, 0], [0, 1, 0], [0, 0, 1 / off]]
+    assert sf.reduce(layer_point("identity", scaled, columns, bias=False)).widths == (3,)
+    inputs = [[1.0, 2.0, 0.0], [3.0, 1.0, 0.0], [5.0, 5.0, off]]
+    inputs = [[a, b, c / off] for a, b, c in inputs]
+    assert sf.reduce(layer_point("identity", inputs, columns, bias=False)).widths == (3,)
+
+
 def test_units_inactive_on_the_data_go_only_if_asked_for() -> None:
     point = dying_point()
     small = sf.reduce(point)
@@ -444,7 +516,7 @@ def nearly(activation: str, widths: list[int], size: float, seed: int) -> sf.Poi
     return sf.Point(wide.problem, net.unflatten(flat + size * drawn(seed, len(flat))))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", BENT)
 @pytest.mark.parametrize("widths", [[2, 3, 1], [2, 3, 2, 2]], ids=str)
 def test_nearly_equal_units_are_merged_within_the_bound(activation: str, widths: list[int]) -> None:
     point = nearly(activation, widths, 1e-5, seed=2)

@@ -84,6 +84,7 @@ from semiflat.embeddings import (
     Permute as Permute,
     Rescale as Rescale,
     Reflect as Reflect,
+    Mix as Mix,
 )
 from semiflat.embeddings.widening import Widening as Widening, AddedUnit as AddedUnit
 from semiflat.embeddings.unit_map import UnitMap as UnitMap

@@ -16,7 +16,7 @@ from semiflat.embeddings.propagation import InactivePropagation
 from semiflat.embeddings.replicate import Replicate
 from semiflat.embeddings.scaled import ScaledReplicate
 from semiflat.embeddings.split import Split
-from semiflat.embeddings.symmetry import Permute, Reflect, Rescale
+from semiflat.embeddings.symmetry import Mix, Permute, Reflect, Rescale
 from semiflat.errors import InputError, unknown_name
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "GlobalSplit",
     "InactivePropagation",
     "InactiveUnits",
+    "Mix",
     "NullGates",
     "NullUnits",
     "Permute",

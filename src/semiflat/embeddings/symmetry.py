@@ -6,11 +6,18 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
+from semiflat.embeddings.affine import AffineMap, Entries, places
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.exact import Exact, fraction, show
-from semiflat.embeddings.vectors import index, listed
+from semiflat.embeddings.vectors import index, listed, numbers
 from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError, whole
+from semiflat.networks import MLP, bias_key, weight_key
+
+SINGULAR = 1e-12
+"""A matrix whose smallest singular value is less than this part of the largest has no inverse to rely on."""
 
 
 class Permute(Embedding):
@@ -124,3 +131,76 @@ class Reflect(Embedding):
 
     def __repr__(self) -> str:
         return f"Reflect(layer={self.layer}, unit={self.unit})"
+
+
+class Mix(Embedding):
+    """Make each unit of a linear layer a combination of its units: ``W → M W`` and ``V → V M⁻¹``.
+
+    For layers whose activation is the identity, of which any basis does. W are their incoming weights, biases
+    too, and V their outgoing ones.
+
+    Args:
+        layer: hidden layer, from 0.
+        matrix: M, (n, n); row k says of which units the new unit k is made.
+
+    Raises:
+        InputError: if M is not square or has no inverse; once applied, if the layer is not linear or has
+            another number of units.
+
+    >>> import semiflat as sf
+    >>> net = sf.MLP([1, 2, 1], "identity", bias=False)
+    >>> mixed = Mix(layer=0, matrix=[[1, 0], [-2, 1]]).apply(net, net.random_params(seed=0))
+    >>> float(mixed["0.weight"][1] - net.random_params(seed=0)["0.weight"][1])
+    2.4...
+    """
+
+    def __init__(self, layer: int, matrix: Any) -> None:
+        self.layer, self.of_units = index(layer), numbers("matrix", matrix, 2)
+        rows, columns = self.of_units.shape
+        if rows != columns:
+            raise InputError(f"matrix must be square, not {rows} × {columns}")
+        values = np.linalg.svd(self.of_units.numpy(), compute_uv=False)
+        if not values[-1] > SINGULAR * values[0]:
+            raise InputError(
+                f"matrix has no inverse to rely on: its singular values go from {values[0]:.3g} to "
+                f"{values[-1]:.3g}"
+            )
+
+    def extend(self, widening: Widening) -> Widening:
+        """``widening`` with the units mixed; :class:`InputError` if the layer does not fit."""
+        net = widening.wide
+        net.check_layer(self.layer)
+        if not net.activations[self.layer].linear:
+            raise InputError(
+                f"units can be mixed where the activation is the identity, and hidden layer {self.layer} "
+                f"has {net.activations[self.layer].name}"
+            )
+        if len(self.of_units) != net.hidden[self.layer]:
+            raise InputError(
+                f"matrix mixes {len(self.of_units)} units, but hidden layer {self.layer} has "
+                f"{net.hidden[self.layer]}"
+            )
+        return widening.followed_by(self._affine(net))
+
+    def _affine(self, net: MLP) -> AffineMap:
+        entries, at = Entries(net, net), places(net)
+        matrix = self.of_units.numpy()
+        inverse = np.linalg.inv(matrix)
+        own = {weight_key(self.layer), bias_key(self.layer)}
+        for key, numbers_of in at.items():
+            if key in own:
+                rows = numbers_of.reshape(len(matrix), -1)
+                entries.add(rows[:, None], rows[None], matrix[:, :, None])
+            elif key == weight_key(self.layer + 1):
+                columns = numbers_of.T
+                entries.add(columns[:, None], columns[None], inverse.T[:, :, None])
+            else:
+                entries.add(numbers_of, numbers_of, np.ones(1))
+        return entries.build()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One entry: layer and matrix."""
+        return [{"type": "Mix", "layer": self.layer, "matrix": self.of_units.tolist()}]
+
+    def __repr__(self) -> str:
+        return f"Mix(layer={self.layer}, matrix={self.of_units.tolist()})"

@@ -74,6 +74,8 @@ def numbers(name: str, given: Any, ndim: int) -> Tensor:
     """
     try:
         plain = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+        if np.iscomplexobj(plain):  # which numpy would take the real part of
+            raise TypeError("it is complex")
         array = np.asarray(plain, dtype=np.float64).copy()
     except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors without values
         raise InputError(f"{name} is not an array of numbers: {error}") from None

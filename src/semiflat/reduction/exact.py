@@ -9,6 +9,7 @@ from torch import Tensor
 
 from semiflat.networks import bias_key, weight_key
 from semiflat.problem import Problem
+from semiflat.reduction.linear import silenced
 from semiflat.reduction.ranges import largest_input
 from semiflat.reduction.state import Plan, State
 from semiflat.reduction.twins import twins
@@ -17,10 +18,16 @@ from semiflat.units import may_reflect
 
 @dataclass(frozen=True)
 class Done:
-    """One layer reduced: the network before, and what was done to it."""
+    """One layer reduced: the network before, and what was done to it.
+
+    Attributes:
+        back: for linear units that were mixed first, the matrix that mixes them back; ``before`` is the network
+            in between.
+    """
 
     before: State
     plan: Plan
+    back: Tensor | None = None
 
 
 def reduced_exactly(state: State, data: Problem | None) -> tuple[State, list[Done]]:
@@ -34,11 +41,24 @@ def reduced_exactly(state: State, data: Problem | None) -> tuple[State, list[Don
     while changed:
         changed = False
         for layer in range(len(state.net.hidden)):
-            plan = layer_plan(state, layer, data)
-            if plan is not None:
-                done.append(Done(state, plan))
-                state, changed = plan.apply(state), True
+            step = _step(state, layer, data)
+            if step is not None:
+                done.append(step)
+                state, changed = step.plan.apply(step.before), True
     return state, done
+
+
+def _step(state: State, layer: int, data: Problem | None) -> Done | None:
+    """What the rules make of one layer, in another basis if it is linear; None if they leave it as it is."""
+    plan = layer_plan(state, layer, data)
+    if plan is not None:
+        return Done(state, plan)
+    found = silenced(state, layer)
+    if found is None:
+        return None
+    mixed, back = found
+    plan = layer_plan(mixed, layer, data)
+    return None if plan is None else Done(mixed, plan, back)
 
 
 def layer_plan(state: State, layer: int, data: Problem | None) -> Plan | None:

@@ -17,8 +17,8 @@ class Merge(Shown):
     Attributes:
         layer: hidden layer, from 0.
         units: the units of the given network, in order.
-        rule: ``"twins"``, ``"constant"``, ``"inactive"``, ``"inactive on the data"``, ``"unheard"``;
-            with a tolerance also ``"nearly twins"`` and ``"nearly constant"``.
+        rule: ``"twins"``, ``"constant"``, ``"inactive"``, ``"inactive on the data"``, ``"unheard"``,
+            ``"dependent"``; with a tolerance also ``"nearly twins"`` and ``"nearly constant"``.
         reason: one sentence.
 
     >>> import semiflat as sf

@@ -33,6 +33,8 @@ _REASONS = {
     "nearly constant": ("nearly constant", "hardly anything but a constant is heard of them"),
 }
 
+_DEPENDENT = ("dependent", "linear, and combinations of the other units do as well")
+
 
 def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Reduction:
     """The smallest equivalent network that the rules below find, and the way back from it.
@@ -45,12 +47,14 @@ def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Re
     - unheard, with outgoing weights 0;
     - twins, of which one is kept: the same incoming weights, up to sign for odd activations and
       sigmoid (σ(−z) = 1 − σ(z); the constant needs a bias above), and up to a factor above 0 for
-      positively homogeneous ones. Their outgoing weights may be any.
+      positively homogeneous ones. Their outgoing weights may be any;
+    - linear, with incoming weights that are a combination of those of other units of a linear layer, or
+      outgoing ones: as many units are left as the product of both has rank.
 
     A point at infinity loses branches that are copies of another, and null units and gates, exactly.
 
     A layer keeps one unit at least, and the units that are left their order. Units that depend on
-    each other in other ways, such as those of a wide linear layer, are left alone.
+    each other in other ways are left alone.
 
     With a tolerance, units that are nearly constant, unheard or twins on the data are merged too, as
     long as no output on any sample changes by more. Nothing is fitted: the weights of merged units
@@ -167,7 +171,8 @@ def _merges(done: Done) -> list[Merge]:
     given: list[Merge] = []
     for rule, units in plan.dropped.items():
         which = tuple(sorted(unit for each in units for unit in origins[each]))
-        given.append(Merge(plan.layer, which, *_REASONS[rule]))
+        reason = _REASONS[rule] if done.back is None else _DEPENDENT
+        given.append(Merge(plan.layer, which, *reason))
     for members in plan.members():
         if len(members) == 1:
             continue

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semiflat.networks import MLP, Params
-from semiflat.units import merged
+from semiflat.networks import MLP, Params, weight_key
+from semiflat.units import merged, with_layer
 
 GIVEN = 8
 """How many rounding errors a weight may be off as it is given: a few operations made it."""
@@ -58,6 +58,23 @@ class State:
     def rows(self, layer: int) -> tuple[Tensor, Tensor]:
         """Incoming weights, the bias last, of a layer's units, (n, D), and their sizes."""
         return self.net.layer(self.params, layer), self.net.layer(self.sizes, layer)
+
+    def mixed(self, layer: int, mix: Tensor, back: Tensor) -> State:
+        """The units of a linear layer mixed by M, its inverse given; see :class:`semiflat.Mix`."""
+        above, found = weight_key(layer + 1), []
+        for values, there, from_there in (
+            (self.params, mix, back),
+            (self.sizes, mix.abs(), back.abs()),
+        ):
+            rows = with_layer(self.net, values, layer, there @ self.net.layer(values, layer))
+            found.append(rows | {above: values[above] @ from_there})
+        params, sizes = found
+        return replace(self, params=params, sizes=sizes, precision=self.summed)
+
+    @property
+    def summed(self) -> float:
+        """The precision of what is summed from the entries."""
+        return max(self.precision, ROUNDING / GIVEN * self.given_precision)
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,7 @@ class Plan:
             params=params,
             sizes=sizes,
             origins=tuple(origins),
-            precision=max(state.precision, ROUNDING / GIVEN * state.given_precision),
+            precision=state.summed,
         )
 
     def handed_on(self, net: MLP) -> Tensor:

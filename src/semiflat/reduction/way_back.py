@@ -20,6 +20,7 @@ from semiflat.embeddings import (
     Embedding,
     InactivePropagation,
     InactiveUnits,
+    Mix,
     NullUnits,
     Permute,
     Split,
@@ -70,6 +71,8 @@ class _LayerBack:
         steps = self._split() + [self._added(*each) for each in plan.dropped.items()]
         if order != sorted(order):
             steps.append(Permute(plan.layer, order))
+        if self.done.back is not None:
+            steps.append(Mix(plan.layer, self.done.back))
         return steps
 
     def _added(self, rule: str, units: list[int]) -> Embedding:
