@@ -246,6 +246,17 @@ def test_the_least_width_is_the_teachers(activation: str, inputs: int, width: in
     assert answer.loss < 1e-20
 
 
+def test_a_width_that_fits_only_far_out_is_told_by_its_runs():
+    """A unit that hardly bends: towards it the loss falls along a valley in which weights grow without end."""
+    y = torch.tanh(1e-3 * X + 1)
+    problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, (y - y.mean()) / y.std(correction=0))
+    h = sf.hierarchy(problem, widths=[1, 2], starts=3, saddle_starts=0, processes=1)
+    assert min(point.record.loss for point in h.at(1)) > 1e-3
+    answer = h.least_width(1e-9)
+    assert answer.hidden == (1,), str(answer)
+    assert answer.loss == h.levels[0].lowest < 1e-9
+
+
 def test_held_out_loss_and_the_error_of_not_having_found_all_are_said(bent: sf.Hierarchy):
     answer = bent.least_width(1e-2, X=X + 0.05, y=(X + 0.05).abs() - X - 0.05)
     assert answer.hidden == (1,)

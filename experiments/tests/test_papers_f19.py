@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import random
 from itertools import combinations_with_replacement, product
 
 import numpy as np
@@ -16,6 +17,7 @@ import semiflat as sf
 from semiflat.activations import ACTIVATIONS
 from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.experiment import qualified
+from semiflat_experiments.f19 import sussmann
 from semiflat_experiments.f19.census import run as run_census
 from semiflat_experiments.f19.claims import Blocks, Shares, claims
 from semiflat_experiments.f19.embedded import consistent
@@ -108,7 +110,7 @@ def test_the_dense_reference_says_what_it_does_not_know():
 
 @pytest.mark.parametrize(
     "name",
-    ["f19-generalisation", "f19-census", "f19-relu-fits"],
+    ["f19-generalisation", "f19-census", "f19-relu-fits", "f19-sussmann"],
 )
 def test_every_check_holds_and_every_task_has_its_record(ran, name):
     found, records = ran(name)
@@ -513,3 +515,48 @@ def test_units_inactive_both_ways_add_flat_directions(bias):
     added = sf.judge(wide).inertia.zero - sf.judge(point).inertia.zero
     assert added == 2 + net.fan_in(0) - 2 * rank
     assert added == (1 if bias else 0)
+
+
+# -- surplus units that are planted ------------------------------------------------------------------
+
+
+def test_records_of_units_that_were_not_found_are_seen_to_contradict_sussmann(ran):
+    found, records = ran("f19-sussmann")
+    experiment, settings = found.experiment, found.settings
+    assert {kind for each in records for case in each["cases"] for kind in case["planted"]} == set(
+        sussmann.PLANTS
+    )
+    bad = copy.deepcopy(records)
+    surplus, bare = (
+        next(case for each in bad for case in each["cases"] if bool(case["planted"]) is planted)
+        for planted in (True, False)
+    )
+    surplus |= {"same": False, "left": 1, "back": 1e-3}
+    bare |= {"same": False, "left": -1}
+    checks = experiment.outcome(settings, bad).checks
+    assert not any(check.holds for check in checks)
+    assert not any(check.holds for check in experiment.outcome(settings, []).checks)
+
+
+@pytest.mark.parametrize("kind", sussmann.PLANTS)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_planted_unit_changes_no_output_and_another_network_is_not_the_same(kind, depth):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    layers = [(normal(2, 2), normal(2)) for _ in range(depth + 1)]
+    X, chance = normal(30, 2), random.Random(0)
+    wide = sussmann._shuffled(sussmann.PLANTS[kind](layers, depth - 1, chance, normal), chance)
+    given, narrow = sussmann._point(wide, X), sussmann._point(layers, X)
+    assert len(wide[depth - 1][1]) == 3
+    modules = [
+        given.problem.net.to_module(given.params),
+        narrow.problem.net.to_module(narrow.params),
+    ]
+    one, other = (module(X) for module in modules)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-13)
+    assert sussmann._apart(sf.reduce(given).point, narrow) < 1e-13
+    moved = [(rows + 1e-3, biases) for rows, biases in layers]
+    assert sussmann._apart(sussmann._point(moved, X), narrow) > 1e-4

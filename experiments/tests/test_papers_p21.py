@@ -29,6 +29,7 @@ def failed(experiment, settings, records):
         pytest.param("p21-definite", marks=pytest.mark.slow),
         "p21-region",
         pytest.param("p21-narrow", marks=pytest.mark.slow),
+        pytest.param("p21-degeneracy", marks=pytest.mark.slow),
     ],
 )
 def test_every_check_holds_every_task_is_counted_and_the_outcome_is_small(ran, name):

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import semiflat as sf
+from semiflat_experiments import experiment
 from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.records import key, open_records
 from semiflat_experiments.reproduce import reproduce
 from semiflat_experiments.z22.census import counts, planted
+from semiflat_experiments.z22 import planted as teachers
 from semiflat_experiments.z22.second_part import as_written, below_output, second_part
 from semiflat_experiments.z22.sets import WideSet
 from semiflat_experiments.z22.stages_outcome import STAGNANT, at_width_1
@@ -293,3 +295,50 @@ def test_wide_gradients_are_narrow_ones_times_a_matrix_so_kernels_are_carried_ov
         )
         matrices.append(B)
     torch.testing.assert_close(*matrices, rtol=0, atol=1e-8)
+
+
+# -- planted teachers --------------------------------------------------------------------------------
+
+TEACHER = {"seed": 1, "width": 1, "activation": "gelu", "inputs": 1, "noise": 0.0}
+
+
+@pytest.mark.slow
+def test_every_check_of_planted_teachers_holds(tmp_path):
+    run = ran("z22-planted", tmp_path)
+    assert failing(run, run[2]) == []
+
+
+def test_noise_is_all_that_differs_and_what_is_held_out_has_none():
+    (exact, X, y), (noisy, same, also) = (
+        teachers.planted({**TEACHER, "noise": noise}) for noise in (0.0, 0.1)
+    )
+    assert torch.equal(X, same)
+    assert torch.equal(y, also)
+    assert torch.equal(exact.X, noisy.X)
+    assert float(exact.y.mean().abs()) < 1e-14
+    assert float(exact.y.var(correction=0)) == pytest.approx(1)
+    assert float((noisy.y - exact.y).std()) == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_teacher_is_found_and_a_record_that_says_otherwise_is_seen():
+    chosen = experiment("z22-planted")
+    settings = {**chosen.settings(True), "starts": 4, "noise": [0.0, 0.1], "widths": [1]}
+    records = [teachers.run(settings, {**TEACHER, "noise": noise}) for noise in (0.0, 0.1)]
+    assert [each["answer"] for each in records] == [1, 1]
+    assert records[0]["losses"][0] < 1e-20
+    assert records[0]["embedded"]["equal"] > 0 == records[0]["embedded"]["different"]
+    run = chosen, settings, records
+    assert failing(run, records) == []
+    bad = copy.deepcopy(records)
+    for each in bad:
+        each["answer"] = 2
+        each["embedded"]["different"] = 1
+    assert len(failing(run, bad)) == 3
+    bad[1] |= {"answer": 1, "losses": [0.5, 0.01]}
+    assert any("fits to the noise" in claim for claim in failing(run, bad))
+
+
+def test_a_teacher_that_a_narrower_network_fits_is_left_out():
+    chosen = experiment("z22-planted")
+    settings = {**chosen.settings(True), "fair": 2.0}
+    assert "a narrower network" in teachers.run(settings, TEACHER)["dropped"]

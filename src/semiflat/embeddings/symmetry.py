@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semiflat.embeddings.affine import AffineMap, Entries, places
+from semiflat.embeddings.affine import AffineMap, Entries, Floats, places
 from semiflat.embeddings.base import Embedding
 from semiflat.embeddings.exact import Exact, fraction, show
 from semiflat.embeddings.vectors import index, listed, numbers
@@ -16,8 +16,8 @@ from semiflat.embeddings.widening import Widening
 from semiflat.errors import InputError, whole
 from semiflat.networks import MLP, bias_key, weight_key
 
-SINGULAR = 1e-12
-"""A matrix whose smallest singular value is less than this part of the largest has no inverse to rely on."""
+CONDITION = 1e12
+"""‖M‖ ‖M⁻¹‖ of a matrix beyond which its inverse, in float64, is not to be relied on."""
 
 
 class Permute(Embedding):
@@ -159,12 +159,21 @@ class Mix(Embedding):
         rows, columns = self.of_units.shape
         if rows != columns:
             raise InputError(f"matrix must be square, not {rows} × {columns}")
-        values = np.linalg.svd(self.of_units.numpy(), compute_uv=False)
-        if not values[-1] > SINGULAR * values[0]:
+        self._inverse = self._inverted(self.of_units.numpy())
+
+    @staticmethod
+    def _inverted(matrix: Floats) -> Floats:
+        try:
+            inverse = np.linalg.inv(matrix)
+        except np.linalg.LinAlgError:
+            inverse = np.full_like(matrix, np.inf)
+        condition = np.linalg.norm(matrix, 1) * np.linalg.norm(inverse, 1)
+        if not condition < CONDITION:
             raise InputError(
-                f"matrix has no inverse to rely on: its singular values go from {values[0]:.3g} to "
-                f"{values[-1]:.3g}"
+                f"matrix has no inverse to rely on: its condition number is {condition:.3g}, and less than "
+                f"{CONDITION:g} is expected"
             )
+        return inverse
 
     def extend(self, widening: Widening) -> Widening:
         """``widening`` with the units mixed; :class:`InputError` if the layer does not fit."""
@@ -184,18 +193,17 @@ class Mix(Embedding):
 
     def _affine(self, net: MLP) -> AffineMap:
         entries, at = Entries(net, net), places(net)
-        matrix = self.of_units.numpy()
-        inverse = np.linalg.inv(matrix)
-        own = {weight_key(self.layer), bias_key(self.layer)}
+        own, above = (weight_key(self.layer), bias_key(self.layer)), weight_key(self.layer + 1)
         for key, numbers_of in at.items():
             if key in own:
-                rows = numbers_of.reshape(len(matrix), -1)
-                entries.add(rows[:, None], rows[None], matrix[:, :, None])
-            elif key == weight_key(self.layer + 1):
-                columns = numbers_of.T
-                entries.add(columns[:, None], columns[None], inverse.T[:, :, None])
+                matrix, units = self.of_units.numpy(), numbers_of.reshape(len(self.of_units), -1)
+            elif key == above:
+                matrix, units = self._inverse.T, numbers_of.T
             else:
                 entries.add(numbers_of, numbers_of, np.ones(1))
+                continue
+            new, old = matrix.nonzero()
+            entries.add(units[new], units[old], matrix[new, old][:, None])
         return entries.build()
 
     def to_json(self) -> list[dict[str, Any]]:

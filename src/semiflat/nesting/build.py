@@ -120,6 +120,7 @@ class Rung:
     Attributes:
         members: its critical points.
         elsewhere: what ended at none of them: and the narrower point whose wide copy it ended at, if it did.
+        lowest: the lowest loss that a run reached in the finite network.
     """
 
     def __init__(self, hidden: Widths, problem: Problem) -> None:
@@ -131,6 +132,7 @@ class Rung:
         self.starts = (0, 0)
         self.counts: Counter[str] = Counter()
         self.unseen = Unseen.of([])
+        self.lowest = math.inf
 
 
 class Builder:
@@ -312,6 +314,9 @@ class Builder:
     def _settle(self, level: int, ended: Sequence[Ended]) -> None:
         """Put what has ended in its place: with a member of the level, as a new one, or elsewhere."""
         rung = self.rungs[level]
+        finite_runs = [each.run for each in ended if not isinstance(each.run.problem, AtInfinity)]
+        losses = [loss for run in finite_runs if math.isfinite(loss := float(run.loss))]
+        rung.lowest = min([rung.lowest, *losses])
         of_run = {id(each.run): each for each in ended}
         known = {id(member.point): member for member in rung.members}
         finite = [member.point for member in rung.members if not member.limit]
@@ -482,6 +487,7 @@ class Builder:
             new_at_infinity=len(new) - len(finite),
             unseen=rung.unseen.chao1,
             missing=None if math.isnan(mass) else mass,
+            lowest=rung.lowest if math.isfinite(rung.lowest) else None,
         )
 
 

@@ -133,6 +133,8 @@ class Level(Shown):
             counted in ``new_at_infinity``.
         unseen: estimated number of critical points that no random start ended at (Chao 1984), at least.
         missing: estimated probability that one more converged start ends at one of them (Good 1953).
+        lowest: the lowest loss that any run reached, whether it ended at a critical point or not; None where
+            that was not kept.
 
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
@@ -153,6 +155,7 @@ class Level(Shown):
     new_at_infinity: int
     unseen: float
     missing: float | None
+    lowest: float | None = None
 
 
 def name_of(hidden: Widths, place: int, at_infinity: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,7 +133,7 @@ class LeastWidth(Shown):
 
     Attributes:
         hidden: they.
-        loss: the best there.
+        loss: the best there, of a critical point or of a run that ended at none.
         best: the best loss known at any level.
         allowed: the loss up to which a width does as well.
         held_out: loss of the best of each level on the data held out, if there were some.
@@ -368,12 +369,16 @@ class Hierarchy(Rows):
         return rows
 
     def least_width(self, tolerance: float = 1e-3, *, X: Any = None, y: Any = None) -> LeastWidth:
-        """The narrowest level whose best critical point is as good as the best known, up to a tolerance.
+        """The narrowest level that does as well as the best known, up to a tolerance.
+
+        What a level does is the loss of its best critical point, or of a run that got lower without ending at
+        one: where the lowest losses are reached far out, or along a valley too flat to follow to its end, the
+        run is a network of that width all the same.
 
         Args:
             tolerance: in parts of the loss of the best constant: of half the targets' variance, for the squared
                 loss.
-            X: data held out; the best point of each level is evaluated there, too.
+            X: data held out; the best critical point of each level is evaluated there, too.
             y: its targets.
 
         A search may have missed a better point at a narrower width; the answer says with what chance one
@@ -388,18 +393,16 @@ class Hierarchy(Rows):
                 f"the least width cannot be told from some of the points ({self.selection}); load all of them"
             )
         best = {level.hidden: self._best(level.hidden) for level in self.levels}
-        there = {hidden: point for hidden, point in best.items() if point is not None}
-        if not there:
+        losses = {hidden: self._reached(hidden, point) for hidden, point in best.items()}
+        lowest = min(losses.values(), default=math.inf)
+        if lowest == math.inf:
             raise InputError("no level has a minimum; search with more starts")
-        lowest = min(point.record.loss for point in there.values())
         allowed = lowest + tolerance * self._scale
-        hidden, point = next(
-            (hidden, point) for hidden, point in there.items() if point.record.loss <= allowed
-        )
+        hidden, loss = next((each, loss) for each, loss in losses.items() if loss <= allowed)
         held_out: dict[Widths, float] = {}
         if X is not None:
-            for widths, each in there.items():
-                if each.record.at_infinity:
+            for widths, each in best.items():
+                if each is None or each.record.at_infinity:
                     continue
                 other = Problem(each.problem.net, X, y, self.problem.loss)
                 held_out[widths] = float(other.risk(each.params))
@@ -418,12 +421,12 @@ class Hierarchy(Rows):
             )
         return LeastWidth(
             hidden,
-            point.record.loss,
+            loss,
             lowest,
             allowed,
             held_out,
             unseen,
-            f"width {'-'.join(map(str, hidden))}: its best loss {point.record.loss:.6g} is no more than "
+            f"width {'-'.join(map(str, hidden))}: its best loss {loss:.6g} is no more than "
             f"{tolerance:g} × {self._scale:.3g} (the loss of the best constant) above the best known, "
             f"{lowest:.6g}; {words}",
         )
@@ -439,13 +442,18 @@ class Hierarchy(Rows):
             return constant[0].record.loss
         return float(problem.spread(problem.y.double()).square().sum()) / 2
 
+    def _reached(self, hidden: Widths, best: HierarchyPoint | None) -> float:
+        """The lowest loss known of a level, narrower ones embedded there counted in."""
+        runs = [
+            level.lowest
+            for level in self.levels
+            if level.lowest is not None and _within(level.hidden, hidden)
+        ]
+        return min([*runs, math.inf if best is None else best.record.loss])
+
     def _best(self, hidden: Widths) -> HierarchyPoint | None:
         """The lowest point of a level, narrower ones embedded there counted in."""
-        own = [
-            point
-            for point in self.points
-            if all(a <= b for a, b in zip(point.hidden, hidden, strict=True))
-        ]
+        own = [point for point in self.points if _within(point.hidden, hidden)]
         return min(own, key=lambda point: point.record.loss, default=None)
 
     # -- other forms ------------------------------------------------------------------------------
@@ -587,3 +595,8 @@ def check_store(store: Any) -> str | Path:
             f"store must be a file ending in .db or .sqlite, or the URL of a database, not {store!r:.80}"
         )
     return store
+
+
+def _within(narrow: Widths, wide: Widths) -> bool:
+    """Whether networks of some widths can be embedded in those of others."""
+    return all(a <= b for a, b in zip(narrow, wide, strict=True))

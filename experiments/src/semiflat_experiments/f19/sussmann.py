@@ -343,8 +343,8 @@ EXPERIMENT = Experiment(
     "of one to three units get up to eight surplus units of these kinds, one after another in any layer, with "
     "units put in another order and turned round in between, all written out from the paper; then they are "
     "reduced.",
-    {"seed": 0, "runs": 10, "depths": [1, 2], "networks": 100},
-    {"runs": 1, "networks": 60},
+    {"seed": 0, "runs": 4, "depths": [1, 2], "networks": 100},
+    {"runs": 1, "networks": 40},
     tasks,
     run,
     outcome,

@@ -27,8 +27,10 @@ ARMS = {"no biases": False, "biases": True}
 
 def tasks(settings: Settings) -> list[Task]:
     """The same inputs for networks without biases and with."""
-    seeds = range(settings["seed"], settings["seed"] + settings["data_sets"])
-    return [{"seed": seed, "arm": arm} for arm in ARMS for seed in seeds]
+    first = settings["seed"]
+    return [
+        {"seed": first + k, "arm": arm} for arm in ARMS for k in range(settings["data_sets"][arm])
+    ]
 
 
 def problem_of(seed: int, bias: bool) -> sf.Problem:
@@ -216,12 +218,12 @@ EXPERIMENT = Experiment(
     "P21 §III-B",
     "suboptimal minima are lower the less degenerate they are",
     "P21 makes suboptimal minima of wide networks by copying a unit of a narrow minimum whose B is definite, "
-    "and gives an intuitive argument that the less degenerate such a minimum is, the lower its loss. Here fifty "
+    "and gives an intuitive argument that the less degenerate such a minimum is, the lower its loss. Fifty "
     "samples of a 2-8-1 sigmoid network are fitted by sigmoid networks of one to five units; a hierarchy has "
     "their minima, and tells by the inertia law which of them are minima of the network of five units when a "
     "unit is copied. Inputs are N(0, 1), the teacher's weights N(0, 9), targets standardised.",
-    {"seed": 0, "data_sets": 12, "widest": 5, "starts": 24},
-    {"seed": 1, "data_sets": 2, "widest": 4, "starts": 8},
+    {"seed": 0, "data_sets": {"no biases": 12, "biases": 6}, "widest": 5, "starts": 24},
+    {"seed": 1, "data_sets": {"no biases": 2, "biases": 1}, "widest": 4, "starts": 8},
     tasks,
     run,
     outcome,
