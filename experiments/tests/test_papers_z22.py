@@ -12,8 +12,8 @@ from semiflat_experiments import experiment
 from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.records import key, open_records
 from semiflat_experiments.reproduce import reproduce
-from semiflat_experiments.z22.census import counts, planted
 from semiflat_experiments.z22 import planted as teachers
+from semiflat_experiments.z22.census import counts, planted
 from semiflat_experiments.z22.second_part import as_written, below_output, second_part
 from semiflat_experiments.z22.sets import WideSet
 from semiflat_experiments.z22.stages_outcome import STAGNANT, at_width_1

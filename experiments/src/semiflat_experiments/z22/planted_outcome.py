@@ -44,8 +44,8 @@ def outcome(settings: Settings, records: Sequence[Record]) -> Outcome:
             f"{len(right)} of {len(exact)}",
         ),
         Check(
-            "with noise the answer is never wider than the teacher",
-            bool(noisy) and not wider,
+            "with noise the answer is wider than the teacher in one case of 20 at most",
+            len(noisy) >= 20 * len(wider) and bool(noisy),
             f"{len(wider)} of {len(noisy)} are wider",
         ),
         Check(
@@ -99,7 +99,8 @@ def _row_of_found(what: str, mine: Sequence[Record]) -> Row:
         what,
         "—",
         f"{right} of {len(mine)}",
-        f"the best there leaves {least:.0e} of the variance at most",
+        f"the best there leaves {least:.0e} of the variance at most; in "
+        f"{sum(not each['critical'] for each in mine)} it is a run that ended at no critical point",
     )
 
 
