@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -163,10 +164,9 @@ class Mix(Embedding):
 
     @staticmethod
     def _inverted(matrix: Floats) -> Floats:
-        try:
-            inverse = np.linalg.inv(matrix)
-        except np.linalg.LinAlgError:
-            inverse = np.full_like(matrix, np.inf)
+        inverse = np.full_like(matrix, np.inf)
+        with suppress(np.linalg.LinAlgError):
+            inverse[:] = np.linalg.inv(matrix)
         condition = np.linalg.norm(matrix, 1) * np.linalg.norm(inverse, 1)
         if not condition < CONDITION:
             raise InputError(

@@ -14,7 +14,7 @@ from torch import Tensor
 import semiflat as sf
 from semiflat_experiments import Check, Outcome, Row
 from semiflat_experiments.experiment import Experiment, Record, Settings, Task, counted
-from semiflat_experiments.figure import SHADES, powers, say_so
+from semiflat_experiments.figure import SHADES, say_so
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -325,8 +325,6 @@ def draw(figure: Figure, settings: Settings, records: Sequence[Record]) -> None:
         for k, (when, counts) in enumerate(_counts(mine).items()):
             places = [units + 0.4 * k - 0.2 for units in counts]
             axes.bar(places, list(counts.values()), width=0.4, color=SHADES[k], label=when)
-        axes.set_yscale("log")
-        powers(axes.yaxis)
         axes.set_xlabel("surplus hidden units")
         axes.set_title("one hidden layer" if depth == 1 else f"{depth} hidden layers", fontsize=9)
         axes.legend(frameon=False, fontsize=8)

@@ -66,8 +66,7 @@ def run(settings: Settings, task: Task) -> Record:
 def _wide(found: sf.Hierarchy, point: Any, widest: int) -> dict[str, Any]:
     """Which of its replications is a minimum of the widest network, if one is, and its lowest eigenvalue."""
     for edge in found.edges_of(point.name, "embeds"):
-        copies = edge.hidden == (widest,) and edge.how in ("inside", "outside")
-        if copies and edge.verdict in MINIMA:
+        if edge.hidden == (widest,) and edge.unit is not None and edge.verdict in MINIMA:
             step = sf.Replicate.simple(0, edge.unit, widest - point.hidden[0])[edge.how]
             wide = step(point)
             values = torch.linalg.eigvalsh(dense_hessian(sf.Point(wide.problem, wide.params)))
