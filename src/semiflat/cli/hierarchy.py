@@ -30,7 +30,6 @@ from semiflat.cli.options import (
     say,
     weight_decay_of,
 )
-from semiflat.cli.progress import stages
 from semiflat.errors import InputError
 from semiflat.outputs import Outputs
 from semiflat.threads import threads
@@ -85,6 +84,10 @@ def hierarchy(
             "--processes", help="Over how many processes to spread; all cores by default."
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", help="Address of a Dask scheduler to use instead: tcp://host:8786."),
+    ] = None,
     seed: Seed = 0,
     weight_decay: WeightDecayText = "0",
     force: Force = False,
@@ -115,17 +118,17 @@ def hierarchy(
     page, picture = out / "hierarchy.html", out / "hierarchy.png"
     outputs.check(page, picture, *_points(out))
     out.mkdir(parents=True, exist_ok=True)
-    with stages() as report:
-        found = build(
-            problem,
-            levels,
-            starts,
-            saddle_starts=saddle_starts,
-            seed=seed,
-            processes=processes,
-            store=out / "hierarchy.db",
-            progress=lambda words, done, total: report(words, done, total, ""),
-        )
+    found = build(
+        problem,
+        levels,
+        starts,
+        saddle_starts=saddle_starts,
+        seed=seed,
+        processes=processes,
+        dask=dask,
+        store=out / "hierarchy.db",
+        progress=True,
+    )
     if not len(found):
         say(as_json, found.to_json(), ["no critical point was found; search with more --starts"])
         raise typer.Exit(NO)

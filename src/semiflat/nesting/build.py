@@ -246,8 +246,8 @@ class Builder:
                 problem,
                 start=problem.net.unflatten(torch.stack([way.start for way in some])),
                 max_iterations=DESCENT_STEPS,
-                processes=self.search.get("processes"),
                 out=self.store,
+                **self.search,
             )
             if ended.interrupted:
                 raise KeyboardInterrupt

@@ -17,9 +17,10 @@ from semiflat.errors import InputError, positive, unknown_name, whole, whole_see
 from semiflat.jobs import Machines, is_database, process_count
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
+from semiflat.progress import Report, following
 from semiflat.search.block import STAGES, Settings
 from semiflat.search.distinct import classes
-from semiflat.search.gather import Gathered, Progress, following, gather
+from semiflat.search.gather import Gathered, Progress, gather, tally
 from semiflat.search.methods import METHODS, Method
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.store import open_store
@@ -152,13 +153,17 @@ def run_search(
     each = len(theta) // len(problems)
     machines = Machines(process_count(processes), thread_count, dask)
     given = None if start is None else theta
+
+    def bar(report: Report) -> Progress:
+        return tally(lambda done, so_far: report("search", done, len(theta), so_far))
+
     with (
         (
             nullcontext()
             if out is None
             else open_store(out, problems, settings, start_scale, starts, given)
         ) as store,
-        following(progress, len(theta)) as tell,
+        following(progress, bar, "the runs that ended") as tell,
     ):
         got = gather(problems, theta, settings, machines, store, tell)
     ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]
