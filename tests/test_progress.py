@@ -91,7 +91,7 @@ def test_a_hierarchy_shows_a_bar_for_each_thing_it_does(drawn: list[tuple[bool, 
     )
     assert [repr(point) for point in shown] == [repr(point) for point in plain]
     last = drawn[-1][1]
-    for words in ("1 units, minima", "1 units, any index", "2 units, descents", "1 units in 2"):
+    for words in ("1 units, minima", "1 units, any index", "2 units, descents", "1 units, judged"):
         assert f"<div>{words} <progress" in last
     assert [again for again, _ in drawn] == [False] + [True] * (len(drawn) - 1)
 
