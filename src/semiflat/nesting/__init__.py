@@ -9,6 +9,7 @@ from typing import Any
 
 from semiflat.errors import InputError, unknown_name, whole, whole_number, whole_seed
 from semiflat.nesting.build import Builder, Progress
+from semiflat.nesting.proofs import Proved
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths
 from semiflat.nesting.result import (
     CriticalFunction,
@@ -35,6 +36,7 @@ __all__ = [
     "Level",
     "Pass",
     "PointRecord",
+    "Proved",
     "Trap",
     "hierarchy",
     "load_hierarchy",
@@ -118,7 +120,12 @@ def hierarchy(
             progress=tell,
         )
         builder.run()
-    found = Hierarchy(problem, builder.points(), builder.edges, builder.levels())
+    records, certificates = builder.points(), None
+    if store is not None:
+        from semiflat.nesting.store import certificates_of
+
+        certificates = certificates_of(store, problem, records)
+    found = Hierarchy(problem, records, builder.edges, builder.levels(), certificates=certificates)
     if store is not None:
         found.save(store)
     return found
@@ -182,7 +189,12 @@ def load_hierarchy(
     )
     loaded = read(check_store(store), X, y, sample_weight, selection)
     return Hierarchy(
-        loaded.problem, loaded.points, loaded.edges, loaded.levels, selection=loaded.selection
+        loaded.problem,
+        loaded.points,
+        loaded.edges,
+        loaded.levels,
+        certificates=loaded.certificates,
+        selection=loaded.selection,
     )
 
 
