@@ -104,10 +104,6 @@ def hierarchy(
     whole("max_iterations", max_iterations, 1)
     of_what = "what is done, in words, how much of it, and of how much"
     with following(progress, _bars, of_what) as tell:
-        if store is not None:
-            from semiflat.nesting.store import bind
-
-            bind(check_store(store), problem)
         builder = Builder(
             problem,
             levels,
@@ -119,6 +115,10 @@ def hierarchy(
             store=store,
             progress=tell,
         )
+        if store is not None:
+            from semiflat.nesting.store import bind
+
+            bind(check_store(store), problem)
         builder.run()
     records, certificates = builder.points(), None
     if store is not None:
@@ -218,7 +218,7 @@ def _levels(problem: Problem, widths: Any) -> list[Widths]:
     for narrow, wide in pairwise(levels):
         if narrow == wide or any(a > b for a, b in zip(narrow, wide, strict=True)):
             raise InputError(
-                f"widths must grow from level to level, and {list(wide)} does not contain {list(narrow)}; "
-                "give them in ascending order"
+                f"widths must grow from level to level, and {list(wide)} comes after {list(narrow)}; give each "
+                "level once, in ascending order"
             )
     return levels

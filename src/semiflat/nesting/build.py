@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semiflat.jobs import Machines, process_count
+from semiflat.jobs import Machines
 from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.nesting.functions import same
 from semiflat.nesting.judging import Judged, Nested, nested
@@ -169,7 +169,7 @@ class Builder:
         self.problem, self.starts, self.saddle_starts = problem, starts, saddle_starts
         self.seed, self.max_iterations = seed, max_iterations
         self.search, self.store, self.progress = search, store, progress
-        self.machines = Machines(process_count(search["processes"]), dask=search["dask"])
+        self.machines = Machines.asked(search["processes"], search["dask"])
         self.rungs = [
             Rung(hidden, problem.with_net(problem.net.with_hidden(hidden))) for hidden in widths
         ]
