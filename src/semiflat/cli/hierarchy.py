@@ -131,7 +131,7 @@ def hierarchy(
 
         need_arithmetic()
         positive("--certify", certify)
-    out.mkdir(parents=True, exist_ok=True)
+    positive("--tolerance", tolerance)
     found = build(
         problem,
         levels,

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 LOWEST = 300
 """Points of each level at most, lowest first, where nothing else is asked for."""
-ROOM, POINT, EDGE = 1_300_000, 1700, 250
-"""Bytes of a page that points and edges may take together, so that it has 3 MB at most; what each takes."""
+ROOM, POINT, PROOF, EDGE = 1_300_000, 1700, 400, 250
+"""Bytes of a page that points, their proofs and edges may take together, so that it has 3 MB at most, and what
+each of them takes."""
 NUMBERS = 50_000
 """Values of all functions together."""
 VALLEYS = 60
@@ -106,6 +107,7 @@ def _room(hierarchy: Hierarchy, levels: list[list[HierarchyPoint]]) -> int:
     for lowest in range(LOWEST):
         there = [own[lowest] for own in levels if lowest < len(own)]
         used += sum(POINT + EDGE * edges[point.name] for point in there)
+        used += PROOF * sum(point.certificate is not None for point in there)
         if used > ROOM and lowest:
             return lowest
     return LOWEST

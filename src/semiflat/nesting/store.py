@@ -382,7 +382,7 @@ def _record(kind: type[Record], row: sql.Row[Any], place: str) -> Record:
     plain = {**json.loads(columns["rest"]), **typed}
     if vector is not None:
         numbers = np.frombuffer(vector, dtype="<f8").astype(np.float64)
-        plain["vector"] = to_plain(torch.from_numpy(numbers))
+        plain["vector"] = torch.from_numpy(numbers)
     record: Record = from_plain(kind, plain)
     return record
 
