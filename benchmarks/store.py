@@ -1,4 +1,4 @@
-"""A hierarchy of 100,000 points in a store: writing it, reading a selection of it, and all; and starts kept.
+"""A hierarchy of 100,000 points in a store: writing it, reading some or all, pages, questions; and starts kept.
 
 The points are made up, five widths of 10 inputs, each with three edges. Starts are kept in blocks of 64 and
 asked for one by one, as a search does; beside the database stands the folder's file of lines. With ``--url``
@@ -18,6 +18,7 @@ import torch
 
 import semiflat as sf
 from common import RESULTS, Figures, Record, header
+from semiflat.report import hierarchy_page
 from semiflat.search.block import Settings
 from semiflat.search.record import Finished, Status
 from semiflat.search.store import KeptRun, open_store
@@ -114,7 +115,18 @@ def hierarchies(place: str, points: int) -> Figures:
         times = [timed(lambda s=selection: sf.load_hierarchy(place, X, y, **s)) for _ in range(3)]
         found[f"seconds_{name}"] = sorted(times)[1]
         found[f"loaded_{name}"] = len(sf.load_hierarchy(place, X, y, **selection))
+    some = sf.load_hierarchy(place, X, y, **SELECTIONS["lowest"])
+    found["seconds_page"] = timed(lambda: hierarchy_page(some.page_record()))
+    found["page_bytes"] = len(hierarchy_page(some.page_record()))
     found["seconds_all"] = timed(lambda: sf.load_hierarchy(place, X, y))
+    asked: dict[str, Callable[[], object]] = {
+        "edges": lambda: h.edges_of("3-5"),
+        "traps": h.traps,
+        "least_width": h.least_width,
+        "disconnectivity": lambda: h.disconnectivity(3),
+        "page_of_all": lambda: hierarchy_page(h.page_record()),
+    }
+    found |= {f"seconds_{name}": timed(ask) for name, ask in asked.items()}
     if Path(place).exists():
         found["file_bytes"] = Path(place).stat().st_size
     return found
@@ -152,18 +164,29 @@ def page(cases: dict[str, Figures]) -> str:
         f"cores with a load of {min(loads):.0f} to {max(loads):.0f}. Seconds; a selection's are the median of "
         "three.",
         "",
-        "| a hierarchy in | points | edges | writing it | 100 lowest of each width | 500 saddles of one width "
-        "| reading all | MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| a hierarchy in | points | edges | writing it | 100 lowest of each width | their page "
+        "| 500 saddles of one width | reading all | MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, case in cases.items():
         if "points" in case:
             size = case.get("file_bytes")
             lines.append(
                 f"| {name} | {case['points']:,} | {case['edges']:,} | {case['seconds_write']:.1f} | "
-                f"{case['seconds_lowest']:.2f} | {case['seconds_saddles']:.2f} | {case['seconds_all']:.1f} | "
-                f"{'' if size is None else f'{size / 2**20:.0f}'} |"
+                f"{case['seconds_lowest']:.2f} | {case['seconds_page']:.2f} | {case['seconds_saddles']:.2f} | "
+                f"{case['seconds_all']:.1f} | {'' if size is None else f'{size / 2**20:.0f}'} |"
             )
+    lines += [
+        "",
+        "| once all are read | edges of a point | traps | least width | disconnectivity of one width "
+        "| a page of the lowest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, case in cases.items():
+        if "points" in case:
+            asked = ("edges", "traps", "least_width", "disconnectivity", "page_of_all")
+            times = " | ".join(f"{case[f'seconds_{each}']:.2f}" for each in asked)
+            lines.append(f"| {name} | {times} |")
     lines += [
         "",
         "| starts in | starts | keeping them | asking for all again |",

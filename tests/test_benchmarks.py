@@ -44,6 +44,7 @@ def test_every_record_is_compared() -> None:
         "certificates",
         "engine",
         "hessian",
+        "hierarchy",
         "induced",
         "large",
         "paths",

@@ -95,7 +95,25 @@ def test_widths_that_make_no_levels_are_one_line(capsys, table, tmp_path, widths
         capsys, "hierarchy", "--data", table, "--widths", widths, "--out", tmp_path / "out"
     )
     assert text in err
-    assert not (tmp_path / "out" / "points").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["--tolerance", -1], "--tolerance must be positive"),
+        (["--certify", "nan"], "--certify must be positive"),
+        (["--processes", 1, "--dask", "tcp://h:1"], "processes=1 is for this machine alone"),
+        (["--starts", 0], "starts must be a whole number of at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_before_anything_is_made(
+    capsys, table, tmp_path, given, text
+):
+    out = tmp_path / "out"
+    err = refused_command(capsys, "hierarchy", "--data", table, "--out", out, *given)
+    assert text in err
+    assert not out.exists()
 
 
 def test_a_file_in_the_way_stays(capsys, table, tmp_path):

@@ -16,6 +16,7 @@ import torch
 import semiflat as sf
 from marked import Marked, marks
 from semiflat.jobs import JobsLost, Machines, spread
+from test_hierarchy import same as same_hierarchy
 from test_spread import blocks_of, problem, same
 
 distributed = pytest.importorskip("distributed")
@@ -78,6 +79,26 @@ def test_a_cluster_gives_the_same_as_one_process(cluster):
     )
     same(one, many)
     assert sorted(end.start for end in told) == list(range(130))
+
+
+def test_starts_and_descents_of_a_hierarchy_go_over_a_cluster(cluster, monkeypatch):
+    sent = []
+
+    def recorded(jobs, on_end, machines):
+        sent.append((machines.dask, sum(len(job.name) for job in jobs)))
+        spread(jobs, on_end, machines)
+
+    how = {"widths": [1, 2], "starts": 6, "saddle_starts": 4, "max_iterations": 60}
+    one = sf.hierarchy(problem(), **how, processes=1)
+    monkeypatch.setattr("semiflat.search.gather.spread", recorded)
+    many = sf.hierarchy(problem(), **how, dask=cluster)
+    same_hierarchy(one, many)
+    # What is left here is one start: the constant's, and each that a wide copy leads to.
+    assert {starts for address, starts in sent if address is None} <= {0, 1}
+    descents = sum(level.descents[0] for level in one.levels)
+    assert descents > 0
+    there = sum(starts for address, starts in sent if address == cluster)
+    assert there == 2 * (how["starts"] + how["saddle_starts"]) + descents
 
 
 @pytest.mark.slow

@@ -159,6 +159,42 @@ def test_a_store_that_goes_away_half_way_goes_on_when_it_is_back(narrow, tmp_pat
     same(sf.load_hierarchy(narrow, X, Y), sf.hierarchy(problem(), [1], **HOW, store=file))
 
 
+def test_a_server_that_stops_half_way_goes_on_when_it_is_back(narrow, postgres):
+    place, stopped = postgres.place(), []
+
+    def stop(words, done, total):
+        if "any index" in words and not stopped:
+            stopped.append(words)
+            postgres.stop()
+
+    try:
+        with refused("what was written stays, and the same call goes on from there") as error:
+            sf.hierarchy(problem(), [1], **HOW, store=place, progress=stop)
+    finally:
+        postgres.start()
+    assert "\n" not in str(error.value)
+    with refused("holds no hierarchy yet; the call that makes it goes on from what it holds"):
+        sf.load_hierarchy(place, X, Y)
+    same(sf.load_hierarchy(narrow, X, Y), sf.hierarchy(problem(), [1], **HOW, store=place))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"widths": [2, 1]}, "widths must grow from level to level, and [1] comes after [2]"),
+        ({"widths": [1, 1]}, "widths must grow from level to level, and [1] comes after [1]"),
+        ({"processes": 1, "dask": "tcp://h:1"}, "processes=1 is for this machine alone"),
+        ({"processes": 0}, "processes must be a whole number of at least 1"),
+        ({"progress": 1}, "progress must be True, False or a function of what is done"),
+        ({"starts": 0}, "starts must be a whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_there_is_a_store(given, message, tmp_path):
+    with refused(message):
+        sf.hierarchy(problem(), **{"widths": [1], **given}, store=tmp_path / "h.db")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -278,7 +278,7 @@ def test_a_graph_holds_every_point_and_edge(bent: sf.Hierarchy):
 @pytest.mark.parametrize(
     ("widths", "text"),
     [
-        ([2, 1], "widths must grow from level to level, and [1] does not contain [2]"),
+        ([2, 1], "widths must grow from level to level, and [1] comes after [2]"),
         ([1, 1], "widths must grow"),
         ([], "widths must be a list such as [1, 2, 3], not []"),
         (3, "widths must be a list such as [1, 2, 3], not 3"),

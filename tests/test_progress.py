@@ -84,6 +84,18 @@ def test_a_notebook_redraws_one_output_and_its_last_picture_is_full(
     assert 2 <= len(drawn) < 500  # not one picture for each
 
 
+def test_a_hierarchy_shows_a_bar_for_each_thing_it_does(drawn: list[tuple[bool, str]]) -> None:
+    shown, plain = (
+        sf.hierarchy(PROBLEM, [1, 2], 2, saddle_starts=1, processes=1, progress=given)
+        for given in (True, False)
+    )
+    assert [repr(point) for point in shown] == [repr(point) for point in plain]
+    last = drawn[-1][1]
+    for words in ("1 units, minima", "1 units, any index", "2 units, descents", "1 units, judged"):
+        assert f"<div>{words} <progress" in last
+    assert [again for again, _ in drawn] == [False] + [True] * (len(drawn) - 1)
+
+
 def test_a_bar_does_not_change_what_is_found() -> None:
     plain, shown = (sf.run_search(PROBLEM, starts=6, progress=given) for given in (False, True))
     assert [p.loss for p in plain.runs] == [p.loss for p in shown.runs]
@@ -106,6 +118,7 @@ def test_stages_are_one_bar_each_and_text_is_escaped() -> None:
 def test_what_is_neither_true_nor_false_nor_a_function_is_refused(wrong: Any) -> None:
     for call in (
         lambda: sf.run_search(PROBLEM, starts=1, progress=wrong),
+        lambda: sf.hierarchy(PROBLEM, [1], 1, progress=wrong),
         lambda: sf.judge_all([], progress=wrong),
         lambda: sf.certify_all([], progress=wrong),
     ):

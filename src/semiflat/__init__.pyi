@@ -125,6 +125,7 @@ from semiflat.nesting import (
     CriticalFunction as CriticalFunction,
     Trap as Trap,
     LeastWidth as LeastWidth,
+    Proved as Proved,
     Induced as Induced,
     Disconnectivity as Disconnectivity,
     Pass as Pass,

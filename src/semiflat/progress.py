@@ -14,6 +14,7 @@ from semiflat.errors import InputError
 Report = Callable[[str, int, int, str], None]
 """Called with a stage, how much of it is done, of how much, and a few words."""
 Item = TypeVar("Item")
+Told = TypeVar("Told", bound=Callable[..., None])
 EVERY = 0.2
 """Seconds between two pictures of a bar in a notebook."""
 
@@ -54,6 +55,35 @@ def stages() -> Iterator[Report]:
             bar.update(tasks[stage], completed=done, total=total, so_far=so_far)
 
         yield report
+
+
+@contextmanager
+def following(
+    progress: Told | bool, bars: Callable[[Report], Told], of_what: str
+) -> Iterator[Told | Callable[..., None]]:
+    """What is called as a computation goes on: the given function, ``bars`` for True, nothing for False.
+
+    Args:
+        bars: makes of a report the function that draws.
+        of_what: a given function is called with, in words.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> with following(False, lambda report: report, "stages") as tell:
+    ...     tell("search", 1, 2, "")
+    """
+    if callable(progress):
+        yield progress
+    elif progress is True:
+        with stages() as report:
+            yield bars(report)
+    elif progress is False:
+        yield lambda *told: None
+    else:
+        raise InputError(
+            f"progress must be True, False or a function of {of_what}, not {progress!r:.60}"
+        )
 
 
 def counted(items: Sequence[Item], stage: str, progress: bool) -> Iterator[Item]:

@@ -14,6 +14,7 @@ from semiflat.errors import InputError
 from semiflat.files import write_whole
 from semiflat.records.shown import Shown
 
+_DATA = ("X", "y", "weights")
 CERTIFIED, UNDECIDED, INVALID = "certified", "undecided", "invalid_input"
 
 
@@ -58,6 +59,16 @@ class Certificate(Shown):
     def document(self) -> dict[str, Any]:
         """The file as plain data, see docs/certificates.md."""
         return self.head | self.body()
+
+    @property
+    def without_data(self) -> dict[str, Any]:
+        """The same but for X, y and the samples' weights, of which the hash is there."""
+        document = self.document
+        if "problem" not in document:
+            return dict(document)
+        problem = document["problem"]
+        data = {key: value for key, value in problem["data"].items() if key not in _DATA}
+        return {**document, "problem": {**problem, "data": data}}
 
     @property
     def certified(self) -> bool:
@@ -127,15 +138,15 @@ class Certificate(Shown):
         document, path, files = self.document, Path(path), {}
         if data is not None and "X" in document.get("problem", {}).get("data", {}):
             stored = document["problem"]["data"]
-            values = {key: stored[key] for key in ("X", "y", "weights") if key in stored}
+            values = {key: stored[key] for key in _DATA if key in stored}
             beside = path.parent / Path(data).name
             if beside == path:
                 raise InputError(
                     f"certificate and data cannot both go to {str(path)!r}; give the data another name"
                 )
             files[beside] = (json.dumps(values) + "\n").encode()
-            named = {k: v for k, v in stored.items() if k not in values} | {"file": beside.name}
-            document = {**document, "problem": {**document["problem"], "data": named}}
+            document = self.without_data
+            document["problem"]["data"]["file"] = beside.name
         return files | {path: (json.dumps(document, ensure_ascii=False) + "\n").encode()}
 
     def _number(self, key: str) -> float | None:

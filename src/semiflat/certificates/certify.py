@@ -27,7 +27,7 @@ from semiflat.certificates.checker.balls import (
     NotDefinite,
     risk_gradient,
 )
-from semiflat.certificates.checker.verify import hash_of
+from semiflat.certificates.checker.verify import centre_of, hash_of
 from semiflat.certificates.checker.wide import bordered, embedded
 from semiflat.certificates.checker.words import FORMAT, NEWER, claim_in_words
 from semiflat.certificates.in_balls import without_balls
@@ -347,6 +347,26 @@ def _finished(
     return Certificate(CERTIFIED, document["claim"], document, large)
 
 
+def of_document(document: dict[str, Any], problem: Problem) -> Certificate:
+    """The certificate that :attr:`Certificate.without_data` is of; the data are the problem's."""
+    if document["status"] != CERTIFIED:
+        return nothing(document["status"], document["reason"])
+    net = _network(problem)
+    assert isinstance(net, Network)  # or nothing would have been proved
+    data = partial(_with_data, document["problem"], net)
+    return Certificate(CERTIFIED, document["claim"], document, data)
+
+
+def around(certificate: Certificate, problem: Problem) -> tuple[Network, list[arb]]:
+    """The problem in balls, and balls that hold the critical point that a certificate proves."""
+    net = _network(problem)
+    assert isinstance(net, Network)
+    assert certificate.location is not None
+    with ctx.workprec(PRECISION):
+        near = arb(0, certificate.location)
+        return net, [each + near for each in centre_of(certificate.document, net)]
+
+
 def _large(
     problem: dict[str, Any],
     net: Network,
@@ -354,11 +374,15 @@ def _large(
     Q: Array | None,
 ) -> dict[str, Any]:
     """The large entries of a certificate."""
+    body = {**_with_data(problem, net), "centre": _hex([t.tolist() for t in centre])}
+    return body if Q is None else {**body, "Q": _hex(Q.tolist())}
+
+
+def _with_data(problem: dict[str, Any], net: Network) -> dict[str, Any]:
     data = {**problem["data"], "X": _hex(net.X), "y": _hex(net.y)}
     if net.weights is not None:
         data["weights"] = [w.hex() for w in net.weights]
-    body = {"problem": {**problem, "data": data}, "centre": _hex([t.tolist() for t in centre])}
-    return body if Q is None else {**body, "Q": _hex(Q.tolist())}
+    return {"problem": {**problem, "data": data}}
 
 
 @cache  # reading a package's metadata takes as long as a small proof

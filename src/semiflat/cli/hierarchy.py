@@ -30,8 +30,7 @@ from semiflat.cli.options import (
     say,
     weight_decay_of,
 )
-from semiflat.cli.progress import stages
-from semiflat.errors import InputError
+from semiflat.errors import InputError, positive
 from semiflat.outputs import Outputs
 from semiflat.threads import threads
 
@@ -79,11 +78,23 @@ def hierarchy(
             "--tolerance", help="Of the least width, in parts of the loss of the best constant."
         ),
     ] = 1e-3,
+    certify: Annotated[
+        float | None,
+        typer.Option(
+            "--certify",
+            metavar="SECONDS",
+            help="Prove what the points are, the lowest of each width first; begin no proof after so long.",
+        ),
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
             "--processes", help="Over how many processes to spread; all cores by default."
         ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", help="Address of a Dask scheduler to use instead: tcp://host:8786."),
     ] = None,
     seed: Seed = 0,
     weight_decay: WeightDecayText = "0",
@@ -99,6 +110,7 @@ def hierarchy(
     """
     from semiflat.checkpoints import packed
     from semiflat.nesting import hierarchy as build
+    from semiflat.nesting import proofs
     from semiflat.networks import MLP
     from semiflat.plots.look import png
     from semiflat.problem import Problem
@@ -113,19 +125,27 @@ def hierarchy(
     problem = Problem(net, dataset, weight_decay=weight_decay_of(weight_decay))
     outputs = Outputs("hierarchy", force, {"the data": data})
     page, picture = out / "hierarchy.html", out / "hierarchy.png"
-    outputs.check(page, picture, *_points(out))
-    out.mkdir(parents=True, exist_ok=True)
-    with stages() as report:
-        found = build(
-            problem,
-            levels,
-            starts,
-            saddle_starts=saddle_starts,
-            seed=seed,
-            processes=processes,
-            store=out / "hierarchy.db",
-            progress=lambda words, done, total: report(words, done, total, ""),
-        )
+    outputs.check(page, picture, *_points(out), *_certificates(out))
+    if certify is not None:
+        from semiflat.certificates.checker.arithmetic import need_arithmetic
+
+        need_arithmetic()
+        positive("--certify", certify)
+    positive("--tolerance", tolerance)
+    found = build(
+        problem,
+        levels,
+        starts,
+        saddle_starts=saddle_starts,
+        seed=seed,
+        processes=processes,
+        dask=dask,
+        store=out / "hierarchy.db",
+        progress=True,
+    )
+    if certify is not None:
+        found.certify(seconds=certify, progress=True)
+        found.save(out / "hierarchy.db")
     if not len(found):
         say(as_json, found.to_json(), ["no critical point was found; search with more --starts"])
         raise typer.Exit(NO)
@@ -133,7 +153,8 @@ def hierarchy(
         out / "points" / f"{point.name}.safetensors": packed(point, options.to_json())
         for point in found
     }
-    outputs.remove([path for path in _points(out) if path not in files])
+    files |= proofs.files(found.points, out / proofs.FOLDER)
+    outputs.remove([path for path in (*_points(out), *_certificates(out)) if path not in files])
     outputs.write(files)
     outputs.write({picture: png(found.plot().figure)})
     command = {
@@ -147,21 +168,26 @@ def hierarchy(
         "--saddle-starts": saddle_starts,
         "--seed": seed,
         "--weight-decay": weight_decay,
+        "--certify": certify,
         "--out": out.name,
     }
     flags = {"--raw": raw, "--drop-missing": drop_missing, "--one-hot": one_hot}
     record = found.page_record(
-        tolerance=tolerance, files="points", command=_typed(command, flags, drop or ())
+        tolerance=tolerance,
+        files="points",
+        certificates=True,
+        command=_typed(command, flags, drop or ()),
     )
     outputs.write({page: hierarchy_page(record)})
     answer = found.least_width(tolerance)
     say(
         as_json,
-        found.to_json() | {"least_width": answer.to_json()},
+        found.to_json() | {"least_width": answer.to_json(), "proved": found.proved.to_json()},
         [
             *_level_lines(found),
             str(answer),
             *_trap_lines(found),
+            *_proof_lines(found, out),
             f"the page: {page}",
             f"the picture: {picture}",
             f"next: semiflat judge {shlex.quote(str(out / 'points' / found.points[0].name))}.safetensors",
@@ -204,6 +230,13 @@ def _points(out: Path) -> list[Path]:
     return [p for p in (out / "points").glob("*.safetensors") if _OWN.fullmatch(p.name)]
 
 
+def _certificates(out: Path) -> list[Path]:
+    """The files that are there under names of the certificates of a hierarchy's points."""
+    folder = out / "certificates"
+    there = [p for p in folder.glob("*.json") if _OWN.fullmatch(f"{p.stem}.safetensors")]
+    return [*there, *folder.glob("data.json")]
+
+
 def _level_lines(found: sf.Hierarchy) -> list[str]:
     lines = []
     for level in found.levels:
@@ -240,6 +273,14 @@ def _trap_lines(found: sf.Hierarchy) -> list[str]:
         line,
         *([f"not known, as a widening is undecided: {', '.join(unknown)}"] if unknown else []),
     ]
+
+
+def _proof_lines(found: sf.Hierarchy, out: Path) -> list[str]:
+    proved = found.proved
+    if not proved.certified:
+        return [str(proved)] if proved.tried else []
+    file = out / "certificates" / f"{proved.certified[0]}.json"
+    return [str(proved), f"to check a proof: semiflat verify {shlex.quote(str(file))}"]
 
 
 def _left(trap: sf.Trap) -> bool:

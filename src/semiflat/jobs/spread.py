@@ -31,6 +31,19 @@ class Machines:
     threads: int = 1
     dask: str | None = None
 
+    @classmethod
+    def asked(cls, processes: int | None, dask: str | None, thread_count: int = 1) -> Machines:
+        """Those that were asked for: all cores of this machine, where nothing was.
+
+        Raises:
+            InputError: for both processes here and a cluster, and a number of processes that makes no sense.
+        """
+        if dask is not None and processes is not None:
+            raise InputError(
+                f"processes={processes!r} is for this machine alone, dask={dask!r} for a cluster; give one"
+            )
+        return cls(process_count(processes), thread_count, dask)
+
 
 OnEnd = Callable[[Job, Sequence[Any]], None]
 """Called with parts of what comes of a job, as soon as they are known in this process."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from semiflat.errors import InputError, unknown_name, whole, whole_number, whole_seed
-from semiflat.nesting.build import Builder
+from semiflat.nesting.build import Builder, Progress
+from semiflat.nesting.proofs import Proved
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths
 from semiflat.nesting.result import (
     CriticalFunction,
@@ -21,6 +22,7 @@ from semiflat.nesting.result import (
 )
 from semiflat.nesting.valleys import Disconnectivity, Pass
 from semiflat.problem import Problem
+from semiflat.progress import Report, following
 from semiflat.verdicts import Kind
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Level",
     "Pass",
     "PointRecord",
+    "Proved",
     "Trap",
     "hierarchy",
     "load_hierarchy",
@@ -51,7 +54,7 @@ def hierarchy(
     processes: int | None = None,
     dask: str | None = None,
     store: str | Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda words, done, total: None,
+    progress: Progress | bool = False,
 ) -> Hierarchy:
     """The critical points of a problem at several widths, and how they nest (Z22 Figs 1, 4.4).
 
@@ -76,7 +79,8 @@ def hierarchy(
         store: keeps all that is run, and the hierarchy when it is done: a file ending in ``.db`` or
             ``.sqlite``, or a URL, ``postgresql://user@host/database``. Called again, it runs only what is
             missing; more starts and wider levels may be asked for. :func:`load_hierarchy` reads it.
-        progress: called with what is done, in words, how much of it, and of how much.
+        progress: True shows bars, in a terminal or a notebook. Or a function that is called with what is done,
+            in words, how much of it, and of how much.
 
     Raises:
         InputError: for widths that do not grow or do not fit the network, and numbers that make no sense;
@@ -97,25 +101,31 @@ def hierarchy(
     whole("starts", starts, 1)
     whole_seed(seed)
     saddle_starts = starts // 4 if saddle_starts is None else whole("saddle_starts", saddle_starts)
-    search: dict[str, Any] = {"processes": processes, "dask": dask}
     whole("max_iterations", max_iterations, 1)
-    if store is not None:
-        from semiflat.nesting.store import bind
+    of_what = "what is done, in words, how much of it, and of how much"
+    with following(progress, _bars, of_what) as tell:
+        builder = Builder(
+            problem,
+            levels,
+            starts=starts,
+            saddle_starts=saddle_starts,
+            seed=seed,
+            max_iterations=max_iterations,
+            search={"processes": processes, "dask": dask},
+            store=store,
+            progress=tell,
+        )
+        if store is not None:
+            from semiflat.nesting.store import bind
 
-        bind(check_store(store), problem)
-    builder = Builder(
-        problem,
-        levels,
-        starts=starts,
-        saddle_starts=saddle_starts,
-        seed=seed,
-        max_iterations=max_iterations,
-        search={name: value for name, value in search.items() if value is not None},
-        store=store,
-        progress=progress,
-    )
-    builder.run()
-    found = Hierarchy(problem, builder.points(), builder.edges, builder.levels())
+            bind(check_store(store), problem)
+        builder.run()
+    records, certificates = builder.points(), None
+    if store is not None:
+        from semiflat.nesting.store import certificates_of
+
+        certificates = certificates_of(store, problem, records)
+    found = Hierarchy(problem, records, builder.edges, builder.levels(), certificates=certificates)
     if store is not None:
         found.save(store)
     return found
@@ -179,8 +189,17 @@ def load_hierarchy(
     )
     loaded = read(check_store(store), X, y, sample_weight, selection)
     return Hierarchy(
-        loaded.problem, loaded.points, loaded.edges, loaded.levels, selection=loaded.selection
+        loaded.problem,
+        loaded.points,
+        loaded.edges,
+        loaded.levels,
+        certificates=loaded.certificates,
+        selection=loaded.selection,
     )
+
+
+def _bars(report: Report) -> Progress:
+    return lambda words, done, total: report(words, done, total, "")
 
 
 def _levels(problem: Problem, widths: Any) -> list[Widths]:
@@ -199,7 +218,7 @@ def _levels(problem: Problem, widths: Any) -> list[Widths]:
     for narrow, wide in pairwise(levels):
         if narrow == wide or any(a > b for a, b in zip(narrow, wide, strict=True)):
             raise InputError(
-                f"widths must grow from level to level, and {list(wide)} does not contain {list(narrow)}; "
-                "give them in ascending order"
+                f"widths must grow from level to level, and {list(wide)} comes after {list(narrow)}; give each "
+                "level once, in ascending order"
             )
     return levels

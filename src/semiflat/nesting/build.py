@@ -6,25 +6,27 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from semiflat.jobs import Machines
 from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.nesting.functions import same
+from semiflat.nesting.judging import Judged, Nested, nested
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, name_of, widths_name
 from semiflat.nesting.ways import Widening, ways_down, widenings
 from semiflat.networks import Params
-from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.reduction import reduce
 from semiflat.search import CriticalPoint, SearchResult, Status, Unseen, run_search
 from semiflat.search.distinct import classes
 from semiflat.search.record import LimitRecord
 from semiflat.search.trivial import EQUAL
-from semiflat.verdicts import Kind, Verdict, judge_all
+from semiflat.verdicts import Kind, Verdict
 
 MOST_DESCENTS = 512
 """Ways down that are followed at one level at most, the steepest of each point first."""
@@ -79,7 +81,7 @@ class Member:
         function: number of its critical function.
         new: whether no narrower level has that function.
         trivial: see :attr:`semiflat.CriticalPoint.trivial`.
-        verdict: on it.
+        nested: what it is at its own width and at wider ones.
         name: given when all levels are done.
     """
 
@@ -89,7 +91,7 @@ class Member:
     function: int = -1
     new: bool = True
     trivial: str | None = None
-    verdict: Verdict | None = None
+    nested: Nested | None = None
     name: str = ""
 
     @property
@@ -108,10 +110,15 @@ class Member:
         return min((each.origin for each in self.ended), key=ORIGINS.index)
 
     @property
-    def judged(self) -> Verdict:
-        """Its verdict, once there is one."""
-        assert self.verdict is not None
-        return self.verdict
+    def judged(self) -> Nested:
+        """What it is, once that is known."""
+        assert self.nested is not None
+        return self.nested
+
+    @property
+    def verdict(self) -> Verdict:
+        """On it at its own width."""
+        return self.judged.own.verdict
 
 
 class Rung:
@@ -164,6 +171,7 @@ class Builder:
         self.problem, self.starts, self.saddle_starts = problem, starts, saddle_starts
         self.seed, self.max_iterations = seed, max_iterations
         self.search, self.store, self.progress = search, store, progress
+        self.machines = Machines.asked(search["processes"], search["dask"])
         self.rungs = [
             Rung(hidden, problem.with_net(problem.net.with_hidden(hidden))) for hidden in widths
         ]
@@ -248,8 +256,8 @@ class Builder:
                 problem,
                 start=problem.net.unflatten(torch.stack([way.start for way in some])),
                 max_iterations=DESCENT_STEPS,
-                processes=self.search.get("processes"),
                 out=self.store,
+                **self.search,
             )
             if ended.interrupted:
                 raise KeyboardInterrupt
@@ -271,14 +279,18 @@ class Builder:
                 if limits > LIMITS_LEFT:
                     continue
             ways: list[Way] = []
-            for edge, wide, verdict in self._widened(member, rung.hidden):
-                if verdict.kind is Kind.STRICT_SADDLE:
+            for edge, widening, judged in _widened(member, rung.hidden):
+                kind = judged.verdict.kind
+                moved = kind is Kind.NOT_CRITICAL and not rung.problem.outputs_alone
+                if kind is not Kind.STRICT_SADDLE and not moved:
+                    continue
+                wide = widening.embedding(member.point)
+                at = wide.problem.net.flatten(wide.params)
+                if moved:  # by weight decay: the way down is the gradient's
+                    ways.append(Way(member, _descending(edge, 0), rung.problem, at))
+                else:
                     problem = wide.problem if member.limit else rung.problem
-                    ways += _ways(member, edge, problem, wide, verdict)
-                elif verdict.kind is Kind.NOT_CRITICAL and not rung.problem.outputs_alone:
-                    # Weight decay moves it: the way down is the gradient's.
-                    start = wide.problem.net.flatten(wide.params)
-                    ways.append(Way(member, _descending(edge, 0), rung.problem, start))
+                    ways += _ways(member, edge, problem, at, judged)
             by_point.append(sorted(ways, key=lambda way: way.edge.curvature or 0.0))
         return _in_turn(by_point)
 
@@ -286,7 +298,7 @@ class Builder:
         rung = self.rungs[level]
         by_point = []
         for member in rung.members:
-            if member.judged.kind is not Kind.STRICT_SADDLE or member.limit:
+            if member.verdict.kind is not Kind.STRICT_SADDLE or member.limit:
                 continue
             edge = Edge(
                 kind="descends",
@@ -294,20 +306,11 @@ class Builder:
                 target=None,
                 hidden=rung.hidden,
                 how="own",
-                curvature=member.judged.curvature,
+                curvature=member.verdict.curvature,
             )
-            by_point.append(_ways(member, edge, rung.problem, member.point, member.judged))
+            at = rung.problem.net.flatten(member.point.params)
+            by_point.append(_ways(member, edge, rung.problem, at, member.judged.own))
         return _in_turn(by_point)
-
-    def _widened(self, member: Member, hidden: Widths) -> list[tuple[Edge, Point, Verdict]]:
-        """A member's embeddings into given widths, judged, as edges that have no names yet."""
-        plan = list(widenings(member.point.problem.net, hidden))
-        wide = [widening.embedding(member.point) for widening in plan]
-        verdicts = judge_all(wide)
-        return [
-            (_embedding(member, widening, hidden, verdict), there, verdict)
-            for widening, there, verdict in zip(plan, wide, verdicts, strict=True)
-        ]
 
     # -- what runs ended at -----------------------------------------------------------------------
 
@@ -341,11 +344,17 @@ class Builder:
                 rung.elsewhere.append((each, None))
         for member in members:
             self._place(level, member)
-        unjudged = [member for member in members if member.verdict is None]
-        verdicts = judge_all([member.point for member in unjudged])
-        for member, verdict in zip(unjudged, verdicts, strict=True):
-            member.verdict = verdict
+        self._judge(level, [member for member in members if member.nested is None])
         rung.members = members
+
+    def _judge(self, level: int, members: list[Member]) -> None:
+        """Say what members of a level are, at their own width and at all wider ones."""
+        wider = [rung.hidden for rung in self.rungs[level + 1 :]]
+        words = f"{widths_name(self.rungs[level].hidden)} units, judged"
+        tell = partial(self.progress, words)
+        found = nested([member.point for member in members], wider, self.machines, tell)
+        for member, each in zip(members, found, strict=True):
+            member.nested = each
 
     def _joined(self, old: list[Member], new: list[Ended], point: CriticalPoint) -> Member:
         """The member that known ones and what has ended make together."""
@@ -416,12 +425,12 @@ class Builder:
         """What a level's points are at all wider ones, and where descents at this level ended."""
         rung = self.rungs[level]
         for wider in self.rungs[level + 1 :]:
-            words = f"{widths_name(rung.hidden)} units in {widths_name(wider.hidden)}"
-            for done, member in enumerate(rung.members):
-                self.progress(words, done + 1, len(rung.members))
-                for edge, _, _ in self._widened(member, wider.hidden):
-                    target = f"{member.name}@{widths_name(wider.hidden)}"
-                    self.edges.append(replace(edge, source=member.name, target=target))
+            for member in rung.members:
+                target = f"{member.name}@{widths_name(wider.hidden)}"
+                self.edges += [
+                    replace(edge, source=member.name, target=target)
+                    for edge, _, _ in _widened(member, wider.hidden)
+                ]
         here = [(each, member) for member in rung.members for each in member.ended]
         for ended, at in [*here, *rung.elsewhere]:
             if ended.way is not None:
@@ -474,7 +483,7 @@ class Builder:
     def _level(self, rung: Rung) -> Level:
         new = [member for member in rung.members if member.new]
         finite = [member for member in new if not member.limit]
-        kinds = [member.judged.kind for member in finite]
+        kinds = [member.verdict.kind for member in finite]
         mass = rung.unseen.missing_mass
         return Level(
             hidden=rung.hidden,
@@ -526,15 +535,11 @@ def _descending(edge: Edge, side: int) -> Edge:
     return replace(edge, kind="descends", side=side, loss=None)
 
 
-def _ways(
-    source: Member, edge: Edge, problem: Problem, point: Point, verdict: Verdict
-) -> list[Way]:
-    net = point.problem.net
-    assert verdict.descent_direction is not None  # a strict saddle has one
-    at, direction = net.flatten(point.params), net.flatten(verdict.descent_direction)
+def _ways(source: Member, edge: Edge, problem: Problem, at: Tensor, judged: Judged) -> list[Way]:
+    assert judged.down is not None  # a strict saddle has a direction
     return [
         Way(source, _descending(edge, side), problem, start)
-        for side, start in ways_down(point.problem, at, direction)
+        for side, start in ways_down(problem, at, judged.down)
     ]
 
 
@@ -542,6 +547,15 @@ def _in_turn(by_point: list[list[Way]]) -> list[Way]:
     """The first way of each point, then the second of each, and so on."""
     longest = max(map(len, by_point), default=0)
     return [ways[k] for k in range(longest) for ways in by_point if k < len(ways)]
+
+
+def _widened(member: Member, hidden: Widths) -> list[tuple[Edge, Widening, Judged]]:
+    """A member's embeddings into given widths, and what they are, as edges that have no names yet."""
+    plan = widenings(member.point.problem.net, hidden)
+    return [
+        (_embedding(member, widening, hidden, judged.verdict), widening, judged)
+        for widening, judged in zip(plan, member.judged.wide[hidden], strict=True)
+    ]
 
 
 def _embedding(member: Member, widening: Widening, hidden: Widths, verdict: Verdict) -> Edge:
@@ -562,7 +576,7 @@ def _embedding(member: Member, widening: Widening, hidden: Widths, verdict: Verd
 
 
 def _record(member: Member, hidden: Widths) -> PointRecord:
-    point, verdict, net = member.point, member.judged, member.point.problem.net
+    point, verdict, net = member.point, member.verdict, member.point.problem.net
     limit = None
     if isinstance(point.problem, AtInfinity):
         assert isinstance(net, LimitMLP)

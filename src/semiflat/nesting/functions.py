@@ -42,7 +42,7 @@ def distances(problem: Problem, outputs: Tensor, others: Sequence[Tensor]) -> Te
     """
     if not others:
         return torch.zeros(0, dtype=torch.float64)
-    apart = torch.stack([told_apart(problem, outputs - other) for other in others])
+    apart = told_apart(problem, outputs - torch.stack(list(others)))
     squares = problem.mean(apart.square().mean(-1).mT)
     return squares.sqrt() / size_of(problem, outputs)
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from semiflat._version import __version__
+from semiflat.certificates.certificate import INVALID
 from semiflat.errors import InputError
+from semiflat.nesting.proofs import FOLDER
 from semiflat.nesting.record import Widths
 from semiflat.nesting.valleys import disconnectivity
 from semiflat.problem import Problem
@@ -25,15 +27,16 @@ from semiflat.records.nested import (
     TrapRow,
     TreeRow,
 )
-from semiflat.records.study import read
+from semiflat.records.study import ProofRow, read
 
 if TYPE_CHECKING:
     from semiflat.nesting.result import Hierarchy, HierarchyPoint
 
 LOWEST = 300
 """Points of each level at most, lowest first, where nothing else is asked for."""
-ROOM, POINT, EDGE = 1_300_000, 1700, 250
-"""Bytes of a page that points and edges may take together, so that it has 3 MB at most; what each takes."""
+ROOM, POINT, PROOF, EDGE = 1_300_000, 1700, 400, 250
+"""Bytes of a page that points, their proofs and edges may take together, so that it has 3 MB at most, and what
+each of them takes."""
 NUMBERS = 50_000
 """Values of all functions together."""
 VALLEYS = 60
@@ -49,7 +52,12 @@ OUTPUTS = {"line": 4, "map": 1, "samples": 4}
 
 
 def page_record(
-    hierarchy: Hierarchy, tolerance: float, lowest: int | None, files: str, command: str
+    hierarchy: Hierarchy,
+    tolerance: float,
+    lowest: int | None,
+    files: str,
+    certificates: bool,
+    command: str,
 ) -> dict[str, Any]:
     """See :meth:`semiflat.Hierarchy.page_record`."""
     levels = hierarchy.levels
@@ -60,6 +68,7 @@ def page_record(
     names = {point.name for point in shown}
     problem = hierarchy.problem
     places, inputs = _places(problem)
+    proved = hierarchy.proved
     parts = [hierarchy.selection] if hierarchy.selection else []
     if len(shown) < len(hierarchy):
         parts.append(f"the {lowest} lowest of each width: {len(shown)} of {len(hierarchy)} points")
@@ -68,7 +77,7 @@ def page_record(
         problem=_in_words(problem),
         decay=not problem.outputs_alone,
         selection="; ".join(parts),
-        points=[_point(point) for point in shown],
+        points=[_point(point, certificates) for point in shown],
         edges=[
             read(EdgeRow, edge.to_json())
             for edge in hierarchy.edges
@@ -83,6 +92,7 @@ def page_record(
         functions=_functions(hierarchy, shown, places, inputs),
         places=places,
         least_width=_least_width(hierarchy, tolerance),
+        proved=str(proved) if proved.tried else "",
         files=files,
         command=command,
     )
@@ -97,6 +107,7 @@ def _room(hierarchy: Hierarchy, levels: list[list[HierarchyPoint]]) -> int:
     for lowest in range(LOWEST):
         there = [own[lowest] for own in levels if lowest < len(own)]
         used += sum(POINT + EDGE * edges[point.name] for point in there)
+        used += PROOF * sum(point.certificate is not None for point in there)
         if used > ROOM and lowest:
             return lowest
     return LOWEST
@@ -120,8 +131,14 @@ def _in_words(problem: Problem) -> str:
     )
 
 
-def _point(point: HierarchyPoint) -> NestedRow:
-    record = point.record
+def _point(point: HierarchyPoint, certificates: bool) -> NestedRow:
+    record, proof = point.record, None
+    if point.certificate is not None and point.certificate.status != INVALID:
+        file = (
+            f"{FOLDER}/{record.name}.json" if certificates and point.certificate.certified else None
+        )
+        own = {"status": point.certificate.status, "reason": point.certificate.reason, "file": file}
+        proof = read(ProofRow, {**point.certificate.proved, **own})
     return NestedRow(
         name=record.name,
         kind=record.kind,
@@ -138,6 +155,7 @@ def _point(point: HierarchyPoint) -> NestedRow:
         found=record.found,
         origin=record.origin,
         evidence=record.evidence,
+        certificate=proof,
     )
 
 

@@ -11,10 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
+from semiflat.certificates.certificate import Certificate, other_data
+from semiflat.certificates.checker.arithmetic import need_arithmetic
 from semiflat.errors import InputError, positive, whole
+from semiflat.files import path_of, write_whole
 from semiflat.induced import gradient_basis_model
 from semiflat.jobs import is_database
+from semiflat.nesting import proofs
 from semiflat.nesting.functions import distances
+from semiflat.nesting.proofs import Proved
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, widths_name
 from semiflat.nesting.valleys import MINIMA, Disconnectivity, disconnectivity
 from semiflat.points import Point
@@ -26,6 +31,10 @@ from semiflat.verdicts import Kind
 class HierarchyPoint(Point):
     """A critical point of a hierarchy: a point as any other, with its place there.
 
+    Attributes:
+        certificate: the proof of what it is, or why there is none; None until that is tried, see
+            :meth:`Hierarchy.certify`.
+
     >>> import semiflat as sf
     >>> X = [[k / 10] for k in range(-20, 21)]
     >>> problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, [abs(x[0]) - x[0] for x in X])
@@ -34,8 +43,10 @@ class HierarchyPoint(Point):
     ('1-0', 'strict minimum', 9)
     """
 
-    def __init__(self, problem: Problem, record: PointRecord) -> None:
-        self.record = record
+    def __init__(
+        self, problem: Problem, record: PointRecord, certificate: Certificate | None = None
+    ) -> None:
+        self.record, self.certificate = record, certificate
         if record.limit is None:
             super().__init__(problem, problem.net.unflatten(record.vector))
         else:
@@ -220,6 +231,7 @@ class Hierarchy(Rows):
         edges: Sequence[Edge],
         levels: Sequence[Level],
         *,
+        certificates: Sequence[Certificate | None] | None = None,
         selection: str = "",
     ) -> None:
         self.problem, self.selection = problem, selection
@@ -228,7 +240,12 @@ class Hierarchy(Rows):
             level.hidden: problem.with_net(problem.net.with_hidden(level.hidden))
             for level in levels
         }
-        self.points = [HierarchyPoint(problems[record.hidden], record) for record in records]
+        self.points = [
+            HierarchyPoint(problems[record.hidden], record, certificate)
+            for record, certificate in zip(
+                records, certificates or [None] * len(records), strict=True
+            )
+        ]
         self._named = {point.name: point for point in self.points}
 
     # -- its parts --------------------------------------------------------------------------------
@@ -456,6 +473,57 @@ class Hierarchy(Rows):
         own = [point for point in self.points if _within(point.hidden, hidden)]
         return min(own, key=lambda point: point.record.loss, default=None)
 
+    # -- proofs -----------------------------------------------------------------------------------
+
+    def certify(self, *, seconds: float | None = None, progress: bool = False) -> Proved:
+        """Prove what the points are, and which of them are distinct; each gets its ``certificate``.
+
+        The lowest of each level come first. Points that have a certificate keep it, so that a call that ran out
+        of time can be made again. :meth:`save` keeps the certificates, :meth:`save_certificates` writes them
+        as files. Points at infinity have no proofs; flat and degenerate ones stay undecided, mostly.
+
+        Args:
+            seconds: no proof is begun after so many; None for all points.
+            progress: True shows a bar, in a terminal or a notebook.
+
+        Raises:
+            InputError: without python-flint.
+        """
+        need_arithmetic()
+        seconds = None if seconds is None else positive("seconds", seconds)
+        proofs.prove(list(self._by_level.values()), seconds, progress)
+        return self.proved
+
+    @property
+    def proved(self) -> Proved:
+        """What is proved so far."""
+        return proofs.proved(self._by_level)
+
+    def save_certificates(self, folder: str | Path) -> list[Path]:
+        """Write the certificates as files under the points' names, and one of their data beside them.
+
+        ``semiflat verify`` and :func:`semiflat.verify` prove them again, and with ``--distinct`` that the
+        points are distinct. Files of these names are replaced.
+
+        Returns:
+            The certificates' files.
+
+        Raises:
+            InputError: if they cannot be written, or the folder holds the data of other certificates.
+        """
+        folder = path_of(folder)
+        content = proofs.files(self.points, folder)
+        data = folder / proofs.DATA
+        if data in content and data.exists() and data.read_bytes() != content[data]:
+            raise other_data(data)
+        for file, own in content.items():
+            write_whole(file, own)
+        return [file for file in content if file != data]
+
+    @property
+    def _by_level(self) -> dict[Widths, list[HierarchyPoint]]:
+        return {level.hidden: self.at(level.hidden) for level in self.levels}
+
     # -- other forms ------------------------------------------------------------------------------
 
     def save(self, store: str | Path) -> None:
@@ -477,7 +545,8 @@ class Hierarchy(Rows):
                 f"these are some of a hierarchy's points ({self.selection}); load all of them to save them"
             )
         records = [point.record for point in self.points]
-        write(check_store(store), self.problem, records, self.edges, self.levels)
+        certificates = [point.certificate for point in self.points]
+        write(check_store(store), self.problem, records, self.edges, self.levels, certificates)
 
     def _facts(self) -> Facts:
         facts: Facts = {
@@ -493,6 +562,7 @@ class Hierarchy(Rows):
         return [
             {key: value for key, value in vars(point.record).items() if key not in hide}
             | {"at_infinity": point.record.at_infinity, "index": point.record.index}
+            | _proof(point.certificate)
             for point in self.points
         ]
 
@@ -509,6 +579,7 @@ class Hierarchy(Rows):
         tolerance: float = 1e-3,
         lowest: int | None = None,
         files: str = "",
+        certificates: bool = False,
         command: str = "",
     ) -> dict[str, Any]:
         """All that its page shows, as plain data: :func:`semiflat.report.write_hierarchy_page` writes the page.
@@ -518,13 +589,17 @@ class Hierarchy(Rows):
             lowest: so many points of each level at most, lowest loss first; by default 300, or as many as
                 fit into a page of 3 MB.
             files: the folder in which points lie under their names, as ``.safetensors``, seen from the page.
+            certificates: whether they lie in a folder of that name beside the page, see
+                :meth:`save_certificates`.
             command: that makes the hierarchy, as it is typed.
         """
         from semiflat.nesting.page import page_record
 
         if lowest is not None:
             whole("lowest", lowest, 1)
-        return page_record(self, positive("tolerance", tolerance), lowest, files, command)
+        return page_record(
+            self, positive("tolerance", tolerance), lowest, files, certificates, command
+        )
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the levels as columns, with a mark for each point at its loss.
@@ -582,6 +657,13 @@ class Hierarchy(Rows):
             if edge.target is not None and edge.source:
                 graph.add_edge(edge.source, edge.target, **vars(edge))
         return graph
+
+
+def _proof(certificate: Certificate | None) -> Facts:
+    """What a table says of a proof."""
+    if certificate is None:
+        return {"proof": None, "proved_kind": None}
+    return {"proof": certificate.status, "proved_kind": certificate.kind}
 
 
 def check_store(store: Any) -> str | Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ import numpy as np
 import sqlalchemy as sql
 import torch
 
+from semiflat.certificates.certificate import Certificate
+from semiflat.certificates.certify import of_document
 from semiflat.errors import InputError
 from semiflat.jobs.database import Database, Schema
 from semiflat.jobs.store import check_header
@@ -65,7 +68,17 @@ EDGES = sql.Table(
     sql.Index("semiflat_edges_by_source", "source"),
     sql.Index("semiflat_edges_by_target", "target"),
 )
-SCHEMA = Schema("hierarchy", _TABLES)
+CERTIFICATES = sql.Table(
+    "semiflat_certificates",
+    _TABLES,
+    # Of the point's parameters, as names change when more points are found.
+    sql.Column("point", sql.Text, primary_key=True),
+    sql.Column("status", sql.Text, nullable=False),
+    sql.Column("kind", sql.Text),
+    sql.Column("document", sql.Text, nullable=False),
+)
+"""What was proved of points; all have the data of the hierarchy's problem."""
+SCHEMA = Schema("hierarchy", _TABLES, 2, {1: CERTIFICATES.create})
 AT_A_TIME = 5000
 """Rows written together."""
 
@@ -119,6 +132,7 @@ class Loaded:
     Attributes:
         problem: of the hierarchy.
         points, edges, levels: its records; all levels, whatever the selection.
+        certificates: of the points, None where there is none.
         selection: in words; ``""`` if all points are there.
     """
 
@@ -126,6 +140,7 @@ class Loaded:
     points: list[PointRecord]
     edges: list[Edge]
     levels: list[Level]
+    certificates: list[Certificate | None]
     selection: str
 
 
@@ -145,8 +160,11 @@ def write(
     points: Sequence[PointRecord],
     edges: Sequence[Edge],
     levels: Sequence[Level],
+    certificates: Sequence[Certificate | None],
 ) -> None:
     """Put a hierarchy in the place of the one of the same problem that is there, as a whole.
+
+    Certificates that are there already stay.
 
     Raises:
         InputError: as for :func:`bind`.
@@ -163,6 +181,9 @@ def write(
                 connection.execute(sql.insert(table), some)
             # Else a server would plan queries as if next to nothing were there.
             connection.execute(sql.text(f"ANALYZE {table.name}"))
+        new = map(_certificate_row, points, certificates)
+        for some in _in_parts(row for row in new if row is not None):
+            connection.execute(database.insert_new(CERTIFICATES), some)
 
 
 def read(place: str | Path, X: Any, y: Any, sample_weight: Any, selection: Selection) -> Loaded:
@@ -192,6 +213,7 @@ def read(place: str | Path, X: Any, y: Any, sample_weight: Any, selection: Selec
             leaving = sql.select(EDGES).join(some, EDGES.c.source == some.c.name)
             limits = sql.select(EDGES).join(some, EDGES.c.target == some.c.name)
             edges = sql.union_all(leaving, limits.where(EDGES.c.source == ""))
+            certificates = _certificates(connection, problem, records)
             names = {record.name for record in records}
             kept = [
                 _record(Edge, row, database.shown)
@@ -204,7 +226,16 @@ def read(place: str | Path, X: Any, y: Any, sample_weight: Any, selection: Selec
             raise InputError(
                 f"{database.shown!r} is damaged: {error}; save the hierarchy again"
             ) from error
-    return Loaded(problem, records, kept, level_records, selection.in_words(len(records), total))
+    told = selection.in_words(len(records), total)
+    return Loaded(problem, records, kept, level_records, certificates, told)
+
+
+def certificates_of(
+    place: str | Path, problem: Problem, points: Sequence[PointRecord]
+) -> list[Certificate | None]:
+    """What a database holds of proofs of these points, None where that is nothing."""
+    with Database(place, SCHEMA) as database, database.reading() as connection:
+        return _certificates(connection, problem, points)
 
 
 # -- of which problem -------------------------------------------------------------------------------
@@ -306,6 +337,42 @@ def _point_row(point: PointRecord) -> dict[str, Any]:
     }
 
 
+def _certificate_row(point: PointRecord, certificate: Certificate | None) -> dict[str, Any] | None:
+    if certificate is None:
+        return None
+    document = json.dumps(certificate.without_data, ensure_ascii=False)
+    row = {"status": certificate.status, "kind": certificate.kind, "document": document}
+    return {"point": _digest(point), **row}
+
+
+def _certificates(
+    connection: sql.Connection, problem: Problem, points: Sequence[PointRecord]
+) -> list[Certificate | None]:
+    digests = [_digest(point) for point in points]
+    found: dict[str, str] = {}
+    for first in range(0, len(digests), AT_A_TIME):
+        some = CERTIFICATES.c.point.in_(digests[first : first + AT_A_TIME])
+        rows = connection.execute(sql.select(CERTIFICATES).where(some))
+        found |= {row.point: row.document for row in rows}
+    return [
+        of_document(
+            json.loads(found[digest]), problem.with_net(problem.net.with_hidden(point.hidden))
+        )
+        if digest in found
+        else None
+        for digest, point in zip(digests, points, strict=True)
+    ]
+
+
+def _digest(point: PointRecord) -> str:
+    """What names a point by its network and its parameters."""
+    forms = "" if point.limit is None else repr(point.limit.forms)
+    digest = hashlib.sha256(f"{point.hidden} {forms}".encode())
+    for vector in (point.vector, *(() if point.limit is None else (point.limit.far,))):
+        digest.update(np.ascontiguousarray(vector.numpy(), dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
 def _record(kind: type[Record], row: sql.Row[Any], place: str) -> Record:
     """The record that a row was made of."""
     columns = row._asdict()
@@ -315,7 +382,7 @@ def _record(kind: type[Record], row: sql.Row[Any], place: str) -> Record:
     plain = {**json.loads(columns["rest"]), **typed}
     if vector is not None:
         numbers = np.frombuffer(vector, dtype="<f8").astype(np.float64)
-        plain["vector"] = to_plain(torch.from_numpy(numbers))
+        plain["vector"] = torch.from_numpy(numbers)
     record: Record = from_plain(kind, plain)
     return record
 

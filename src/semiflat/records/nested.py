@@ -143,6 +143,7 @@ class NestedRecord:
         selection: which of the points these are; ``""`` for all.
         functions: those that are told, lowest loss first.
         least_width: the answer with its error; ``""`` where it cannot be told.
+        proved: what is proved of the points, all of them; ``""`` where nothing was tried.
         files: the folder of the points' files as seen from the page; ``""`` for none.
         command: that made it, to be typed again; ``""`` if none did.
     """
@@ -159,5 +160,6 @@ class NestedRecord:
     functions: Sequence[FunctionRow] = ()
     places: PlacesRecord = field(default_factory=PlacesRecord)
     least_width: str = ""
+    proved: str = ""
     files: str = ""
     command: str = ""

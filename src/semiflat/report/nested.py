@@ -15,6 +15,7 @@ from semiflat.report.names import linker
 from semiflat.report.nested_charts import fate, legend, widths
 from semiflat.report.numbers import count, listed, loss
 from semiflat.report.page import environment, scripts
+from semiflat.report.proofs import proof_of
 
 GALLERY = 12
 """Functions that are drawn side by side, lowest loss first; each is drawn at its points, too."""
@@ -123,6 +124,8 @@ def _findings(record: NestedRecord) -> Iterator[str]:
     ]
     yield f"New functions, which no narrower width has, by width. {'; '.join(new).capitalize()}."
     yield from _traps(record)
+    if record.proved:
+        yield f"{record.proved[0].upper()}{record.proved[1:]}."
 
 
 def _traps(record: NestedRecord) -> Iterator[str]:
@@ -203,6 +206,8 @@ def _every(record: NestedRecord) -> Iterator[Nested]:
         if record.files:
             file = f"{record.files}/{point.name}.safetensors"
             commands.append(("Open it, and judge it again:", f"semiflat judge {file}"))
+        if proof := proof_of(point).file:
+            commands.append(("Check its proof:", f"semiflat verify {proof}"))
         section = Section(
             point.name, point, point.loss, point.hidden, list(_what(point, others, towards)),
             verdict_of(point), facts_of(point), MadeOf(), commands, before=before, after=after,

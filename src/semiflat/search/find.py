@@ -14,12 +14,13 @@ import torch
 
 from semiflat.curvature.engine import EngineName, checked_engine
 from semiflat.errors import InputError, positive, unknown_name, whole, whole_seed
-from semiflat.jobs import Machines, is_database, process_count
+from semiflat.jobs import Machines, is_database
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
+from semiflat.progress import Report, following
 from semiflat.search.block import STAGES, Settings
 from semiflat.search.distinct import classes
-from semiflat.search.gather import Gathered, Progress, following, gather
+from semiflat.search.gather import Gathered, Progress, gather, tally
 from semiflat.search.methods import METHODS, Method
 from semiflat.search.record import CriticalPoint, Finished, SearchRecord, SearchResult, Status
 from semiflat.search.store import open_store
@@ -126,10 +127,7 @@ def run_search(
             "out keeps random starts, which their seed and number tell: give a seed and no start, "
             "or leave out away"
         )
-    if dask is not None and processes is not None:
-        raise InputError(
-            f"processes={processes!r} is for this machine alone, dask={dask!r} for a cluster; give one"
-        )
+    machines = Machines.asked(processes, dask, thread_count)
     problems = _problems(problem)
     net = problems[0].net
     if start is None:
@@ -150,15 +148,18 @@ def run_search(
     chosen, engine = _method(method, out), checked_engine(engine)
     settings = Settings(kind, seed, tolerance, max_iterations, start is not None, chosen, engine)
     each = len(theta) // len(problems)
-    machines = Machines(process_count(processes), thread_count, dask)
     given = None if start is None else theta
+
+    def bar(report: Report) -> Progress:
+        return tally(lambda done, so_far: report("search", done, len(theta), so_far))
+
     with (
         (
             nullcontext()
             if out is None
             else open_store(out, problems, settings, start_scale, starts, given)
         ) as store,
-        following(progress, len(theta)) as tell,
+        following(progress, bar, "the runs that ended") as tell,
     ):
         got = gather(problems, theta, settings, machines, store, tell)
     ended = [(problems[row // each], got.ended[row]) for row in sorted(got.ended)]

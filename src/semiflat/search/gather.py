@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
 
 from semiflat.curvature.engine import using
-from semiflat.errors import InputError, Unfinished
+from semiflat.errors import Unfinished
 from semiflat.jobs import Job, JobsLost, JobStore, Machines, spread
 from semiflat.problem import Problem
-from semiflat.progress import stages
 from semiflat.search.block import Settings, run_block
 from semiflat.search.large import block
 from semiflat.search.record import Finished, SearchResult, Status, count_line
@@ -42,26 +40,6 @@ def tally(tell: Callable[[int, str], None]) -> Progress:
         tell(counts.total(), count_line(counts))
 
     return count
-
-
-@contextmanager
-def following(progress: Progress | bool, starts: int) -> Iterator[Progress]:
-    """What to tell of runs that end: the given function, a bar for True, nobody for False.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if callable(progress):
-        yield progress
-    elif progress is True:
-        with stages() as report:
-            yield tally(lambda done, so_far: report("search", done, starts, so_far))
-    elif progress is False:
-        yield lambda finished: None
-    else:
-        raise InputError(
-            f"progress must be True, False or a function of the runs that ended, not {progress!r:.60}"
-        )
 
 
 HANDFUL = 16

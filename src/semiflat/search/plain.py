@@ -26,6 +26,8 @@ def _written(value: Tensor) -> dict[str, Any]:
 
 
 def _tensor(plain: Any) -> Tensor:
+    if isinstance(plain, Tensor):  # a database keeps it as bytes
+        return plain
     if not isinstance(plain, dict) or plain.keys() != {"dtype", "shape", "values"}:
         raise ValueError(f"{str(plain)[:40]!r} is no tensor")
     dtype = getattr(torch, str(plain["dtype"]), None)

@@ -17,6 +17,9 @@ from semiflat.certificates.checker.balls import Network, NotDefinite, risk_gradi
 from semiflat.certificates.checker.exact import Invalid
 from semiflat.certificates.checker.verify import DAMAGED, PRECISIONS, load, prove_again
 
+Seen = tuple[arb, list[list[arb]]]
+"""Loss, and outputs on each sample."""
+
 
 @dataclass(frozen=True)
 class Distinction:
@@ -68,7 +71,7 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
     need_arithmetic()
     if not isinstance(paths, list | tuple):
         return Distinction(0, (), False, "certificates are given as a list of files")
-    seen: list[tuple[arb, list[list[arb]]]] = []
+    seen: list[Seen] = []
     first: Network | None = None
     for path in paths:
         try:
@@ -78,12 +81,12 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
             if first is not None and net != first:
                 raise Invalid("it is of another problem than the first")
             first = net
-            seen.append(_seen(net, prove_again(document, net).theta))
+            seen.append(seen_of(net, prove_again(document, net).theta))
         except (Invalid, NotDefinite, *DAMAGED) as error:
             return Distinction(0, (), False, f"{str(path)!r}: {error}")
     chosen: list[int] = []
     for place, one in enumerate(seen):
-        if all(_differ(one, seen[other]) for other in chosen):
+        if all(differ(one, seen[other]) for other in chosen):
             chosen.append(place)
     count, total = len(chosen), len(seen)
     return Distinction(
@@ -95,8 +98,8 @@ def verify_distinct(paths: Sequence[str | Path], data: str | Path | None = None)
     )
 
 
-def _seen(net: Network, theta: list[arb]) -> tuple[arb, list[list[arb]]]:
-    """Loss, and outputs on each sample."""
+def seen_of(net: Network, theta: list[arb]) -> Seen:
+    """Of the parameters in some balls."""
     with ctx.workprec(PRECISIONS[0]):
         passes = list(sweeps(net, theta))
         outputs = [row for sweep in passes for row in sweep.outputs]
@@ -105,7 +108,8 @@ def _seen(net: Network, theta: list[arb]) -> tuple[arb, list[list[arb]]]:
         return risk_gradient(net, theta, passes)[0], outputs
 
 
-def _differ(one: tuple[arb, list[list[arb]]], two: tuple[arb, list[list[arb]]]) -> bool:
+def differ(one: Seen, two: Seen) -> bool:
+    """Whether losses or outputs are proved to differ."""
     rows = zip(one[1], two[1], strict=True)
     return not one[0].overlaps(two[0]) or any(
         not a.overlaps(b) for row, other in rows for a, b in zip(row, other, strict=True)
