@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -47,3 +48,25 @@ def say_so(axes: Axes, words: str) -> None:
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def logarithmic(axes: Axes, which: str = "xy") -> None:
+    """Axes logarithmic, both or one of them, with a few ticks written 1e−6."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for name, axis, ticks in (("x", axes.xaxis, 5), ("y", axes.yaxis, 7)):
+        if name in which:
+            axes.set(**{f"{name}scale": "log"})
+            axis.set_major_locator(LogLocator(numticks=ticks))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(lambda value, _: power(value))
+
+
+def power(value: float) -> str:
+    """A power of ten in a few letters.
+
+    >>> power(1e-6), power(1.0)
+    ('1e−6', '1')
+    """
+    exponent = round(math.log10(value))
+    return "1" if exponent == 0 else f"1e{exponent}".replace("-", "−")
