@@ -16,6 +16,7 @@ import semiflat as sf
 from semiflat.activations import ACTIVATIONS
 from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.experiment import qualified
+from semiflat_experiments.f19 import decay
 from semiflat_experiments.f19.census import run as run_census
 from semiflat_experiments.f19.claims import Blocks, Shares, claims
 from semiflat_experiments.f19.embedded import consistent
@@ -108,7 +109,7 @@ def test_the_dense_reference_says_what_it_does_not_know():
 
 @pytest.mark.parametrize(
     "name",
-    ["f19-generalisation", "f19-census", "f19-relu-fits"],
+    ["f19-generalisation", "f19-census", "f19-relu-fits", "f19-decay"],
 )
 def test_every_check_holds_and_every_task_has_its_record(ran, name):
     found, records = ran(name)
@@ -513,3 +514,38 @@ def test_units_inactive_both_ways_add_flat_directions(bias):
     added = sf.judge(wide).inertia.zero - sf.judge(point).inertia.zero
     assert added == 2 + net.fan_in(0) - 2 * rank
     assert added == (1 if bias else 0)
+
+
+# -- §5.3: decay -----------------------------------------------------------------------------------
+
+
+def test_decay_makes_copies_of_surplus_tanh_units(ran):
+    found, records = ran("f19-decay")
+    width = found.settings["width"]
+    for record in records:
+        for end in record["ends"]:
+            assert end["needed"] + end["copies"] + end["inactive"] == width
+    (most,) = [r for r in records if (r["activation"], r["decay"]) == ("tanh", 1e-2)]
+    assert all(end["copies"] > end["inactive"] for end in most["ends"])
+    compared = [end for end in most["ends"] if "alone" in end]
+    assert compared
+    assert all(end["risk"] < end["alone"] for end in compared)
+
+
+def test_the_checks_of_the_decay_can_fail(ran):
+    found, records = ran("f19-decay")
+    bad = copy.deepcopy(records)
+    for record in bad:
+        for end in record["ends"]:
+            end |= {"needed": 2, "copies": 1, "inactive": 5}
+            end |= {"alone": 0.0} if "alone" in end else {}
+    assert len(claims_that_fail(found, bad)) == 3
+    assert len(claims_that_fail(found, [])) == 3
+
+
+def test_a_faint_copy_counts_as_inactive():
+    problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.0], [1.0], [2.0]], [0.0, 1.0, 0.5, -1.0])
+    point = sf.Point(problem, problem.net.random_params(seed=0))
+    for shares, expected in (([0.5, 0.5], (1, 0)), ([0.99, 0.01], (0, 1))):
+        found = decay.counts(sf.Replicate(0, 0, shares)(point))
+        assert (found["needed"], found["copies"], found["inactive"]) == (2, *expected)
