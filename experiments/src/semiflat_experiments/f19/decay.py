@@ -184,7 +184,8 @@ def outcome(settings: Settings, records: Sequence[Record]) -> Outcome:
 CAPTION = (
     "What the units of a network are at the end of training, on average, by activation and weight decay: "
     "those that are needed for the outputs to stay within 1 % of their spread; copies of these; and inactive "
-    "ones, which hand on a constant or are not heard. Decay frees units; with tanh and softplus most of them are copies."
+    "ones, which hand on a constant or are not heard. Decay frees units; with tanh and softplus most of them "
+    "are copies."
 )
 
 

@@ -156,13 +156,13 @@ def outcome(settings: Settings, records: Sequence[Record]) -> Outcome:
     lower = [_share(arm, "escaped") for arm in weights[1:]]
     rows = [
         Row(
-            "regions, by activation",
+            "data sets with a region, by activation",
             "—",
             ", ".join(
                 f"{a}: {len({r['seed'] for r in kept if r['activation'] == a})}"
                 for a in ACTIVATIONS
             ),
-            f"of {settings['data_sets']} data sets each, with {_words(settings['copies'])} copies of the unit",
+            f"of {settings['data_sets']} each, with {_words(settings['copies'])} copies, or one of these",
         ),
         *(
             _row_of(f"noise {size:g} in every weight's gradient", arm, steps)
@@ -189,8 +189,8 @@ def outcome(settings: Settings, records: Sequence[Record]) -> Outcome:
         ),
         Check(
             "the more of that noise, the sooner half of the runs are across",
-            _falling([_half(_times(arm, "crossed"), steps) for arm in weights[1:]]),
-            _words([_step(_half(_times(arm, "crossed"), steps), steps) for arm in weights[1:]]),
+            _falling([_half(_times(arm, "crossed")) for arm in weights[1:]]),
+            _words([_step(_half(_times(arm, "crossed")), steps) for arm in weights[1:]]),
         ),
         Check(
             "noise of batches takes fewer runs across than that noise does",
@@ -230,7 +230,7 @@ def _share(arm: Sequence[dict[str, Any]], key: str) -> float:
     return sum(time > 0 for time in times) / max(len(times), 1)
 
 
-def _half(times: Sequence[int], steps: int) -> float:
+def _half(times: Sequence[int]) -> float:
     """The step by which half of the runs are there; infinite if fewer are."""
     known = sorted(time if time > 0 else np.inf for time in times)
     return float(known[(len(known) - 1) // 2]) if known else float("inf")
@@ -258,8 +258,8 @@ def _row_of(what: str, arm: Sequence[dict[str, Any]], steps: int) -> Row:
         f"{what}: runs that escape",
         "none" if what.startswith("noise 0 ") else "a good chance",
         f"{sum(time > 0 for time in times)} of {len(times)}",
-        f"half by step {_step(_half(times, steps), steps)}; across the edge by step "
-        f"{_step(_half(_times(arm, 'crossed'), steps), steps)}; copies apart by {apart:.0e} at the end",
+        f"half by step {_step(_half(times), steps)}; across the edge by step "
+        f"{_step(_half(_times(arm, 'crossed')), steps)}; copies apart by {apart:.0e} at the end",
     )
 
 
@@ -267,7 +267,7 @@ def _row_of_copies(count: int, kept: Sequence[Record], settings: Settings) -> Ro
     mine = [record for record in kept if record["copies"] == count]
     halves = [
         _step(
-            _half(_times(_arm(mine, "weights", size), "crossed"), settings["steps"]),
+            _half(_times(_arm(mine, "weights", size), "crossed")),
             settings["steps"],
         )
         for size in settings["noise"][1:]
@@ -337,7 +337,7 @@ def _draw_times(
 ) -> None:
     for key, fill, words in (("crossed", "none", "edge"), ("escaped", None, "escape")):
         halves = [
-            (size, _half(_times(_arm(records, "weights", size), key), settings["steps"]))
+            (size, _half(_times(_arm(records, "weights", size), key)))
             for size in settings["noise"][1:]
         ]
         known = [(size, time) for size, time in halves if time < np.inf]
