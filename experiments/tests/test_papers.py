@@ -297,7 +297,7 @@ def test_processes_and_one_process_make_the_same_records(tmp_path):
 def test_every_experiment_says_what_it_is(name):
     found = papers.experiment(name)
     assert found.name == name
-    assert found.source.split()[0] in ("F19", "P21", "K19", "Z22")
+    assert found.source.split()[0] in ("F19", "P21", "K19", "Z22", "M18")
     full, quick = found.settings(False), found.settings(True)
     assert set(quick) == set(full)
     assert len(found.tasks(quick)) <= len(found.tasks(full))

@@ -17,7 +17,7 @@ import semiflat as sf
 from semiflat.activations import ACTIVATIONS
 from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.experiment import qualified
-from semiflat_experiments.f19 import sussmann
+from semiflat_experiments.f19 import decay, sussmann
 from semiflat_experiments.f19.census import run as run_census
 from semiflat_experiments.f19.claims import Blocks, Shares, claims
 from semiflat_experiments.f19.embedded import consistent
@@ -110,7 +110,7 @@ def test_the_dense_reference_says_what_it_does_not_know():
 
 @pytest.mark.parametrize(
     "name",
-    ["f19-generalisation", "f19-census", "f19-relu-fits", "f19-sussmann"],
+    ["f19-generalisation", "f19-census", "f19-relu-fits", "f19-sussmann", "f19-decay"],
 )
 def test_every_check_holds_and_every_task_has_its_record(ran, name):
     found, records = ran(name)
@@ -560,3 +560,38 @@ def test_a_planted_unit_changes_no_output_and_another_network_is_not_the_same(ki
     assert sussmann._apart(sf.reduce(given).point, narrow) < 1e-13
     moved = [(rows + 1e-3, biases) for rows, biases in layers]
     assert sussmann._apart(sussmann._point(moved, X), narrow) > 1e-4
+
+
+# -- §5.3: decay -----------------------------------------------------------------------------------
+
+
+def test_decay_makes_copies_of_surplus_tanh_units(ran):
+    found, records = ran("f19-decay")
+    width = found.settings["width"]
+    for record in records:
+        for end in record["ends"]:
+            assert end["needed"] + end["copies"] + end["inactive"] == width
+    (most,) = [r for r in records if (r["activation"], r["decay"]) == ("tanh", 1e-2)]
+    assert all(end["copies"] > end["inactive"] for end in most["ends"])
+    compared = [end for end in most["ends"] if "alone" in end]
+    assert compared
+    assert all(end["risk"] < end["alone"] for end in compared)
+
+
+def test_the_checks_of_the_decay_can_fail(ran):
+    found, records = ran("f19-decay")
+    bad = copy.deepcopy(records)
+    for record in bad:
+        for end in record["ends"]:
+            end |= {"needed": 2, "copies": 1, "inactive": 5}
+            end |= {"alone": 0.0} if "alone" in end else {}
+    assert len(claims_that_fail(found, bad)) == 3
+    assert len(claims_that_fail(found, [])) == 3
+
+
+def test_a_faint_copy_counts_as_inactive():
+    problem = sf.Problem(sf.MLP([1, 2, 1]), [[-1.0], [0.0], [1.0], [2.0]], [0.0, 1.0, 0.5, -1.0])
+    point = sf.Point(problem, problem.net.random_params(seed=0))
+    for shares, expected in (([0.5, 0.5], (1, 0)), ([0.99, 0.01], (0, 1))):
+        found = decay.counts(sf.Replicate(0, 0, shares)(point))
+        assert (found["needed"], found["copies"], found["inactive"]) == (2, *expected)

@@ -11,8 +11,9 @@ import torch
 
 import semiflat as sf
 from semiflat_experiments.dense import dense_gradient, dense_hessian
+from semiflat_experiments.descent import gradients
 from semiflat_experiments.experiment import qualified
-from semiflat_experiments.p21 import definite, narrow, region
+from semiflat_experiments.p21 import definite, escape, narrow, region
 from semiflat_experiments.p21.replicated import outcome_of, proved, replicated, sign
 from semiflat_experiments.p21.training import PUBLISHED, VARIANTS, draw_data, loss_of, train
 
@@ -28,6 +29,7 @@ def failed(experiment, settings, records):
     [
         pytest.param("p21-definite", marks=pytest.mark.slow),
         "p21-region",
+        "p21-escape",
         pytest.param("p21-narrow", marks=pytest.mark.slow),
         pytest.param("p21-degeneracy", marks=pytest.mark.slow),
     ],
@@ -166,6 +168,58 @@ def test_doctored_records_are_seen_to_contradict_p21_V_D(ran):
     assert len(failed(found.experiment, found.settings, bad)) == 7
     dropped = [{**each, "dropped": "no luck"} for each in records]
     assert len(failed(found.experiment, found.settings, dropped)) == 5
+
+
+# -- §III-B: escape --------------------------------------------------------------------------------
+
+
+def test_noise_in_every_weight_leaves_a_region_and_noise_of_batches_does_not(ran):
+    _, records = ran("p21-escape")
+    for record in qualified(records):
+        arms = {(arm["noise"], arm["size"]): arm for arm in record["arms"]}
+        quiet, noisy, batch = (
+            arms[key] for key in (("weights", 0), ("weights", 0.3), ("samples", 1))
+        )
+        assert set(quiet["crossed"]) == set(batch["crossed"]) == {-1}
+        assert min(noisy["crossed"]) > 0
+        assert max(quiet["apart"], batch["apart"]) < 0.01 < noisy["apart"]
+
+
+@pytest.mark.parametrize("activation", escape.ACTIVATIONS)
+def test_on_every_batch_the_gradients_of_copies_are_one_up_to_their_shares(activation):
+    """Why noise of batches does not move copies apart: they have one incoming weight."""
+    problem = escape.problem_of(activation, 0)
+    point = sf.Point(problem, problem.net.random_params(seed=1))
+    shares = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    wide = sf.Replicate(0, 0, shares.tolist())(point).materialize()
+    net = wide.problem.net
+    share = torch.rand(
+        1, escape.SAMPLES, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
+    slope = net.unflatten(gradients(wide.problem, net.flatten(wide.params)[None], share=share)[0])
+    incoming, outgoing = slope["0.weight"][:, 0], slope["2.weight"][0]
+    torch.testing.assert_close(incoming / shares, (incoming / shares)[:1].expand(3))
+    torch.testing.assert_close(outgoing, outgoing[:1].expand(3))
+
+
+def test_doctored_records_are_seen_to_contradict_p21_III_B(ran):
+    found, records = ran("p21-escape")
+    bad = copy.deepcopy(records)
+    for record in bad:
+        for arm in record["arms"]:
+            turned = arm["noise"] == "samples" or not arm["size"]
+            arm["crossed"] = [10 if turned else -1] * len(arm["crossed"])
+    assert len(failed(found.experiment, found.settings, bad)) == 4
+    assert len(failed(found.experiment, found.settings, [])) == 4
+
+
+def test_data_sets_without_a_region_are_dropped_with_the_reason():
+    settings = escape.EXPERIMENT.settings(True)
+    reasons = {
+        escape.run(settings, {"seed": seed, "activation": "tanh", "copies": 2}).get("dropped")
+        for seed in (0, 4)
+    }
+    assert None not in reasons
 
 
 def test_the_eigenvalues_of_B_are_those_of_the_wide_hessian_along_unequal_copies():

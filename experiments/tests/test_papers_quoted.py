@@ -181,7 +181,34 @@ def test_what_is_said_of_k19_and_z22_is_what_their_results_carry():
     assert evidence("z22-dimensions", "Thm 6.3").split(";")[0] in page
 
 
-@pytest.mark.parametrize("paper", ["f19", "p21", "k19", "z22"])
+def test_what_is_said_of_decay_noise_plateaus_and_xor_is_what_their_results_carry():
+    page = text("docs/papers-f19.md")
+    decays: dict[float, list[str]] = {}
+    for row in result("f19-decay")["data"]["counts"]:
+        cell = ", ".join(f"{row[kind]:.2f}" for kind in ("needed", "copies", "inactive"))
+        decays.setdefault(row["decay"], []).append(cell)
+    for decay, cells in decays.items():
+        assert f"| {decay:g} | {' | '.join(cells)} |" in page
+    largest = "ends with copies whose risk is below that with surplus weights of 0, decay 0.01"
+    assert f"({measured('f19-decay', largest)}, tanh and softplus)" in page
+    page = text("docs/papers-p21.md")
+    escaped = measured("p21-escape", "noise 0.2 in every weight's gradient: runs that escape")
+    assert re.search(rf"\| 0.2 in every weight's gradient \|[^|]*\|[^|]*\| {escaped} \|", page)
+    few = [arm for each in result("p21-escape")["data"]["regions"] for arm in each["arms"]]
+    few = [step > 0 for arm in few if arm["size"] == 1 for step in arm["crossed"]]
+    assert f"{sum(few)} of {len(few)} runs with batches of one sample" in page
+    page = text("docs/papers-m18.md")
+    for kind in ("minima", "saddles of index 1"):
+        for row in result("m18-xor")["rows"]:
+            if row["what"].startswith(f"{kind}, "):
+                assert f"| {row['measured']} |" in page
+    page = text("docs/papers-z22.md")
+    for row in result("z22-plateaus")["rows"]:
+        if row["what"].startswith("runs with a plateau near"):
+            assert f"| {row['measured']} |" in page
+
+
+@pytest.mark.parametrize("paper", ["f19", "p21", "k19", "z22", "m18"])
 def test_the_minutes_that_a_page_promises_are_those_that_were_needed(paper):
     """In the order of the names, or all together."""
     (command,) = re.findall(

@@ -13,6 +13,7 @@ from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.records import key, open_records
 from semiflat_experiments.reproduce import reproduce
 from semiflat_experiments.z22 import planted as teachers
+from semiflat_experiments.z22 import plateaus
 from semiflat_experiments.z22.census import counts, planted
 from semiflat_experiments.z22.second_part import as_written, below_output, second_part
 from semiflat_experiments.z22.sets import WideSet
@@ -40,6 +41,11 @@ def stages(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dimensions(tmp_path_factory):
     return ran("z22-dimensions", tmp_path_factory.mktemp("dimensions"))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return ran("z22-plateaus", tmp_path_factory.mktemp("plateaus"))
 
 
 def failing(run, records):
@@ -168,6 +174,40 @@ def test_a_plateau_is_where_the_loss_changes_least_below_a_level():
     assert not at_width_1({"lost": 1.0, "plateau": {"nearest_width": 1, "nearest_is_best": True}})
     assert drawn_units(3) == drawn_units(3)
     assert drawn_units(3) != drawn_units(4)
+
+
+# -- how common plateaus are ----------------------------------------------------------------------
+
+
+def test_with_one_large_unit_a_run_stays_near_the_width_1_function_whatever_the_start(many):
+    _, settings, records = many
+    assert failing(many, records) == []
+    (large,) = [each for each in records if each["targets"] == plateaus.LARGE]
+    assert [run["power"] for run in large["runs"]] == settings["powers"]
+    for run in large["runs"]:
+        (found,) = run["plateaus"]
+        assert found["place"] == "width 1"
+        assert found["distances"][0] < 0.05 < run["plateaus"][0]["loss"] * 50
+        kinds = {way["kind"] for way in found["ways"]}
+        assert kinds == {"strict saddle"}
+    assert large["functions"]["the constant"] == 1
+
+
+def test_the_checks_of_the_plateaus_can_fail(many):
+    records = copy.deepcopy(many[2])
+    for record in records:
+        record["fit"] = 1.0
+        for run in record["runs"]:
+            run["plateaus"] = []
+    assert len(failing(many, records)) == 3
+    assert len(failing(many, [])) == 3
+
+
+@pytest.mark.parametrize("power", [0.5, 1.5])
+def test_parameters_start_with_the_deviation_that_is_asked_for(power):
+    problem = curve(CHOSEN, sf.MLP([1, 400, 1], "tanh"))
+    start = descend(problem, seed=0, rate=1e-3, steps=1, written=1, power=power).points[0]
+    assert float(problem.net.flatten(start.params).std()) == pytest.approx(400**-power, rel=0.1)
 
 
 # -- dimensions, signs, ways down ------------------------------------------------------------------

@@ -51,20 +51,24 @@ def say_so(axes: Axes, words: str) -> None:
     axes.set_yticks([])
 
 
-def powers(axis: Axis, ticks: int = 8) -> None:
-    """A logarithmic axis with a few ticks, written 10⁻³."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def logarithmic(axes: Axes, which: str = "xy") -> None:
+    """Axes logarithmic, both or one of them, with a few ticks written 10⁻⁶."""
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(10, numticks=ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
-    axis.set_minor_formatter(NullFormatter())
+    for name, axis, ticks in (("x", axes.xaxis, 5), ("y", axes.yaxis, 7)):
+        if name in which:
+            axes.set(**{f"{name}scale": "log"})
+            axis.set_major_locator(LogLocator(numticks=ticks))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(lambda value, _: power(value))
 
 
 def power(value: float) -> str:
     """A power of ten.
 
-    >>> power(1e-12), power(10.0)
-    ('10⁻¹²', '10¹')
+    >>> power(1e-12), power(10.0), power(1.0)
+    ('10⁻¹²', '10¹', '1')
     """
     exponent = str(round(math.log10(value)))
-    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    digits = exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return "1" if exponent == "0" else "10" + digits

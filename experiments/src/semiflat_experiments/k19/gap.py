@@ -13,7 +13,7 @@ from torch.nn import functional
 import semiflat as sf
 from semiflat_experiments import Check, Experiment, Outcome, Row
 from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
-from semiflat_experiments.figure import LINES, MARKERS, SHADES, say_so
+from semiflat_experiments.figure import LINES, MARKERS, SHADES, logarithmic, say_so
 from semiflat_experiments.k19.digits import (
     Limiting,
     gradient_of,
@@ -24,7 +24,6 @@ from semiflat_experiments.k19.digits import (
     train,
     whole,
 )
-from semiflat_experiments.k19.figure import logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

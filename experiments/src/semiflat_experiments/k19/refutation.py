@@ -12,9 +12,8 @@ import semiflat as sf
 from semiflat_experiments import Check, Experiment, Outcome, Row
 from semiflat_experiments.dense import dense_gradient, dense_hessian
 from semiflat_experiments.experiment import Record, Settings, Task, counted, qualified
-from semiflat_experiments.figure import LINES, MARKERS, SHADES, say_so
+from semiflat_experiments.figure import LINES, MARKERS, SHADES, logarithmic, power, say_so
 from semiflat_experiments.k19.censuses import CRITICAL, LOCALLY_LINEAR, Residual, locally_linear
-from semiflat_experiments.k19.figure import logarithmic, power
 from semiflat_experiments.k19.points import (
     bias_only,
     flat_null_unit,

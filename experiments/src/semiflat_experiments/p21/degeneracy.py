@@ -14,7 +14,7 @@ import semiflat as sf
 from semiflat_experiments import Check, Experiment, Outcome, Row
 from semiflat_experiments.dense import CLEAR, dense_hessian
 from semiflat_experiments.experiment import Record, Settings, Task, counted
-from semiflat_experiments.figure import MARKERS, SHADES, powers, say_so
+from semiflat_experiments.figure import MARKERS, SHADES, logarithmic, say_so
 from semiflat_experiments.p21.replicated import MINIMA
 
 if TYPE_CHECKING:
@@ -205,8 +205,7 @@ def _draw(axes: Axes, widest: int, mine: Sequence[Record]) -> None:
         lowest = [min(each["loss"] for each in minima if each["width"] == w) for w in widths]
         places = [widest - width for width in widths]
         axes.plot(places, lowest, color=SHADES[3], linewidth=0.7, zorder=0)
-    axes.set_yscale("log")
-    powers(axes.yaxis)
+    logarithmic(axes, "y")
     axes.set_xlim(widest - 0.5, -0.5)
     axes.set_xlabel("units that are copies")
     return None

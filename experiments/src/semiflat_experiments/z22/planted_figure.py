@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from semiflat_experiments.experiment import Record, Settings, qualified
-from semiflat_experiments.figure import LINES, SHADES, powers, say_so
+from semiflat_experiments.figure import LINES, SHADES, logarithmic, say_so
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +47,7 @@ def _draw_losses(axes: Axes, of: dict[float, list[Record]]) -> None:
             axes.plot(x, y, color=SHADES[k], linestyle=LINES[k], linewidth=0.6, alpha=0.6)
         if noise:
             axes.axhline(noise**2, color=SHADES[k], linestyle=":", linewidth=0.8)
-    axes.set_yscale("log")
-    powers(axes.yaxis)
+    logarithmic(axes, "y")
     axes.set_xlabel("units more than the teacher has")
     axes.set_ylabel("part of the variance left")
     axes.set_xticks(range(-max(each["width"] for mine in of.values() for each in mine) + 1, 2))

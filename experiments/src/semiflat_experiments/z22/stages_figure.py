@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from semiflat_experiments.experiment import Record, Settings, qualified
-from semiflat_experiments.figure import LINES, MARKERS, SHADES, powers, say_so
+from semiflat_experiments.figure import LINES, MARKERS, SHADES, logarithmic, say_so
 from semiflat_experiments.z22.tree import ROUNDING
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def _draw_distances(axes: Axes, run: Record) -> None:
 
 def _logarithmic(axes: Axes) -> None:
     axes.set_xlabel("step of gradient descent")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        powers(axis)
+    logarithmic(axes)
 
 
 def _draw_outputs(axes: Axes, run: Record, tree: Record, wide: int) -> None:

@@ -60,8 +60,10 @@ class Training:
     points: list[sf.Point]
 
 
-def descend(problem: sf.Problem, seed: int, rate: float, steps: int, written: int) -> Training:
-    """Gradient descent with a fixed rate, all parameters from N(0, m⁻³) for width m.
+def descend(
+    problem: sf.Problem, seed: int, rate: float, steps: int, written: int, power: float = 1.5
+) -> Training:
+    """Gradient descent with a fixed rate, all parameters of deviation m^−power for width m.
 
     Steps are written down evenly in their logarithm. One hidden layer and one output; the gradient is
     written out, as a step through autograd costs several times as much.
@@ -71,7 +73,7 @@ def descend(problem: sf.Problem, seed: int, rate: float, steps: int, written: in
     """
     width = problem.net.widths[1]
     generator = torch.Generator().manual_seed(seed)
-    size = width**-1.5
+    size = width**-power
     w, b, v, c = (
         size * torch.randn(shape, generator=generator, dtype=torch.float64)
         for shape in ((1, width), (width,), (width, 1), (1,))

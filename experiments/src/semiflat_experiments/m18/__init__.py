@@ -1,0 +1,1 @@
+"""Mehta, Zhao, Bernal and Wales 2018: the loss surface of networks for XOR."""
