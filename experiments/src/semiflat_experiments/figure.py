@@ -12,7 +12,6 @@ from semiflat_experiments.experiment import Experiment, Record, Settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D")

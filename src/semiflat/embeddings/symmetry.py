@@ -148,11 +148,13 @@ class Mix(Embedding):
         InputError: if M is not square or has no inverse; once applied, if the layer is not linear or has
             another number of units.
 
-    >>> import semiflat as sf
-    >>> net = sf.MLP([1, 2, 1], "identity", bias=False)
-    >>> mixed = Mix(layer=0, matrix=[[1, 0], [-2, 1]]).apply(net, net.random_params(seed=0))
-    >>> float(mixed["0.weight"][1] - net.random_params(seed=0)["0.weight"][1])
-    2.4...
+    >>> import torch
+    >>> net = MLP([1, 2, 1], "identity", bias=False)
+    >>> params = {"0.weight": [[1], [2]], "2.weight": [[3, 4]]}
+    >>> params = {key: torch.tensor(rows, dtype=torch.float64) for key, rows in params.items()}
+    >>> mixed = Mix(layer=0, matrix=[[1, 0], [-2, 1]]).apply(net, params)
+    >>> mixed["0.weight"].tolist(), mixed["2.weight"].tolist()
+    ([[1.0], [0.0]], [[11.0, 4.0]])
     """
 
     def __init__(self, layer: int, matrix: Any) -> None:
