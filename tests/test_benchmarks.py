@@ -44,7 +44,6 @@ def test_every_record_is_compared() -> None:
         "certificates",
         "engine",
         "hessian",
-        "hierarchy",
         "induced",
         "large",
         "paths",

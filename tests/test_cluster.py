@@ -88,17 +88,19 @@ def test_starts_and_descents_of_a_hierarchy_go_over_a_cluster(cluster, monkeypat
         sent.append((machines.dask, sum(len(job.name) for job in jobs)))
         spread(jobs, on_end, machines)
 
-    how = {"widths": [1, 2], "starts": 6, "saddle_starts": 4, "max_iterations": 60}
-    one = sf.hierarchy(problem(), **how, processes=1)
+    def made(**where):
+        return sf.hierarchy(problem(), [1, 2], 6, saddle_starts=4, max_iterations=60, **where)
+
+    one = made(processes=1)
     monkeypatch.setattr("semiflat.search.gather.spread", recorded)
-    many = sf.hierarchy(problem(), **how, dask=cluster)
+    many = made(dask=cluster)
     same_hierarchy(one, many)
     # What is left here is one start: the constant's, and each that a wide copy leads to.
     assert {starts for address, starts in sent if address is None} <= {0, 1}
     descents = sum(level.descents[0] for level in one.levels)
     assert descents > 0
     there = sum(starts for address, starts in sent if address == cluster)
-    assert there == 2 * (how["starts"] + how["saddle_starts"]) + descents
+    assert there == 2 * (6 + 4) + descents
 
 
 @pytest.mark.slow

@@ -96,6 +96,25 @@ def nothing_is_run(monkeypatch):
     monkeypatch.setattr("semiflat.search.gather.run_block", run_block)
 
 
+# -- over processes ---------------------------------------------------------------------------------
+
+
+def test_two_processes_make_the_same(fresh):
+    same(fresh, sf.hierarchy(problem(), [1, 2], **{**HOW, "processes": 2}))
+
+
+def test_every_point_is_judged_once_at_every_width(fresh, monkeypatch):
+    judged = []
+
+    def judge_all(points):
+        judged.extend(points)
+        return sf.judge_all(points)
+
+    monkeypatch.setattr("semiflat.nesting.judging.judge_all", judge_all)
+    same(fresh, sf.hierarchy(problem(), [1, 2], **HOW))
+    assert len(judged) == len(fresh) + sum(edge.kind == "embeds" for edge in fresh.edges)
+
+
 # -- kept while it is made --------------------------------------------------------------------------
 
 

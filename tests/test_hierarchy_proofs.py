@@ -85,7 +85,7 @@ def test_what_is_not_proved_is_counted_and_said(bent: sf.Hierarchy) -> None:
     assert sum(h.proved.refused.values()) == len(h)
 
 
-def placed(point: sf.Point, params: sf.Params | dict[str, torch.Tensor]) -> sf.HierarchyPoint:
+def placed(point: sf.Point, params: dict[str, torch.Tensor]) -> sf.HierarchyPoint:
     """Another place of the same problem as a hierarchy's point, certified."""
     record = sf.PointRecord(
         name=str(id(params)), hidden=point.problem.net.hidden, vector=point.problem.net.flatten(params),
