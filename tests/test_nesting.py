@@ -10,7 +10,7 @@ import torch
 import semiflat as sf
 from helpers import refused
 from reference import Reference, count, spectrum
-from semiflat.nesting.ways import widenings
+from semiflat.nesting.ways import thinned, widenings
 
 X = torch.linspace(-2, 2, 21, dtype=torch.float64)[:, None]
 BENT = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, X.abs() - X)
@@ -299,3 +299,34 @@ def test_names_and_levels_that_are_not_there(bent: sf.Hierarchy):
         bent.at(7)
     with refused("a hierarchy is of a Problem, not of a str"):
         sf.hierarchy("diabetes", [1])  # type: ignore[arg-type]
+
+
+def test_leaving_units_out_keeps_the_others() -> None:
+    net = sf.MLP([2, 4, 3, 1], "tanh")
+    params = net.random_params(0)
+    heard = params["2.weight"].norm(dim=0)
+    found = list(thinned(net, params, (2, 3)))
+    assert len(found) == 4
+    for left_out, fewer in enumerate(found):
+        others = [unit for unit in range(4) if unit != left_out]
+        kept = sorted(sorted(others, key=lambda unit: -float(heard[unit]))[:2])
+        torch.testing.assert_close(fewer["0.weight"], params["0.weight"][kept])
+        torch.testing.assert_close(fewer["2.weight"], params["2.weight"][:, kept])
+        torch.testing.assert_close(fewer["4.weight"], params["4.weight"])
+    assert len(list(thinned(net, params, (3, 2)))) == 12
+
+
+def test_what_starts_miss_at_one_width_is_found_from_the_next() -> None:
+    # One of 64 random starts of one unit ends at the lowest minimum.
+    chance = torch.Generator().manual_seed(15)
+    X = torch.linspace(-2, 2, 25, dtype=torch.float64)[:, None]
+    y = torch.exp(-8 * (X - 0.8) ** 2) + 0.4 * torch.sin(2 * X)
+    y = y + 0.3 * torch.randn(X.shape, generator=chance, dtype=torch.float64)
+    rare = sf.Problem(sf.MLP([1, 1, 1], "gelu"), X, y)
+    alone, both = (
+        sf.hierarchy(rare, widths=widths, starts=4, saddle_starts=0, processes=1)
+        for widths in ([1], [1, 2])
+    )
+    lowest = both.at(1)[0]
+    assert lowest.record.origin == "wider point"
+    assert lowest.record.loss < alone.at(1)[0].record.loss - 1e-3

@@ -18,7 +18,7 @@ from semiflat.limits import AtInfinity, LimitMLP
 from semiflat.nesting.functions import same
 from semiflat.nesting.judging import Judged, Nested, nested
 from semiflat.nesting.record import Edge, Level, PointRecord, Widths, name_of, widths_name
-from semiflat.nesting.ways import Widening, ways_down, widenings
+from semiflat.nesting.ways import Widening, thinned, ways_down, widenings
 from semiflat.networks import Params
 from semiflat.problem import Problem
 from semiflat.reduction import reduce
@@ -32,6 +32,8 @@ MOST_DESCENTS = 512
 """Ways down that are followed at one level at most, the steepest of each point first."""
 LIMITS_LEFT = 8
 """Points at infinity of a level, lowest first, whose saddles a level wider are left: each is a search."""
+THINNED = 4
+"""Points of a level, lowest first, that are tried one level narrower, with units left out."""
 DESCENT_STEPS = 500
 """Steps of one descent, and of one start for points of any index."""
 
@@ -189,6 +191,8 @@ class Builder:
             if level:
                 self._follow(level, self._embedded_saddles(level))
             self._follow(level, self._own_saddles(level))
+            if level:
+                self._thin(level)
             self._name(rung)
         for level in range(len(self.rungs)):
             self._name(self.rungs[level])  # points that wider levels found came later
@@ -265,6 +269,34 @@ class Builder:
             done += len(some)
             self.progress(f"{widths_name(rung.hidden)} units, descents", done, len(kept))
         self._settle(level, ends)
+
+    def _thin(self, level: int) -> None:
+        """Minimise one level narrower from the lowest points here with units left out.
+
+        What few random starts find there may be near what is found more easily here.
+        """
+        rung, below = self.rungs[level], self.rungs[level - 1]
+        finite = sorted(
+            (each for each in rung.members if not each.limit),
+            key=lambda each: float(each.point.loss),
+        )
+        starts = [
+            below.problem.net.flatten(fewer)
+            for member in finite[:THINNED]
+            for fewer in thinned(rung.problem.net, member.point.params, below.hidden)
+        ]
+        if not starts:
+            return
+        found = run_search(
+            below.problem,
+            start=below.problem.net.unflatten(torch.stack(starts)),
+            max_iterations=self.max_iterations,
+            out=self.store,
+            **self.search,
+        )
+        if found.interrupted:
+            raise KeyboardInterrupt
+        self._settle(level - 1, [Ended(run, "wider point") for run in found.runs])
 
     # -- saddles ----------------------------------------------------------------------------------
 

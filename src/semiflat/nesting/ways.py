@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from semiflat.embeddings import Composition, Embedding, NullGates, NullUnits, Replicate
 from semiflat.evidence.slices import both_ways
-from semiflat.networks import MLP
+from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
+from semiflat.units import chosen
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,26 @@ def widenings(net: MLP, hidden: tuple[int, ...], null_bias: float = 0.0) -> Iter
 
 def _together(steps: list[Embedding]) -> Embedding:
     return steps[0] if len(steps) == 1 else Composition(steps)
+
+
+def thinned(net: MLP, params: Params, hidden: tuple[int, ...]) -> Iterator[Params]:
+    """Parameters for given widths, no larger than a network's own: in each layer units are left out.
+
+    Each unit of a layer is left out once; with it, if more have to go, those that are heard least.
+    """
+    fewer = [own - kept for own, kept in zip(net.hidden, hidden, strict=True)]
+    choices = [
+        list(range(own)) if gone else [0] for own, gone in zip(net.hidden, fewer, strict=True)
+    ]
+    for first in product(*choices):
+        found, of = params, net
+        for layer, (unit, gone) in enumerate(zip(first, fewer, strict=True)):
+            if gone:
+                heard = found[weight_key(layer + 1)].norm(dim=0)
+                heard[unit] = -1.0
+                found = chosen(of, found, layer, sorted(heard.argsort()[gone:].tolist()))
+                of = of.with_hidden(hidden[: layer + 1] + net.hidden[layer + 1 :])
+        yield found
 
 
 def ways_down(problem: Problem, at: Tensor, direction: Tensor) -> list[tuple[int, Tensor]]:
