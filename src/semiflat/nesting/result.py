@@ -429,7 +429,7 @@ class Hierarchy(Rows):
         words = "no narrower level was searched"
         if before:
             chances = ", ".join(
-                "unknown" if unseen[each] is None else f"{100 * (unseen[each] or 0):.2g} %"
+                "unknown" if unseen[each] is None else f"{100 * (unseen[each] or 0):.3g} %"
                 for each in before
             )
             words = (
