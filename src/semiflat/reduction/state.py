@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.networks import MLP, Params
-from semiflat.units import merged
+from semiflat.unit_surgery import merged
 
 GIVEN = 8
 """How many rounding errors a weight may be off as it is given: a few operations made it."""
