@@ -165,9 +165,7 @@ def capture(model: nn.Module, example: Example) -> Captured:
     }
     flat = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs))]
     inputs = dict(zip(signature.user_inputs, flat, strict=False))
-    return Captured(
-        model, program.graph, owners, constants, {str(k): v for k, v in inputs.items()}
-    )
+    return Captured(model, program.graph, owners, constants, {str(k): v for k, v in inputs.items()})
 
 
 def _all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

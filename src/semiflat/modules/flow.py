@@ -65,10 +65,12 @@ class Use:
 
     Attributes:
         name: of the parameter or buffer.
-        role: ``"writes"``: its elements make a unit; ``"reads"``: they take a unit linearly;
-            ``"between"``: they act on one unit alone; ``"statistics"``: likewise, and nothing trains them.
+        role: ``"writes"``: its elements make a unit; ``"adds"``: they are added to it, as a bias is;
+            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a norm;
+            ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
         labels: of its elements, in its shape.
         where: the operation, in words.
+        module: that it is used in.
         axis: along which the units lie, where the operation says it.
         conv: whether a convolution uses it.
         lookup: whether rows are looked up in it.
@@ -78,6 +80,7 @@ class Use:
     role: str
     labels: Tensor
     where: str
+    module: str = ""
     axis: int | None = None
     conv: bool = False
     lookup: bool = False
@@ -108,6 +111,7 @@ class Flow:
     _values: dict[fx.Node, Value] = field(default_factory=dict)
     _atoms: dict[str, Tensor] = field(default_factory=dict)
     _real: dict[fx.Node, Any] = field(default_factory=dict)
+    _roles: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> Flow:
         """All operations, in their order."""
@@ -135,11 +139,9 @@ class Flow:
                     self._values.pop(user, None)
         for name, atoms in self._atoms.items():
             tensor = self.captured.tensor(name)
-            role = "statistics" if name in self._statistics else "between"
+            role = self._roles.get(name, "adds")
             self.uses.append(Use(name, role, atoms.view(tensor.shape), "elementwise"))
         return self
-
-    _statistics: set[str] = field(default_factory=set)
 
     def _placeholder(self, node: fx.Node) -> Value:
         captured = self.captured
@@ -158,10 +160,13 @@ class Flow:
 
     def where(self, node: fx.Node) -> str:
         """An operation and the module that it belongs to, in words."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        path = stack[-1][0] if stack else ""
-        path = path.removeprefix("L['self'].").removeprefix("L['self']")
+        path = self.module(node)
         return f"{name_of(node)} in {path!r}" if path else name_of(node)
+
+    def module(self, node: fx.Node) -> str:
+        """The name of the module that an operation belongs to."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        return str(stack[-1][0]) if stack else ""
 
     def shape(self, node: fx.Node) -> torch.Size:
         """The shape of what an operation gives."""
@@ -190,7 +195,8 @@ class Flow:
                 whole = torch.full((weight.whole.numel(),), UNIFORM)
                 whole[places] = labels.reshape(-1)
                 labels = whole.view(weight.whole.shape)
-        self.uses.append(Use(weight.name, role, labels, self.where(node), axis, **more))
+        where, module = self.where(node), self.module(node)
+        self.uses.append(Use(weight.name, role, labels, where, module, axis, **more))
 
     def labels(self, value: Value, statistics: bool = False) -> Tensor:
         """The labels of a value: those of a weight are atoms of its elements.
@@ -203,7 +209,7 @@ class Flow:
             if value.name not in self._atoms:
                 self._atoms[value.name] = self.ties.fresh(value.whole.numel())
                 if statistics and value.buffer:
-                    self._statistics.add(value.name)
+                    self._roles[value.name] = "statistics"
             atoms = self._atoms[value.name]
             if value.untouched:
                 return atoms.view(value.whole.shape)
@@ -212,9 +218,19 @@ class Flow:
             return value
         return filled(UNIFORM, ())
 
+    def acts(self, weight: Value, role: str = "between") -> None:
+        """Record that a weight does something else to its unit than to be added to it before all."""
+        if isinstance(weight, Weight) and not weight.buffer:
+            self._roles.setdefault(weight.name, role)
+
     def join(self, node: fx.Node, values: list[Value], what: str = "") -> Tensor:
         """Combine values element by element: units that meet are tied."""
         operands = [self.labels(value) for value in values]
+        if (
+            what != "joined"
+        ):  # a weight that is only ever added is one that makes the unit, as a bias does
+            for value in values:
+                self.acts(value)
         owned = [bool((slim(labels) >= 0).any()) for labels in operands]
         out = slim(operands[0]) if operands else filled(UNIFORM, ())
         for labels in operands[1:]:

@@ -26,7 +26,8 @@ class Slot(Shown):
 
     Attributes:
         name: of the tensor in the model.
-        role: ``"writes"``, ``"between"``, ``"statistics"`` or ``"reads"``.
+        role: what the tensor does with a unit: ``"writes"`` it, ``"adds"`` to it as a bias does, stands ``"between"``
+            as a norm's gain does, ``"shifts"`` it as a norm's bias does, keeps ``"statistics"`` of it, or ``"reads"`` it linearly.
         axis: along which the units lie.
         positions: of each unit along that axis, (units, positions of a unit).
         conv: whether a convolution uses it.
@@ -245,7 +246,9 @@ class Grouping:
                 self.units[root].met.append((atom, self.flow.ties.met(atom)))
         together: dict[Any, list[int]] = {}
         for root, unit in self.units.items():
-            where = tuple((use, axis, len(places)) for use, (axis, places) in sorted(unit.slots.items()))
+            where = tuple(
+                (use, axis, len(places)) for use, (axis, places) in sorted(unit.slots.items())
+            )
             nodes = frozenset(mark.node for mark in self.marks.get(root, []))
             together.setdefault((where, nodes), []).append(root)
         groups = [self._group(roots) for roots in together.values()]
@@ -272,7 +275,11 @@ class Grouping:
         line = _axis_of(thin, use)
         if line is None:
             self.flow.ties.mark(
-                "forbids", thin, use.where, "", f"elements of {use.name!r} along one axis belong to several units"
+                "forbids",
+                thin,
+                use.where,
+                "",
+                f"elements of {use.name!r} along one axis belong to several units",
             )
             return
         axis, owners = line
@@ -300,7 +307,7 @@ class Grouping:
         marks = self.marks.get(roots[0], [])
         made = [number for number in order if uses[number].role == "writes"]
         made = made or [number for number in order if uses[number].role != "reads"] or order
-        names = list(dict.fromkeys(uses[number].name.rpartition(".")[0] for number in made))
+        names = list(dict.fromkeys(self._module(uses[number]) for number in made))
         kind = _kind(slots, marks)
         group = UnitGroup(
             name=names[0] or uses[made[0]].name,
@@ -308,12 +315,21 @@ class Grouping:
             size=len(roots),
             slots=tuple(slots),
             norms=tuple(
-                dict.fromkeys((mark.what, mark.where) for mark in marks if mark.what.endswith("norm"))
+                dict.fromkeys(
+                    (mark.what, mark.where) for mark in marks if mark.what.endswith("norm")
+                )
             ),
             refuses=self._refuses(roots, slots, marks),
             also=tuple(names[1:]),
         )
         return (order[0], roots[0]), group
+
+    def _module(self, use: Use) -> str:
+        """The module that holds a tensor; of a shared one, that in which it is used here."""
+        owners = self.flow.captured.owners.values()
+        names = next((names for names in owners if use.name in names), (use.name,))
+        holders = [name.rpartition(".")[0] for name in names]
+        return use.module if use.module in holders else holders[0]
 
     def _refuses(self, roots: list[int], slots: list[Slot], marks: list[Mark]) -> str:
         reasons = dict.fromkeys(
@@ -329,7 +345,9 @@ class Grouping:
             holder = model.get_submodule(slot.module) if slot.module else model
             if isinstance(holder, OWN_AXES) and len(roots) > 1:
                 kind = type(holder).__name__
-                reasons[f"{kind} ties its heads times their size to the stream ({slot.module!r})"] = None
+                reasons[
+                    f"{kind} ties its heads times their size to the stream ({slot.module!r})"
+                ] = None
         met = [self.units[root].met for root in roots]
         if any([value for _, value in each] != [value for _, value in met[0]] for each in met):
             where = next(self.flow.ties.met_at(atom) for atom, value in met[0] + met[1] if value)
@@ -347,7 +365,9 @@ def _axis_of(thin: Tensor, use: Use) -> tuple[int, Tensor] | None:
     if use.axis is not None:
         candidates = [use.axis]
     else:
-        candidates = [axis for axis, size in enumerate(thin.shape) if size > 1] or list(range(len(shape)))
+        candidates = [axis for axis, size in enumerate(thin.shape) if size > 1] or list(
+            range(len(shape))
+        )
     best: tuple[int, Tensor] | None = None
     for axis in candidates:
         lines = thin.movedim(axis, 0).reshape(thin.shape[axis], -1)

@@ -89,7 +89,18 @@ def _pointwise(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any
 
 
 for _name in (
-    *("hardtanh", "hardswish", "hardsigmoid", "relu6", "elu", "celu", "selu", "mish", "silu", "gelu"),
+    *(
+        "hardtanh",
+        "hardswish",
+        "hardsigmoid",
+        "relu6",
+        "elu",
+        "celu",
+        "selu",
+        "mish",
+        "silu",
+        "gelu",
+    ),
     *("leaky_relu", "softplus", "softshrink", "hardshrink", "tanhshrink", "threshold", "glu_jvp"),
     *("masked_fill", "where", "clamp", "clip", "square", "logsigmoid", "log_sigmoid", "softsign"),
     *("add", "sub", "rsub", "mul", "div", "pow", "float_power", "nan_to_num", "fill", "lerp"),
@@ -109,6 +120,7 @@ def _random(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
 def _prelu(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     x, weight = args
     if isinstance(weight, Weight) and weight.view.numel() > 1:
+        flow.acts(weight)
         return flow.join(node, [x, _along_channels(flow, weight, flow.labels(x).ndim)])
     return flow.labels(x)
 
@@ -120,8 +132,27 @@ def _along_channels(flow: Flow, weight: Value, ndim: int, statistics: bool = Fal
 
 # -- movement --------------------------------------------------------------------------------------
 
-SAME = ("detach", "contiguous", "clone", "alias", "to", "_to_copy", "type_as", "float", "double", "half")
-SAME += ("bfloat16", "lift_fresh_copy", "_assert_tensor_metadata", "positive", "lift", "lift_fresh", "cpu")
+SAME = (
+    "detach",
+    "contiguous",
+    "clone",
+    "alias",
+    "to",
+    "_to_copy",
+    "type_as",
+    "float",
+    "double",
+    "half",
+)
+SAME += (
+    "bfloat16",
+    "lift_fresh_copy",
+    "_assert_tensor_metadata",
+    "positive",
+    "lift",
+    "lift_fresh",
+    "cpu",
+)
 
 
 @_rule(*SAME)
@@ -129,11 +160,59 @@ def _same(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
     return args[0] if args and isinstance(args[0], Tensor | Weight) else _fixed(node)
 
 
-MOVES = ("view", "_unsafe_view", "reshape", "transpose", "permute", "t", "mT", "numpy_T", "expand", "unsqueeze")
-MOVES += ("squeeze", "flatten", "unflatten", "slice", "select", "narrow", "chunk", "split", "split_with_sizes")
-MOVES += ("unbind", "repeat", "repeat_interleave", "roll", "flip", "movedim", "moveaxis", "swapaxes", "tile")
-MOVES += ("pixel_shuffle", "pixel_unshuffle", "diagonal", "unfold", "unsafe_split", "unsafe_chunk", "rot90")
-MOVES += ("adjoint", "swapdims", "T", "atleast_1d", "atleast_2d", "atleast_3d", "channel_shuffle", "tensor_split")
+MOVES = (
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "transpose",
+    "permute",
+    "t",
+    "mT",
+    "numpy_T",
+    "expand",
+    "unsqueeze",
+)
+MOVES += (
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "slice",
+    "select",
+    "narrow",
+    "chunk",
+    "split",
+    "split_with_sizes",
+)
+MOVES += (
+    "unbind",
+    "repeat",
+    "repeat_interleave",
+    "roll",
+    "flip",
+    "movedim",
+    "moveaxis",
+    "swapaxes",
+    "tile",
+)
+MOVES += (
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "diagonal",
+    "unfold",
+    "unsafe_split",
+    "unsafe_chunk",
+    "rot90",
+)
+MOVES += (
+    "adjoint",
+    "swapdims",
+    "T",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
+    "channel_shuffle",
+    "tensor_split",
+)
 
 
 @_rule(*MOVES)
@@ -151,7 +230,11 @@ def _move(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
             for each in moved  # of splits, which are views
         ]
     if name_of(node) == "view":  # labels are expanded, and may have to be copied
-        return value.reshape(*rest) if len(rest) == 1 and isinstance(rest[0], list | tuple) else target(value, *rest)
+        return (
+            value.reshape(*rest)
+            if len(rest) == 1 and isinstance(rest[0], list | tuple)
+            else target(value, *rest)
+        )
     moved = target(value, *rest, **kwargs)
     return list(moved) if isinstance(moved, tuple | list) else moved
 
@@ -172,7 +255,11 @@ def _getitem(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any])
 @_rule("expand_as", "view_as", "reshape_as")
 def _as_other(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     labels = flow.labels(args[0])
-    return labels.expand(flow.shape(node)) if name_of(node) == "expand_as" else labels.reshape(flow.shape(node))
+    return (
+        labels.expand(flow.shape(node))
+        if name_of(node) == "expand_as"
+        else labels.reshape(flow.shape(node))
+    )
 
 
 @_rule("cat", "concat", "concatenate", "stack", "hstack", "vstack")
@@ -206,7 +293,17 @@ def _index(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     return moved
 
 
-UNIFORMS = ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
+UNIFORMS = (
+    "zeros",
+    "ones",
+    "full",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+)
 
 
 @_rule(*UNIFORMS, "scalar_tensor", "empty", "empty_like", "new_empty")
@@ -229,7 +326,9 @@ def contract(flow: Flow, node: fx.Node, a: Value, b: Value, letters: str) -> Val
         a, b, first, second = b, a, second, first
     if isinstance(b, Weight) and not b.buffer and not isinstance(a, Weight):
         return _read(flow, node, a, b, first, second, out)
-    return _meet(flow, node, flow.labels(a), flow.labels(b), f"{first},{second}->{out}", flow.shape(node))
+    return _meet(
+        flow, node, flow.labels(a), flow.labels(b), f"{first},{second}->{out}", flow.shape(node)
+    )
 
 
 def _meet(
@@ -239,7 +338,9 @@ def _meet(
     inputs, out = letters.split("->")
     every = "".join(dict.fromkeys(out + inputs.replace(",", "")))
     summed = tuple(range(len(out), len(every)))
-    whole = [_in_order(each, own, every) for each, own in zip((a, b), inputs.split(","), strict=True)]
+    whole = [
+        _in_order(each, own, every) for each, own in zip((a, b), inputs.split(","), strict=True)
+    ]
     owned = [bool((slim(each) >= 0).any()) for each in whole]
     thin = [flow.ties.along(each, summed) for each in whole]
     if all(owned):
@@ -339,14 +440,19 @@ def _addmm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
         return _unknown(flow, node, args, kwargs)
     bias, a, b = args
     out = contract(flow, node, a, b, _matmul_letters(_ndim(flow, a), _ndim(flow, b)))
-    return flow.join(node, [out, bias])
+    return flow.join(node, [out, bias], "joined")
 
 
 @_rule("einsum")
 def _einsum(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     letters, operands = args[0].replace(" ", ""), args[1]
     inputs = letters.split("->")[0].split(",")
-    if "." in letters or "->" not in letters or len(operands) != 2 or any(len(set(each)) < len(each) for each in inputs):
+    if (
+        "." in letters
+        or "->" not in letters
+        or len(operands) != 2
+        or any(len(set(each)) < len(each) for each in inputs)
+    ):
         return _unknown(flow, node, args, kwargs)
     return contract(flow, node, operands[0], operands[1], letters)
 
@@ -357,7 +463,7 @@ def _linear(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
     bias = [each for each in [*bias, kwargs.get("bias")] if each is not None]
     batch = LETTERS[: _ndim(flow, x) - 1]
     out = contract(flow, node, x, weight, f"{batch}z,yz->{batch}y")
-    return flow.join(node, [out, *bias])
+    return flow.join(node, [out, *bias], "joined")
 
 
 @_rule("scaled_dot_product_attention")
@@ -386,7 +492,15 @@ def _attention(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any
 # -- convolutions ----------------------------------------------------------------------------------
 
 
-@_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution")
+@_rule(
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+)
 def _convolve(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     named = {each.name: place for place, each in enumerate(node.target._schema.arguments)}  # type: ignore[union-attr]
 
@@ -429,7 +543,7 @@ def _convolve(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]
     if bias is None:
         return out
     laid = flow.labels(bias).view([1] * batched + [-1] + [1] * spatial)
-    return flow.join(node, [out, laid])
+    return flow.join(node, [out, laid])  # a bias: its atoms are those of a weight that is added
 
 
 def _along(labels: Tensor, axis: int, shape: torch.Size) -> Tensor:
@@ -456,6 +570,8 @@ def _batch_norm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, An
     x, weight, bias, mean, variance = args[:5]
     labels = flow.labels(x)
     flow.ties.along(labels, tuple(axis for axis in range(labels.ndim) if axis != 1))
+    flow.acts(weight)
+    flow.acts(bias, "shifts")
     for vector in (weight, bias, mean, variance):
         if vector is not None:
             own = _along_channels(flow, vector, labels.ndim, vector in (mean, variance))
@@ -473,8 +589,9 @@ def _group_norm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, An
         flow.ties.along(wide, (1,))
         if wide.shape[1] > 1:
             flow.ties.mark("block", thin, flow.where(node), node.name)
-    for vector in rest[:2]:
+    for vector, role in zip(rest[:2], ("between", "shifts"), strict=False):
         if vector is not None:
+            flow.acts(vector, role)
             labels = flow.join(node, [labels, _along_channels(flow, vector, labels.ndim)])
     return labels
 
@@ -485,15 +602,28 @@ def _layer_norm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, An
     labels = flow.labels(x)
     axes = tuple(range(labels.ndim - len(shape), labels.ndim))
     if len(shape) > 1:
-        labels = flow.mix(node, labels, axes, "a norm over several axes mixes it").expand(labels.shape)
+        labels = flow.mix(node, labels, axes, "a norm over several axes mixes it").expand(
+            labels.shape
+        )
     elif slim(labels).shape[-1] > 1:
         what = "layer norm" if name_of(node) == "layer_norm" else "rms norm"
         flow.ties.mark(what, labels, flow.where(node), node.name)
     vectors = [each for each in rest[:2] if isinstance(each, Tensor | Weight)]
+    for vector, role in zip(vectors, ("between", "shifts"), strict=False):
+        flow.acts(vector, role)
     return flow.join(node, [labels, *vectors])
 
 
-POOLS = {"1d": 1, "2d": 2, "3d": 3, "linear1d": 1, "bilinear2d": 2, "nearest1d": 1, "nearest2d": 2, "trilinear3d": 3}
+POOLS = {
+    "1d": 1,
+    "2d": 2,
+    "3d": 3,
+    "linear1d": 1,
+    "bilinear2d": 2,
+    "nearest1d": 1,
+    "nearest2d": 2,
+    "trilinear3d": 3,
+}
 POOLS |= {"bicubic2d": 2, "nearest3d": 3}
 
 
@@ -507,17 +637,40 @@ def _pool(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
     return found if isinstance(value, tuple | list) else found[0]
 
 
-for _kind in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "_adaptive_avg_pool"):
+for _kind in (
+    "max_pool",
+    "avg_pool",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "_adaptive_avg_pool",
+):
     for _count in ("1d", "2d", "3d"):
         RULES[f"{_kind}{_count}"] = RULES[f"{_kind}{_count}_with_indices"] = _pool
-for _end in ("linear1d", "bilinear2d", "bicubic2d", "nearest1d", "nearest2d", "nearest3d", "trilinear3d"):
+for _end in (
+    "linear1d",
+    "bilinear2d",
+    "bicubic2d",
+    "nearest1d",
+    "nearest2d",
+    "nearest3d",
+    "trilinear3d",
+):
     RULES[f"upsample_{_end}"] = _pool
 
 FIXED_SUM = "it is summed with others by fixed weights, so units there are no copies of one another"
 MIXES = "it is mixed with others along an axis, so none can be added or left out alone"
 
 
-@_rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "normalize")
+@_rule(
+    "softmax",
+    "log_softmax",
+    "_softmax",
+    "_log_softmax",
+    "cumsum",
+    "cumprod",
+    "logcumsumexp",
+    "normalize",
+)
 def _along_axis(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     axis = args[1] if len(args) > 1 else kwargs.get("dim")
     return flow.mix(node, args[0], (axis,), MIXES).expand(flow.shape(node))
@@ -553,14 +706,30 @@ def _without_casts(node: fx.Node) -> fx.Node:
     return node
 
 
-@_rule("mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "norm", "linalg_vector_norm", "max")
+@_rule(
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "var",
+    "std",
+    "logsumexp",
+    "prod",
+    "norm",
+    "linalg_vector_norm",
+    "max",
+)
 def _reduce(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     x = args[0]
     labels = flow.labels(x)
     value = node.meta["val"]
     named = {each.name: place for place, each in enumerate(node.target._schema.arguments)}  # type: ignore[union-attr]
-    if len(_tensors(args)) > 1 or not isinstance(value, Tensor) and name_of(node) != "max":
-        return _pointwise(flow, node, args, kwargs) if name_of(node) == "max" else _unknown(flow, node, args, kwargs)
+    if len(_tensors(args)) > 1 or (not isinstance(value, Tensor) and name_of(node) != "max"):
+        return (
+            _pointwise(flow, node, args, kwargs)
+            if name_of(node) == "max"
+            else _unknown(flow, node, args, kwargs)
+        )
     place = named.get("dim", len(args))
     axes = args[place] if place < len(args) else kwargs.get("dim")
     axes = tuple(range(labels.ndim)) if axes is None or axes == [] else axes
@@ -580,4 +749,3 @@ def _reduce(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
 def known() -> list[str]:
     """Names of the operations that have a rule; those that work element by element need none."""
     return sorted(RULES)
-
