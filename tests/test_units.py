@@ -7,7 +7,7 @@ import semiflat as sf
 from semiflat.limits import Form, Limit, LimitMLP, recognise
 from semiflat.limits.network import SATURATED
 from semiflat.limits.recognise import Guess
-from semiflat.units import chosen, may_reflect, merged, reflected, with_layer, with_rows
+from semiflat.unit_surgery import chosen, may_reflect, merged, reflected, with_layer, with_rows
 
 X = torch.randn((7, 3), generator=torch.Generator().manual_seed(0)).double()
 NETS = [

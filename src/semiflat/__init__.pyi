@@ -205,6 +205,14 @@ from semiflat.diagnosis import (
     Polished as Polished,
     WayOut as WayOut,
 )
+from semiflat.modules import (
+    units as units,
+    Units as Units,
+    UnitGroup as UnitGroup,
+    Slot as Slot,
+    widen as widen,
+    Widened as Widened,
+)
 from semiflat.checkpoints import (
     save_point as save_point,
     load_point as load_point,

@@ -14,7 +14,7 @@ from semiflat.bounds.surplus import SmoothSurplus
 from semiflat.errors import whole, whole_seed
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.records.shown import Shown
-from semiflat.units import with_layer
+from semiflat.unit_surgery import with_layer
 
 Surplus = SmoothSurplus | BoxSurplus
 

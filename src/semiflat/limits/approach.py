@@ -8,7 +8,7 @@ import torch
 
 from semiflat.limits.network import Form, LimitMLP
 from semiflat.networks import Params, bias_key, weight_key
-from semiflat.units import with_layer
+from semiflat.unit_surgery import with_layer
 
 
 def approach(

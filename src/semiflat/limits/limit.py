@@ -21,7 +21,7 @@ from semiflat.networks import Params
 from semiflat.points import Point
 from semiflat.problem import Problem
 from semiflat.records.shown import Shown
-from semiflat.units import with_rows
+from semiflat.unit_surgery import with_rows
 
 EDGE = 1e-9
 """Part of a step's largest pre-activation below which a sample is on its edge."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from semiflat.limits.network import SATURATED, Form, LimitMLP
 from semiflat.networks import Params, bias_key, weight_key
 from semiflat.problem import Problem
-from semiflat.units import chosen, may_reflect, reflected, with_rows
+from semiflat.unit_surgery import chosen, may_reflect, reflected, with_rows
 
 NEAR = 0.35
 """Two units merge if their pre-activations differ by this part of their spread at most, ..."""

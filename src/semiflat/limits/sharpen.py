@@ -10,7 +10,7 @@ from torch import Tensor
 from semiflat.limits.network import Form, LimitMLP
 from semiflat.networks import Params, weight_key
 from semiflat.problem import Problem
-from semiflat.units import with_rows
+from semiflat.unit_surgery import with_rows
 
 EDGE = 4.0
 """Size of a pre-activation up to which a sample is on the edge of a unit that grows sharp."""

@@ -13,7 +13,7 @@ from semiflat.embeddings import Composition, Embedding, NullGates, NullUnits, Re
 from semiflat.evidence.slices import both_ways
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.problem import Problem
-from semiflat.units import chosen
+from semiflat.unit_surgery import chosen
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from semiflat.networks import MLP, Params
 from semiflat.paths.path import Curve, straight
-from semiflat.units import with_layer, with_rows
+from semiflat.unit_surgery import with_layer, with_rows
 
 GOOD = 1e4
 """A condition number that leaves twelve digits."""

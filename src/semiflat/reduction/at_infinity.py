@@ -13,7 +13,7 @@ from semiflat.networks import Params, bias_key, weight_key
 from semiflat.points import Point
 from semiflat.reduction.record import Merge, Reduction
 from semiflat.reduction.state import GIVEN, ROUNDING
-from semiflat.units import merged
+from semiflat.unit_surgery import merged
 
 EPS = float(torch.finfo(torch.float64).eps)
 

@@ -13,7 +13,7 @@ from semiflat.reduction.linear import silenced
 from semiflat.reduction.ranges import largest_input
 from semiflat.reduction.state import Plan, State
 from semiflat.reduction.twins import twins
-from semiflat.units import may_reflect
+from semiflat.unit_surgery import may_reflect
 
 
 @dataclass(frozen=True)

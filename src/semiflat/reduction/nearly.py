@@ -15,7 +15,7 @@ from semiflat.reduction.exact import Done, fed_with, reduced_exactly
 from semiflat.reduction.hierarchy import DROP, Hierarchy
 from semiflat.reduction.state import Plan, State
 from semiflat.reduction.way_back import shares_of
-from semiflat.units import may_reflect
+from semiflat.unit_surgery import may_reflect
 
 _FEW, _TRIED = 256, 24
 """In a layer of few units, how many single merges are tried where the cheapest ones do not fit."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.networks import MLP, Params, weight_key
-from semiflat.units import merged, with_layer
+from semiflat.unit_surgery import merged, with_layer
 
 GIVEN = 8
 """How many rounding errors a weight may be off as it is given: a few operations made it."""

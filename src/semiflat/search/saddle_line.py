@@ -12,7 +12,7 @@ from semiflat.records.shown import Shown
 from semiflat.search.driver import Options, Phase, drive
 from semiflat.search.methods import LevenbergMarquardt, TrustRegion
 from semiflat.search.record import CriticalPoint
-from semiflat.units import chosen
+from semiflat.unit_surgery import chosen
 
 PHASES = [
     Phase(TrustRegion(), 40),

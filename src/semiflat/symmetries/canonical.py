@@ -11,7 +11,7 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.networks import MLP, Params, weight_key
 from semiflat.points import Point, check_one
-from semiflat.units import chosen, may_reflect, reflected, with_layer
+from semiflat.unit_surgery import chosen, may_reflect, reflected, with_layer
 
 _EQUAL = 1e-9
 """Relative difference up to which two numbers count as equal when units are turned and sorted.

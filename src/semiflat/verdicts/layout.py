@@ -15,7 +15,7 @@ from semiflat.embeddings.vectors import zeros
 from semiflat.evidence import EPS, OnData
 from semiflat.networks import MLP, Params, bias_key, weight_key
 from semiflat.points import EmbeddedPoint, Point
-from semiflat.units import chosen
+from semiflat.unit_surgery import chosen
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,186 @@
+"""Batches of data for a model: passes that are equal, weighted by size, and a loss that is a mean."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semiflat.errors import InputError
+from semiflat.modules.capture import Example, called_with, second_derivatives, tensors_in
+
+LossFunction = Callable[[Any, Any], Tensor]
+"""``loss(outputs, targets)``: a mean over the samples of a batch."""
+MEAN = 1e-4
+"""Relative difference up to which a loss of a batch is the mean over its parts: float32 sums round."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets of some samples.
+
+    Attributes:
+        inputs: a tensor, a tuple or a dict.
+        targets: whatever the loss takes.
+        size: number of samples.
+    """
+
+    inputs: Example
+    targets: Any
+    size: int
+
+
+class Batches:
+    """Batches that can be gone through as often as needed, and are the same each time.
+
+    Args:
+        given: re-iterable: a list, a ``DataLoader`` that does not shuffle, a dataset of batches, …
+
+    Attributes:
+        samples: in all batches.
+        count: of batches.
+
+    Raises:
+        InputError: if there are none, they can be gone through only once, an item is no pair of inputs and
+            targets, or two passes differ.
+
+    >>> batches = Batches([(torch.zeros(3, 2), torch.zeros(3)), (torch.ones(2, 2), torch.ones(2))])
+    >>> batches.samples, batches.count
+    (5, 2)
+    """
+
+    def __init__(self, given: Any) -> None:
+        if isinstance(given, Batches):
+            self.given, self.samples, self.count = given.given, given.samples, given.count
+            return
+        if isinstance(given, Iterator) or not isinstance(given, Iterable):
+            raise InputError(
+                f"batches must be something that can be gone through again, as a list or a DataLoader, not "
+                f"{type(given).__name__}"
+            )
+        self.given: Iterable[Any] = given
+        sizes, first = self._pass()
+        _, second = self._pass()
+        if not sizes:
+            raise InputError("there are no batches; expected at least one pair (inputs, targets)")
+        if first != second:
+            raise InputError(
+                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches in the "
+                "same order each time, for instance list(loader)"
+            )
+        self.samples, self.count = sum(sizes), len(sizes)
+
+    def _pass(self) -> tuple[list[int], str]:
+        digest, sizes = hashlib.blake2b(digest_size=16), []
+        for batch in self:
+            sizes.append(batch.size)
+            for tensor in _leaves((batch.inputs, batch.targets)):
+                digest.update(str((tensor.shape, tensor.dtype)).encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return sizes, digest.hexdigest()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, item in enumerate(self.given):
+            if not isinstance(item, tuple | list) or len(item) != 2:
+                raise InputError(
+                    f"batch {number} is a {type(item).__name__}; expected a pair (inputs, targets)"
+                )
+            inputs, targets = item
+            tensors = _leaves(called_with(inputs))
+            if not tensors or not tensors[0].ndim or not len(tensors[0]):
+                raise InputError(
+                    f"batch {number} has no inputs: expected tensors with the samples first"
+                )
+            yield Batch(inputs, targets, len(tensors[0]))
+
+    def first(self) -> Batch:
+        """The first batch."""
+        return next(iter(self))
+
+    def mean(self, of: Callable[[Batch], Any]) -> Any:
+        """The mean over samples of what is a mean over each batch: a tensor or a number."""
+        total: Any = None
+        for batch in self:
+            part = of(batch) * (batch.size / self.samples)
+            total = part if total is None else total + part
+        return total
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    leaves: list[Tensor] = [
+        leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)
+    ]
+    return leaves
+
+
+def moved(value: Any, dtype: torch.dtype | None, device: torch.device | str) -> Any:
+    """Tensors inside a value on a device; the floating-point ones of them with another dtype."""
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.to(device, dtype if leaf.is_floating_point() else None)
+
+    return torch.utils._pytree.tree_map(move, value)
+
+
+def run(model: nn.Module, inputs: Example) -> Any:
+    """What a model gives for a batch's inputs; twice differentiable."""
+    args, kwargs = called_with(inputs)
+    with second_derivatives():
+        return model(*args, **kwargs)
+
+
+def loss_of(model: nn.Module, loss: LossFunction, batch: Batch) -> Tensor:
+    """The loss of a batch, a number that can be differentiated.
+
+    Raises:
+        InputError: if the loss gives anything else.
+    """
+    outputs = run(model, batch.inputs)
+    try:
+        value = loss(outputs, batch.targets)
+    except Exception as error:
+        shapes = [tuple(tensor.shape) for tensor in tensors_in(outputs)]
+        raise InputError(
+            f"the loss fails on the model's outputs, of shapes {shapes} ({str(error).splitlines()[0]:.200}); expected "
+            "loss(outputs, targets)"
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"the loss gives {shape}; expected one number, the mean over the batch")
+    if not bool(torch.isfinite(value)):
+        raise InputError(f"the loss is {float(value)} on a batch; expected a finite number")
+    return value.reshape(())
+
+
+def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> None:
+    """Check that the loss of a batch is the mean over its parts, where outputs and targets can be cut in two.
+
+    Raises:
+        InputError: if it is not.
+    """
+    parts = _leaves((outputs, targets))
+    if size < 2 or any(not leaf.ndim or len(leaf) != size for leaf in parts):
+        return
+    half = (size + 1) // 2
+    with torch.no_grad():
+        whole = float(loss(outputs, targets))
+        cut = [
+            torch.utils._pytree.tree_map(
+                lambda leaf, where=where: leaf[where] if isinstance(leaf, Tensor) else leaf,
+                (outputs, targets),
+            )
+            for where in (slice(0, half), slice(half, None))
+        ]
+        one, two = (float(loss(*each)) for each in cut)
+    mean = (half * one + (size - half) * two) / size
+    if abs(whole - mean) > MEAN * max(abs(whole), abs(one), abs(two), 1e-30):
+        raise InputError(
+            f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected a loss that "
+            "is a mean over the batch (reduction='mean', no weights that differ between samples)"
+        )

@@ -1,0 +1,317 @@
+"""Labels followed through the operations of a model: which weights each unit owns, and what ties units together."""
+
+from __future__ import annotations
+
+import operator
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from semiflat.modules.capture import Captured
+from semiflat.modules.ties import FIXED, UNIFORM, Ties, filled, slim
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter or buffer, or a view of one.
+
+    Attributes:
+        name: in the model.
+        whole: the tensor.
+        view: it, moved: a view of the same storage.
+        buffer: whether it is no parameter.
+    """
+
+    name: str
+    whole: Tensor
+    view: Tensor
+    buffer: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was done to it."""
+        return self.view is self.whole
+
+    def places(self) -> Tensor:
+        """Number of the element of ``whole`` that each element of the view is."""
+        flat = torch.zeros((), dtype=torch.long)
+        start = self.view.storage_offset() - self.whole.storage_offset()
+        for axis, (size, stride) in enumerate(
+            zip(self.view.shape, self.view.stride(), strict=True)
+        ):
+            steps = torch.arange(size) * stride
+            flat = flat + steps.view([-1] + [1] * (self.view.ndim - 1 - axis))
+        # Elements are counted in the whole tensor's own order, which need not be that of its storage.
+        storage = torch.empty(0, dtype=torch.long)
+        if self.whole.is_contiguous():
+            return flat + start
+        numbers = torch.arange(self.whole.numel()).view(self.whole.shape)
+        storage = torch.zeros(int(_span(self.whole)), dtype=torch.long)
+        storage.as_strided(self.whole.shape, self.whole.stride())[...] = numbers
+        return storage[flat + start]
+
+
+def _span(tensor: Tensor) -> int:
+    return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+@dataclass(frozen=True)
+class Use:
+    """What owns the elements of a tensor at one place where it is used.
+
+    Attributes:
+        name: of the parameter or buffer.
+        role: ``"writes"``: its elements make a unit; ``"adds"``: they are added to it, as a bias is;
+            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a norm;
+            ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
+        labels: of its elements, in its shape.
+        where: the operation, in words.
+        module: that it is used in.
+        axis: along which the units lie, where the operation says it.
+        conv: whether a convolution uses it.
+        lookup: whether rows are looked up in it.
+    """
+
+    name: str
+    role: str
+    labels: Tensor
+    where: str
+    module: str = ""
+    axis: int | None = None
+    conv: bool = False
+    lookup: bool = False
+
+
+Value = Any
+"""Labels (a tensor), a :class:`Weight`, a plain number, or a list of these."""
+Rule = Callable[["Flow", fx.Node, list[Any], dict[str, Any]], Value]
+
+
+@dataclass
+class Flow:
+    """Goes through a model's operations once.
+
+    Attributes:
+        captured: the model.
+        ties: what its atoms are tied to.
+        uses: in the order of the operations.
+        random: operations that draw at random, in words.
+        unknown: operations without a rule that a unit meets, by name.
+    """
+
+    captured: Captured
+    ties: Ties = field(default_factory=Ties)
+    uses: list[Use] = field(default_factory=list)
+    random: list[str] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
+    _values: dict[fx.Node, Value] = field(default_factory=dict)
+    _atoms: dict[str, Tensor] = field(default_factory=dict)
+    _real: dict[fx.Node, Any] = field(default_factory=dict)
+    _roles: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> Flow:
+        """All operations, in their order."""
+        from semiflat.modules.rules import rule_of
+
+        last = {user: node for node in self.captured.graph.nodes for user in node.all_input_nodes}
+        done: dict[fx.Node, list[fx.Node]] = {}
+        for user, node in last.items():
+            done.setdefault(node, []).append(user)
+        for node in self.captured.graph.nodes:
+            if node.op == "placeholder":
+                self._values[node] = self._placeholder(node)
+            elif node.op == "output":
+                for value in _leaves(fx.node.map_arg(node.args, self._values.__getitem__)):
+                    if isinstance(value, Tensor):
+                        self.forbid(node, value, "it is an output of the model")
+            elif node.op == "call_function":
+                args = list(fx.node.map_arg(node.args, self._values.__getitem__))
+                kwargs = dict(fx.node.map_arg(node.kwargs, self._values.__getitem__))
+                self._values[node] = rule_of(node)(self, node, args, kwargs)
+            else:
+                self._values[node] = filled(FIXED, ())
+            for user in done.get(node, []):
+                if user.op == "call_function":
+                    self._values.pop(user, None)
+        for name, atoms in self._atoms.items():
+            tensor = self.captured.tensor(name)
+            role = self._roles.get(name, "adds")
+            self.uses.append(Use(name, role, atoms.view(tensor.shape), "elementwise"))
+        return self
+
+    def _placeholder(self, node: fx.Node) -> Value:
+        captured = self.captured
+        if node.name in captured.owners:
+            name = captured.owners[node.name][0]
+            whole = captured.tensor(name).detach()
+            if name in dict(captured.model.named_parameters()):
+                return Weight(name, whole, whole)
+            return Weight(name, whole, whole, buffer=True)
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            return filled(FIXED, value.shape)
+        return captured.inputs.get(node.name)
+
+    # -- what rules use ---------------------------------------------------------------------------
+
+    def where(self, node: fx.Node) -> str:
+        """An operation and the module that it belongs to, in words."""
+        path = self.module(node)
+        return f"{name_of(node)} in {path!r}" if path else name_of(node)
+
+    def module(self, node: fx.Node) -> str:
+        """The name of the module that an operation belongs to."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        return str(stack[-1][0]) if stack else ""
+
+    def shape(self, node: fx.Node) -> torch.Size:
+        """The shape of what an operation gives."""
+        value = node.meta["val"]
+        size: torch.Size = value.shape
+        return size
+
+    def use(
+        self,
+        weight: Weight,
+        role: str,
+        labels: Tensor,
+        node: fx.Node,
+        axis: int | None = None,
+        **more: bool,
+    ) -> None:
+        """Record who owns a weight's elements; the labels, and the axis, are those of its view."""
+        if not weight.untouched:
+            order = _permutation(weight)
+            if order is not None:
+                labels = labels.permute(order)
+                axis = None if axis is None else order.index(axis)
+            else:
+                axis = None
+                places = weight.places().reshape(-1)
+                whole = torch.full((weight.whole.numel(),), UNIFORM)
+                whole[places] = labels.reshape(-1)
+                labels = whole.view(weight.whole.shape)
+        where, module = self.where(node), self.module(node)
+        self.uses.append(Use(weight.name, role, labels, where, module, axis, **more))
+
+    def labels(self, value: Value, statistics: bool = False) -> Tensor:
+        """The labels of a value: those of a weight are atoms of its elements.
+
+        A buffer's elements are constants, but for the statistics that a norm keeps of each unit.
+        """
+        if isinstance(value, Weight):
+            if value.buffer and not statistics:
+                return filled(FIXED, value.view.shape)
+            if value.name not in self._atoms:
+                self._atoms[value.name] = self.ties.fresh(value.whole.numel())
+                if statistics and value.buffer:
+                    self._roles[value.name] = "statistics"
+            atoms = self._atoms[value.name]
+            if value.untouched:
+                return atoms.view(value.whole.shape)
+            return atoms[value.places()]
+        if isinstance(value, Tensor):
+            return value
+        return filled(UNIFORM, ())
+
+    def acts(self, weight: Value, role: str = "between") -> None:
+        """Record that a weight does something else to its unit than to be added to it before all."""
+        if isinstance(weight, Weight) and not weight.buffer:
+            self._roles.setdefault(weight.name, role)
+
+    def join(self, node: fx.Node, values: list[Value], what: str = "") -> Tensor:
+        """Combine values element by element: units that meet are tied."""
+        operands = [self.labels(value) for value in values]
+        if (
+            what != "joined"
+        ):  # a weight that is only ever added is one that makes the unit, as a bias does
+            for value in values:
+                self.acts(value)
+        owned = [bool((slim(labels) >= 0).any()) for labels in operands]
+        out = slim(operands[0]) if operands else filled(UNIFORM, ())
+        for labels in operands[1:]:
+            thin = slim(labels)
+            apart = self.ties.tie(out, thin)
+            out = torch.maximum(*torch.broadcast_tensors(out, thin))
+            if what and len(apart) and not any(isinstance(value, Weight) for value in values):
+                self.ties.mark(what, apart, self.where(node), node.name)
+        if any(owned):
+            for place, (labels, yes) in enumerate(zip(operands, owned, strict=True)):
+                if not yes and bool((slim(labels) == FIXED).any()):
+                    self.ties.meets(out, labels.shape, salt(node, place), self.where(node))
+        return out.expand(self.shape(node))
+
+    def mix(self, node: fx.Node, value: Value, axes: tuple[int, ...], why: str = "") -> Tensor:
+        """Tie all that lies along some axes, which an operation mixes; with those axes cut to one place."""
+        labels = self.labels(value)
+        axes = tuple(axis % max(labels.ndim, 1) for axis in axes)
+        thin = slim(labels)
+        if why and any(thin.shape[axis] > 1 for axis in axes):
+            self.forbid(node, thin, why)
+        return self.ties.along(labels, axes)
+
+    def forbid(self, node: fx.Node, labels: Tensor, why: str) -> None:
+        """Say why the units among some labels cannot be changed."""
+        where = "" if node.op == "output" else self.where(node)
+        self.ties.mark("forbids", labels, where, node.name, why)
+
+    def real(self, node: fx.Node) -> Any:
+        """The value of a node that no unit enters, computed when it is asked for."""
+        if node not in self._real:
+            captured = self.captured
+            if node.op == "placeholder":
+                if node.name in captured.owners:
+                    self._real[node] = captured.tensor(captured.owners[node.name][0]).detach()
+                elif node.name in captured.constants:
+                    self._real[node] = captured.constants[node.name]
+                else:
+                    self._real[node] = captured.inputs[node.name]
+            else:
+                args = fx.node.map_arg(node.args, self.real)
+                kwargs = fx.node.map_arg(node.kwargs, self.real)
+                self._real[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return self._real[node]
+
+
+def salt(node: fx.Node, place: int = 0) -> int:
+    """A number for an operation and one of its operands."""
+    return zlib.crc32(f"{node.name}/{place}".encode()) % 9973
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, tuple | list):
+        return [leaf for each in value for leaf in _leaves(each)]
+    return [value]
+
+
+def _permutation(weight: Weight) -> list[int] | None:
+    """Which axis of the view each axis of the whole tensor is, if the view has the same axes in another order."""
+    view, whole = weight.view, weight.whole
+    if sorted(view.shape) != sorted(whole.shape) or view.storage_offset() != whole.storage_offset():
+        return None
+    order: list[int] = []
+    for size, stride in zip(whole.shape, whole.stride(), strict=True):
+        found = [
+            axis
+            for axis in range(view.ndim)
+            if view.shape[axis] == size and view.stride(axis) == stride and axis not in order
+        ]
+        if not found:
+            return None
+        order.append(found[0])
+    return order
+
+
+def name_of(node: fx.Node) -> str:
+    """The name of an operation, without its overload and the mark of working in place."""
+    if node.target is operator.getitem:
+        return "getitem"
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is None:
+        return str(getattr(node.target, "__name__", node.target))
+    name: str = packet.__name__
+    return name.rstrip("_") if not name.startswith("_") else "_" + name[1:].rstrip("_")
