@@ -259,7 +259,8 @@ def test_no_mean_square_is_below_the_square_of_the_mean(name: str, cases: Cases)
     model, wide = case.pair()
     for parameter in model.parameters():
         parameter.data += 30.0
-    both = [kind(each.parameters(), weight_decay=1.0, **options) for each in (model, wide)]
+    options = {**options, "weight_decay": 1.0}
+    both = [kind(each.parameters(), **options) for each in (model, wide)]
     case.trained(model, wide, both, 4)
     with pytest.warns(UserWarning, match=STILL):
         found = carried(model, wide, [case.change], both[0])
@@ -462,12 +463,15 @@ def test_what_cannot_be_carried_is_refused(cases: Cases) -> None:
         widened.carry(Own(cases["units"].given.parameters(), 0.1, torch.zeros(())))
 
 
+UNEQUAL = {unit: [0.25, 0.75] for unit in range(4)}
+
+
 @pytest.mark.parametrize(
     ("case", "how", "mixed"),
     [
         ("halves of a stream", {"units": 1, "copies": {}}, True),
-        ("halves of a stream", {"units": 0, "copies": {0: 2}}, True),
-        ("zeros in a stream", {"units": 0, "copies": {0: [0.25, 0.75]}}, True),
+        ("halves of a stream", {"units": 0, "copies": UNEQUAL}, True),
+        ("zeros in a stream", {"units": 0, "copies": UNEQUAL}, True),
         ("units", {"units": 1, "copies": {0: 2}}, False),
     ],
 )
