@@ -282,7 +282,7 @@ class Flow:
 
         at = node.args[0]
         while isinstance(at, fx.Node) and at.op == "call_function" and is_view(at):
-            base = at.args[0]
+            base = at.all_input_nodes[0]
             later = [user for user in base.users if user is not at and node < user]
             if later and isinstance(self._values.get(base), Tensor | Weight):
                 why = "a part of it is changed in place"
@@ -320,10 +320,10 @@ class Flow:
                 self.shared.add(weight.name)
 
     def normalised(self, node: fx.Node, labels: Tensor, axis: int) -> None:
-        """Record whose places a norm's module has along an axis."""
+        """Record whose places a norm's module has along an axis, (places, the rest)."""
         thin = slim(labels).movedim(axis, 0)
-        owners = thin.reshape(len(thin), -1).amax(1).expand(labels.shape[axis])
-        self.passes.append((self.module(node), owners))
+        thin = thin.reshape(len(thin), -1)
+        self.passes.append((self.module(node), thin.expand(labels.shape[axis], -1)))
 
     def forbid(self, node: fx.Node, labels: Tensor, why: str) -> None:
         """Say why the units among some labels cannot be changed."""

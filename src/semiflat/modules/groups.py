@@ -347,8 +347,10 @@ class Grouping:
     def _passes(self, root: int) -> tuple[tuple[str, int], ...]:
         found: dict[str, int] = {}
         for module, labels in self.flow.passes:
-            count = int((self.flow.ties.roots(labels) == root).sum())
-            if count:
+            owners = self.flow.ties.roots(labels)
+            alike = (owners == owners[:, :1]).all(1)  # else units lie along another axis
+            count = int((alike & (owners[:, 0] == root)).sum())
+            if count and bool(alike.all()):
                 found[module] = count
         return tuple(found.items())
 
