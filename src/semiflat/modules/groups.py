@@ -147,11 +147,12 @@ class Units(Rows, Mapping[str, UnitGroup]):
             return self._groups[name]
         if name in self._also:
             return self._groups[self._also[name]]
-        near = difflib.get_close_matches(str(name), [*self._groups, *self._also], 1, 0.4)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        near = [group.name for group in self.values() if name in group.writers]
+        near += difflib.get_close_matches(str(name), [*self._groups, *self._also], 1, 0.4)
+        meant = f"; did you mean {near[0]!r}?" if near else "."
         some = ", ".join(list(self._groups)[:8])
         more = ", …" if len(self._groups) > 8 else ""
-        raise UnknownGroup(f"there is no group of units {name!r}{meant} There are: {some}{more}")
+        raise UnknownGroup(f"there is no group of units {name!r}{meant} There are {some}{more}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._groups or name in self._also

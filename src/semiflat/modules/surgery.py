@@ -368,9 +368,9 @@ def edit(
             setattr(wide.get_submodule(path), name, copy.deepcopy(old))
     line = str(first).splitlines()[0] if first and str(first) else "other sizes come out"
     raise InputError(
-        f"with {change.size} units of {change.group.name!r} the model does not run ({line:.200}): its code takes "
-        "their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep them as "
-        "attributes of the module"
+        f"with {change.size} units of {change.group.name!r} the model does not run ({line:.200}): its code "
+        "takes their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep "
+        "them as attributes of the module"
     )
 
 

@@ -244,12 +244,10 @@ def shares_of(unit: int, given: Any) -> list[tuple[float, float]]:
             raise InputError(f"unit {unit} would have {given} copies; expected at least 1")
         return [(1.0, float(share)) for share in default_shares(given)]
     try:
-        pairs = [
-            (float(each[0]), float(each[1]))
-            if isinstance(each, tuple | list)
-            else (1.0, float(each))
-            for each in given
-        ]
+        pairs = []
+        for each in given:
+            scale, share = each if isinstance(each, tuple | list) else (1.0, each)
+            pairs.append((float(scale), float(share)))
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"the copies of unit {unit} must be a number, shares or pairs (scale, share), not {given!r:.60}"
@@ -276,8 +274,12 @@ def planned(
         raise InputError(
             "nothing is to be added: give units, a number of new units, or copies of some"
         )
+    if not isinstance(copies, Mapping):
+        raise InputError(
+            f"copies must be a mapping from units to what becomes of each, as {{0: 2}}, not {copies!r:.60}"
+        )
     for unit in copies:
-        if not isinstance(unit, int) or not 0 <= unit < group.size:
+        if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < group.size:
             raise InputError(
                 f"there is no unit {unit!r} in {group.name!r}; units are 0 … {group.size - 1}"
             )
@@ -395,6 +397,8 @@ def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
                 raise InputError(
                     f"incoming[{slot.name!r}] has shape {tuple(given.shape)}; expected {tuple(shape)}"
                 )
+            if not bool(torch.isfinite(given).all()):
+                raise InputError(f"incoming[{slot.name!r}] is not finite")
             return given
         # What may be anything: what writes a unit that nothing reads, what reads one that is zero.
         if (slot.role == "reads") != bool(whats):
