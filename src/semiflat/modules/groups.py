@@ -232,6 +232,7 @@ class Grouping:
         self.flow = flow
         self.units: dict[int, _Unit] = {}
         self.marks: dict[int, list[Mark]] = {}
+        self.special = not_plain(flow.captured.model)
 
     def groups(self) -> list[UnitGroup]:
         """All groups, in the order in which their units are written."""
@@ -375,8 +376,7 @@ class Grouping:
             for mark in marks
             if mark.what == "forbids"
         )
-        model = self.flow.captured.model
-        special = not_plain(model)
+        model, special = self.flow.captured.model, self.special
         for slot in slots:
             if slot.module in special:
                 reasons[f"{special[slot.module]} ({slot.module!r})"] = None

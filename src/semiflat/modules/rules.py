@@ -736,8 +736,3 @@ def _reduce(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
             thin = thin.select(axis, 0)
     out = thin.expand(first.shape)
     return out if isinstance(value, Tensor) else [out, filled(FIXED, value[1].shape)]
-
-
-def known() -> list[str]:
-    """Names of the operations that have a rule; those that work element by element need none."""
-    return sorted(RULES)

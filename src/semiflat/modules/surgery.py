@@ -274,6 +274,9 @@ def changed_tensors(model: nn.Module, change: Change) -> dict[str, Tensor]:
     return found
 
 
+TORCHS_OWN = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -402,7 +405,7 @@ def _trials(
         if known_attributes(module, _own_tensors(module)) is not None:
             continue
         for name, value in vars(module).items():
-            if name.startswith("_"):
+            if name in TORCHS_OWN:
                 continue
             after = _after(value, held.get(path, sizes))
             if after is None:

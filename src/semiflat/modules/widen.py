@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semiflat.errors import InputError, whole
 from semiflat.modules.capture import Example, capture, copied
 from semiflat.modules.flow import Flow
-from semiflat.modules.groups import UnitGroup
+from semiflat.modules.groups import Slot, UnitGroup
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -158,7 +158,14 @@ def widen(
         return max(seen.values()) <= limit
 
     try:
-        edited = edit(double, change, given, exact)
+        try:
+            edited = edit(double, change, given, exact)
+        except InputError:
+            if not (change.free and change.new and seen):
+                raise
+            # A layer may read the units as they are before the norm, too: then none may hear the new ones.
+            change.fill = unheard(change.fill)
+            edited = edit(double, change, given, exact)
     except InputError:
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
@@ -177,7 +184,9 @@ def widen(
 def why_not(group: UnitGroup) -> str:
     """What is known of why an edit of a group may not be exact."""
     if not group.norms:
-        return ""
+        return (
+            ": it depends on their number, or on a size that its code does not keep as an attribute"
+        )
     norms = [where.split(" in ")[-1].strip("'") for _, where in group.norms]
     others = [slot.name for slot in group.of("between") if slot.module not in norms]
     why = (
@@ -363,6 +372,18 @@ def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]
     return True
 
 
+Fill = Callable[[Slot, Tensor, torch.Size], Tensor | None]
+
+
+def unheard(fill: Fill | None) -> Fill:
+    """Values of new units as before, but for what reads them, which is zero."""
+
+    def but_reads(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+        return fill(slot, tensor, shape) if fill is not None and slot.role != "reads" else None
+
+    return but_reads
+
+
 def _mean(rows: Rows) -> Row:
     """What the mean of some units is made of."""
     total: dict[int, float] = {}
@@ -390,7 +411,7 @@ def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
             mean = _mean(rows) if "layer norm" in whats or role == "between" else ()
             change.values[role] = rows + [mean] * len(change.new)
 
-    def fill(slot: Any, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if slot.name in incoming:
             given = torch.as_tensor(incoming[slot.name])
             if given.shape != shape:
