@@ -58,8 +58,8 @@ REFUSED = {
     ),
     "mixer": {"first": "the same weights are applied to every unit by itself (linear in 'up')"},
 }
-QUICK = ("skips", "grouped", "gpt tied", "llama", "per head", "group norms", "fours", "gated")
-QUICK += ("qk norm", "lstm", "mixer")
+QUICK = ["skips", "grouped", "gpt tied", "llama", "per head", "group norms", "fours", "gated"]
+QUICK += ["qk norm", "lstm", "mixer"]
 
 
 @functools.cache
@@ -68,10 +68,9 @@ def at_home(name):
     return model, example, sf.units(model, example)
 
 
-def animals(quick=QUICK):
-    return [
-        pytest.param(name, marks=[] if name in quick else pytest.mark.slow, id=name) for name in ZOO
-    ]
+def animals():
+    marks = {name: [] if name in QUICK else pytest.mark.slow for name in ZOO}
+    return [pytest.param(name, marks=marks[name], id=name) for name in ZOO]
 
 
 @pytest.mark.parametrize("name", animals())

@@ -1,6 +1,8 @@
 """Widening keeps what a model computes, of whatever kind it is: replayed here, beside what is said."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from semiflat.errors import InputError
 from test_module_units import FOUND, QUICK, at_home
 from zoo import GPT, ZOO, Attention
 
-WAYS = {
+WAYS: dict[str, Callable[[int], dict[str, Any]]] = {
     "new": lambda size: {"units": 2},
     "negative": lambda size: {"copies": {0: [-0.5, 1.5]}},
     "unheard": lambda size: {"copies": {size - 1: [0, 1.0]}},
@@ -160,14 +162,16 @@ def test_new_units_have_the_incoming_weights_that_are_given_and_are_not_heard():
     model, example = relu()
     rows, biases = torch.tensor([[1.0, 2, 3]]), torch.tensor([0.5])
     wide = sf.widen(model, example, "0", units=1, incoming={"0.weight": rows, "0.bias": biases})
-    assert torch.equal(wide.model[0].weight[4:], rows)
-    assert torch.equal(wide.model[0].bias[4:], biases)
-    assert not wide.model[2].weight[:, 4].any()
+    tensors = wide.model.state_dict()
+    assert torch.equal(tensors["0.weight"][4:], rows)
+    assert torch.equal(tensors["0.bias"][4:], biases)
+    assert not tensors["2.weight"][:, 4].any()
 
 
 def test_new_units_differ_with_the_seed_and_have_the_size_of_the_others():
     model, example = relu()
-    rows = [sf.widen(model, example, "0", units=50, seed=s).model[0].weight[4:] for s in (0, 0, 1)]
+    wide = [sf.widen(model, example, "0", units=50, seed=seed).model for seed in (0, 0, 1)]
+    rows = [each.state_dict()["0.weight"][4:] for each in wide]
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
     assert 0.5 < (rows[0].std() / model[0].weight.std()).item() < 2
@@ -175,7 +179,7 @@ def test_new_units_differ_with_the_seed_and_have_the_size_of_the_others():
 
 def test_copies_that_are_only_counted_get_unequal_shares():
     model, example = relu()
-    wide = sf.widen(model, example, "0", copies={2: 2}).model[2].weight
+    wide = sf.widen(model, example, "0", copies={2: 2}).model.state_dict()["2.weight"]
     assert torch.equal(wide[:, 2] + wide[:, 4], model[2].weight[:, 2])
     assert not torch.equal(wide[:, 2], wide[:, 4])
 
@@ -191,14 +195,19 @@ def test_numbers_of_heads_that_a_class_keeps_follow():
             return super().forward(x)
 
     wide = sf.widen(Named(), torch.randn(2, 3, 8), "qkv", units=1)
-    assert (wide.model.num_heads, wide.model.head_dim, wide.model.all_head_size) == (3, 4, 12)
+    assert [getattr(wide.model, of) for of in ("num_heads", "head_dim", "all_head_size")] == [
+        3,
+        4,
+        12,
+    ]
 
 
 def test_a_tied_embedding_stays_tied():
     model, example = ZOO["llama"].born()
     wide = sf.widen(model, example, "words", units=2, copies={0: [0.25, 0.75]}).model
-    assert wide.head.weight is wide.words.weight
-    assert torch.allclose(wide.words.weight[:, 0], 0.5 * model.words.weight[:, 0])
+    weight = wide.get_parameter("words.weight")
+    assert wide.get_parameter("head.weight") is weight
+    assert torch.allclose(weight[:, 0], 0.5 * model.words.weight[:, 0])
 
 
 def test_what_the_model_itself_rounds_is_allowed_and_said():
