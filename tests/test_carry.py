@@ -74,6 +74,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...], str, dict[str, Any]]] = {
         "put",
         {"copies": {unit: [0.5, 0.5] for unit in range(4)}},
     ),
+    "roots in a stream": (lambda: Stream(nn.RMSNorm), (8, 3), "put", {"copies": {1: [0.25, 0.75]}}),
     "zeros in a stream": (lambda: Stream(nn.RMSNorm), (8, 3), "put", {"units": 2}),
 }
 
@@ -523,6 +524,7 @@ UNEQUAL = {unit: [0.25, 0.75] for unit in range(4)}
         ("halves of a stream", {"units": 1, "copies": {}}, True),
         ("halves of a stream", {"units": 0, "copies": UNEQUAL}, True),
         ("zeros in a stream", {"units": 0, "copies": UNEQUAL}, True),
+        ("roots in a stream", {"units": 0, "copies": {0: 3}}, False),
         ("units", {"units": 1, "copies": {0: 2}}, False),
     ],
 )

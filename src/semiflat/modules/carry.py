@@ -106,7 +106,7 @@ def moves(
     for change in changes:
         roles: dict[tuple[str, int], dict[str, Slot]] = {}
         for slot in change.group.slots:
-            roles.setdefault((slot.name, slot.axis), {})[slot.role] = slot
+            roles.setdefault((slot.name, slot.axis), {}).setdefault(slot.role, slot)
         gains = [] if change.rescale is None else norm_gains(change.group, given)
         rescaled = {f"{path}.{own}".lstrip(".") for path, own in gains}
         for (name, _), slots in roles.items():
@@ -137,15 +137,22 @@ def _agreed(all_rows: Sequence[Rows]) -> tuple[Rows, bool]:
 
 
 def _mixed_by_norms(change: Change) -> bool:
-    """Whether gradients of what writes a stream depend on more than those before.
+    """Whether the gradients of what writes a stream depend on more than those before.
 
-    A norm over the units takes a mean over all from the gradient of each. With m copies of every unit, each
-    with the share 1/m, it is 1/m of what it was, as the rest is; zeros under an RMS norm do not change it. With
-    other shares, and with units that are the mean, it is another.
+    A norm over the units takes from the gradient of each a part that is the same multiple of the unit for
+    all, and a layer norm one that is the same number for all. So a copy of scale a that is read with share b
+    has b times the gradient before if b / a is the same for all units; under a layer norm, if b itself is.
+    New units under an RMS norm are zeros and change nothing; those under a layer norm, the mean of all, do.
     """
     norms = {what for what, _ in change.group.norms}
-    shares = {part[1] for row in change.gradients["writes"] for part in row}
-    return bool(norms) and (len(shares) > 1 or bool(change.new and "layer norm" in norms))
+    pairs = [
+        (value[0][1], gradient[0][1])
+        for value, gradient in zip(change.values["writes"], change.gradients["writes"], strict=True)
+        if value and gradient
+    ]
+    if "layer norm" in norms:
+        return change.rescale is not None or len({share for _, share in pairs}) > 1
+    return bool(norms) and len({share / scale if scale else None for scale, share in pairs}) > 1
 
 
 # -- what optimisers keep --------------------------------------------------------------------------
