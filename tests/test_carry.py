@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, lr_scheduler
 
 import semiflat as sf
-from semiflat.modules.carry import Move, Remake, carried, moves
+from semiflat.modules.carry import Move, Remake, carried, carried_state, moves
 from semiflat.modules.surgery import changed_tensors, new_places, norm_gains
 from semiflat.modules.widen import planned
 
@@ -200,6 +200,21 @@ def test_carried_state_is_that_of_the_wide_models_own_training(
 def test_every_kind_of_unit_is_carried(case: str, name: str, cases: Cases) -> None:
     kind, options = OPTIMISERS[name]
     check_own(cases[case], kind, options)
+
+
+def test_adamw_is_known_without_the_flag_that_older_torch_does_not_have(cases: Cases) -> None:
+    case = cases["units"]
+    model, wide = case.pair()
+    both = [AdamW(each.parameters(), weight_decay=0.3) for each in (model, wide)]
+    case.trained(model, wide, both, 2)
+    moved, _ = moves(model, wide, [case.change])
+    first = model.get_parameter("0.weight")
+    options = dict(both[0].param_groups[0])
+    options.pop("decoupled_weight_decay", None)
+    _, exact = carried_state(AdamW, options, both[0].state[first], moved["0.weight"])
+    assert exact
+    _, exact = carried_state(Adam, options, both[0].state[first], moved["0.weight"])
+    assert not exact
 
 
 def check_own(case: Case, kind: Any, options: dict[str, Any]) -> None:
@@ -591,3 +606,16 @@ def test_schedulers_go_on_for_the_new_optimiser(name: str, begun: int, cases: Ca
     assert optimizer.param_groups[1]["lr"] == now != ahead[-1][1][0]
     assert rates(optimizer, schedulers, 4) == ahead
     assert [type(each) for each in again] == [type(each) for each in schedulers]
+
+
+def test_a_scheduler_may_step_first_where_the_optimiser_has_stepped(cases: Cases) -> None:
+    """No warning that the order is wrong: it was right."""
+    case = cases["units"]
+    model, wide = case.pair()
+    optimizer = SGD(model.parameters(), lr=0.2)
+    scheduler = lr_scheduler.StepLR(optimizer, 1, 0.5)
+    optimizer.step()
+    new, (again,) = carried(model, wide, [case.change], optimizer, [scheduler])
+    again.step()
+    assert new.param_groups[0]["lr"] == 0.1
+    assert optimizer.param_groups[0]["lr"] == 0.2
