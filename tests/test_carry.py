@@ -293,6 +293,23 @@ def test_no_mean_square_is_put_below_the_square_of_the_mean(name: str, cases: Ca
         assert bool(put_right.any()) == (name != "2.bias")
 
 
+def test_momentum_of_rmsprop_starts_fresh_where_a_penalty_is_put_right(cases: Cases) -> None:
+    """And goes on elsewhere; where there never was a gradient, with eps 0, it is 0."""
+    case = cases["units"]
+    model, wide = case.pair()
+    optimizer = RMSprop(model.parameters(), eps=0.0, weight_decay=0.1, momentum=0.5)
+    case.trained(model, wide, [optimizer, SGD(wide.parameters())], 3)
+    first = model.get_parameter("0.weight")
+    optimizer.state[first]["square_avg"][0] = 0.0
+    with pytest.warns(UserWarning, match=STILL):
+        found = carried(model, wide, [case.change], optimizer)
+    old = optimizer.state[first]["momentum_buffer"]
+    new = found.state[wide.get_parameter("0.weight")]["momentum_buffer"]
+    torch.testing.assert_close(new[[2, 3, 5]], old[[2, 3, 5]])
+    assert not bool(new[[0, 1, 4, 6, 7, 8]].any())
+    assert bool(old[[1, 4]].any())
+
+
 def test_what_nothing_has_read_starts_with_the_median_of_the_others(cases: Cases) -> None:
     """A copy with the share 0 as a new unit does; units without gradients do not count."""
     case = cases["units"]
