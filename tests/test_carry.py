@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -308,6 +309,21 @@ def test_momentum_of_rmsprop_starts_fresh_where_a_penalty_is_put_right(cases: Ca
     torch.testing.assert_close(new[[2, 3, 5]], old[[2, 3, 5]])
     assert not bool(new[[0, 1, 4, 6, 7, 8]].any())
     assert bool(old[[1, 4]].any())
+
+
+def test_a_tensor_whose_roles_disagree_starts_fresh_at_copies_and_says_so(cases: Cases) -> None:
+    """Its gradient is a sum of two, of which only the whole was kept."""
+    case = cases["units"]
+    model, _ = case.pair()
+    change = planned(case.change.group, 0, {1: [0.25, 0.75]}, {}, 0)
+    writes = next(slot for slot in change.group.slots if slot.name == "0.weight")
+    slots = (*change.group.slots, replace(writes, role="reads"))
+    moved, remarks = moves(
+        model, model, [replace(change, group=replace(change.group, slots=slots))]
+    )
+    assert remarks == ["'0.weight' both makes and reads units of '0', and starts fresh at copies"]
+    mean = moved["0.weight"].mean(torch.ones(6, 3))
+    assert mean[:, 0].tolist() == [1, 0, 1, 1, 1, 1, 0]
 
 
 def test_what_nothing_has_read_starts_with_the_median_of_the_others(cases: Cases) -> None:
