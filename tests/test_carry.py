@@ -311,6 +311,18 @@ def test_momentum_of_rmsprop_starts_fresh_where_a_penalty_is_put_right(cases: Ca
     assert bool(old[[1, 4]].any())
 
 
+def test_a_penalty_gives_new_units_no_past(cases: Cases) -> None:
+    case = cases["new units"]
+    model, wide = case.pair()
+    optimizer = Adam(model.parameters(), weight_decay=0.1)
+    case.trained(model, wide, [optimizer, SGD(wide.parameters())], 2)
+    with pytest.warns(UserWarning, match=STILL):
+        found = carried(model, wide, [case.change], optimizer)
+    into = found.state[wide.get_parameter("0.weight")]["exp_avg"]
+    assert not bool(into[-2:].any())
+    assert bool(into[:-2].all())
+
+
 def test_a_tensor_whose_roles_disagree_starts_fresh_at_copies_and_says_so(cases: Cases) -> None:
     """Its gradient is a sum of two, of which only the whole was kept."""
     case = cases["units"]
