@@ -1,4 +1,4 @@
-"""Labels followed through the operations of a model: which weights each unit owns, and what ties units together."""
+"""Labels followed through the operations of a model: what each unit owns, and what ties units together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from semiflat.modules.capture import Captured
-from semiflat.modules.ties import FIXED, UNIFORM, Ties, filled, slim
+from semiflat.modules.ties import FIXED, UNIFORM, Ties, filled, pairs_of, slim
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Weight:
     def places(self) -> Tensor:
         """Number of the element of ``whole`` that each element of the view is."""
         flat = torch.zeros((), dtype=torch.long)
-        start = self.view.storage_offset() - self.whole.storage_offset()
+        start = int(self.view.storage_offset() - self.whole.storage_offset())
         for axis, (size, stride) in enumerate(
             zip(self.view.shape, self.view.stride(), strict=True)
         ):
@@ -66,8 +66,8 @@ class Use:
     Attributes:
         name: of the parameter or buffer.
         role: ``"writes"``: its elements make a unit; ``"adds"``: they are added to it, as a bias is;
-            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a norm;
-            ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
+            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a
+            norm; ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
         labels: of its elements, in its shape.
         where: the operation, in words.
         module: that it is used in.
@@ -101,6 +101,8 @@ class Flow:
         uses: in the order of the operations.
         random: operations that draw at random, in words.
         unknown: operations without a rule that a unit meets, by name.
+        shared: parameters that act on several units alike, as the gain of a norm within each head does.
+        passes: modules that normalise, and the labels of their places.
     """
 
     captured: Captured
@@ -108,6 +110,9 @@ class Flow:
     uses: list[Use] = field(default_factory=list)
     random: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
+    passes: list[tuple[str, Tensor]] = field(default_factory=list)
+    _later: list[tuple[Weight, Tensor, Tensor, fx.Node]] = field(default_factory=list)
     _values: dict[fx.Node, Value] = field(default_factory=dict)
     _atoms: dict[str, Tensor] = field(default_factory=dict)
     _real: dict[fx.Node, Any] = field(default_factory=dict)
@@ -117,6 +122,7 @@ class Flow:
         """All operations, in their order."""
         from semiflat.modules.rules import rule_of
 
+        # Values are let go once nothing takes them any more.
         last = {user: node for node in self.captured.graph.nodes for user in node.all_input_nodes}
         done: dict[fx.Node, list[fx.Node]] = {}
         for user, node in last.items():
@@ -132,13 +138,17 @@ class Flow:
                 args = list(fx.node.map_arg(node.args, self._values.__getitem__))
                 kwargs = dict(fx.node.map_arg(node.kwargs, self._values.__getitem__))
                 self._values[node] = rule_of(node)(self, node, args, kwargs)
+                self._in_place(node, args)
             else:
                 self._values[node] = filled(FIXED, ())
             for user in done.get(node, []):
                 if user.op == "call_function":
                     self._values.pop(user, None)
+        self._settle()
         for name, atoms in self._atoms.items():
-            tensor = self.captured.tensor(name)
+            if name in self.shared:
+                continue
+            tensor = self.captured.tensors[name]
             role = self._roles.get(name, "adds")
             self.uses.append(Use(name, role, atoms.view(tensor.shape), "elementwise"))
         return self
@@ -147,10 +157,9 @@ class Flow:
         captured = self.captured
         if node.name in captured.owners:
             name = captured.owners[node.name][0]
-            whole = captured.tensor(name).detach()
-            if name in dict(captured.model.named_parameters()):
-                return Weight(name, whole, whole)
-            return Weight(name, whole, whole, buffer=True)
+            tensor = captured.tensors[name]
+            whole = tensor.detach()
+            return Weight(name, whole, whole, buffer=not isinstance(tensor, nn.Parameter))
         value = node.meta.get("val")
         if isinstance(value, Tensor):
             return filled(FIXED, value.shape)
@@ -226,19 +235,27 @@ class Flow:
     def join(self, node: fx.Node, values: list[Value], what: str = "") -> Tensor:
         """Combine values element by element: units that meet are tied."""
         operands = [self.labels(value) for value in values]
-        if (
-            what != "joined"
-        ):  # a weight that is only ever added is one that makes the unit, as a bias does
+        if what != "joined":
+            # A weight that is only ever added is one that makes the unit, as a bias does.
             for value in values:
                 self.acts(value)
         owned = [bool((slim(labels) >= 0).any()) for labels in operands]
-        out = slim(operands[0]) if operands else filled(UNIFORM, ())
-        for labels in operands[1:]:
-            thin = slim(labels)
-            apart = self.ties.tie(out, thin)
-            out = torch.maximum(*torch.broadcast_tensors(out, thin))
-            if what and len(apart) and not any(isinstance(value, Weight) for value in values):
-                self.ties.mark(what, apart, self.where(node), node.name)
+        weights = [isinstance(value, Weight) and not value.buffer for value in values]
+        out = filled(UNIFORM, ())
+        for labels, yes in zip(operands, weights, strict=True):
+            if not yes:
+                thin = slim(labels)
+                apart = self.ties.tie(out, thin)
+                out = torch.maximum(*torch.broadcast_tensors(out, thin))
+                if what and len(apart) and not any(weights):
+                    self.ties.mark(what, apart, self.where(node), node.name)
+        for value, labels, yes in zip(values, operands, weights, strict=True):
+            if yes:
+                # Whether it is one unit's or acts on several alike is known when all ties are.
+                thin = slim(labels)
+                self._later.append((value, out, thin, node))
+                wide, own = torch.broadcast_tensors(out, thin)
+                out = torch.where(wide >= 0, wide, own)
         if any(owned):
             for place, (labels, yes) in enumerate(zip(operands, owned, strict=True)):
                 if not yes and bool((slim(labels) == FIXED).any()):
@@ -250,9 +267,62 @@ class Flow:
         labels = self.labels(value)
         axes = tuple(axis % max(labels.ndim, 1) for axis in axes)
         thin = slim(labels)
-        if why and any(thin.shape[axis] > 1 for axis in axes):
-            self.forbid(node, thin, why)
+        lanes = lanes_of(thin, axes)
+        if why and bool((lanes != lanes[:, :1]).any()):
+            self.ties.mark("forbids", thin, self.where(node), node.name, why, lanes)
         return self.ties.along(labels, axes)
+
+    def _in_place(self, node: fx.Node, args: list[Value]) -> None:
+        """What is changed through a view changes what the view is of, which labels do not show."""
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable or not args:
+            return
+        from semiflat.modules.rules import is_view
+
+        at = node.args[0]
+        while isinstance(at, fx.Node) and at.op == "call_function" and is_view(at):
+            base = at.all_input_nodes[0]
+            later = [user for user in base.users if user is not at and node < user]
+            if later and isinstance(self._values.get(base), Tensor | Weight):
+                why = "a part of it is changed in place"
+                self.forbid(node, self.labels(self._values[base]), why)
+            at = base
+
+    def _settle(self) -> None:
+        """Tie weights that act on units element by element to these, unless they act on several units alike."""
+        left, tied = self._later, set[str]()
+        while True:
+            alike, apart, singly = [], [], []
+            for each in left:
+                weight, units, own, _ = each
+                pairs = pairs_of(own, units)
+                pairs = torch.stack([pairs[:, 0], self.ties.roots(pairs[:, 1])], 1).unique(dim=0)
+                elements, roots = (len(pairs[:, axis].unique()) for axis in (0, 1))
+                if len(pairs) == elements:  # every element acts on one unit
+                    singly.append(each)
+                elif len(pairs) == elements * roots:
+                    alike.append(each)
+                else:
+                    apart.append(each)
+            now = singly or apart[:1]
+            if not now:
+                break
+            for weight, units, own, _ in now:
+                tied.add(weight.name)
+                self.ties.tie(own, units)
+            left = [each for each in left if not any(each is other for other in now)]
+        for weight, units, own, node in alike:
+            if weight.name in tied:
+                why = f"{weight.name!r} acts on several units alike, and on single ones elsewhere"
+                self.forbid(node, torch.cat([units.reshape(-1), own.reshape(-1)]), why)
+            else:
+                self.shared.add(weight.name)
+
+    def normalised(self, node: fx.Node, labels: Tensor, axis: int) -> None:
+        """Record whose places a norm's module has along an axis, (places, the rest)."""
+        thin = slim(labels).movedim(axis, 0)
+        thin = thin.reshape(len(thin), -1)
+        self.passes.append((self.module(node), thin.expand(labels.shape[axis], -1)))
 
     def forbid(self, node: fx.Node, labels: Tensor, why: str) -> None:
         """Say why the units among some labels cannot be changed."""
@@ -265,7 +335,7 @@ class Flow:
             captured = self.captured
             if node.op == "placeholder":
                 if node.name in captured.owners:
-                    self._real[node] = captured.tensor(captured.owners[node.name][0]).detach()
+                    self._real[node] = captured.tensors[captured.owners[node.name][0]].detach()
                 elif node.name in captured.constants:
                     self._real[node] = captured.constants[node.name]
                 else:
@@ -275,6 +345,13 @@ class Flow:
                 kwargs = fx.node.map_arg(node.kwargs, self.real)
                 self._real[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self._real[node]
+
+
+def lanes_of(thin: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """What an operation along some axes takes together, (lanes, places)."""
+    order = [axis for axis in range(thin.ndim) if axis not in axes]
+    places = torch.Size([thin.shape[axis] for axis in axes]).numel()
+    return thin.permute(*order, *axes).reshape(-1, places)
 
 
 def salt(node: fx.Node, place: int = 0) -> int:
@@ -289,7 +366,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _permutation(weight: Weight) -> list[int] | None:
-    """Which axis of the view each axis of the whole tensor is, if the view has the same axes in another order."""
+    """Which axis of the view each axis of the whole tensor is; None if the view has other axes."""
     view, whole = weight.view, weight.whole
     if sorted(view.shape) != sorted(whole.shape) or view.storage_offset() != whole.storage_offset():
         return None

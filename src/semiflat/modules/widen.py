@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from semiflat.errors import InputError, whole
 from semiflat.modules.capture import Example, capture, copied
 from semiflat.modules.flow import Flow
-from semiflat.modules.groups import UnitGroup
+from semiflat.modules.groups import Slot, UnitGroup
 from semiflat.modules.surgery import (
     EXACT,
     Change,
+    Row,
+    Rows,
     change_of_outputs,
     edit,
     float64,
@@ -39,8 +41,8 @@ class Widened(Shown):
         model: a new module of the same classes.
         group: the group that was widened, as it was before.
         size: how many units it has now.
-        changes: the largest change of an output in float64 on the given inputs, relative to the outputs' size, in
-            ``"train"`` and ``"eval"`` mode. Train mode is left out where something is drawn at random in it:
+        changes: the largest change of an output in float64 on the given inputs, relative to the outputs' size,
+            in ``"train"`` and ``"eval"`` mode. Train mode is left out where something is drawn at random in it:
             there the outputs are equal in distribution at most.
         rounding: the same in the model's own dtype, in eval mode.
         attributes: attributes of modules that were changed.
@@ -76,17 +78,30 @@ class Widened(Shown):
     def carry(self, optimizer: torch.optim.Optimizer, schedulers: Sequence[Any] = ()) -> Any:
         """A new optimiser for the new model, with the state that the given one has for the old model.
 
-        See :class:`semiflat.modules.carry.Carried`.
+        Averages of gradients and of their squares follow the gradients, for SGD, Adam, AdamW, RMSprop and
+        Adagrad; of other classes the state starts fresh. Options, groups of parameters and steps counted stay.
+        What is not exact is said in one warning.
 
         Args:
             optimizer: of the model that was widened; it is not changed.
-            schedulers: of that optimiser.
+            schedulers: of that optimiser; they are not changed.
 
         Returns:
             The new optimiser; with schedulers, it and the list of the new ones.
 
         Raises:
-            InputError: if the optimiser is of another model.
+            InputError: if the optimiser is of another model, or a scheduler of another optimiser.
+
+        >>> import torch, semiflat as sf
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> model(torch.ones(4, 3)).mean().backward()
+        >>> optimizer.step()
+        >>> wide = sf.widen(model, torch.ones(4, 3), "0", copies={0: [0.25, 0.75]})
+        >>> new = wide.carry(optimizer)
+        >>> before, after = (each.state_dict()["state"][1]["momentum_buffer"] for each in (optimizer, new))
+        >>> [round(float(value), 6) for value in after / before[0]][::2]
+        [0.25, 0.75]
         """
         from semiflat.modules.carry import carried
 
@@ -100,7 +115,7 @@ Copies = Mapping[int, int | Sequence[Any]]
 def widen(
     model: nn.Module,
     example: Example,
-    group: str,
+    group: str | UnitGroup,
     *,
     units: int = 0,
     copies: Copies | None = None,
@@ -115,13 +130,13 @@ def widen(
     Args:
         model: any ``nn.Module``.
         example: inputs as :func:`units` takes them; the outputs are compared on them.
-        group: name of a group of :func:`units`.
-        units: how many new units to add. What writes them is drawn at random at the size of the others, or given;
-            nothing reads them at first. In a stream with layer norms before what reads it they are its mean, with
-            RMS norms zero, and are read at random.
-        copies: for a unit, how many copies shall stand in its place, or the share with which each is read; the shares
-            add up to 1, and may be negative or 0. A pair (scale, share) is a copy whose incoming weights are
-            scaled: for units that are homogeneous, as those of ReLU are; then Σ scale · share is 1.
+        group: of :func:`units`, or its name.
+        units: how many new units to add. What writes them is drawn at random at the size of the others,
+            or given; nothing reads them at first. In a stream with layer norms before what reads it they are
+            its mean, with RMS norms zero, and are read at random.
+        copies: for a unit, how many copies shall stand in its place, or the share with which each is read;
+            the shares add up to 1, and may be negative or 0. A pair (scale, share) is a copy whose incoming
+            weights are scaled: for units that are homogeneous, as those of ReLU are; then Σ scale · share is 1.
         incoming: values for the new units, by name of a tensor that writes them: its new places, in its shape.
         seed: of what is drawn.
 
@@ -139,28 +154,37 @@ def widen(
     from semiflat.modules.groups import units as groups_of
 
     whole("units", units, 0)
-    groups = groups_of(model, example)
-    chosen = groups[group]
+    chosen = group if isinstance(group, UnitGroup) else groups_of(model, example)[group]
     if chosen.refuses:
-        raise InputError(f"the units of {group!r} cannot be changed: {chosen.refuses}")
+        raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
     change = planned(chosen, units, copies or {}, incoming or {}, seed)
-    limit, note = tolerance(model, example)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
+    limit, note = EXACT, ""
 
     def exact(wide: nn.Module) -> bool:
+        nonlocal limit, note
         seen.clear()
         seen.update(replay(double, wide, given))
+        if max(seen.values()) > limit and not note:
+            limit, note = tolerance(double, given)
         return max(seen.values()) <= limit
 
     try:
-        edited = edit(double, change, given, exact)
+        try:
+            edited = edit(double, change, given, exact)
+        except InputError:
+            if not (change.free and change.new and seen):
+                raise
+            # A layer may read the units as they are before the norm, too: then none may hear the new ones.
+            change.fill = unheard(change.fill)
+            edited = edit(double, change, given, exact)
     except InputError:
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
             raise InputError(
-                f"widening {group!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} mode, so it is "
-                f"not exact{why_not(chosen)}"
+                f"widening {chosen.name!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} "
+                f"mode, so it is not exact{why_not(chosen)}"
             ) from None
         raise
     if "train" not in seen:
@@ -172,16 +196,22 @@ def widen(
 
 def why_not(group: UnitGroup) -> str:
     """What is known of why an edit of a group may not be exact."""
-    if group.norms:
+    if not group.norms:
         return (
-            ": a norm over the units is read otherwise than before every layer (post-norm?); widen every unit by the "
-            "same number of copies"
+            ": it depends on their number, or on a size that its code does not keep as an attribute"
         )
-    return ""
+    norms = [where.split(" in ")[-1].strip("'") for _, where in group.norms]
+    others = [slot.name for slot in group.of("between") if slot.module not in norms]
+    why = (
+        f"{others[0]!r} acts on them one by one before a norm over all of them"
+        if others
+        else "what a norm over them gives is added to, and normalised again (post-norm)"
+    )
+    return f": {why}; give every unit the same number of copies"
 
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs in float64 a model counts as the same; and why it is more than rounding."""
+    """Up to which change of its outputs in float64 a model is the same, and why if it is not rounding."""
     coarsest, where = lowest_precision(model, example)
     if coarsest is None:
         return EXACT, ""
@@ -191,8 +221,8 @@ def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
 
 
 def lowest_precision(model: nn.Module, example: Example) -> tuple[torch.dtype | None, str]:
-    """The coarsest type that a float64 copy of the model casts to on its way, and where."""
-    captured = capture(float64(model), in_float64(example))
+    """The coarsest type that a float64 model casts to on its way, and where."""
+    captured = capture(model, example)
     found: tuple[torch.dtype | None, str] = None, ""
     for node in captured.graph.nodes:
         value = node.meta.get("val")
@@ -236,12 +266,10 @@ def shares_of(unit: int, given: Any) -> list[tuple[float, float]]:
             raise InputError(f"unit {unit} would have {given} copies; expected at least 1")
         return [(1.0, float(share)) for share in default_shares(given)]
     try:
-        pairs = [
-            (float(each[0]), float(each[1]))
-            if isinstance(each, tuple | list)
-            else (1.0, float(each))
-            for each in given
-        ]
+        pairs = []
+        for each in given:
+            scale, share = each if isinstance(each, tuple | list) else (1.0, each)
+            pairs.append((float(scale), float(share)))
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"the copies of unit {unit} must be a number, shares or pairs (scale, share), not {given!r:.60}"
@@ -268,8 +296,12 @@ def planned(
         raise InputError(
             "nothing is to be added: give units, a number of new units, or copies of some"
         )
+    if not isinstance(copies, Mapping):
+        raise InputError(
+            f"copies must be a mapping from units to what becomes of each, as {{0: 2}}, not {copies!r:.60}"
+        )
     for unit in copies:
-        if not isinstance(unit, int) or not 0 <= unit < group.size:
+        if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < group.size:
             raise InputError(
                 f"there is no unit {unit!r} in {group.name!r}; units are 0 … {group.size - 1}"
             )
@@ -279,32 +311,102 @@ def planned(
     more = [(unit, *pair) for unit, pairs in ways.items() for pair in pairs[1:]]
     made = [*first, *more]
     sources = [unit for unit, _, _ in made] + [-1] * units
-    scales = [scale for _, scale, _ in made] + [0.0] * units
-    shares = [share for _, _, share in made] + [0.0] * units
-    ones = [1.0] * len(sources)
-    copied_rows, read_rows = one_of(sources, ones), one_of(sources, shares)
-    scaled_rows = one_of(sources, scales)
+    scales = [scale for _, scale, _ in made]
+    shares = [share for _, _, share in made]
+    squared = _enter_squared(group, ways)
+    if squared:
+        scales = shares = [share**0.5 for share in shares]
+    read_rows = one_of(sources, [*shares, *[0.0] * units])
+    scaled_rows = one_of(sources, [*scales, *[0.0] * units])
+    copied_rows = one_of(sources, [1.0] * len(sources))
+    passed_rows = one_of(
+        sources, [*(a * b for a, b in zip(scales, shares, strict=True)), *[0.0] * units]
+    )
     values = {
         "writes": scaled_rows,
         "adds": scaled_rows,
         "between": copied_rows,
-        "shifts": copied_rows,
+        "shifts": scaled_rows if squared else copied_rows,
         "statistics": copied_rows,
         "reads": read_rows,
     }
     gradients = {
         "writes": read_rows,
         "adds": read_rows,
-        "between": read_rows,
+        "between": passed_rows,
         "shifts": read_rows,
         "statistics": copied_rows,
         "reads": scaled_rows,
     }
     new = list(range(len(made), len(sources)))
     change = Change(group, values, gradients, new)
+    if group.norms and (squared or units):
+        whole_multiple = 1 if squared else len(made) / group.size
+        factor = whole_multiple * group.size / len(sources)
+        change.rescale = factor**0.5, factor
     if new:
         _new_units(change, incoming, seed)
+    elif incoming:
+        raise InputError("incoming gives values of new units; give their number, too: units=")
     return change
+
+
+def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]]]) -> bool:
+    """Whether copies get the root of their share on both sides, since their squares are what has to add up.
+
+    So it is under RMS norms, and where one tensor both makes and reads the units.
+
+    Raises:
+        InputError: if the shares do not allow it.
+    """
+    if not ways:
+        return False
+    whats = {what for what, _ in group.norms}
+    pairs = [ways.get(unit, [(1.0, 1.0)]) for unit in range(group.size)]
+    alike = len({len(each) for each in pairs}) == 1
+    places = [{(slot.name, slot.axis) for slot in group.of(role)} for role in ("writes", "reads")]
+    both = sorted(name for name, _ in places[0] & places[1])
+    if "layer norm" in whats and not alike:
+        where = next(where for what, where in group.norms if what == "layer norm")
+        raise InputError(
+            f"a layer norm is over the units of {group.name!r} ({where}): give every unit the same number of "
+            f"copies, as copies={{unit: 2 for unit in range({group.size})}}"
+        )
+    if not both and (not whats or alike):
+        return False
+    why = f"{both[0]!r} both makes and reads" if both else "an RMS norm is over"
+    flat = [pair for each in pairs for pair in each]
+    if any(scale != 1 or share < 0 for scale, share in flat):
+        raise InputError(
+            f"{why} the units of {group.name!r}, which enter squared: give shares of 0 and more, and no scales"
+        )
+    if "layer norm" in whats and len({share for _, share in flat}) > 1:
+        raise InputError(
+            f"{why} the units of {group.name!r}, and a layer norm is over them: give each the same equal "
+            f"shares, as copies={{unit: [0.5, 0.5] for unit in range({group.size})}}"
+        )
+    return True
+
+
+Fill = Callable[[Slot, Tensor, torch.Size], Tensor | None]
+
+
+def unheard(fill: Fill | None) -> Fill:
+    """Values of new units as before, but for what reads them, which is zero."""
+
+    def but_reads(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+        return fill(slot, tensor, shape) if fill is not None and slot.role != "reads" else None
+
+    return but_reads
+
+
+def _mean(rows: Rows) -> Row:
+    """What the mean of some units is made of."""
+    total: dict[int, float] = {}
+    for row in rows:
+        for unit, factor in row:
+            total[unit] = total.get(unit, 0.0) + factor / len(rows)
+    return tuple(total.items())
 
 
 def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
@@ -317,23 +419,23 @@ def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
                 f"incoming names {name!r}, which does not write {group.name!r}; {sorted(writers)} do"
             )
     whats = {what for what, _ in group.norms}
-    kept = len(change.values["reads"]) - len(change.new)
+    change.free = "reads" if whats else ""
     if whats:
-        factor = kept / change.size
-        change.rescale = factor**0.5, factor
-        mean: Any = tuple((unit, 1 / group.size) for unit in range(group.size))
-        row = mean if "layer norm" in whats else ()
-        for role in ("writes", "adds"):
-            change.values[role] = change.values[role][:kept] + [row] * len(change.new)
-        change.values["between"] = change.values["between"][:kept] + [mean] * len(change.new)
+        kept = change.size - len(change.new)
+        for role in ("writes", "adds", "between"):
+            rows = change.values[role][:kept]
+            mean = _mean(rows) if "layer norm" in whats or role == "between" else ()
+            change.values[role] = rows + [mean] * len(change.new)
 
-    def fill(slot: Any, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if slot.name in incoming:
             given = torch.as_tensor(incoming[slot.name])
             if given.shape != shape:
                 raise InputError(
                     f"incoming[{slot.name!r}] has shape {tuple(given.shape)}; expected {tuple(shape)}"
                 )
+            if not bool(torch.isfinite(given).all()):
+                raise InputError(f"incoming[{slot.name!r}] is not finite")
             return given
         # What may be anything: what writes a unit that nothing reads, what reads one that is zero.
         if (slot.role == "reads") != bool(whats):
