@@ -11,7 +11,7 @@ from torch import nn
 import semiflat as sf
 from semiflat.errors import InputError
 from test_module_units import FOUND, QUICK, at_home
-from zoo import GPT, ZOO, Attention
+from zoo import GPT, ZOO, Attention, Basic, ConvNeXt
 
 WAYS: dict[str, Callable[[int], dict[str, Any]]] = {
     "new": lambda size: {"units": 2},
@@ -141,7 +141,43 @@ def test_a_model_keeps_its_type_and_its_outputs_to_the_rounding_of_it(dtype):
     assert {tensor.dtype for tensor in wide.model.parameters()} == {dtype}
     assert wide.output_change < 1e-12
     assert 0 < wide.rounding < 32 * torch.finfo(dtype).eps
-    assert gap(model(example).detach(), wide.model(example).detach()) == wide.rounding
+
+
+def stack(name):
+    torch.manual_seed(0)
+    if name == "gpt":
+        return GPT(blocks=1).double(), torch.randint(0, 7, (2, 5)), "blocks"
+    blocks = nn.Sequential(*(Basic(4, 4) if name == "basic" else ConvNeXt(4) for _ in range(2)))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), blocks, nn.Conv2d(4, 2, 1))
+    return model.double(), torch.randn(2, 1, 6, 6).double(), "2"
+
+
+@pytest.mark.parametrize("name", ["gpt", "basic", pytest.param("convnext", marks=pytest.mark.slow)])
+def test_new_residual_blocks_add_nothing_at_first_and_learn(name):
+    model, example, blocks = stack(name)
+    wide = sf.widen(model, example, blocks, units=2)
+    assert (
+        wide.size == wide.group.size + 2 == len(list(wide.model.get_submodule(blocks).children()))
+    )
+    for mode in (True, False):
+        assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    wide.model(example).square().sum().backward()
+    last = f"{blocks}.{wide.size - 1}."
+    new = [each for name, each in wide.model.named_parameters() if name.startswith(last)]
+    assert any(bool(each.grad.any()) for each in new)
+
+
+def test_blocks_that_cannot_be_added_say_why():
+    model, example, _ = stack("basic")
+    model[2] = nn.Sequential(Basic(4, 4), Basic(4, 6, 2)).double()
+    model[3] = nn.Conv2d(6, 2, 1).double()
+    with pytest.raises(InputError, match="its last block may change sizes"):
+        sf.widen(model, example, "2", units=1)
+    with pytest.raises(InputError, match="give units, a number of new ones"):
+        sf.widen(model, example, "2", copies={0: 2})
+    post, words = GPT(blocks=1, post=True), torch.randint(0, 7, (2, 5))
+    with pytest.raises(InputError, match="post-norm"):
+        sf.widen(post, words, "blocks", units=1)
 
 
 def relu():

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, whole
+from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Example, capture, copied
 from semiflat.modules.flow import Flow
-from semiflat.modules.groups import Slot, UnitGroup
+from semiflat.modules.groups import Slot, UnitGroup, Units
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -117,7 +118,8 @@ def widen(
     Args:
         model: any ``nn.Module``.
         example: inputs as :func:`units` takes them; the outputs are compared on them.
-        group: of :func:`units`, or its name.
+        group: of :func:`units`, or its name; or the name of a list of residual blocks of one class, to which
+            as many new blocks are added as ``units`` says: copies of the last one with their last layers 0.
         units: how many new units to add. What writes them is drawn at random at the size of the others,
             or given; nothing reads them at first. In a stream with layer norms before what reads it they are
             its mean, with RMS norms zero, and are read at random.
@@ -141,7 +143,13 @@ def widen(
     from semiflat.modules.groups import units as groups_of
 
     whole("units", units, 0)
-    chosen = group if isinstance(group, UnitGroup) else groups_of(model, example)[group]
+    if isinstance(group, UnitGroup):
+        chosen = group
+    else:
+        found = groups_of(model, example)
+        if group not in found and is_stack(model, group):
+            return _deepened(model, example, found, group, units, bool(copies or incoming))
+        chosen = found[group]
     if chosen.refuses:
         raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
     change = planned(chosen, units, copies or {}, incoming or {}, seed)
@@ -179,6 +187,44 @@ def widen(
     wide = edited.applied_to(model)
     own = change_of_outputs(*(outputs_of(copied(each).eval(), example) for each in (model, wide)))
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
+
+
+def _deepened(
+    model: nn.Module, example: Example, groups: Units, name: str, count: int, more: bool
+) -> Widened:
+    if not count or more:
+        raise InputError(
+            f"{name!r} is a list of blocks: give units, a number of new ones, and no more"
+        )
+    double, given = float64(model), in_float64(example)
+    seen: dict[str, float] = {}
+    for zero in silences(groups, name, model):
+        deep = with_blocks(double, name, count, zero)
+        try:
+            runs = all_run(deep, name, given)
+            seen = replay(double, deep, given)
+        except Exception as error:  # whatever the model's own code raises
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"with one more block in {name!r} the model does not run ({line:.200}): its last block "
+                "may change sizes, or its code count the blocks"
+            ) from error
+        if not runs:
+            raise InputError(
+                f"the model does not run a new block of {name!r}: its code counts the blocks"
+            )
+        if max(seen.values()) <= EXACT:
+            note = "" if "train" in seen else "in train mode something is drawn at random"
+            wide = with_blocks(model, name, count, zero)
+            own = change_of_outputs(
+                *(outputs_of(copied(each).eval(), example) for each in (model, wide))
+            )
+            stack = stack_of(model, name)
+            return Widened(wide, stack, stack.size + count, seen, own, {}, note, model, [])
+    raise InputError(
+        f"new blocks in {name!r} change the outputs by {max(seen.values()):.1e} of their size, even with "
+        "last layers of 0: what a block gives is not its input and a sum (post-norm?)"
+    )
 
 
 def why_not(group: UnitGroup) -> str:
