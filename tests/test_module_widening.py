@@ -180,6 +180,33 @@ def test_blocks_that_cannot_be_added_say_why():
         sf.widen(post, words, "blocks", units=1)
 
 
+def test_constant_units_are_heard_and_taken_up_by_the_biases_behind_them():
+    model, example, groups = at_home("vgg")
+    for group in ("8", "4"):
+        wide = sf.widen(model, example, groups[group], constants=[0.7, 1.5], units=1)
+        assert wide.size == groups[group].size + 3
+        for mode in (True, False):
+            assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    new = sf.widen(model, example, groups["8"], constants=[0.7]).model.state_dict()
+    assert new["8.bias"][-1] == 0.7
+    assert not new["8.weight"][-1].any()
+    assert new["10.weight"][:, -1].all()
+    expected = model[10].bias - 0.7 * new["10.weight"][:, -1]
+    assert torch.allclose(new["10.bias"], expected, rtol=0, atol=1e-14)
+
+
+def test_constants_that_no_bias_takes_up_are_refused():
+    model, example, groups = at_home("vgg")
+    with pytest.raises(InputError, match="'4' pads what it reads"):
+        sf.widen(model, example, groups["0"], constants=[1.0])
+    for given in ([float("nan")], "many", 3):
+        with pytest.raises(InputError, match="constants must be"):
+            sf.widen(model, example, groups["8"], constants=given)
+    model, example, groups = at_home("llama")
+    with pytest.raises(InputError, match="they have no bias"):
+        sf.widen(model, example, groups["gate"], constants=[1.0])
+
+
 def relu():
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(5, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from semiflat.errors import InputError, whole
 from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Example, capture, copied
+from semiflat.modules.constants import check_constants, taken_up
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import Slot, UnitGroup, Units
 from semiflat.modules.surgery import (
@@ -27,6 +29,7 @@ from semiflat.modules.surgery import (
     one_of,
     outputs_of,
     replay,
+    set_tensor,
 )
 from semiflat.records.shown import Facts, Shown
 
@@ -108,6 +111,7 @@ def widen(
     units: int = 0,
     copies: Copies | None = None,
     incoming: Mapping[str, Any] | None = None,
+    constants: Sequence[float] = (),
     seed: int = 0,
 ) -> Widened:
     """Add units to a group of a model, so that its outputs stay.
@@ -127,6 +131,8 @@ def widen(
             the shares add up to 1, and may be negative or 0. A pair (scale, share) is a copy whose incoming
             weights are scaled: for units that are homogeneous, as those of ReLU are; then Σ scale · share is 1.
         incoming: values for the new units, by name of a tensor that writes them: its new places, in its shape.
+        constants: biases of more new units, whose other incoming weights are 0: each gives a constant, is read
+            at random, and is taken up by the biases of what reads it.
         seed: of what is drawn.
 
     Raises:
@@ -148,11 +154,15 @@ def widen(
     else:
         found = groups_of(model, example)
         if group not in found and is_stack(model, group):
-            return _deepened(model, example, found, group, units, bool(copies or incoming))
+            more = bool(copies or incoming or constants)
+            return _deepened(model, example, found, group, units, more)
         chosen = found[group]
     if chosen.refuses:
         raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
-    change = planned(chosen, units, copies or {}, incoming or {}, seed)
+    biases = finite_numbers("constants", constants)
+    if biases:
+        check_constants(model, chosen)
+    change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
     limit, note = EXACT, ""
@@ -182,6 +192,18 @@ def widen(
                 f"mode, so it is not exact{why_not(chosen)}"
             ) from None
         raise
+    if biases:
+        steady = change.new[len(change.new) - len(biases) :]
+        taken = taken_up(edited.model, chosen, change.size, steady, given, seed)
+        for name, values in taken.items():
+            set_tensor(edited.model, name, values)
+        edited.tensors |= taken
+        seen = replay(double, edited.model, given)
+        if max(seen.values()) > max(limit, EXACT):
+            raise InputError(
+                f"constant units of {chosen.name!r} change the outputs by {max(seen.values()):.1e} of their "
+                "size: they are not constant everywhere"
+            )
     if "train" not in seen:
         note = "; ".join(filter(None, [note, "in train mode something is drawn at random"]))
     wide = edited.applied_to(model)
@@ -313,18 +335,35 @@ def shares_of(unit: int, given: Any) -> list[tuple[float, float]]:
     return pairs
 
 
+def finite_numbers(name: str, given: Any) -> list[float]:
+    """Numbers as a list.
+
+    Raises:
+        InputError: if they are none, or not finite.
+    """
+    try:
+        numbers = [float(each) for each in given]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers, as [0.5, -1.0], not {given!r:.60}") from error
+    if not all(math.isfinite(each) for each in numbers):
+        raise InputError(f"{name} must be finite, not {given!r:.60}")
+    return numbers
+
+
 def planned(
     group: UnitGroup,
     units: int,
     copies: Copies,
     incoming: Mapping[str, Any],
     seed: int,
+    constants: Sequence[float] = (),
 ) -> Change:
     """The change that new units and copies make.
 
     Raises:
         InputError: if units, shares or values do not fit the group.
     """
+    units += len(constants)
     if not units and not copies:
         raise InputError(
             "nothing is to be added: give units, a number of new units, or copies of some"
@@ -375,7 +414,7 @@ def planned(
         factor = whole_multiple * group.size / len(sources)
         change.rescale = factor**0.5, factor
     if new:
-        _new_units(change, incoming, seed)
+        _new_units(change, incoming, seed, constants)
     elif incoming:
         raise InputError("incoming gives values of new units; give their number, too: units=")
     return change
@@ -439,7 +478,9 @@ def _mean(rows: Rows) -> Row:
     return tuple(total.items())
 
 
-def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
+def _new_units(
+    change: Change, incoming: Mapping[str, Any], seed: int, constants: Sequence[float] = ()
+) -> None:
     group = change.group
     generator = torch.Generator().manual_seed(seed)
     writers = {slot.name for slot in group.slots if slot.role != "reads"}
@@ -472,7 +513,18 @@ def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
             return None
         return _typical(slot.role, tensor, shape, generator)
 
-    change.fill = fill
+    def steady(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+        values = fill(slot, tensor, shape)
+        if values is None or slot.role not in ("writes", "adds"):
+            return values
+        # The places of a unit lie together, unit after unit, as new_places has them.
+        laid = values.double().movedim(slot.axis, 0)
+        by_unit = laid.reshape(len(change.new), -1).clone()
+        own = torch.tensor(constants, dtype=torch.float64)
+        by_unit[-len(own) :] = own[:, None] if slot.role == "adds" else 0
+        return by_unit.reshape(laid.shape).movedim(0, slot.axis)
+
+    change.fill = steady if constants else fill
 
 
 def _typical(role: str, tensor: Tensor, shape: torch.Size, generator: torch.Generator) -> Tensor:
