@@ -247,6 +247,17 @@ def test_copies_that_are_only_counted_get_unequal_shares():
     assert not torch.equal(wide[:, 2], wide[:, 4])
 
 
+def test_a_layer_norm_without_weights_allows_whole_multiples_only():
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(4, elementwise_affine=False)
+    model, example = nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2)), torch.randn(5, 3)
+    wide = sf.widen(model, example, "0", copies=dict.fromkeys(range(4), 2))
+    assert wide.output_change < 1e-14
+    assert wide.attributes["1.normalized_shape"] == (8,)
+    with pytest.raises(InputError, match="the norm '1' has no gain that could be rescaled"):
+        sf.widen(model, example, "0", units=1)
+
+
 def test_numbers_of_heads_that_a_class_keeps_follow():
     class Named(Attention):
         def __init__(self):
