@@ -17,7 +17,7 @@ def zoo(monkeypatch):
 
 # Groups, of them outputs; widened exactly by new units, and by copies of every unit.
 FOUND = {
-    "GPT-2": (6, 1, 5, 5),
+    "GPT-2": (6, 1, 5, 4),
     "BERT": (7, 1, 5, 6),
     "ViT": (6, 1, 5, 5),
     "Llama": (6, 1, 5, 5),
