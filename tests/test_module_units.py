@@ -133,10 +133,15 @@ def chosen(model, h):
         (lambda m, h: h - h.mean(1, keepdim=True), {}, "summed with others by fixed weights"),
         (lambda m, h: h.softmax(1), {}, "mixed with others along an axis"),
         (lambda m, h: h.sort(1)[0], {}, "no rule is known for 'sort'"),
+        (
+            lambda m, h: torch.nn.functional.linear(h, m.u @ m.v),
+            {"u": nn.Parameter(torch.randn(4, 2)), "v": nn.Parameter(torch.randn(2, 4))},
+            "its weights are computed from parameters",
+        ),
         (changed_in_place, {}, "a part of it is changed in place"),
         (chosen, {}, "no rule is known for 'gather'"),
     ],
-    ids=["constant", "fixed sum", "centred", "softmax", "sort", "in place", "gather"],
+    ids=["constant", "fixed sum", "centred", "softmax", "sort", "low rank", "in place", "gather"],
 )
 def test_what_treats_units_as_a_whole_is_named(does, parts, why):
     assert why in sf.units(Of(does, **parts), torch.randn(5, 3))["one"].refuses
@@ -206,6 +211,14 @@ def test_the_given_model_and_the_random_state_stay():
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert model.training
+
+
+def test_quantised_modules_are_refused_by_name():
+    packed = nn.Sequential(
+        type("Linear", (nn.Linear,), {"__module__": "torch.ao.nn.quantized"})(3, 2)
+    )
+    with pytest.raises(InputError, match="'0' is a quantised Linear"):
+        sf.units(packed, torch.zeros(4, 3))
 
 
 class Branches(nn.Module):

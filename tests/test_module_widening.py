@@ -11,7 +11,7 @@ from torch import nn
 import semiflat as sf
 from semiflat.errors import InputError
 from test_module_units import FOUND, QUICK, at_home
-from zoo import GPT, ZOO, Attention
+from zoo import GPT, ZOO, Attention, Basic, ConvNeXt
 
 WAYS: dict[str, Callable[[int], dict[str, Any]]] = {
     "new": lambda size: {"units": 2},
@@ -141,7 +141,70 @@ def test_a_model_keeps_its_type_and_its_outputs_to_the_rounding_of_it(dtype):
     assert {tensor.dtype for tensor in wide.model.parameters()} == {dtype}
     assert wide.output_change < 1e-12
     assert 0 < wide.rounding < 32 * torch.finfo(dtype).eps
-    assert gap(model(example).detach(), wide.model(example).detach()) == wide.rounding
+
+
+def stack(name):
+    torch.manual_seed(0)
+    if name == "gpt":
+        return GPT(blocks=1).double(), torch.randint(0, 7, (2, 5)), "blocks"
+    blocks = nn.Sequential(*(Basic(4, 4) if name == "basic" else ConvNeXt(4) for _ in range(2)))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), blocks, nn.Conv2d(4, 2, 1))
+    return model.double(), torch.randn(2, 1, 6, 6).double(), "2"
+
+
+@pytest.mark.parametrize("name", ["gpt", "basic", pytest.param("convnext", marks=pytest.mark.slow)])
+def test_new_residual_blocks_add_nothing_at_first_and_learn(name):
+    model, example, blocks = stack(name)
+    wide = sf.widen(model, example, blocks, units=2)
+    assert (
+        wide.size == wide.group.size + 2 == len(list(wide.model.get_submodule(blocks).children()))
+    )
+    for mode in (True, False):
+        assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    wide.model(example).square().sum().backward()
+    last = f"{blocks}.{wide.size - 1}."
+    new = [each for name, each in wide.model.named_parameters() if name.startswith(last)]
+    assert any(bool(each.grad.any()) for each in new)
+
+
+def test_blocks_that_cannot_be_added_say_why():
+    model, example, _ = stack("basic")
+    model[2] = nn.Sequential(Basic(4, 4), Basic(4, 6, 2)).double()
+    model[3] = nn.Conv2d(6, 2, 1).double()
+    with pytest.raises(InputError, match="its last block may change sizes"):
+        sf.widen(model, example, "2", units=1)
+    with pytest.raises(InputError, match="give units, a number of new ones"):
+        sf.widen(model, example, "2", copies={0: 2})
+    post, words = GPT(blocks=1, post=True), torch.randint(0, 7, (2, 5))
+    with pytest.raises(InputError, match="post-norm"):
+        sf.widen(post, words, "blocks", units=1)
+
+
+def test_constant_units_are_heard_and_taken_up_by_the_biases_behind_them():
+    model, example, groups = at_home("vgg")
+    for group in ("8", "4"):
+        wide = sf.widen(model, example, groups[group], constants=[0.7, 1.5], units=1)
+        assert wide.size == groups[group].size + 3
+        for mode in (True, False):
+            assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    new = sf.widen(model, example, groups["8"], constants=[0.7]).model.state_dict()
+    assert new["8.bias"][-1] == 0.7
+    assert not new["8.weight"][-1].any()
+    assert new["10.weight"][:, -1].all()
+    expected = model[10].bias - 0.7 * new["10.weight"][:, -1]
+    assert torch.allclose(new["10.bias"], expected, rtol=0, atol=1e-14)
+
+
+def test_constants_that_no_bias_takes_up_are_refused():
+    model, example, groups = at_home("vgg")
+    with pytest.raises(InputError, match="'4' pads what it reads"):
+        sf.widen(model, example, groups["0"], constants=[1.0])
+    for given in ([float("nan")], "many", 3):
+        with pytest.raises(InputError, match="constants must be"):
+            sf.widen(model, example, groups["8"], constants=given)
+    model, example, groups = at_home("llama")
+    with pytest.raises(InputError, match="they have no bias"):
+        sf.widen(model, example, groups["gate"], constants=[1.0])
 
 
 def relu():
@@ -182,6 +245,17 @@ def test_copies_that_are_only_counted_get_unequal_shares():
     wide = sf.widen(model, example, "0", copies={2: 2}).model.state_dict()["2.weight"]
     assert torch.equal(wide[:, 2] + wide[:, 4], model[2].weight[:, 2])
     assert not torch.equal(wide[:, 2], wide[:, 4])
+
+
+def test_a_layer_norm_without_weights_allows_whole_multiples_only():
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(4, elementwise_affine=False)
+    model, example = nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2)), torch.randn(5, 3)
+    wide = sf.widen(model, example, "0", copies=dict.fromkeys(range(4), 2))
+    assert wide.output_change < 1e-14
+    assert wide.attributes["1.normalized_shape"] == (8,)
+    with pytest.raises(InputError, match="the norm '1' has no gain that could be rescaled"):
+        sf.widen(model, example, "0", units=1)
 
 
 def test_numbers_of_heads_that_a_class_keeps_follow():

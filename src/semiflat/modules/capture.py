@@ -62,6 +62,12 @@ def check_model(model: Any) -> nn.Module:
         raise InputError(
             "model is what torch.compile made; give the module that it was made from (model._orig_mod)"
         )
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.ao.nn.", "torch.nn.quantized")):
+            raise InputError(
+                f"{name!r} is a quantised {type(module).__name__}, whose weights are packed; give the model as "
+                "it was before"
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta or isinstance(
             tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer

@@ -53,9 +53,9 @@ def table_of_operations() -> str:
         lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {what} |")
     lines += [
         "",
-        "Any other operation that PyTorch tags as pointwise works element by element. What is left is refused by "
-        "name: so are torch's recurrent cells (`lstm`, `gru`, `rnn_tanh`), sorting, Fourier transforms and linear "
-        "algebra.",
+        "Any other operation that PyTorch tags as pointwise works element by element. What is left is refused "
+        "by name: so are torch's recurrent cells (`lstm`, `gru`, `rnn_tanh`), sorting, Fourier transforms and "
+        "linear algebra.",
         "",
     ]
     return "\n".join(lines)

@@ -441,6 +441,14 @@ def _linear(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
     x, weight, *bias = args
     bias = [each for each in [*bias, kwargs.get("bias")] if each is not None]
     batch = LETTERS[: _ndim(flow, x) - 1]
+    of_weight = node.args[1]
+    if (
+        isinstance(weight, Tensor)
+        and isinstance(of_weight, fx.Node)
+        and _owned(flow, [weight])
+        and not _from_inputs(flow, [of_weight])
+    ):
+        flow.forbid(node, weight, "its weights are computed from parameters")
     out = contract(flow, node, x, weight, f"{batch}z,yz->{batch}y")
     return flow.join(node, [out, *bias], "joined")
 

@@ -395,9 +395,12 @@ def outputs_of(model: nn.Module, example: Example, seed: int = 0) -> list[Tensor
 def _trials(
     model: nn.Module, change: Change, touched: set[str]
 ) -> Iterator[dict[tuple[str, str], Any]]:
-    """Sets of attributes to try: none, then one, two, …; with numbers of heads first, then without."""
+    """Sets of attributes to try: none, then one, two, …; with numbers of heads first, then without.
+
+    An attribute is set in all modules of a class in which it has the same value, so that the sets are few.
+    """
     sizes, held = _changed_sizes(model, change)
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[Any, dict[tuple[str, str], Any]] = {}
     heads: dict[tuple[str, str], Any] = {}
     shapes = [path for path, each in model.named_modules() if isinstance(each, nn.Unflatten)]
     for path in [*_around(touched), *shapes]:
@@ -413,11 +416,12 @@ def _trials(
             if change.group.kind == "head" and _counts_heads(name, value, change.group.size):
                 heads[path, name] = after
             else:
-                found[path, name] = after
+                key = type(module), name, str(value), str(after)
+                found.setdefault(key, {})[path, name] = after
     count = 0
     for size in range(len(found) + 1):
         for some in itertools.combinations(found, size):
-            chosen = {key: found[key] for key in some}
+            chosen = {place: value for key in some for place, value in found[key].items()}
             yield heads | chosen
             if heads:
                 yield chosen
