@@ -14,8 +14,6 @@ from semiflat.errors import InputError
 from semiflat.foreign import plain_parameters
 from semiflat.losses import Loss
 from semiflat.modules.capture import (
-    Example,
-    called_with,
     check_model,
     copied,
     same_random_state,
@@ -97,9 +95,8 @@ class FlatModule:
         """The vector (P,) whose parts these are."""
         return torch.cat([named[name].reshape(-1) for name in self.shapes])
 
-    def __call__(self, vector: Tensor, inputs: Example) -> Any:
+    def __call__(self, vector: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the module gives for some inputs at flat parameters; twice differentiable."""
-        args, kwargs = called_with(inputs)
         buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
         state = self.named(vector) | self._fixed | buffers
         with second_derivatives():
@@ -139,7 +136,7 @@ class FrozenModule(FlatModule):
 
     def outputs_of(self, vector: Tensor, inputs: Tensor) -> Tensor:
         """Outputs (n, M) for other inputs."""
-        result: Tensor = self(vector, (inputs,))
+        result: Tensor = self(vector, inputs)
         return result
 
     def targets(self, y: Any, loss: Loss) -> Tensor:
