@@ -73,6 +73,9 @@ class Batches:
     """
 
     def __init__(self, given: Any) -> None:
+        self.given: Iterable[Any]
+        self.samples: int
+        self.count: int
         if isinstance(given, Batches):
             self.given, self.samples, self.count = given.given, given.samples, given.count
             return
@@ -81,7 +84,7 @@ class Batches:
                 f"batches must be something that can be gone through again, as a list or a DataLoader, not "
                 f"{type(given).__name__}"
             )
-        self.given: Iterable[Any] = given
+        self.given = given
         sizes, first = self._pass()
         _, second = self._pass()
         if not sizes:
@@ -99,7 +102,9 @@ class Batches:
             sizes.append(batch.size)
             for tensor in _leaves((batch.inputs, batch.targets)):
                 digest.update(str((tensor.shape, tensor.dtype)).encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+                digest.update(
+                    tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                )
         return sizes, digest.hexdigest()
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Labels followed through the operations of a model: which weights each unit owns, and what ties units together."""
+"""Labels followed through the operations of a model: what each unit owns, and what ties units together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Weight:
     def places(self) -> Tensor:
         """Number of the element of ``whole`` that each element of the view is."""
         flat = torch.zeros((), dtype=torch.long)
-        start = self.view.storage_offset() - self.whole.storage_offset()
+        start = int(self.view.storage_offset() - self.whole.storage_offset())
         for axis, (size, stride) in enumerate(
             zip(self.view.shape, self.view.stride(), strict=True)
         ):
@@ -66,8 +66,8 @@ class Use:
     Attributes:
         name: of the parameter or buffer.
         role: ``"writes"``: its elements make a unit; ``"adds"``: they are added to it, as a bias is;
-            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a norm;
-            ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
+            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a
+            norm; ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
         labels: of its elements, in its shape.
         where: the operation, in words.
         module: that it is used in.
@@ -289,7 +289,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _permutation(weight: Weight) -> list[int] | None:
-    """Which axis of the view each axis of the whole tensor is, if the view has the same axes in another order."""
+    """Which axis of the view each axis of the whole tensor is; None if the view has other axes."""
     view, whole = weight.view, weight.whole
     if sorted(view.shape) != sorted(whole.shape) or view.storage_offset() != whole.storage_offset():
         return None

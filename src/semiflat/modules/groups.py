@@ -26,8 +26,9 @@ class Slot(Shown):
 
     Attributes:
         name: of the tensor in the model.
-        role: what the tensor does with a unit: ``"writes"`` it, ``"adds"`` to it as a bias does, stands ``"between"``
-            as a norm's gain does, ``"shifts"`` it as a norm's bias does, keeps ``"statistics"`` of it, or ``"reads"`` it linearly.
+        role: what the tensor does with a unit: ``"writes"`` it, ``"adds"`` to it as a bias does, stands
+            ``"between"`` as a norm's gain does, ``"shifts"`` it as a norm's bias does, keeps
+            ``"statistics"`` of it, or ``"reads"`` it linearly.
         axis: along which the units lie.
         positions: of each unit along that axis, (units, positions of a unit).
         conv: whether a convolution uses it.

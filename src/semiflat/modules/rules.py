@@ -132,27 +132,13 @@ def _along_channels(flow: Flow, weight: Value, ndim: int, statistics: bool = Fal
 
 # -- movement --------------------------------------------------------------------------------------
 
-SAME = (
-    "detach",
-    "contiguous",
-    "clone",
-    "alias",
-    "to",
-    "_to_copy",
-    "type_as",
-    "float",
-    "double",
-    "half",
+# fmt: off
+SAME: tuple[str, ...] = (
+    "detach", "contiguous", "clone", "alias", "to", "_to_copy", "type_as", "float", "double",
+    "half", "bfloat16", "lift_fresh_copy", "_assert_tensor_metadata", "positive", "lift",
+    "lift_fresh", "cpu",
 )
-SAME += (
-    "bfloat16",
-    "lift_fresh_copy",
-    "_assert_tensor_metadata",
-    "positive",
-    "lift",
-    "lift_fresh",
-    "cpu",
-)
+# fmt: on
 
 
 @_rule(*SAME)
@@ -160,59 +146,16 @@ def _same(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
     return args[0] if args and isinstance(args[0], Tensor | Weight) else _fixed(node)
 
 
-MOVES = (
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "transpose",
-    "permute",
-    "t",
-    "mT",
-    "numpy_T",
-    "expand",
-    "unsqueeze",
+# fmt: off
+MOVES: tuple[str, ...] = (
+    "view", "_unsafe_view", "reshape", "transpose", "permute", "t", "mT", "numpy_T", "T", "adjoint",
+    "expand", "unsqueeze", "squeeze", "flatten", "unflatten", "slice", "select", "narrow", "chunk",
+    "split", "split_with_sizes", "unsafe_split", "unsafe_chunk", "tensor_split", "unbind", "repeat",
+    "repeat_interleave", "tile", "roll", "flip", "rot90", "movedim", "moveaxis", "swapaxes",
+    "swapdims", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold",
+    "atleast_1d", "atleast_2d", "atleast_3d",
 )
-MOVES += (
-    "squeeze",
-    "flatten",
-    "unflatten",
-    "slice",
-    "select",
-    "narrow",
-    "chunk",
-    "split",
-    "split_with_sizes",
-)
-MOVES += (
-    "unbind",
-    "repeat",
-    "repeat_interleave",
-    "roll",
-    "flip",
-    "movedim",
-    "moveaxis",
-    "swapaxes",
-    "tile",
-)
-MOVES += (
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "diagonal",
-    "unfold",
-    "unsafe_split",
-    "unsafe_chunk",
-    "rot90",
-)
-MOVES += (
-    "adjoint",
-    "swapdims",
-    "T",
-    "atleast_1d",
-    "atleast_2d",
-    "atleast_3d",
-    "channel_shuffle",
-    "tensor_split",
-)
+# fmt: on
 
 
 @_rule(*MOVES)
@@ -672,7 +615,7 @@ MIXES = "it is mixed with others along an axis, so none can be added or left out
     "normalize",
 )
 def _along_axis(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
-    axis = args[1] if len(args) > 1 else kwargs.get("dim")
+    axis: int = args[1] if len(args) > 1 else kwargs["dim"]
     return flow.mix(node, args[0], (axis,), MIXES).expand(flow.shape(node))
 
 
@@ -685,11 +628,8 @@ def _is_rms(node: fx.Node, axes: tuple[int, ...], ndim: int) -> bool:
     source = node.args[0]
     if name_of(node) != "mean" or [axis % ndim for axis in axes] != [ndim - 1]:
         return False
-    if not isinstance(source, fx.Node) or name_of(source) not in ("pow", "square", "mul"):
+    if not isinstance(source, fx.Node) or not _is_square(source):
         return False
-    squared = source.args[1] == 2 if name_of(source) == "pow" else True
-    if name_of(source) == "mul":
-        squared = source.args[0] is source.args[1]
     at = node
     for names in _STEPS[1:]:
         users = list(at.users)
@@ -697,7 +637,13 @@ def _is_rms(node: fx.Node, axes: tuple[int, ...], ndim: int) -> bool:
             return False
         at = users[0]
     of = [_without_casts(each) for each in at.all_input_nodes]
-    return squared and _without_casts(source.all_input_nodes[0]) in of
+    return _without_casts(source.all_input_nodes[0]) in of
+
+
+def _is_square(node: fx.Node) -> bool:
+    if name_of(node) == "mul":
+        return node.args[0] is node.args[1]
+    return name_of(node) == "square" or (name_of(node) == "pow" and node.args[1:] == (2,))
 
 
 def _without_casts(node: fx.Node) -> fx.Node:

@@ -41,7 +41,8 @@ class Mark:
     """What happens to some atoms at an operation.
 
     Attributes:
-        what: ``"forbids"``, ``"layer norm"``, ``"rms norm"``, ``"attends"``, ``"gated"``, ``"joined"``, ``"block"``.
+        what: ``"forbids"``, ``"layer norm"``, ``"rms norm"``, ``"attends"``, ``"gated"``, ``"joined"``,
+            ``"block"``.
         where: the operation and its module, in words.
         why: for ``"forbids"``, the reason.
         atoms: which, each once.
