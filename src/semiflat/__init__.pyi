@@ -208,6 +208,11 @@ from semiflat.modules import (
     Slot as Slot,
     widen as widen,
     Widened as Widened,
+    judge_module as judge_module,
+    ModuleVerdict as ModuleVerdict,
+    ModuleFamily as ModuleFamily,
+    GradientPart as GradientPart,
+    EigenvalueRange as EigenvalueRange,
 )
 from semiflat.checkpoints import (
     save_point as save_point,

@@ -8,7 +8,7 @@ STRICT_SADDLE and UNDECIDED.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,6 +83,35 @@ def lowest_ritz(
     steps = min(steps, size)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(size, generator=generator, dtype=torch.float64)
+    for own, tri, beta, ended in krylov(times, start, steps):
+        step = len(own) - 1
+        last = ended or step == steps - 1
+        if last or (early and step % 8 == 7):
+            values, vectors = torch.linalg.eigh(tri)
+            low, norm = float(values[0]), float(values.abs().max())
+            residual = beta * abs(float(vectors[-1, 0]))
+            if last or (low < -1e-8 * norm and residual <= 1e-3 * abs(low)):
+                way, negative = own.mT @ vectors[:, 0], own.mT @ vectors[:, values < 0]
+                top, highest = own.mT @ vectors[:, -1], float(values[-1])
+                return Extreme(low, way, residual, highest, step + 1, ended, negative, top)
+    raise AssertionError("unreachable: the last step returns")
+
+
+def krylov(
+    times: Callable[[Tensor], Tensor], start: Tensor, steps: int
+) -> Iterator[tuple[Tensor, Tensor, float, bool]]:
+    """An orthonormal basis of ``start, H start, …``, fully reorthogonalised, as it grows by Lanczos steps.
+
+    Args:
+        times: the matrix, as what it does to a vector (P,).
+        start: (P,).
+        steps: at most.
+
+    Yields:
+        After each product the basis (k, P), the matrix in it (k, k), the length of what leads on, and
+        whether that is rounding, so that this is the last.
+    """
+    size = len(start)
     basis = torch.empty((steps, size), dtype=torch.float64)
     basis[0] = start / torch.linalg.vector_norm(start)
     tri = torch.zeros((steps, steps), dtype=torch.float64)
@@ -94,20 +123,11 @@ def lowest_ritz(
             product = product - own.mT @ (own @ product)
         beta = float(torch.linalg.vector_norm(product))
         ended = step == size - 1 or beta <= EPS * float(tri.abs().max().clamp(min=1e-300))
-        last = ended or step == steps - 1
-        if last or (early and step % 8 == 7):
-            values, vectors = torch.linalg.eigh(tri[: step + 1, : step + 1])
-            low, norm = float(values[0]), float(values.abs().max())
-            residual = beta * abs(float(vectors[-1, 0]))
-            if last or (low < -1e-8 * norm and residual <= 1e-3 * abs(low)):
-                way, negative = own.mT @ vectors[:, 0], own.mT @ vectors[:, values < 0]
-                top = own.mT @ vectors[:, -1]
-                return Extreme(
-                    low, way, residual, float(values[-1]), step + 1, ended, negative, top
-                )
+        yield own, tri[: step + 1, : step + 1], beta, ended
+        if ended or step == steps - 1:
+            return
         basis[step + 1] = product / beta
         tri[step, step + 1] = tri[step + 1, step] = beta
-    raise AssertionError("unreachable: the last step returns")
 
 
 def judge_large(point: Point, relative_tolerance: float) -> Verdict:
