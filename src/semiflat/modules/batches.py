@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,8 @@ class Batches:
             raise InputError("there are no batches; expected at least one pair (inputs, targets)")
         if first != second:
             raise InputError(
-                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches in "
+                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches "
+                "in "
                 "the same order each time, for instance list(loader)"
             )
         self.samples, self.count = sum(sizes), len(sizes)
@@ -170,7 +172,8 @@ def loss_of(model: Callable[..., Any], loss: LossFunction, batch: Batch) -> Tens
         outputs = run(model, batch.inputs)
     except Exception as error:
         raise InputError(
-            f"the model fails on batch {batch.number}, of {batch.size} samples ({_line(error)}); expected inputs "
+            f"the model fails on batch {batch.number}, of {batch.size} samples ({_line(error)}); expected "
+            "inputs "
             "as it takes them: a tensor, a tuple of its arguments, or a dict of them by name"
         ) from error
     return loss_on(outputs, loss, batch)
@@ -196,9 +199,10 @@ def loss_on(outputs: Any, loss: LossFunction, batch: Batch) -> Tensor:
         raise InputError(f"the loss gives {shape}; expected one number, the mean over the batch")
     if not value.is_floating_point():
         raise InputError(f"the loss is of type {value.dtype}; expected a real number")
-    if not bool(torch.isfinite(value)):
+    if not math.isfinite(float(value.detach())):
         raise InputError(
-            f"the loss is {float(value)} on batch {batch.number}; expected a finite number: check the batch, and "
+            f"the loss is {float(value)} on batch {batch.number}; expected a finite number: check the batch, "
+            "and "
             "the model's parameters"
         )
     return value.reshape(())
@@ -232,6 +236,7 @@ def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> Non
     mean = (half * one + (size - half) * two) / size
     if abs(whole - mean) > MEAN * max(abs(whole), abs(one), abs(two), 1e-30):
         raise InputError(
-            f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected a "
+            f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected "
+            "a "
             "loss that is a mean over the batch (reduction='mean', no weights that differ between samples)"
         )

@@ -11,14 +11,14 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.modules.flat import FlatModule
 from semiflat.modules.groups import UnitGroup, Units
-from semiflat.modules.moves import Move, Named, everywhere, on_data, pieces_of
+from semiflat.modules.moves import Move, Named, Piece, everywhere, on_data, pieces_of
 from semiflat.modules.risk import OnBatches
 from semiflat.networks import Params
 from semiflat.symmetries.families import FlatFamily, TangentFamily
 
 STEP = 0.5
 """Size of the coefficients that a move is tried with."""
-NEARLY = 1e-2
+NEARLY = 1e-3
 """Part of what a move's halves do to the loss up to which it holds but for a small number."""
 
 
@@ -116,7 +116,9 @@ class Search:
             piece.abs().mean().expand(piece.shape).reshape(-1)
             for piece in self.flat.named(self.at).values()
         ]
-        self.near_by = self.at + self.eps**0.25 * draw.to(self.at) * (self.at.abs() + torch.cat(sizes))
+        self.near_by = self.at + self.eps**0.25 * draw.to(self.at) * (
+            self.at.abs() + torch.cat(sizes)
+        )
         self.slope = self.risk.gradient(self.near_by)
         self.loss_near_by = float(self.risk.value(self.near_by))
 
@@ -126,17 +128,17 @@ class Search:
             pieces = pieces_of(group, self.flat.shapes)
             if not pieces:
                 continue
-            turned: list[frozenset[int]] = []
+            known: list[frozenset[int]] = []
             moves = list(everywhere(self.flat.module, group, pieces, self.flat.shapes))
             moves.sort(key=lambda move: move.name != "attention bases")
             for move in moves:
                 pair = frozenset(map(id, move.pair))
-                if pair and pair in turned:
+                if pair and pair in known:
                     continue
                 found = self._screened(move)
                 family = None if found is None else self._verified(found, True)
                 if family is not None:
-                    turned.append(pair)
+                    known.append(pair)
                     yield family
             silent = self._silent(group)
             for move in on_data(group, pieces, silent, self.flat.named(self.at)):
@@ -155,24 +157,25 @@ class Search:
         return silent
 
     def _screened(self, move: Move) -> Move | None:
-        """The move of those units for which it changes nothing to first order, at a place near by; None for none."""
+        """The move of the units for which it changes nothing to first order, near by; None for none."""
         named = {name: each.detach() for name, each in self.flat.named(self.near_by).items()}
         slope = self.flat.named(self.slope)
-        parts, terms = [], torch.zeros(())
+        parts, terms = [], []
         for act in move.acts:
-            c = torch.zeros(move.shape, dtype=self.at.dtype, device=self.at.device, requires_grad=True)
+            c = torch.zeros(
+                move.shape, dtype=self.at.dtype, device=self.at.device, requires_grad=True
+            )
             rows, pull = act.part.of(named), act.part.of(slope)
             parts.append(torch.autograd.grad(act.how(rows, c, True, named), c, pull)[0])
-            # What one act alone would do if its terms did not cancel.
-            terms = pull.abs() * (rows.abs() if move.name.startswith("scal") else 1.0)
+            if len(move.acts) == 1 or move.nearly:  # what it would do if its terms did not cancel
+                size = pull.abs() * (rows.abs() if move.nearly else 1.0)
+                terms.append(size.flatten(1).sum(1) if move.by_unit else size.sum())
         total = torch.stack(parts).sum(0).abs()
-        if len(parts) > 1:
-            size = torch.stack(parts).abs().amax(0)
-        else:
-            size = terms.flatten(1).sum(1) if move.by_unit else terms.sum()
-            size = size.view(-1, *[1] * (total.ndim - 1)) if move.by_unit else size
+        size = torch.stack(terms).sum(0) if terms else torch.stack(parts).abs().amax(0)
+        if terms and move.by_unit:
+            size = size.view(-1, *[1] * (total.ndim - 1))
         floor = 16 * self.eps * float(self.slope.abs().max())
-        there = (size > floor) if len(parts) > 1 else (size >= 0)
+        there = size > floor if not terms else size >= 0
 
         def small(part: float) -> Tensor:
             held = (total <= part * size + floor) & there
@@ -202,9 +205,10 @@ class Search:
         size, count = move.shape[-1], 0
         named = self.flat.named(self.at)
         ranks = []
-        for piece in move.pair:
+        for piece in (piece for piece in move.pair if isinstance(piece, Piece)):
             rows = [
-                part.of(named).unflatten(1, (-1, size)).transpose(1, 2).flatten(2) for part in piece.parts
+                part.of(named).unflatten(1, (-1, size)).transpose(1, 2).flatten(2)
+                for part in piece.parts
             ]
             ranks.append(torch.linalg.matrix_rank(torch.cat(rows, 2).double()))
         for unit in held.nonzero().flatten().tolist():

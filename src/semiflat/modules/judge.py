@@ -36,8 +36,8 @@ DENSE = 2000
 STEPS = 40
 """Lanczos steps above it."""
 SIGNAL = 3.0
-"""A gradient is beyond its noise between batches from so many standard errors: of noise alone its square is that
-many squared times the expected one with probability 1/9 at most (Markov)."""
+"""A gradient is beyond its noise between batches from so many standard errors: of noise alone its square is
+that many squared times the expected one with probability 1/9 at most (Markov)."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class ModuleVerdict(Verdict):
         held: parameters that need no gradient; they are held fixed.
         gradient: the gradient module by module.
         gradient_length: ``‖∇R‖₂``.
-        gradient_noise: standard error of the gradient between batches, ``‖·‖₂``: how far another draw of as many
-            batches would move it; None for one batch.
+        gradient_noise: standard error of the gradient between batches, ``‖·‖₂``: how far another draw of as
+            many batches would move it; None for one batch.
         lowest, highest: where the extreme eigenvalues of the Hessian lie; None where there is no Hessian.
         takes_off: what a step that was tried takes off the loss; 0 where none did beyond rounding.
         way_curvature: ``vᵀHv`` of the unit vector :attr:`way_down`; None if no curvature is surely negative.
@@ -150,7 +150,7 @@ class ModuleVerdict(Verdict):
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether the gradient is more than three of its standard errors between batches; None for one batch."""
+        """Whether the gradient is more than three of its standard errors; None for one batch."""
         if self.gradient_noise is None:
             return None
         return self.gradient_length > SIGNAL * self.gradient_noise
@@ -188,7 +188,7 @@ class ModuleVerdict(Verdict):
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the entries of directions, as plain data."""
-        own = Shown.to_json(self)
+        own: dict[str, Any] = Shown.to_json(self)
         return super().to_json() | own | {"gradient": [part.to_json() for part in self.gradient]}
 
 
@@ -205,28 +205,28 @@ def judge_module(
     """What kind of point a model is at, for the loss over the given batches and nothing else.
 
     Nothing is said that was not measured. Up to ``dense_limit`` parameters the Hessian is built, with a noise
-    floor for each eigenvalue. Above it a direction's curvature bounds an extreme eigenvalue from one side, surely
-    but for the rounding that is measured; the other side is bounded with a probability alone (Kuczyński &
-    Woźniakowski 1992, Thm 4.2), and nothing is counted. There the answers are NOT_CRITICAL, STRICT_SADDLE and
-    UNDECIDED. A minimum is said as :func:`semiflat.judge` says it: no eigenvalue is negative, and each that is zero
-    lies along a flat direction that was found, whose points are critical, too.
+    floor for each eigenvalue. Above it a direction's curvature bounds an extreme eigenvalue from one side,
+    surely but for the rounding that is measured; the other side is bounded with a probability alone (Kuczyński
+    & Woźniakowski 1992, Thm 4.2), and nothing is counted. There the answers are NOT_CRITICAL, STRICT_SADDLE and
+    UNDECIDED. A minimum is said as :func:`semiflat.judge` says it: no eigenvalue is negative, and each that is
+    zero lies along a flat direction that was found, whose points are critical, too.
 
-    The model is copied, and judged in the mode that it is in: in train mode batch norms take the statistics of each
-    batch. Dropout that is on is refused.
+    The model is copied, and judged in the mode that it is in: in train mode batch norms take the statistics of
+    each batch. Dropout that is on is refused.
 
     Args:
         model: any ``nn.Module``.
         batches: re-iterable pairs ``(inputs, targets)``; inputs a tensor, a tuple or a dict.
         loss: ``loss(outputs, targets)``, a mean over the batch.
-        tolerance: how large an entry of the gradient may be at a critical point, in parts of what it would be if
-            its terms did not cancel. What rounding may do to an entry is let pass in any case.
+        tolerance: how large an entry of the gradient may be at a critical point, in parts of what it would be
+            if its terms did not cancel. What rounding may do to an entry is let pass in any case.
         dtype: to compute in; None for the model's own, with the floors that it deserves.
         dense_limit: number of parameters up to which the Hessian is built.
         steps: of Lanczos, above it.
 
     Raises:
-        InputError: if the model or the loss fails on a batch, gives something else each time, or is not finite; if
-            the loss is no mean; if batches cannot be gone through twice.
+        InputError: if the model or the loss fails on a batch, gives something else each time, or is not finite;
+            if the loss is no mean; if batches cannot be gone through twice.
 
     Source: theory §3; :func:`semiflat.judge`.
 
@@ -367,7 +367,8 @@ class _Judge:
         if not found.negative(down, floor):
             reason = (
                 f"{need}, and {ends.steps} Lanczos steps found no direction of clearly negative curvature (the "
-                f"lowest {down:.3g}, floor {floor:.1g}). The lowest eigenvalue is {lowest}; that is no certainty"
+                f"lowest {down:.3g}, floor {floor:.1g}). The lowest eigenvalue is {lowest}; that is no "
+                "certainty"
             )
             return Kind.UNDECIDED, reason, None, lowest, highest, None, None
         if not found.critical:
@@ -375,12 +376,14 @@ class _Judge:
         moved = found.moved_by_a_step(low, down)
         if not found.negative(down, floor + moved):
             reason = (
-                f"a direction has curvature {down:.3g}, but a Newton step changes it by {moved:.2g}: a critical point "
+                f"a direction has curvature {down:.3g}, but a Newton step changes it by {moved:.2g}: a "
+                "critical point "
                 f"near by may have none below zero ({need})"
             )
             return Kind.UNDECIDED, reason, margin, lowest, highest, low, down
         reason = (
-            f"a direction has curvature {down:.3g} with noise floor {floor + moved:.1g}, and the lowest eigenvalue is "
+            f"a direction has curvature {down:.3g} with noise floor {floor + moved:.1g}, and the lowest "
+            "eigenvalue is "
             f"no higher (Lanczos; {need})"
         )
         return Kind.STRICT_SADDLE, reason, margin, lowest, highest, low, down
@@ -443,7 +446,9 @@ def mode_of(model: nn.Module) -> str:
     ]
     if norms:
         batch = sum(module.training or module.running_mean is None for module in norms)
-        which = "take the statistics of each batch" if batch else "use the statistics that they keep"
+        which = (
+            "take the statistics of each batch" if batch else "use the statistics that they keep"
+        )
         count = batch or len(norms)
         words += f": batch norms {which} ({count} of {len(norms)})"
     return words

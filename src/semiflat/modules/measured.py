@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -63,7 +62,8 @@ class Measured:
         for share, slope in zip(shares, risk.slopes(), strict=True):
             if not bool(torch.isfinite(slope).all()):
                 raise InputError(
-                    "the gradient of the loss is not finite on a batch; a square root or a norm of 0 on the way?"
+                    "the gradient of the loss is not finite on a batch; a square root or a norm of 0 on the "
+                    "way?"
                 )
             total, sizes = total + slope, sizes + slope.abs()
             squares, weights = squares + slope.square(), weights + share**2
@@ -135,7 +135,8 @@ class Measured:
         generator = torch.Generator().manual_seed(2)
         signs = torch.randint(0, 2, self.at.shape, generator=generator).to(self.at) * 2 - 1
         sizes = [
-            part.abs().mean().expand(part.numel()) for part in self.risk.flat.named(self.at).values()
+            part.abs().mean().expand(part.numel())
+            for part in self.risk.flat.named(self.at).values()
         ]
         move = 2 * self.eps * signs * (self.at.abs() + torch.cat(sizes))
         neighbours = [(self.at + move, NEAR), (self.at - move, NEAR)]
@@ -180,14 +181,15 @@ class Measured:
             basis, matrix = own, tri
         values, vectors = torch.linalg.eigh(matrix)
         values = values.abs().clamp(min=1e-12 * float(values.abs().max().clamp(min=1e-300)))
-        return (-length * (basis.mT @ (vectors @ (vectors[0] / values)))).to(self.at)
+        step: Tensor = -length * (basis.mT @ (vectors @ (vectors[0] / values)))
+        return step.to(self.at)
 
     def step_down(self) -> tuple[Tensor | None, float]:
         """A step that lowers the loss, and by how much; None where none does beyond rounding."""
         return self._tried([self.step * 0.25**k for k in range(TRIED)])
 
     def falls_along(self, way: Tensor) -> tuple[Tensor, float]:
-        """The direction or its opposite, along which the loss falls, and by how much; 0 if by less than rounding."""
+        """The direction or its opposite, and by how much the loss falls along it; 0 if by less than rounding."""
         way = way / torch.linalg.vector_norm(way)
         if float(way @ self.gradient) > 0:
             way = -way
@@ -223,9 +225,7 @@ class Dense:
         self.gradient, self.noise = found.gradient.double(), found.noise.double()
         self.hessian = self._at(found.at)
         self.by_products = len(self.at) > FEW
-        self._neighbours = (
-            [] if self.by_products else [self._at(at) for at in found.rounded]
-        )
+        self._neighbours = [] if self.by_products else [self._at(at) for at in found.rounded]
 
     def _at(self, at: Tensor) -> Tensor:
         found = self.found.risk.hessian(at.to(self.found.at)).double()
@@ -321,13 +321,16 @@ class Dense:
             far = self._changed_by_hidden(flat, down[0])
             if far is None:
                 reason = (
-                    f"the Hessian{measured} has the eigenvalue {down[0]:.3g}, {abs(down[0]) / down[1]:.2g} times its "
+                    f"the Hessian{measured} has the eigenvalue {down[0]:.3g}, {abs(down[0]) / down[1]:.2g} "
+                    "times its "
                     "noise floor below zero"
                 )
                 return Kind.STRICT_SADDLE, reason, Margin(*down)
             reason = (
-                f"the Hessian{measured} has the eigenvalue {down[0]:.3g}; but rounding hides other curvatures that no "
-                f"flat direction explains, and a critical point along them may be so far that it is {far:.3g} there"
+                f"the Hessian{measured} has the eigenvalue {down[0]:.3g}; but rounding hides other curvatures "
+                "that no "
+                f"flat direction explains, and a critical point along them may be so far that it is {far:.3g} "
+                "there"
             )
             return Kind.UNDECIDED, reason, Margin(*down)
         tightest = spectrum.tightest()
@@ -335,14 +338,16 @@ class Dense:
         hidden = int(spectrum.hidden.sum())
         if spectrum.doubtful and tightest is not None:
             reason = (
-                f"the eigenvalue {tightest[0]:.3g} is only {abs(tightest[0]) / tightest[1]:.2g} times its noise floor "
+                f"the eigenvalue {tightest[0]:.3g} is only {abs(tightest[0]) / tightest[1]:.2g} times its "
+                "noise floor "
                 f"{tightest[1]:.2g} away from zero; {ENOUGH:g} times is asked for"
             )
             return Kind.UNDECIDED, reason, margin
         positive = len(spectrum.values) - hidden
         if hidden == 0 and tightest is not None:
             reason = (
-                f"all {positive} eigenvalues of the Hessian are positive; the least certain is {tightest[0]:.3g}"
+                f"all {positive} eigenvalues of the Hessian are positive; the least certain is "
+                f"{tightest[0]:.3g}"
                 f"{measured or ','} {tightest[0] / tightest[1]:.2g} times its noise floor"
             )
             return Kind.STRICT_MINIMUM, reason, margin
@@ -366,32 +371,38 @@ class Dense:
             slope = self._steepest_on_moves(families)
             if slope > 1:
                 reason = (
-                    f"no eigenvalue is negative and the {hidden} zero ones are flat directions, but moves along them "
-                    f"lead to points that are not critical ({slope:.2g} times what is allowed): higher derivatives "
+                    f"no eigenvalue is negative and the {hidden} zero ones are flat directions, but moves "
+                    "along them "
+                    f"lead to points that are not critical ({slope:.2g} times what is allowed): higher "
+                    "derivatives "
                     "decide"
                 )
                 return Kind.UNDECIDED, reason, margin
             names = ", ".join(sorted({family.name for family in families if family.joint}))
             reason = (
-                f"{positive} eigenvalues are positive and the {hidden} zero ones are directions along which the loss "
+                f"{positive} eigenvalues are positive and the {hidden} zero ones are directions along which "
+                "the loss "
                 f"is constant ({names})"
             )
             return Kind.MINIMUM, reason, margin
         if joint > hidden or residue > ENOUGH * floor:
             reason = (
-                f"{hidden} eigenvalues are zero within their noise floors (up to {floor:.2g}), but {joint} flat "
-                f"directions were found, with curvature up to {residue:.2g}: the numbers contradict each other, and "
+                f"{hidden} eigenvalues are zero within their noise floors (up to {floor:.2g}), but {joint} "
+                "flat "
+                f"directions were found, with curvature up to {residue:.2g}: the numbers contradict each "
+                "other, and "
                 "the point is too badly conditioned to judge"
             )
             return Kind.UNDECIDED, reason, margin
         reason = (
-            f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) {hidden - joint} "
+            f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
+            f"{hidden - joint} "
             "are not explained by a flat direction: higher derivatives decide, or the minimum lies at infinity"
         )
         return Kind.UNDECIDED, reason, margin
 
     def _steepest_on_moves(self, families: list[ModuleFamily]) -> float:
-        """The largest entry of the gradient beside what it may be, on moves along families that hold here only."""
+        """The largest entry of the gradient beside what it may be, on moves that hold at this point only."""
         found, flat, worst = self.found, self.found.risk.flat, 0.0
         loud = found.allowed + LOUD * found.largest
         for seed, size in enumerate((0.03, -0.3, 1.0)):
@@ -407,7 +418,8 @@ class Dense:
         return worst
 
     def _changed_by_hidden(self, flat: Flatness, value: float) -> float | None:
-        """The curvature down where a critical point may be along hidden curvatures, if it is not negative there.
+        """The curvature down where a critical point may be along hidden curvatures, if it is not negative
+        there.
 
         By the gradient, with what rounding may make of it, and the curvature, which is no less than what
         rounding may make of it.
@@ -435,7 +447,7 @@ class Dense:
 
 
 def _more_than_flat(spectrum: Spectrum, flat: Flatness) -> Tensor:
-    """Which eigenvalues lead beyond the flat directions, along which curvature is made by the distance alone."""
+    """Which eigenvalues lead beyond the flat directions: along these, distance alone makes curvature."""
     more: Tensor = torch.linalg.vector_norm(flat.beyond(spectrum.vectors), dim=0) > TILTED
     return more
 

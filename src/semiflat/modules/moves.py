@@ -1,7 +1,8 @@
 """Moves of a model's parameters that may leave its loss as it is: what units are made of, and what acts on it.
 
-A move is a curve through the parameters for every value of its coefficients; at 0 it stays where it is. Moves are
-proposed from the groups of units of :func:`semiflat.units` alone; whether the loss stays is asked elsewhere.
+A move is a curve through the parameters for every value of its coefficients; at 0 it stays where it is. Moves
+are proposed from the groups of units of :func:`semiflat.units` alone; whether the loss stays is asked
+elsewhere.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from semiflat.modules.surgery import Layout
 
 Named = dict[str, Tensor]
 How = Callable[[Tensor, Tensor, bool, Named], Tensor]
-"""What becomes of the entries of units, (units, k, …), by coefficients; to first order, if that is asked for. The
-last are all parameters, as far as they were moved before."""
+"""What becomes of the entries of units, (units, k, …), by coefficients; to first order, if that is asked for.
+The last are all parameters, as far as they were moved before."""
 SAME = 1e-9
 """Relative difference up to which units are written alike: copies differ by rounding or by far more."""
 GATHERED = {"writes": 0, "adds": 0, "between": 1, "shifts": 1, "reads": 2}
@@ -129,6 +130,8 @@ class Move:
         mask: coefficients that are 0 are 0 in it.
         within: how large coefficients may be for the loss to stay; None for any size.
         nearly: why it would hold but for a small number, where there is such a reason.
+        dimension: number of independent directions.
+        pair: what it is about: a move about what a larger one was found for is not tried.
     """
 
     name: str
@@ -141,7 +144,7 @@ class Move:
     within: float | None = None
     nearly: str = ""
     dimension: int = 0
-    pair: tuple[Piece, ...] = field(default=(), repr=False)
+    pair: tuple[Piece | Part, ...] = field(default=(), repr=False)
 
     def __call__(self, named: Named, coefficients: Tensor, linear: bool = False) -> Named:
         """The parameters moved; to first order in the coefficients, if that is asked for."""
@@ -204,7 +207,9 @@ def everywhere(
     """
     units, name = group.size, group.name
     writers, norms, readers = ([each for each in pieces if each.stage == k] for k in range(3))
-    whole = [{slot.module for slot in group.slots if GATHERED.get(slot.role) == k} for k in (0, 1, 2)]
+    whole = [
+        {slot.module for slot in group.slots if GATHERED.get(slot.role) == k} for k in (0, 1, 2)
+    ]
     all_read = bool(readers) and {piece.module for piece in readers} == whole[2]
     all_written = bool(writers) and {piece.module for piece in writers} == whole[0]
 
@@ -214,20 +219,27 @@ def everywhere(
     sources = [[piece] for piece in writers] if len(writers) > 1 else []
     sources += [writers] if all_written else []
     sources += [[piece] for piece in norms]
-    if all_read:
-        into = _names(readers)
-        for some in sources:
+    sets = [readers] if all_read else []
+    if len(norms) > 1:  # each norm has readers of its own, which stand together
+        around: dict[str, list[Piece]] = {}
+        for piece in readers:
+            around.setdefault(piece.module.rpartition(".")[0], []).append(piece)
+        sets += [[piece] for piece in readers] + [some for some in around.values() if len(some) > 1]
+    for into in sets:
+        for some in sources if into is readers else [[piece] for piece in norms]:
             yield Move(
                 "scaling",
                 f"units of {name!r} pass a positive factor on: {_names(some)} may be multiplied by it, and "
-                f"{into} divided",
+                f"{_names(into)} divided",
                 (units,),
-                acts(some, scaled(1)) + acts(readers, scaled(-1)),
+                acts(some, scaled(1)) + acts(into, scaled(-1)),
+                pair=(*some, *into) if len(some) == 1 else (),
             )
     for one, other in combinations(writers, 2):
         yield Move(
             "scaling",
-            f"what {_names([one, other])} make of units of {name!r} is multiplied: one may be scaled up, and the "
+            f"what {_names([one, other])} make of units of {name!r} is multiplied: one may be scaled up, and "
+            "the "
             "other down",
             (units,),
             acts([one], scaled(1)) + acts([other], scaled(-1)),
@@ -235,6 +247,7 @@ def everywhere(
         )
     if group.kind == "head":
         yield from _turns(group, writers, readers if all_read else [])
+    normed = bool(group.norms) or any(_by_batch(model, piece) for piece in norms)
     for piece in writers:
         biases = [part for part in piece.parts if part.role == "adds"]
         for part in biases:
@@ -244,17 +257,21 @@ def everywhere(
                 (units, part.places.shape[1]),
                 (Act(part, added()),),
                 affine=True,
+                pair=(part,),
             )
-        yield Move(
-            "scale before a norm",
-            f"units of {name!r} are divided by their size after {_names([piece])}, which may be multiplied by any "
-            "positive number",
-            (units,),
-            acts([piece], scaled(1)),
-            nearly="but for the norm's eps",
-        )
+        if normed:
+            yield Move(
+                "scale before a norm",
+                f"units of {name!r} are divided by their size after {_names([piece])}, which may be multiplied "
+                "by any "
+                "positive number",
+                (units,),
+                acts([piece], scaled(1)),
+                nearly="but for the norm's eps",
+            )
         for part in piece.parts:
-            shape = tuple(part.places.shape[1:])
+            rest = [n for axis, n in enumerate(trained[part.name]) if axis != part.axis]
+            shape = (part.places.shape[1], *rest)
             yield Move(
                 "common shift",
                 f"the same added to all units of {name!r} makes no difference: {part.name!r} may be shifted",
@@ -262,10 +279,12 @@ def everywhere(
                 (Act(part, _together),),
                 by_unit=False,
                 affine=True,
+                pair=(part,),
             )
     yield from _folded(model, group, writers, norms)
-    if all_read:
-        yield from _passed_on(group, [*writers, *norms], readers, trained)
+    for into in sets:
+        makers = [*writers, *norms] if into is readers else norms
+        yield from _passed_on(group, makers, into, trained)
 
 
 def _passed_on(
@@ -282,7 +301,9 @@ def _passed_on(
             alike = c if c.shape[1] == read.shape[1] else c.expand(-1, read.shape[1])
             return rows - torch.einsum("uk,ukm->m", alike, read)
 
-        if part.places.shape[1] > 1 and any(reader.each != part.places.shape[1] for reader in readers):
+        if part.places.shape[1] > 1 and any(
+            reader.each != part.places.shape[1] for reader in readers
+        ):
             continue
         acts = [Act(part, added())]
         for reader in readers:
@@ -291,11 +312,19 @@ def _passed_on(
             acts.append(Act(whole, partial(off, by=reader.parts[0])))
         yield Move(
             "bias passed on",
-            f"units of {group.name!r} pass on what {part.name!r} adds to them, which {_names(readers)} may add instead",
+            f"units of {group.name!r} pass on what {part.name!r} adds to them, which {_names(readers)} may add "
+            "instead",
             (group.size, part.places.shape[1]),
             tuple(acts),
             within=1e-3,
         )
+
+
+def _by_batch(model: nn.Module, piece: Piece) -> bool:
+    """Whether a layer normalises by what it is given."""
+    norm = model.get_submodule(piece.module)
+    batch = isinstance(norm, nn.modules.batchnorm._NormBase)
+    return batch and (norm.training or norm.running_mean is None)
 
 
 def _turns(group: UnitGroup, writers: list[Piece], readers: list[Piece]) -> Iterator[Move]:
@@ -309,7 +338,7 @@ def _turns(group: UnitGroup, writers: list[Piece], readers: list[Piece]) -> Iter
         reads = (
             f"what heads of {group.name!r} pass on from {_names([one])} to {_names([other])}"
             if other.stage
-            else f"what heads of {group.name!r} compare, of {_names([one])} and {_names([other])},"
+            else f"what heads of {group.name!r} compare, made by {_names([one, other])},"
         )
         yield Move(
             "attention bases",
@@ -328,17 +357,26 @@ def _folded(
     for piece in norms:
         norm = model.get_submodule(piece.module)
         parts = {part.role: part for part in piece.parts}
-        fixed = isinstance(norm, nn.modules.batchnorm._BatchNorm) and not norm.training
-        if not fixed or norm.running_var is None or set(parts) != {"between", "shifts"}:
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or _by_batch(model, piece):
+            continue
+        if (
+            norm.running_mean is None
+            or norm.running_var is None
+            or set(parts) != {"between", "shifts"}
+        ):
             continue
         gain, shift = parts["between"], parts["shifts"]
         at = gain.places[:, 0].to(norm.running_var.device)
-        assert norm.running_mean is not None
         spread = (norm.running_var[at] + norm.eps).sqrt()
         mean = norm.running_mean[at] / spread
 
         def undone(
-            rows: Tensor, c: Tensor, linear: bool, named: Named, gain: Part = gain, mean: Tensor = mean
+            rows: Tensor,
+            c: Tensor,
+            linear: bool,
+            named: Named,
+            gain: Part = gain,
+            mean: Tensor = mean,
         ) -> Tensor:
             part = c if linear else 1 - (-c).exp()
             return rows - gain.of(named) * (mean * part)[:, None]
@@ -346,14 +384,20 @@ def _folded(
         before = tuple(Act(part, scaled(1)) for each in writers for part in each.parts)
         yield Move(
             "scaling",
-            f"{_names([piece])} uses statistics that it keeps: units of {group.name!r} may be multiplied before it, and "
+            f"{_names([piece])} uses statistics that it keeps: units of {group.name!r} may be multiplied "
+            "before it, and "
             "its gain divided, its shift following",
             (group.size,),
             (*before, Act(shift, undone), Act(gain, scaled(-1))),
         )
 
         def back(
-            rows: Tensor, c: Tensor, linear: bool, named: Named, gain: Part = gain, by: Tensor = spread
+            rows: Tensor,
+            c: Tensor,
+            linear: bool,
+            named: Named,
+            gain: Part = gain,
+            by: Tensor = spread,
         ) -> Tensor:
             return rows - gain.of(named) * c / by[:, None]
 
@@ -397,7 +441,8 @@ def on_data(group: UnitGroup, pieces: list[Piece], silent: Tensor, named: Named)
                 mask = flagged.view(-1, *[1] * (len(shape) - 1)).expand(shape)
                 yield Move(
                     f"{name}: {'outgoing' if called == 'read' else 'incoming'}",
-                    f"units {which} of {group.name!r} {why}, so {part.name!r}, by which they are {called}, may be "
+                    f"units {which} of {group.name!r} {why}, so {part.name!r}, by which they are {called}, may "
+                    "be "
                     "anything" + (" near by" if called == "written" and within else ""),
                     shape,
                     (Act(part, added()),),

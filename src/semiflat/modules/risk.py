@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from semiflat.errors import InputError
-from semiflat.modules.batches import Batch, Batches, LossFunction, check_mean, loss_of, loss_on, moved, run
+from semiflat.modules.batches import (
+    Batch,
+    Batches,
+    LossFunction,
+    check_mean,
+    loss_of,
+    loss_on,
+    moved,
+    run,
+)
 from semiflat.modules.capture import same_random_state
 from semiflat.modules.flat import Derivatives, FlatModule, Term
 
@@ -63,14 +72,16 @@ def check_repeats(risk: OnBatches) -> None:
     if drops:
         more = f" and {len(drops) - 1} more" if len(drops) > 1 else ""
         raise InputError(
-            f"dropout is on in {drops[0]!r}{more}, so that no two passes are the same; call model.eval(), or set p = 0 "
+            f"dropout is on in {drops[0]!r}{more}, so that no two passes are the same; call model.eval(), or "
+            "set p = 0 "
             "to judge the model in train mode"
         )
     batch = risk.moved(risk.batches.first())
     once, twice = (_drawn(risk, batch, seed) for seed in (0, 1))
     if not torch.equal(*(loss_on(outputs, risk.loss, batch) for outputs in (once, twice))):
         raise InputError(
-            "the model gives another loss for the same batch each time: something is drawn at random on the way; call "
+            "the model gives another loss for the same batch each time: something is drawn at random on the "
+            "way; call "
             "model.eval(), or take it out"
         )
     check_mean(once, batch.targets, batch.size, risk.loss)
@@ -102,7 +113,7 @@ BOUNDED = (aten.hardtanh, aten.clamp, aten.clamp_min, aten.clamp_max, aten.thres
 """Those that have it at bounds that they are given."""
 
 
-class Watch(TorchDispatchMode):  # type: ignore[misc]  # torch has no type for it
+class Watch(TorchDispatchMode):
     """Notes, of all that runs under it, the coarsest type of numbers and what goes into operations with a kink.
 
     Attributes:
@@ -111,7 +122,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]  # torch has no type for i
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.eps = torch.finfo(dtype).eps
         self.seen: list[tuple[str, Tensor, tuple[float, ...]]] = []
 
@@ -126,7 +137,11 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]  # torch has no type for i
         if plain in KINKS:
             self.seen.append((name, args[0].detach().clone(), KINKS[plain]))
         elif plain in BOUNDED:
-            bounds = [each for each in (*args[1:3], *(kwargs or {}).values()) if isinstance(each, int | float)]
+            bounds = [
+                each
+                for each in (*args[1:3], *(kwargs or {}).values())
+                if isinstance(each, int | float)
+            ]
             bounds = bounds[:1] if plain is aten.threshold else bounds
             self.seen.append((name, args[0].detach().clone(), tuple(map(float, bounds))))
         elif isinstance(out, tuple) and "max_pool" in name:
@@ -142,7 +157,8 @@ def _precisions(value: Any) -> list[float]:
 
 def watched(risk: OnBatches, at: Tensor, batch: Batch) -> Watch:
     """What is seen on the way to the loss of a batch."""
-    with torch.no_grad(), Watch(at.dtype) as watch:
+    watch = Watch(at.dtype)
+    with torch.no_grad(), watch:
         risk.of(at, batch)
     return watch
 
@@ -157,7 +173,9 @@ def kink(risk: OnBatches, neighbours: list[tuple[Tensor, float]]) -> str:
         data = risk.moved(batch)
         here = watched(risk, risk.at, data).seen
         for at, times in neighbours:
-            for (name, z, kinks), (_, other, _) in zip(here, watched(risk, at, data).seen, strict=True):
+            for (name, z, kinks), (_, other, _) in zip(
+                here, watched(risk, at, data).seen, strict=True
+            ):
                 if not kinks:
                     near = z != other
                 else:
@@ -168,6 +186,7 @@ def kink(risk: OnBatches, neighbours: list[tuple[Tensor, float]]) -> str:
                     count = int(near.sum())
                     return (
                         "the loss is not differentiable here: as far as rounding and a Newton step can tell, "
-                        f"{count} of {near.numel()} values that {name!r} is given on batch {batch.number} are at its kink"
+                        f"{count} of {near.numel()} values that {name!r} is given on batch {batch.number} are "
+                        "at its kink"
                     )
     return ""
