@@ -360,8 +360,8 @@ class _Judge:
         ends = lowest_ritz(found.times, self.size, self.steps)
         low, high = ends.vector.to(at), ends.top.to(at)
         (down, floor), (up, noise) = found.curvature(low), found.curvature(high)
-        lowest = EigenvalueRange(ends.bound(self.size), down + floor, "above", RISK)
-        highest = EigenvalueRange(up - noise, ends.bound_above(self.size), "below", RISK)
+        lowest = EigenvalueRange(ends.bound(self.size) - floor, down + floor, "above", RISK)
+        highest = EigenvalueRange(up - noise, ends.bound_above(self.size) + noise, "below", RISK)
         need = f"a dense Hessian of {self.size} parameters would need {8 * self.size**2 / 2**30:.1f} GiB"
         margin = Margin(down, floor)
         if not found.negative(down, floor):

@@ -189,7 +189,7 @@ class Measured:
         return self._tried([self.step * 0.25**k for k in range(TRIED)])
 
     def falls_along(self, way: Tensor) -> tuple[Tensor, float]:
-        """The direction or its opposite, and by how much the loss falls along it; 0 if by less than rounding."""
+        """The direction or its opposite, and by how much the loss falls along it; 0 if not beyond rounding."""
         way = way / torch.linalg.vector_norm(way)
         if float(way @ self.gradient) > 0:
             way = -way
