@@ -92,9 +92,8 @@ class Batches:
             raise InputError("there are no batches; expected at least one pair (inputs, targets)")
         if first != second:
             raise InputError(
-                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches "
-                "in "
-                "the same order each time, for instance list(loader)"
+                "two passes over the batches differ (shuffled, or augmented at random?); give the same "
+                "batches in the same order each time, for instance list(loader)"
             )
         self.samples, self.count = sum(sizes), len(sizes)
 
@@ -173,8 +172,7 @@ def loss_of(model: Callable[..., Any], loss: LossFunction, batch: Batch) -> Tens
     except Exception as error:
         raise InputError(
             f"the model fails on batch {batch.number}, of {batch.size} samples ({_line(error)}); expected "
-            "inputs "
-            "as it takes them: a tensor, a tuple of its arguments, or a dict of them by name"
+            "inputs as it takes them: a tensor, a tuple of its arguments, or a dict of them by name"
         ) from error
     return loss_on(outputs, loss, batch)
 
@@ -202,8 +200,7 @@ def loss_on(outputs: Any, loss: LossFunction, batch: Batch) -> Tensor:
     if not math.isfinite(float(value.detach())):
         raise InputError(
             f"the loss is {float(value)} on batch {batch.number}; expected a finite number: check the batch, "
-            "and "
-            "the model's parameters"
+            "and the model's parameters"
         )
     return value.reshape(())
 
@@ -237,6 +234,5 @@ def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> Non
     if abs(whole - mean) > MEAN * max(abs(whole), abs(one), abs(two), 1e-30):
         raise InputError(
             f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected "
-            "a "
-            "loss that is a mean over the batch (reduction='mean', no weights that differ between samples)"
+            "a loss that is a mean over the batch (reduction='mean', no weights that differ between samples)"
         )

@@ -87,6 +87,13 @@ def _drawn(move: Move, at: Tensor, seed: int) -> Tensor:
     return drawn.to(at) / (move.shape[-1] ** 0.5 if move.name == "attention bases" else 1.0)
 
 
+def scale_of(flat: FlatModule, at: Tensor) -> Tensor:
+    """What a change of each parameter is small against, (P,): its size and that of those beside it."""
+    sizes = [part.abs().mean().expand(part.numel()) for part in flat.named(at).values()]
+    tiny = torch.finfo(at.dtype).tiny
+    return (at.abs() + torch.cat(sizes)).clamp(min=tiny)
+
+
 @dataclass
 class Search:
     """Looks for the flat families of a model at its parameters.
@@ -112,13 +119,7 @@ class Search:
         self.loss = float(self.risk.value())
         generator = torch.Generator().manual_seed(0)
         draw = torch.rand(self.at.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        sizes = [
-            piece.abs().mean().expand(piece.shape).reshape(-1)
-            for piece in self.flat.named(self.at).values()
-        ]
-        self.near_by = self.at + self.eps**0.25 * draw.to(self.at) * (
-            self.at.abs() + torch.cat(sizes)
-        )
+        self.near_by = self.at + self.eps**0.25 * draw.to(self.at) * scale_of(self.flat, self.at)
         self.slope = self.risk.gradient(self.near_by)
         self.loss_near_by = float(self.risk.value(self.near_by))
 

@@ -377,14 +377,12 @@ class _Judge:
         if not found.negative(down, floor + moved):
             reason = (
                 f"a direction has curvature {down:.3g}, but a Newton step changes it by {moved:.2g}: a "
-                "critical point "
-                f"near by may have none below zero ({need})"
+                f"critical point near by may have none below zero ({need})"
             )
             return Kind.UNDECIDED, reason, margin, lowest, highest, low, down
         reason = (
             f"a direction has curvature {down:.3g} with noise floor {floor + moved:.1g}, and the lowest "
-            "eigenvalue is "
-            f"no higher (Lanczos; {need})"
+            f"eigenvalue is no higher (Lanczos; {need})"
         )
         return Kind.STRICT_SADDLE, reason, margin, lowest, highest, low, down
 

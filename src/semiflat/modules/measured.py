@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from semiflat.errors import InputError
 from semiflat.evidence import ENOUGH, TILTED, Spectrum, roundings, symmetric_spectrum
-from semiflat.evidence.derivatives import FEW, LOUD, NEAR, newton_step
+from semiflat.evidence.derivatives import ANOTHER_PLACE, FEW, LOUD, NEAR, newton_step
 from semiflat.evidence.spectrum import (
     LUCK,
     ROUNDINGS,
@@ -18,7 +19,7 @@ from semiflat.evidence.spectrum import (
     spectrum_by_products,
     with_shift,
 )
-from semiflat.modules.families import ModuleFamily
+from semiflat.modules.families import ModuleFamily, scale_of
 from semiflat.modules.risk import OnBatches, kink, watched
 from semiflat.symmetries.families import TangentFamily, span
 from semiflat.symmetries.flatness import Flatness
@@ -126,6 +127,11 @@ class Measured:
         """Whether every entry of the gradient is within tolerance or rounding."""
         return bool((self.gradient.abs() <= self.allowed).all())
 
+    @cached_property
+    def scale(self) -> Tensor:
+        """What a change of each parameter is small against, (P,): its size and that of those beside it."""
+        return scale_of(self.risk.flat, self.at)
+
     def no_hessian(self, shifted: Tensor | None) -> str:
         """Why the loss has no second derivative here, as far as can be told; ``""`` if it has one.
 
@@ -134,11 +140,7 @@ class Measured:
         """
         generator = torch.Generator().manual_seed(2)
         signs = torch.randint(0, 2, self.at.shape, generator=generator).to(self.at) * 2 - 1
-        sizes = [
-            part.abs().mean().expand(part.numel())
-            for part in self.risk.flat.named(self.at).values()
-        ]
-        move = 2 * self.eps * signs * (self.at.abs() + torch.cat(sizes))
+        move = 2 * self.eps * signs * self.scale
         neighbours = [(self.at + move, NEAR), (self.at - move, NEAR)]
         return kink(self.risk, neighbours + ([] if shifted is None else [(shifted, NEAR)]))
 
@@ -213,7 +215,10 @@ class Measured:
         """What a Newton step, with one along the way itself, changes of the curvature along it."""
         v = way / torch.linalg.vector_norm(way)
         along = abs(float(self.gradient @ v)) + float((v.square() @ self.noise.square()).sqrt())
-        there = self.at + self.step + v * (along / abs(curvature))
+        step = self.step + v * (along / abs(curvature))
+        if float((step.abs() / self.scale).max()) > ANOTHER_PLACE:
+            return math.inf
+        there = self.at + step
         return 2 * abs(float(v @ self.risk.product(v, there)) - curvature)
 
 
@@ -318,19 +323,16 @@ class Dense:
         measured = "" if bool((self.unit == 1).all()) else ", parameters in units of their own,"
         down = spectrum.clearest(-1, _more_than_flat(spectrum, flat))
         if down is not None:
-            far = self._changed_by_hidden(flat, down[0])
-            if far is None:
+            if not self._hidden_undo(flat, down[0]):
                 reason = (
-                    f"the Hessian{measured} has the eigenvalue {down[0]:.3g}, {abs(down[0]) / down[1]:.2g} "
-                    "times its "
-                    "noise floor below zero"
+                    f"the Hessian{measured} has the eigenvalue {down[0]:.3g}, {abs(down[0]) / down[1]:.2g} times "
+                    "its noise floor below zero"
                 )
                 return Kind.STRICT_SADDLE, reason, Margin(*down)
             reason = (
-                f"the Hessian{measured} has the eigenvalue {down[0]:.3g}; but rounding hides other curvatures "
-                "that no "
-                f"flat direction explains, and a critical point along them may be so far that it is {far:.3g} "
-                "there"
+                f"the Hessian{measured} has the eigenvalue {down[0]:.3g}; but rounding hides other curvatures that "
+                "no flat direction explains, and along them a critical point may be so far, if there is one, that "
+                "it may have none below zero"
             )
             return Kind.UNDECIDED, reason, Margin(*down)
         tightest = spectrum.tightest()
@@ -339,16 +341,14 @@ class Dense:
         if spectrum.doubtful and tightest is not None:
             reason = (
                 f"the eigenvalue {tightest[0]:.3g} is only {abs(tightest[0]) / tightest[1]:.2g} times its "
-                "noise floor "
-                f"{tightest[1]:.2g} away from zero; {ENOUGH:g} times is asked for"
+                f"noise floor {tightest[1]:.2g} away from zero; {ENOUGH:g} times is asked for"
             )
             return Kind.UNDECIDED, reason, margin
         positive = len(spectrum.values) - hidden
         if hidden == 0 and tightest is not None:
             reason = (
                 f"all {positive} eigenvalues of the Hessian are positive; the least certain is "
-                f"{tightest[0]:.3g}"
-                f"{measured or ','} {tightest[0] / tightest[1]:.2g} times its noise floor"
+                f"{tightest[0]:.3g}{measured or ','} {tightest[0] / tightest[1]:.2g} times its noise floor"
             )
             return Kind.STRICT_MINIMUM, reason, margin
         return self._degenerate(families, flat, hidden, positive, margin)
@@ -372,32 +372,27 @@ class Dense:
             if slope > 1:
                 reason = (
                     f"no eigenvalue is negative and the {hidden} zero ones are flat directions, but moves "
-                    "along them "
-                    f"lead to points that are not critical ({slope:.2g} times what is allowed): higher "
-                    "derivatives "
-                    "decide"
+                    f"along them lead to points that are not critical ({slope:.2g} times what is allowed): "
+                    "higher derivatives decide"
                 )
                 return Kind.UNDECIDED, reason, margin
             names = ", ".join(sorted({family.name for family in families if family.joint}))
             reason = (
                 f"{positive} eigenvalues are positive and the {hidden} zero ones are directions along which "
-                "the loss "
-                f"is constant ({names})"
+                f"the loss is constant ({names})"
             )
             return Kind.MINIMUM, reason, margin
         if joint > hidden or residue > ENOUGH * floor:
             reason = (
                 f"{hidden} eigenvalues are zero within their noise floors (up to {floor:.2g}), but {joint} "
-                "flat "
-                f"directions were found, with curvature up to {residue:.2g}: the numbers contradict each "
-                "other, and "
-                "the point is too badly conditioned to judge"
+                f"flat directions were found, with curvature up to {residue:.2g}: the numbers contradict each "
+                "other, and the point is too badly conditioned to judge"
             )
             return Kind.UNDECIDED, reason, margin
         reason = (
             f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
-            f"{hidden - joint} "
-            "are not explained by a flat direction: higher derivatives decide, or the minimum lies at infinity"
+            f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
+            "minimum lies at infinity"
         )
         return Kind.UNDECIDED, reason, margin
 
@@ -412,17 +407,16 @@ class Dense:
             try:
                 slope = found.risk.gradient(flat.flat(named)).abs()
             except InputError:  # a loss that is not finite
-                return float("inf")
+                return math.inf
             tiny = torch.finfo(slope.dtype).tiny
             worst = max(worst, float((slope / loud.clamp(min=tiny)).max()))
         return worst
 
-    def _changed_by_hidden(self, flat: Flatness, value: float) -> float | None:
-        """The curvature down where a critical point may be along hidden curvatures, if it is not negative
-        there.
+    def _hidden_undo(self, flat: Flatness, value: float) -> bool:
+        """Whether the way to a critical point along hidden curvatures may undo the curvature down.
 
         By the gradient, with what rounding may make of it, and the curvature, which is no less than what
-        rounding may make of it.
+        rounding may make of it: a long way leads to another place, and half of the curvature should stay.
         """
         spectrum, risk = self.spectrum, self.found.risk
         place = int((spectrum.values == value).nonzero()[0, 0])
@@ -435,15 +429,18 @@ class Dense:
             slope = abs(float(along @ self.gradient))
             slope += float((along.square() @ self.noise.square()).sqrt())
             bend = max(abs(float(along @ self.hessian @ along)), least)
+            length = slope / bend
+            if length * float((along.abs() / self.found.scale).max()) > ANOTHER_PLACE:
+                return True
             for sign in (1.0, -1.0):
-                there = (self.at + sign * slope / bend * along).to(self.found.at)
+                there = (self.at + sign * length * along).to(self.found.at)
                 try:
                     moved = float(down @ risk.product(down.to(there), there).double())
-                except InputError:
-                    return float("nan")
+                except InputError:  # a loss that is not finite
+                    return True
                 if not moved < 0.5 * value:
-                    return moved
-        return None
+                    return True
+        return False
 
 
 def _more_than_flat(spectrum: Spectrum, flat: Flatness) -> Tensor:

@@ -44,6 +44,11 @@ class Part:
     places: Tensor
     role: str
 
+    def entries(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
+        """The shape of a unit's entries, (k, …)."""
+        rest = [size for axis, size in enumerate(shapes[self.name]) if axis != self.axis]
+        return self.places.shape[1], *rest
+
     def of(self, named: Named) -> Tensor:
         """The entries of the units, (units, k, …)."""
         return named[self.name].movedim(self.axis, 0)[self.places]
@@ -160,35 +165,50 @@ class Move:
 
 def scaled(sign: int) -> How:
     """Each unit times ``e^c``, or divided by it."""
+    return partial(_scaled, sign=sign)
 
-    def how(rows: Tensor, c: Tensor, linear: bool, _: Named) -> Tensor:
-        factor = 1 + sign * c if linear else (sign * c).exp()
-        return rows * factor.view(-1, *[1] * (rows.ndim - 1))
 
-    return how
+def _scaled(rows: Tensor, c: Tensor, linear: bool, named: Named, sign: int) -> Tensor:
+    factor = 1 + sign * c if linear else (sign * c).exp()
+    return rows * factor.view(-1, *[1] * (rows.ndim - 1))
 
 
 def turned(sign: int) -> How:
     """The places of each unit times ``e^A``, or ``e^{−Aᵀ}``; more places are more vectors."""
-
-    def how(rows: Tensor, c: Tensor, linear: bool, _: Named) -> Tensor:
-        by = sign * (c if sign > 0 else c.mT)
-        by = torch.eye(c.shape[-1]).to(c) + by if linear else torch.linalg.matrix_exp(by)
-        units, size = len(rows), c.shape[-1]
-        cut = rows.reshape(units, -1, size, *rows.shape[2:])
-        return torch.einsum("uij,urj...->uri...", by, cut).reshape(rows.shape)
-
-    return how
+    return partial(_turned, sign=sign)
 
 
-def added(sign: float = 1.0) -> How:
-    """Each entry plus its own coefficient."""
-    return lambda rows, c, linear, _: rows + sign * c
+def _turned(rows: Tensor, c: Tensor, linear: bool, named: Named, sign: int) -> Tensor:
+    by = sign * (c if sign > 0 else c.mT)
+    by = torch.eye(c.shape[-1]).to(c) + by if linear else torch.linalg.matrix_exp(by)
+    units, size = len(rows), c.shape[-1]
+    cut = rows.reshape(units, -1, size, *rows.shape[2:])
+    return torch.einsum("uij,urj...->uri...", by, cut).reshape(rows.shape)
 
 
-def _together(rows: Tensor, c: Tensor, linear: bool, _: Named) -> Tensor:
-    """All units plus the same."""
+def added(rows: Tensor, c: Tensor, linear: bool, named: Named) -> Tensor:
+    """Each entry plus its own coefficient, or all units plus the same."""
     return rows + c
+
+
+def _shared(rows: Tensor, c: Tensor, linear: bool, named: Named, by: Tensor) -> Tensor:
+    """Each unit plus its part of the same."""
+    return rows + by.view(-1, *[1] * c.ndim) * c
+
+
+def _taken_off(
+    rows: Tensor, c: Tensor, linear: bool, named: Named, gain: Part, by: Tensor, scale: bool
+) -> Tensor:
+    """A norm's shift less what was added before the norm, or what scaling before it does to its mean."""
+    before = (c if linear else 1 - (-c).exp())[:, None] if scale else c
+    return rows - gain.of(named) * by[:, None] * before
+
+
+def _read_off(rows: Tensor, c: Tensor, linear: bool, named: Named, by: Part) -> Tensor:
+    """A reader's bias less what it reads of what was added to units that are passed on as they are."""
+    read = by.of(named).unsqueeze(-1).flatten(3).sum(3)  # a kernel is read as a whole
+    alike = c if c.shape[1] == read.shape[1] else c.expand(-1, read.shape[1])
+    return rows - torch.einsum("uk,ukm->m", alike, read)
 
 
 # -- what is proposed ------------------------------------------------------------------------------
@@ -239,8 +259,7 @@ def everywhere(
         yield Move(
             "scaling",
             f"what {_names([one, other])} make of units of {name!r} is multiplied: one may be scaled up, and "
-            "the "
-            "other down",
+            "the other down",
             (units,),
             acts([one], scaled(1)) + acts([other], scaled(-1)),
             pair=(one, other),
@@ -249,34 +268,30 @@ def everywhere(
         yield from _turns(group, writers, readers if all_read else [])
     normed = bool(group.norms) or any(_by_batch(model, piece) for piece in norms)
     for piece in writers:
-        biases = [part for part in piece.parts if part.role == "adds"]
-        for part in biases:
+        for part in (part for part in piece.parts if part.role == "adds"):
             yield Move(
                 "bias without effect",
                 f"what {part.name!r} adds to units of {name!r} is taken off again",
-                (units, part.places.shape[1]),
-                (Act(part, added()),),
+                (units, *part.entries(trained)),
+                (Act(part, added),),
                 affine=True,
                 pair=(part,),
             )
         if normed:
             yield Move(
                 "scale before a norm",
-                f"units of {name!r} are divided by their size after {_names([piece])}, which may be multiplied "
-                "by any "
-                "positive number",
+                f"units of {name!r} are divided by their size after {_names([piece])}, which may be "
+                "multiplied by any positive number",
                 (units,),
                 acts([piece], scaled(1)),
                 nearly="but for the norm's eps",
             )
         for part in piece.parts:
-            rest = [n for axis, n in enumerate(trained[part.name]) if axis != part.axis]
-            shape = (part.places.shape[1], *rest)
             yield Move(
                 "common shift",
                 f"the same added to all units of {name!r} makes no difference: {part.name!r} may be shifted",
-                shape,
-                (Act(part, _together),),
+                part.entries(trained),
+                (Act(part, added),),
                 by_unit=False,
                 affine=True,
                 pair=(part,),
@@ -295,21 +310,17 @@ def _passed_on(
     if not biases <= set(trained) or any(len(reader.parts) > 1 for reader in readers):
         return
     for part in (part for each in makers for part in each.parts if part.role in ("adds", "shifts")):
-
-        def off(rows: Tensor, c: Tensor, linear: bool, named: Named, by: Part) -> Tensor:
-            read = by.of(named).unsqueeze(-1).flatten(3).sum(3)  # a kernel is read as a whole
-            alike = c if c.shape[1] == read.shape[1] else c.expand(-1, read.shape[1])
-            return rows - torch.einsum("uk,ukm->m", alike, read)
-
+        if len(part.entries(trained)) > 1:
+            continue
         if part.places.shape[1] > 1 and any(
             reader.each != part.places.shape[1] for reader in readers
         ):
             continue
-        acts = [Act(part, added())]
+        acts = [Act(part, added)]
         for reader in readers:
             bias = f"{reader.module}.bias".lstrip(".")
             whole = Part(bias, 0, torch.arange(trained[bias].numel())[None], "adds")
-            acts.append(Act(whole, partial(off, by=reader.parts[0])))
+            acts.append(Act(whole, partial(_read_off, by=reader.parts[0])))
         yield Move(
             "bias passed on",
             f"units of {group.name!r} pass on what {part.name!r} adds to them, which {_names(readers)} may add "
@@ -370,43 +381,30 @@ def _folded(
         spread = (norm.running_var[at] + norm.eps).sqrt()
         mean = norm.running_mean[at] / spread
 
-        def undone(
-            rows: Tensor,
-            c: Tensor,
-            linear: bool,
-            named: Named,
-            gain: Part = gain,
-            mean: Tensor = mean,
-        ) -> Tensor:
-            part = c if linear else 1 - (-c).exp()
-            return rows - gain.of(named) * (mean * part)[:, None]
-
         before = tuple(Act(part, scaled(1)) for each in writers for part in each.parts)
         yield Move(
             "scaling",
             f"{_names([piece])} uses statistics that it keeps: units of {group.name!r} may be multiplied "
-            "before it, and "
-            "its gain divided, its shift following",
+            "before it, and its gain divided, its shift following",
             (group.size,),
-            (*before, Act(shift, undone), Act(gain, scaled(-1))),
+            (
+                *before,
+                Act(shift, partial(_taken_off, gain=gain, by=mean, scale=True)),
+                Act(gain, scaled(-1)),
+            ),
         )
 
-        def back(
-            rows: Tensor,
-            c: Tensor,
-            linear: bool,
-            named: Named,
-            gain: Part = gain,
-            by: Tensor = spread,
-        ) -> Tensor:
-            return rows - gain.of(named) * c / by[:, None]
-
         for part in (part for each in writers for part in each.parts if part.role == "adds"):
+            if part.places.shape[1] > 1:
+                continue
             yield Move(
                 "shift",
                 f"what {part.name!r} adds to units of {group.name!r} may be added by {_names([piece])} instead",
                 (group.size, 1),
-                (Act(part, added()), Act(shift, back)),
+                (
+                    Act(part, added),
+                    Act(shift, partial(_taken_off, gain=gain, by=1 / spread, scale=False)),
+                ),
                 affine=True,
             )
 
@@ -445,7 +443,7 @@ def on_data(group: UnitGroup, pieces: list[Piece], silent: Tensor, named: Named)
                     "be "
                     "anything" + (" near by" if called == "written" and within else ""),
                     shape,
-                    (Act(part, added()),),
+                    (Act(part, added),),
                     affine=called == "read" or within is None,
                     mask=mask.to(named[part.name]),
                     within=within if called == "written" else None,
@@ -480,18 +478,13 @@ def _alike(
                 spread[first], spread[other] = 1.0 if exact else factor, -1.0
                 shape = tuple(part.of(named).shape[1:])
 
-                def shared(
-                    rows: Tensor, c: Tensor, linear: bool, _: Named, by: Tensor = spread
-                ) -> Tensor:
-                    return rows + by.view(-1, *[1] * c.ndim) * c
-
                 alike = "alike" if exact else f"alike, but for a factor {factor:.3g},"
                 yield Move(
                     "duplicate units",
                     f"units {first} and {other} of {group.name!r} are written {alike} and may share what "
                     f"{part.name!r} reads of them in any way",
                     shape,
-                    (Act(part, shared),),
+                    (Act(part, partial(_shared, by=spread)),),
                     by_unit=False,
                     affine=True,
                 )

@@ -73,16 +73,14 @@ def check_repeats(risk: OnBatches) -> None:
         more = f" and {len(drops) - 1} more" if len(drops) > 1 else ""
         raise InputError(
             f"dropout is on in {drops[0]!r}{more}, so that no two passes are the same; call model.eval(), or "
-            "set p = 0 "
-            "to judge the model in train mode"
+            "set p = 0 to judge the model in train mode"
         )
     batch = risk.moved(risk.batches.first())
     once, twice = (_drawn(risk, batch, seed) for seed in (0, 1))
     if not torch.equal(*(loss_on(outputs, risk.loss, batch) for outputs in (once, twice))):
         raise InputError(
             "the model gives another loss for the same batch each time: something is drawn at random on the "
-            "way; call "
-            "model.eval(), or take it out"
+            "way; call model.eval(), or take it out"
         )
     check_mean(once, batch.targets, batch.size, risk.loss)
 
