@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from semiflat.certificates.certificate import Certificate  # noqa: F401  # a type of Verdict's, looked up here
 from semiflat.errors import InputError, finite_number, whole
 from semiflat.modules.batches import Batches, LossFunction
 from semiflat.modules.families import ModuleFamily, Search
@@ -92,10 +93,11 @@ class EigenvalueRange(Shown):
     def __str__(self) -> str:
         if self.sure == "both":
             return f"between {self.below:.4g} and {self.above:.4g}"
-        first, second = f"at least {self.below:.4g}", f"at most {self.above:.4g}"
-        if self.sure == "above":
-            first, second = second, first
-        return f"{first}, and {second} with probability 1 - {self.risk:g}"
+        words = f"at least {self.below:.4g}", f"at most {self.above:.4g}"
+        sure, likely = words if self.sure == "below" else words[::-1]
+        if not math.isfinite(self.above - self.below):
+            return f"{sure}; these were too few steps to bound it from the other side"
+        return f"{sure}, and {likely} with probability 1 - {self.risk:g}"
 
 
 @dataclass(frozen=True, kw_only=True)

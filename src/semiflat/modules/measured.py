@@ -325,14 +325,14 @@ class Dense:
         if down is not None:
             if not self._hidden_undo(flat, down[0]):
                 reason = (
-                    f"the Hessian{measured} has the eigenvalue {down[0]:.3g}, {abs(down[0]) / down[1]:.2g} times "
-                    "its noise floor below zero"
+                    f"the Hessian{measured} has the eigenvalue {down[0]:.3g}, {abs(down[0]) / down[1]:.2g} "
+                    "times its noise floor below zero"
                 )
                 return Kind.STRICT_SADDLE, reason, Margin(*down)
             reason = (
-                f"the Hessian{measured} has the eigenvalue {down[0]:.3g}; but rounding hides other curvatures that "
-                "no flat direction explains, and along them a critical point may be so far, if there is one, that "
-                "it may have none below zero"
+                f"the Hessian{measured} has the eigenvalue {down[0]:.3g}; but rounding hides other curvatures "
+                "that no flat direction explains, and along them a critical point may be so far, if there is "
+                "one, that it may have none below zero"
             )
             return Kind.UNDECIDED, reason, Margin(*down)
         tightest = spectrum.tightest()

@@ -196,6 +196,23 @@ def _shared(rows: Tensor, c: Tensor, linear: bool, named: Named, by: Tensor) -> 
     return rows + by.view(-1, *[1] * c.ndim) * c
 
 
+def _exchanged(
+    rows: Tensor,
+    c: Tensor,
+    linear: bool,
+    named: Named,
+    pair: tuple[int, int],
+    readers: tuple[Part, ...],
+) -> Tensor:
+    """One unit plus what is read of the other times the same, and the other less: the sum of products stays."""
+    read = torch.cat([part.of(named)[list(pair)].flatten(1) for part in readers], 1)
+    along = read[0] / torch.linalg.vector_norm(read[0]).clamp(min=torch.finfo(rows.dtype).tiny)
+    by = rows.new_zeros(len(rows)).index_copy(
+        0, torch.tensor(pair[::-1]), torch.stack([-(read[0] @ along), read[1] @ along])
+    )
+    return rows + by.view(-1, *[1] * c.ndim) * c
+
+
 def _taken_off(
     rows: Tensor, c: Tensor, linear: bool, named: Named, gain: Part, by: Tensor, scale: bool
 ) -> Tensor:
@@ -461,33 +478,65 @@ def _alike(
     written = [part for part in makers if part.role in ("writes", "adds")]
     rows = torch.cat([part.of(named).flatten(1) for part in written or makers], 1).detach()
     sizes = torch.linalg.vector_norm(rows, dim=1)
-    unit = rows / sizes.clamp(min=1e-300)[:, None]
-    cosines = unit @ unit.mT
+    unit = rows / sizes.clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
     close = SAME * rows.shape[1] ** 0.5
-    for first in range(group.size):
-        for other in range(first + 1, group.size):
-            sign = 1.0 if float(cosines[first, other]) > 0 else -1.0
-            apart = float((unit[first] - sign * unit[other]).abs().max())
-            if apart > close or bool(left_out[first] | left_out[other]) or float(sizes[first]) == 0:
-                continue
+    cosines = unit @ unit.mT
+    taken = left_out | (sizes == 0)
+    for first, other in (cosines.abs() > 1 - 1e-6).triu(1).nonzero().tolist():
+        sign = 1.0 if float(cosines[first, other]) > 0 else -1.0
+        apart = float((unit[first] - sign * unit[other]).abs().max())
+        if apart <= close and not bool(taken[first] | taken[other]):
+            taken[other] = True  # of several that are alike, each is held against the first
             factor = sign * float(sizes[other] / sizes[first])
-            exact = abs(factor - 1) <= close
+            yield from _pair(group, (first, other), factor, close, readers, written, named)
 
-            for part in readers:
-                spread = torch.zeros(group.size).to(rows)
-                spread[first], spread[other] = 1.0 if exact else factor, -1.0
-                shape = tuple(part.of(named).shape[1:])
 
-                alike = "alike" if exact else f"alike, but for a factor {factor:.3g},"
-                yield Move(
-                    "duplicate units",
-                    f"units {first} and {other} of {group.name!r} are written {alike} and may share what "
-                    f"{part.name!r} reads of them in any way",
-                    shape,
-                    (Act(part, partial(_shared, by=spread)),),
-                    by_unit=False,
-                    affine=True,
-                )
+def _pair(
+    group: UnitGroup,
+    pair: tuple[int, int],
+    factor: float,
+    close: float,
+    readers: list[Part],
+    written: list[Part],
+    named: Named,
+) -> Iterator[Move]:
+    """What two units that are written alike, up to a factor, may pass on to each other."""
+    first, other = pair
+    exact = abs(factor - 1) <= close
+
+    if factor > 0:
+        for part in written:
+            yield Move(
+                "duplicate units: incoming",
+                f"units {first} and {other} of {group.name!r} bend nowhere else than each other and act "
+                f"through the sum of their products, so what {part.name!r} gives one may be taken off the "
+                "other",
+                tuple(part.of(named).shape[1:]),
+                (
+                    Act(
+                        part,
+                        partial(_exchanged, pair=(first, other), readers=tuple(readers)),
+                    ),
+                ),
+                by_unit=False,
+                affine=True,
+                within=1e-3,
+            )
+    for part in readers:
+        spread = torch.zeros(group.size).to(part.of(named))
+        spread[first], spread[other] = 1.0 if exact else factor, -1.0
+        shape = tuple(part.of(named).shape[1:])
+
+        alike = "alike" if exact else f"alike, but for a factor {factor:.3g},"
+        yield Move(
+            "duplicate units",
+            f"units {first} and {other} of {group.name!r} are written {alike} and may share what "
+            f"{part.name!r} reads of them in any way",
+            shape,
+            (Act(part, partial(_shared, by=spread)),),
+            by_unit=False,
+            affine=True,
+        )
 
 
 def _listed(flagged: Tensor) -> str:
