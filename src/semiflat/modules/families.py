@@ -35,8 +35,8 @@ class ModuleFamily(FlatFamily):
     >>> batches = [(torch.randn(8, 2), torch.randn(8, 1))]
     >>> found = sf.judge_module(model, batches, torch.nn.functional.mse_loss)
     >>> family = found.flat_directions[0]
-    >>> family.name, family.dimension, sorted(family.direction())
-    ('scaling', 3, ['0.bias', '0.weight', '2.bias', '2.weight'])
+    >>> family.name, family.change <= family.allowed < 1e-10, sorted(family.direction())
+    ('scaling', True, ['0.bias', '0.weight', '2.bias', '2.weight'])
     """
 
     change: float = 0.0

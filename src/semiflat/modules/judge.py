@@ -236,7 +236,7 @@ def judge_module(
     >>> model = torch.nn.Linear(1, 1).double()
     >>> with torch.no_grad():
     ...     _ = model.weight.fill_(0.25), model.bias.fill_(0.5)
-    >>> X = torch.tensor([[-1.0], [0.0], [1.0]])
+    >>> X = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
     >>> verdict = sf.judge_module(model, [(X, X.square() / 4 + X / 4 + 1 / 3)], torch.nn.functional.mse_loss)
     >>> print(verdict.kind.label, tuple(verdict.inertia))
     strict minimum (2, 0, 0)

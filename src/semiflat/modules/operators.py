@@ -41,6 +41,7 @@ def module_hessian_operator(
             weight decay is no finite number from 0 up.
 
     >>> import numpy as np
+    >>> import torch
     >>> module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Tanh(), nn.Linear(2, 1))
     >>> H = module_hessian_operator(module, torch.ones(5, 2), torch.zeros(5))
     >>> H.shape, H.matvec(np.ones(7)).shape
