@@ -25,7 +25,7 @@ from semiflat.curvature import (
     products,
     sweep,
 )
-from semiflat.curvature.operators import module_hessian_operator
+from semiflat.modules.operators import module_hessian_operator
 
 pytestmark = pytest.mark.usefixtures("in_torch")
 

@@ -97,6 +97,11 @@ RETURNED: dict[str, Callable[[], Any]] = {
     "Hessian operator of a module": lambda: sf.module_hessian_operator(
         nn.Linear(1, 1).double(), X, X
     ),
+    "verdict of a module": lambda: sf.judge_module(
+        nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double(),
+        [(X, X)],
+        nn.functional.mse_loss,
+    ),
     "conditions": lambda: [
         (sf.Replicate(0, 0, [0.3, 0.7]) >> each).preserves_criticality
         for each in (

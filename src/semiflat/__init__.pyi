@@ -29,10 +29,8 @@ from semiflat.points import (
     jacobian as jacobian,
 )
 from semiflat.operators import hessian_operator as hessian_operator
-from semiflat.curvature.operators import (
-    module_hessian_operator as module_hessian_operator,
-    HessianOperator as HessianOperator,
-)
+from semiflat.modules.operators import module_hessian_operator as module_hessian_operator
+from semiflat.curvature.operators import HessianOperator as HessianOperator
 from semiflat.points import unit_blocks as unit_blocks, layer_block as layer_block
 from semiflat.curvature.blocks import UnitBlocks as UnitBlocks, LayerBlocks as LayerBlocks
 from semiflat.evidence.derivatives import Evidence as Evidence, UnitEvidence as UnitEvidence
@@ -212,6 +210,11 @@ from semiflat.modules import (
     Slot as Slot,
     widen as widen,
     Widened as Widened,
+    judge_module as judge_module,
+    ModuleVerdict as ModuleVerdict,
+    ModuleFamily as ModuleFamily,
+    GradientPart as GradientPart,
+    EigenvalueRange as EigenvalueRange,
 )
 from semiflat.checkpoints import (
     save_point as save_point,

@@ -647,12 +647,12 @@ def first_kink(found: list[Tensor]) -> tuple[int, int, int] | None:
     return None
 
 
-def roundings(vectors: Tensor) -> Tensor:
+def roundings(vectors: Tensor, eps: float = EPS) -> Tensor:
     """Parameters (…, P) moved by a unit of rounding in several ways, the same each time: (R, …, P)."""
     generator = torch.Generator().manual_seed(0)
     shape = (ROUNDINGS, *[1] * (vectors.dim() - 1), vectors.shape[-1])
     signs = torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
-    return vectors * (1 + 2 * EPS * signs)
+    return vectors * (1 + 2 * eps * signs)
 
 
 def rounded_vectors(vectors: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from semiflat.curvature.modules import FrozenModule
 from semiflat.errors import InputError, whole
 from semiflat.evidence import EPS
 from semiflat.induced.convex import minimise, slope_noise
@@ -16,6 +15,7 @@ from semiflat.induced.features import GradientFeatures, ModuleFeatures, NetworkF
 from semiflat.induced.projection import project
 from semiflat.induced.spans import DENSE_ENTRIES, DenseSpan, FeatureSpan, Span
 from semiflat.losses import Loss, loss_named
+from semiflat.modules.flat import FrozenModule
 from semiflat.points import Point, PointBatch, check_one
 from semiflat.records.shown import Shown
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import flat_rows, jacobian_of
-from semiflat.curvature.modules import FrozenModule
 from semiflat.curvature.sweep import Sweep, chunks, contract, sweep
 from semiflat.errors import InputError
 from semiflat.evidence import EPS, rounded_vectors
 from semiflat.losses import Loss
+from semiflat.modules.flat import FrozenModule
 from semiflat.networks import Params
 from semiflat.problem import Problem
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semiflat.errors import InputError
 from semiflat.modules.capture import Example, called_with, second_derivatives, tensors_in
@@ -27,11 +29,29 @@ class Batch:
         inputs: a tensor, a tuple or a dict.
         targets: whatever the loss takes.
         size: number of samples.
+        number: of the batch, from 0.
     """
 
     inputs: Example
     targets: Any
     size: int
+    number: int = 0
+
+    def parts(self, most: int) -> list[Batch]:
+        """The batch cut into at most so many parts; itself alone where it cannot be cut."""
+        leaves = _leaves((self.inputs, self.targets))
+        most = min(most, self.size)
+        if most < 2 or any(not leaf.ndim or len(leaf) != self.size for leaf in leaves):
+            return [self]
+        bounds = [self.size * place // most for place in range(most + 1)]
+        return [self._cut(*ends) for ends in itertools.pairwise(bounds)]
+
+    def _cut(self, start: int, end: int) -> Batch:
+        inputs, targets = torch.utils._pytree.tree_map(
+            lambda leaf: leaf[start:end] if isinstance(leaf, Tensor) else leaf,
+            (self.inputs, self.targets),
+        )
+        return Batch(inputs, targets, end - start, self.number)
 
 
 class Batches:
@@ -72,8 +92,8 @@ class Batches:
             raise InputError("there are no batches; expected at least one pair (inputs, targets)")
         if first != second:
             raise InputError(
-                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches "
-                "in the same order each time, for instance list(loader)"
+                "two passes over the batches differ (shuffled, or augmented at random?); give the same "
+                "batches in the same order each time, for instance list(loader)"
             )
         self.samples, self.count = sum(sizes), len(sizes)
 
@@ -91,8 +111,9 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for number, item in enumerate(self.given):
             if not isinstance(item, tuple | list) or len(item) != 2:
+                many = f" of {len(item)}" if isinstance(item, tuple | list) else ""
                 raise InputError(
-                    f"batch {number} is a {type(item).__name__}; expected a pair (inputs, targets)"
+                    f"batch {number} is a {type(item).__name__}{many}; expected a pair (inputs, targets)"
                 )
             inputs, targets = item
             tensors = _leaves(called_with(inputs))
@@ -100,7 +121,7 @@ class Batches:
                 raise InputError(
                     f"batch {number} has no inputs: expected tensors with the samples first"
                 )
-            yield Batch(inputs, targets, len(tensors[0]))
+            yield Batch(inputs, targets, len(tensors[0]), number)
 
     def first(self) -> Batch:
         """The first batch."""
@@ -133,34 +154,60 @@ def moved(value: Any, dtype: torch.dtype | None, device: torch.device | str) -> 
     return torch.utils._pytree.tree_map(move, value)
 
 
-def run(model: nn.Module, inputs: Example) -> Any:
+def run(model: Callable[..., Any], inputs: Example) -> Any:
     """What a model gives for a batch's inputs; twice differentiable."""
     args, kwargs = called_with(inputs)
     with second_derivatives():
         return model(*args, **kwargs)
 
 
-def loss_of(model: nn.Module, loss: LossFunction, batch: Batch) -> Tensor:
+def loss_of(model: Callable[..., Any], loss: LossFunction, batch: Batch) -> Tensor:
     """The loss of a batch, a number that can be differentiated.
 
     Raises:
-        InputError: if the loss gives anything else.
+        InputError: if the model or the loss fails, or gives anything else.
     """
-    outputs = run(model, batch.inputs)
+    try:
+        outputs = run(model, batch.inputs)
+    except Exception as error:
+        raise InputError(
+            f"the model fails on batch {batch.number}, of {batch.size} samples ({_line(error)}); expected "
+            "inputs as it takes them: a tensor, a tuple of its arguments, or a dict of them by name"
+        ) from error
+    return loss_on(outputs, loss, batch)
+
+
+def loss_on(outputs: Any, loss: LossFunction, batch: Batch) -> Tensor:
+    """The loss of what a model gives for a batch, a number.
+
+    Raises:
+        InputError: if the loss fails, or gives anything else.
+    """
     try:
         value = loss(outputs, batch.targets)
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in tensors_in(outputs)]
+        missing = ", and the batch has no targets" if batch.targets is None else ""
         raise InputError(
-            f"the loss fails on the model's outputs, of shapes {shapes} ({str(error).splitlines()[0]:.200}); "
-            "expected loss(outputs, targets)"
+            f"the loss fails on the model's outputs for batch {batch.number}, of shapes {shapes} "
+            f"({_line(error)}){missing}; expected loss(outputs, targets)"
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"the loss gives {shape}; expected one number, the mean over the batch")
-    if not bool(torch.isfinite(value)):
-        raise InputError(f"the loss is {float(value)} on a batch; expected a finite number")
+    if not value.is_floating_point():
+        raise InputError(f"the loss is of type {value.dtype}; expected a real number")
+    if not math.isfinite(float(value.detach())):
+        raise InputError(
+            f"the loss is {float(value)} on batch {batch.number}; expected a finite number: check the batch, "
+            "and the model's parameters"
+        )
     return value.reshape(())
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{text.splitlines()[0] if text else type(error).__name__:.200}"
 
 
 def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> None:

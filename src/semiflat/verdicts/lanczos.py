@@ -8,7 +8,7 @@ STRICT_SADDLE and UNDECIDED.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,9 +32,9 @@ RISK = 1e-6
 class Extreme:
     """The lowest Ritz pair: an eigenvalue lies within ``residual`` of ``value``.
 
-    ``highest`` is the highest Ritz value, and ``steps`` how many products there were; ``ended`` says that
-    the space they span leads nowhere else: more would tell no more. ``negative`` holds the Ritz vectors of
-    negative value, (P, k): as many eigenvalues lie below zero, but for rounding.
+    ``highest`` is the highest Ritz value, that of ``top``, and ``steps`` how many products there were; ``ended``
+    says that the space they span leads nowhere else: more would tell no more. ``negative`` holds the Ritz
+    vectors of negative value, (P, k): as many eigenvalues lie below zero, but for rounding.
     """
 
     value: float
@@ -44,6 +44,7 @@ class Extreme:
     steps: int
     ended: bool
     negative: Tensor
+    top: Tensor
 
     def bound(self, size: int) -> float:
         """What no eigenvalue lies below, but with probability :data:`RISK` in the random start.
@@ -52,13 +53,18 @@ class Extreme:
         highest eigenvalue by more than a part ε of it with probability at most ``1.648 √n e^{−√ε (2k−1)}``
         (Kuczyński & Woźniakowski 1992, Thm 4.2): here both ends, each shifted to be the highest.
         """
-        if self.ended:
-            return self.value - self.residual
+        return self.value - self.residual if self.ended else self.value - self._beyond(size)
+
+    def bound_above(self, size: int) -> float:
+        """What no eigenvalue lies above, but with the probability with which :meth:`bound` may fail, too."""
+        return self.highest + self.residual if self.ended else self.highest + self._beyond(size)
+
+    def _beyond(self, size: int) -> float:
         root = math.log(1.648 * size**0.5 * 2 / RISK) / (2 * self.steps - 1)
         part = root**2
         if part >= 0.25:
-            return -math.inf
-        return self.value - part / (1 - 2 * part) * (self.highest - self.value)
+            return math.inf
+        return part / (1 - 2 * part) * (self.highest - self.value)
 
 
 def lowest_ritz(
@@ -77,6 +83,35 @@ def lowest_ritz(
     steps = min(steps, size)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(size, generator=generator, dtype=torch.float64)
+    for own, tri, beta, ended in krylov(times, start, steps):
+        step = len(own) - 1
+        last = ended or step == steps - 1
+        if last or (early and step % 8 == 7):
+            values, vectors = torch.linalg.eigh(tri)
+            low, norm = float(values[0]), float(values.abs().max())
+            residual = beta * abs(float(vectors[-1, 0]))
+            if last or (low < -1e-8 * norm and residual <= 1e-3 * abs(low)):
+                way, negative = own.mT @ vectors[:, 0], own.mT @ vectors[:, values < 0]
+                top, highest = own.mT @ vectors[:, -1], float(values[-1])
+                return Extreme(low, way, residual, highest, step + 1, ended, negative, top)
+    raise AssertionError("unreachable: the last step returns")
+
+
+def krylov(
+    times: Callable[[Tensor], Tensor], start: Tensor, steps: int
+) -> Iterator[tuple[Tensor, Tensor, float, bool]]:
+    """An orthonormal basis of ``start, H start, …``, fully reorthogonalised, as it grows by Lanczos steps.
+
+    Args:
+        times: the matrix, as what it does to a vector (P,).
+        start: (P,).
+        steps: at most.
+
+    Yields:
+        After each product the basis (k, P), the matrix in it (k, k), the length of what leads on, and
+        whether that is rounding, so that this is the last.
+    """
+    size = len(start)
     basis = torch.empty((steps, size), dtype=torch.float64)
     basis[0] = start / torch.linalg.vector_norm(start)
     tri = torch.zeros((steps, steps), dtype=torch.float64)
@@ -88,17 +123,11 @@ def lowest_ritz(
             product = product - own.mT @ (own @ product)
         beta = float(torch.linalg.vector_norm(product))
         ended = step == size - 1 or beta <= EPS * float(tri.abs().max().clamp(min=1e-300))
-        last = ended or step == steps - 1
-        if last or (early and step % 8 == 7):
-            values, vectors = torch.linalg.eigh(tri[: step + 1, : step + 1])
-            low, norm = float(values[0]), float(values.abs().max())
-            residual = beta * abs(float(vectors[-1, 0]))
-            if last or (low < -1e-8 * norm and residual <= 1e-3 * abs(low)):
-                way, negative = own.mT @ vectors[:, 0], own.mT @ vectors[:, values < 0]
-                return Extreme(low, way, residual, float(values[-1]), step + 1, ended, negative)
+        yield own, tri[: step + 1, : step + 1], beta, ended
+        if ended or step == steps - 1:
+            return
         basis[step + 1] = product / beta
         tri[step, step + 1] = tri[step + 1, step] = beta
-    raise AssertionError("unreachable: the last step returns")
 
 
 def judge_large(point: Point, relative_tolerance: float) -> Verdict:
