@@ -210,6 +210,11 @@ from semiflat.modules import (
     Slot as Slot,
     widen as widen,
     Widened as Widened,
+    shrink as shrink,
+    Shrunk as Shrunk,
+    SparedUnit as SparedUnit,
+    shrink_widths as shrink_widths,
+    ShrunkWidths as ShrunkWidths,
 )
 from semiflat.checkpoints import (
     save_point as save_point,

@@ -1,6 +1,19 @@
 """Any PyTorch model: its units, exact widening and shrinking, and what kind of point it is."""
 
 from semiflat.modules.groups import Slot, UnitGroup, Units, units
+from semiflat.modules.shrink import Shrunk, ShrunkWidths, SparedUnit, shrink, shrink_widths
 from semiflat.modules.widen import Widened, widen
 
-__all__ = ["Slot", "UnitGroup", "Units", "Widened", "units", "widen"]
+__all__ = [
+    "Shrunk",
+    "ShrunkWidths",
+    "Slot",
+    "SparedUnit",
+    "UnitGroup",
+    "Units",
+    "Widened",
+    "shrink",
+    "shrink_widths",
+    "units",
+    "widen",
+]
