@@ -1,4 +1,4 @@
-"""What scaling the weights that write a unit does to what its readers get: read off the operations in between."""
+"""What scaling the weights that write a unit does to its outputs: read off the operations on the way."""
 
 from __future__ import annotations
 
@@ -43,18 +43,16 @@ LINEAR = Law(1, True, SIGN)
 _SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 _PRODUCTS = {"mul", "multiply", "matmul", "mm", "bmm", "mv", "dot", "einsum"}
 _WITH_ADDEND = {"linear": 2, "addmm": 0, "baddbmm": 0, "convolution": 2}
-_WITH_ADDEND |= {
-    f"conv{across}{count}d": 2 for across in ("", "_transpose") for count in (1, 2, 3)
-}
+_WITH_ADDEND |= {f"conv{across}{count}d": 2 for across in ("", "_transpose") for count in (1, 2, 3)}
 _EVEN = {"mean", "sum", "dropout", "feature_dropout", "neg", "expand_as", "view_as", "reshape_as"}
 _LINEAR = {*MOVES, *SAME, *_EVEN, "getitem", "index_select"}
 
 
 def law(flow: Flow, names: Iterable[str], sources: Iterable[fx.Node]) -> Law | None:
-    """How the values of some nodes change when the weights of these names are scaled; None if that is not known.
+    """How the values of some nodes change when the weights of these names are scaled; None if unknown.
 
-    Each operation on the way is known to be linear, or a product, or its function of one number is tried on numbers
-    of all sizes.
+    Each operation on the way is linear, or a product, or its function of one number is tried on numbers of all
+    sizes, up to 1e60.
     """
     known = set(names)
     found: dict[fx.Node, Law | None] = {}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from semiflat.errors import InputError, finite_number
 from semiflat.modules.batches import Batches
-from semiflat.modules.capture import capture, check_model, copied
+from semiflat.modules.capture import check_model, copied
 from semiflat.modules.groups import UnitGroup, Units
 from semiflat.modules.signals import Look, look
-from semiflat.modules.spare import ANY_INPUT, ON_DATA, ROUNDINGS, WITHIN, Rules, Spared, slices
+from semiflat.modules.spare import ANY_INPUT, ON_DATA, WITHIN, Rules, Spared
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -29,6 +29,7 @@ from semiflat.modules.surgery import (
     set_tensor,
 )
 from semiflat.records.shown import Facts, Rows, Shown
+from semiflat.reduction.state import GIVEN, ROUNDING
 
 _REASONS = {
     "unheard": "nothing reads it",
@@ -51,7 +52,8 @@ class SparedUnit(Shown):
         group: its name in the given model.
         unit: its place in the group there.
         rule: ``"unheard"``, ``"dead"``, ``"constant"``, ``"duplicate"``, ``"opposite"``, ``"proportional"``,
-            ``"dependent"``, ``"nearly dependent"`` or ``"nearly constant"``; up to a constant that biases take up.
+            ``"dependent"``, ``"nearly dependent"`` or ``"nearly constant"``; some up to a constant, which
+            biases take up.
         holds: ``"any input"``, ``"these batches"`` to rounding, or ``"the tolerance"``.
         by: the units that took its place, in the given model; the three that count most.
         reason: a sentence.
@@ -82,7 +84,7 @@ class Shrunk(Rows):
         model: a new module of the same classes.
         removed: a :class:`SparedUnit` for each unit left out, in the order they went.
         widths: for each group that can be changed, units before and after.
-        bound: the largest change of an output on the given batches, in float64, in the mode that the model is in,
+        bound: the largest change of an output on the given batches, in float64 and in the model's mode,
             relative to the largest output. It says nothing of other inputs; units removed for any input
             change none, but for rounding.
         changes: the same in ``"train"`` and ``"eval"`` mode; train mode is left out where it draws at random.
@@ -170,7 +172,11 @@ class ShrunkWidths(Rows):
 
     def _rows(self) -> list[Facts]:
         return [
-            {"tolerance": each.tolerance, "units": sum(w for _, w in each.widths.values()), "bound": each.bound}
+            {
+                "tolerance": each.tolerance,
+                "units": sum(w for _, w in each.widths.values()),
+                "bound": each.bound,
+            }
             | {name: after for name, (_, after) in each.widths.items()}
             for each in self.results
         ]
@@ -186,30 +192,29 @@ def shrink(
 ) -> Shrunk:
     """Leave out the units of a model that make no difference, group after group, until nothing changes.
 
-    First units that make none *for any input*: nothing reads them; no weight writes them, so that they are 0 or a
+    First units that make none *for any input*: nothing reads them; no weight writes them, so that they are
     constant, which their readers' biases take up; they have the same weights as another unit, or multiples of
-    them where what lies between is odd or positively homogeneous. Then units that make none *on the given batches*,
-    to rounding: dead, constant, multiples of another, combinations of others. Then, with a tolerance, those that
-    make least, as long as no output on the batches changes by more; what a unit handed on is taken over by
-    the others by least squares. A group keeps one unit at least.
+    them where what lies between is odd or positively homogeneous. Then units that make none *on the given
+    batches*, to rounding: dead, constant, multiples of another, combinations of others. Then, with a
+    tolerance, those that make least, as long as no output on the batches changes by more; the others take over
+    what they handed on, by least squares. A group keeps one unit at least.
 
     Every step is replayed in float64 on all batches, in the mode that the model is in. The given model, its
     buffers and the random state stay as they are.
 
     Args:
         model: any ``nn.Module``.
-        batches: re-iterable pairs ``(inputs, targets)``; targets are not used and may be None. Or inputs alone, as
-            a tensor or a dict by name.
+        batches: re-iterable pairs ``(inputs, targets)``; targets are not used and may be None. Or inputs
+            alone: a tensor, or a dict by name.
         tolerance: largest change of an output on the batches, relative to the largest output.
         groups: names of the groups to shrink; all that can be changed, if not given.
         on_data: whether to leave out units for what they do on the batches, too; needed for a tolerance.
 
     Raises:
-        InputError: if a group does not exist or cannot be changed, batches or tolerance do not fit, or the model draws
-            at random in the mode that it is in.
+        InputError: if a group does not exist or cannot be changed, batches or tolerance do not fit, or the
+            model draws at random in the mode that it is in.
 
-    Source: theory §9; F19 §2.2. The rules are those of :func:`reduce` where the model is a perceptron, and more on the
-    data: with ``on_data=False`` it leaves the same units.
+    Source: theory §9; F19 §2.2. Of a perceptron, ``on_data=False`` leaves the units that :func:`reduce` does.
 
     >>> import torch, semiflat as sf
     >>> conv = torch.nn.Sequential(
@@ -224,7 +229,9 @@ def shrink(
     if not isinstance(on_data, bool):
         raise InputError(f"on_data must be True or False, not {on_data!r:.60}")
     if allowed and not on_data:
-        raise InputError("a tolerance is of the outputs on the batches; give on_data=True, or tolerance=0")
+        raise InputError(
+            "a tolerance is of the outputs on the batches; give on_data=True, or tolerance=0"
+        )
     work = _Work.on(model, batches, groups)
     work.go(allowed, on_data)
     return work.result(allowed)
@@ -268,7 +275,9 @@ def shrink_widths(
 def _tolerance(given: Any) -> float:
     number = finite_number("tolerance", given)
     if number < 0:
-        raise InputError(f"tolerance must be 0 or more, a part of the largest output, not {given!r}")
+        raise InputError(
+            f"tolerance must be 0 or more, a part of the largest output, not {given!r}"
+        )
     return number
 
 
@@ -298,8 +307,8 @@ class _Work:
         example: the first of them.
         groups: of the given model; those of later ones are the same in the same order.
         chosen: numbers of the groups to shrink.
-        precision: relative rounding error of weights and outputs.
-        limit: the change of the outputs that counts as none.
+        precision: relative rounding error of weights as they are given.
+        limit: the relative change of outputs that counts as none.
         now: how far it has come.
         refused: groups that cannot be changed, and why.
     """
@@ -323,18 +332,18 @@ class _Work:
             InputError: if model, batches or names do not fit.
         """
         from semiflat.modules.groups import units
-        from semiflat.modules.widen import tolerance as limit_of
+        from semiflat.modules.widen import tolerance_of
 
         check_model(model)
         batches = _batches(given)
         first = batches.first().inputs
-        limit, _ = limit_of(model, first)
         double, example = float64(model), in_float64(first)
         groups = units(double, example)
+        limit, _ = tolerance_of(groups._flow.captured)
         if groups.random:
             raise InputError(
-                f"the model draws at random in {groups.mode} mode ({groups.random[0]}), so its units have no outputs to "
-                "compare; call model.eval() first"
+                f"the model draws at random in {groups.mode} mode ({groups.random[0]}), so its units have no "
+                "outputs to compare; call model.eval() first"
             )
         places = list(groups)
         if isinstance(names, str):
@@ -347,9 +356,9 @@ class _Work:
         chosen = [places.index(name) for name in wanted if name not in refused]
         types = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
         coarsest = max((torch.finfo(each).eps for each in types), default=0.0)
-        limit = max(limit, EXACT, ROUNDINGS * coarsest)
+        limit = max(limit, EXACT, ROUNDING * coarsest)
         origins = [list(range(group.size)) for group in groups.values()]
-        precision = max(ROUNDINGS * coarsest, limit if limit > EXACT else 0.0)
+        precision = max(GIVEN * coarsest, ROUNDING * torch.finfo(torch.float64).eps)
         now = _Step(double, origins=origins)
         return cls(model, double, batches, example, groups, chosen, precision, limit, now, refused)
 
@@ -358,7 +367,8 @@ class _Work:
     def go(self, allowed: float, on_data: bool) -> None:
         """Apply the rules until none leaves out a unit: those for any input first."""
         while True:
-            seen = look(self.now.model, self.batches)
+            known = self.groups if self.now.model is self.double else None
+            seen = look(self.now.model, self.batches, known)
             if list(map(_what, seen.groups.values())) != list(map(_what, self.groups.values())):
                 return  # the groups are no longer the given model's
             if self._sure(seen, ANY_INPUT) or (on_data and self._sure(seen, ON_DATA)):
@@ -397,7 +407,7 @@ class _Work:
 
     def _precision(self, holds: str) -> float:
         # Outputs are sums of many terms; weights are as they were given, or sums of a few of these.
-        return self.precision if holds == ANY_INPUT else max(self.precision, EXACT)
+        return self.precision if holds == ANY_INPUT else self.limit
 
     def _most(
         self, number: int, group: UnitGroup, rules: Rules, spared: list[Spared], holds: str
@@ -454,7 +464,9 @@ class _Work:
         for number, (_, _, steps) in every.items():
             more = _furthest(
                 len(steps) - some[number],
-                lambda count, number=number: made(some | {number: some[number] + count}) is not None,  # type: ignore[misc]
+                lambda count, number=number: (
+                    made(some | {number: some[number] + count}) is not None
+                ),  # type: ignore[misc]
             )
             some[number] += more
         step = made(some) if any(some.values()) else None
@@ -525,7 +537,7 @@ class _Work:
         kept: list[int],
         times: Tensor,
     ) -> nn.Module | None:
-        """The model with biases that take up the constants that the units left out hand on; None if they cannot."""
+        """The model with biases that take up the constants of the units left out; None if they cannot."""
         if not any(each.constant for each in spared):
             return model
         gone = [each.unit for each in spared]
@@ -548,10 +560,10 @@ class _Work:
     # -- outputs ----------------------------------------------------------------------------------
 
     def change(self, model: nn.Module, mode: bool | None = None) -> float:
-        """The largest change of an output on all batches, relative to the largest output; each output by itself.
+        """The largest change of an output on all batches, relative to the largest; each output by itself.
 
         Args:
-            mode: whether in train mode; None for the mode that the model is in. NaN where that draws at random.
+            mode: whether in train mode; None for the model's own. NaN where something is drawn at random.
         """
         train = self.double.training if mode is None else mode
         sizes: dict[int, float] = {}
@@ -570,14 +582,20 @@ class _Work:
                 if not one.numel():
                     continue
                 if not one.is_floating_point():
-                    gaps[place] = max(gaps.get(place, 0.0), 0.0 if torch.equal(one, other) else math.inf)
+                    gaps[place] = max(
+                        gaps.get(place, 0.0), 0.0 if torch.equal(one, other) else math.inf
+                    )
                     continue
                 # What is not finite has to stay what it is: masks of −∞, for one.
                 gap = torch.where(one == other, 0.0, (one - other).abs())
                 finite = one[torch.isfinite(one)].abs()
-                sizes[place] = max(sizes.get(place, 0.0), float(finite.max()) if len(finite) else 0.0)
+                sizes[place] = max(
+                    sizes.get(place, 0.0), float(finite.max()) if len(finite) else 0.0
+                )
                 largest = float(gap.max())
-                gaps[place] = max(gaps.get(place, 0.0), math.inf if math.isnan(largest) else largest)
+                gaps[place] = max(
+                    gaps.get(place, 0.0), math.inf if math.isnan(largest) else largest
+                )
         return max((gap / (sizes.get(place) or 1.0) for place, gap in gaps.items()), default=0.0)
 
     def result(self, tolerance: float) -> Shrunk:
@@ -639,7 +657,7 @@ def _taken_over(rules: Rules, spared: list[Spared], kept: list[int]) -> Tensor:
         factor, sizes = rules.outputs.factor, rules.outputs.sizes
         scale = torch.where(sizes[kept] > 0, sizes[kept], 1.0)
         wanted = factor[:, [each.unit for each in spared]]
-        best = torch.linalg.lstsq(factor[:, kept] / scale, wanted, driver="gelsd").solution
+        best: Tensor = torch.linalg.lstsq(factor[:, kept] / scale, wanted, driver="gelsd").solution
         return best / scale[:, None]
     place = {unit: number for number, unit in enumerate(kept)}
     for number, each in enumerate(spared):
@@ -653,7 +671,11 @@ def _record(
 ) -> SparedUnit:
     most = times.abs().argsort(descending=True, stable=True)[:3].tolist()
     by = tuple(units[kept[place]] for place in most if float(times[place]))
-    where = {ANY_INPUT: "for any input", ON_DATA: "on these batches", WITHIN: "within the tolerance"}
+    where = {
+        ANY_INPUT: "for any input",
+        ON_DATA: "on these batches",
+        WITHIN: "within the tolerance",
+    }
     others = f" ({', '.join(map(str, by))})" if by else ""
     reason = f"{where[holds]}, {_REASONS[spared.rule]}{others}"
     return SparedUnit(name, units[spared.unit], spared.rule, holds, by, reason)

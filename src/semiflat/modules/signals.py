@@ -56,10 +56,12 @@ class Reader:
         flat = entering.permute([*rest, *self.axes]).reshape(-1, places)
         return flat[:, self.columns]
 
-    def watch(self, call: Callable[[Tensor, Tensor], Tensor], shape: torch.Size, length: int) -> None:
-        """Keep the operation as a function of what enters and the bias; see whether a bias can make up for constants.
+    def watch(
+        self, call: Callable[[Tensor, Tensor], Tensor], shape: torch.Size, length: int
+    ) -> None:
+        """Keep the operation as a function of what enters and the bias; see whether that takes up constants.
 
-        It can where a constant makes the same difference wherever the bias is added: not at the border of a
+        It does where a constant makes the same difference wherever the bias is added: not at the border of a
         convolution that pads with zeros.
         """
         self._call, self._shape, self._length = call, shape, length
@@ -68,7 +70,7 @@ class Reader:
             self.bias = self._call = None
 
     def of_constants(self, constants: Tensor) -> Tensor | None:
-        """What constants that the units hand on, (units, k), add to the bias; None where it cannot take them up."""
+        """What constants that units hand on, (units, k), add to the bias; None if it cannot take them up."""
         assert self._call is not None
         sizes = [self._shape[axis] if axis in self.axes else 1 for axis in range(len(self._shape))]
         flat = torch.zeros(torch.Size(sizes).numel(), dtype=torch.float64)
@@ -156,10 +158,13 @@ class Look:
     unread: dict[str, str]
 
 
-def look(model: nn.Module, batches: Batches) -> Look:
+def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look:
     """Run a float64 model on all batches and keep what the readers of each group get; the model stays as it is.
 
     The outputs are those of the mode that the model is in.
+
+    Args:
+        first: its groups on the first batch, where they are known.
     """
     found: Look | None = None
     known: dict[Any, tuple[Units, dict[str, list[Reader]]]] = {}
@@ -168,21 +173,24 @@ def look(model: nn.Module, batches: Batches) -> Look:
         leaves = torch.utils._pytree.tree_leaves(called_with(inputs))
         shapes = tuple(getattr(leaf, "shape", leaf) for leaf in leaves)
         if shapes not in known:
-            groups = units(model, inputs)
-            known[shapes] = groups, {
-                name: readers
-                for name, group in groups.items()
-                if not group.refuses and (readers := _readers(groups, group))
-            }
-        groups, readers = known[shapes]
+            groups = units(model, inputs) if first is None or known else first
+            known[shapes] = (
+                groups,
+                {
+                    name: readers
+                    for name, group in groups.items()
+                    if not group.refuses and (readers := _readers(groups, group))
+                },
+            )
+        groups, reading = known[shapes]
         if found is None:
             unread = {
                 name: NOT_APART
                 for name, group in groups.items()
-                if not group.refuses and name not in readers
+                if not group.refuses and name not in reading
             }
-            found = Look(groups, {n: Outputs.none(each) for n, each in readers.items()}, unread)
-        _Run(groups, readers, found.outputs, leaves).go()
+            found = Look(groups, {n: Outputs.none(each) for n, each in reading.items()}, unread)
+        _Run(groups, reading, found.outputs, leaves).go()
     assert found is not None
     return found
 
@@ -253,7 +261,9 @@ class _Run(fx.Interpreter):
         leaves: list[Any],
     ) -> None:
         captured = groups._flow.captured
-        super().__init__(captured.graph.owning_module)
+        module = captured.graph.owning_module
+        assert module is not None
+        super().__init__(module)
         self.captured, self.leaves, self.outputs = captured, iter(leaves), outputs
         self.at: dict[fx.Node, list[tuple[str, int, Reader]]] = {}
         for name, each in readers.items():

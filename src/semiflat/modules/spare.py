@@ -13,11 +13,11 @@ from torch import Tensor
 from semiflat.modules.groups import Slot, UnitGroup
 from semiflat.modules.laws import Law, law
 from semiflat.modules.signals import Look, Outputs
+from semiflat.modules.surgery import EXACT
+from semiflat.reduction.state import ROUNDING
 from semiflat.reduction.twins import twins
 
 ANY_INPUT, ON_DATA, WITHIN = "any input", "these batches", "the tolerance"
-ROUNDINGS = 64
-"""How many rounding errors of the model's type a weight, or a unit's output, may be off."""
 SURELY = 1e-6
 """What the laws say is held against the outputs on the data: relative difference up to which they agree."""
 Tensors = Mapping[str, Tensor]
@@ -56,7 +56,7 @@ class Rules:
         group: the group.
         tensors: of the model in float64, by name.
         look: what its units hand on.
-        precision: relative rounding error of the weights and outputs.
+        precision: relative rounding error of the weights, or of the outputs, whichever are compared.
     """
 
     group: UnitGroup
@@ -80,20 +80,22 @@ class Rules:
         flat = self._zero(*self.group.of("writes")) & self._flat()
         for unit in flat.nonzero().flatten().tolist():
             spared.setdefault(unit, Spared(unit, "constant", constant=True))
-        scaled = list(self._scalings())
+        scaled: list[tuple[frozenset[str], Law | None]] = [*self._scalings()]
         for names, how in scaled:
-            if how.homogeneous:
+            if how is not None and how.homogeneous:
                 zero = self._zero(*(slot for slot in self._made() if slot.name in names))
                 for unit in zero.nonzero().flatten().tolist():
                     if unit not in spared or spared[unit].rule == "constant":
                         spared[unit] = Spared(unit, "dead")
-        for names, how in scaled or [(frozenset[str](), None)]:
-            for each in self._twins(names, how, [u for u in range(self.group.size) if u not in spared]):
+        for names, how in scaled or [(frozenset(), None)]:
+            for each in self._twins(
+                names, how, [u for u in range(self.group.size) if u not in spared]
+            ):
                 spared[each.unit] = each
         return self._resolved(spared)
 
     def _resolved(self, spared: dict[int, Spared]) -> list[Spared]:
-        """Twins of twins, found by scaling different weights, become twins of what is kept; one unit is kept."""
+        """Twins of twins, found by scaling different weights, become twins of what is kept; one is."""
         order = sorted(spared)
         found = []
         for unit in order:
@@ -111,14 +113,18 @@ class Rules:
 
     def _made(self) -> list[Slot]:
         """Slots of what makes a unit, each tensor's axis once."""
-        return list({(slot.name, slot.axis): slot for slot in self.group.slots if slot.role != "reads"}.values())
+        return list(
+            {
+                (slot.name, slot.axis): slot for slot in self.group.slots if slot.role != "reads"
+            }.values()
+        )
 
     def _zero(self, *slots: Slot) -> Tensor:
         """Which units are 0 in all these slots, to rounding."""
         zero = torch.ones(self.group.size, dtype=torch.bool)
         for slot in slots:
             tensor = self.tensors[slot.name]
-            rounding = ROUNDINGS * torch.finfo(torch.float64).eps * float(tensor.abs().max())
+            rounding = ROUNDING * torch.finfo(torch.float64).eps * float(tensor.abs().max())
             zero &= (slices(tensor, slot).abs() <= rounding).all(1)
         return zero if slots else ~zero
 
@@ -146,12 +152,17 @@ class Rules:
         made = self._made()
         scaled = [slot for slot in made if not names or slot.name in names]
         rest = [slot for slot in made if slot not in scaled]
-        reflect, positive = how is not None and self._may_turn(how), how is not None and how.positive
+        reflect, positive = (
+            how is not None and self._may_turn(how),
+            how is not None and how.positive,
+        )
         found: list[Spared] = []
         for alike in self._classes(rest, units):
             rows = torch.cat([slices(self.tensors[s.name], s)[alike] for s in scaled], 1).numpy()
             first, factors = twins(rows, np.abs(rows), self.precision, reflect, positive)
-            for place, (leader, factor) in enumerate(zip(first.tolist(), factors.tolist(), strict=True)):
+            for place, (leader, factor) in enumerate(
+                zip(first.tolist(), factors.tolist(), strict=True)
+            ):
                 if leader == place:
                     continue
                 times = factor ** (how.degree if how else 1)
@@ -168,7 +179,8 @@ class Rules:
         rows = torch.cat([slices(self.tensors[s.name], s)[units] for s in slots], 1).numpy()
         first, _ = twins(rows, np.abs(rows), self.precision, False, False)
         return [
-            [units[place] for place in np.flatnonzero(first == leader)] for leader in np.unique(first)
+            [units[place] for place in np.flatnonzero(first == leader)]
+            for leader in np.unique(first)
         ]
 
     def _agrees(self, spared: Spared) -> bool:
@@ -188,7 +200,7 @@ class Rules:
 
     def _flat(self) -> Tensor:
         """Which units hand on a constant that every reader's bias can take up, to rounding."""
-        return self._spread() <= self.precision * self.outputs.sizes
+        return self._spread() <= max(self.precision, EXACT) * self.outputs.sizes
 
     def _spread(self) -> Tensor:
         spread: Tensor = torch.linalg.vector_norm(self.outputs.factor, dim=0)
@@ -247,7 +259,7 @@ class Rules:
     # -- streams ----------------------------------------------------------------------------------
 
     def _of_stream(self, exact: bool) -> list[Spared]:
-        """Units of a stream that norms are taken over: their mean, or zeros; or as many copies of every unit."""
+        """Units of a stream with norms over it: their mean, or zeros; or as many copies of every unit."""
         whats = {what for what, _ in self.group.norms}
         flat = self._spread() <= self.precision * self.outputs.sizes.clamp(min=self._smallest())
         if exact and len(whats) == 1:
@@ -285,15 +297,17 @@ class Rules:
     # -- nearly -----------------------------------------------------------------------------------
 
     def nearly(self) -> list[tuple[Spared, float]]:
-        """All units but one, in an order in which they can be spared, and what that changes of what readers get.
+        """All units but one, in the order in which they are best spared, and what that changes in the readers.
 
-        The change is relative, in the mean square over the data, with the best weights of all that are kept: each
-        step takes the unit that costs least and hands its weights on by least squares (the optimal brain surgeon's
-        step for a linear layer). Where there is less data than units, a unit is replaced by its mean.
+        The change is relative, in the mean square over the data, with the best weights of all that are kept:
+        each step takes the unit that costs least and hands its weights on by least squares (the optimal
+        brain surgeon's step for a linear layer). Where there is less data than units, its mean replaces it.
         """
         if self.group.norms or self.group.size < 2:
             return []
-        heard = torch.cat([slices(self.tensors[s.name], s) for s in self.group.of("reads")], 1).clone()
+        heard = torch.cat(
+            [slices(self.tensors[s.name], s) for s in self.group.of("reads")], 1
+        ).clone()
         gram = self.outputs.factor.mT @ self.outputs.factor
         whole = float((heard * (gram @ heard)).sum())
         if not whole > 0:
@@ -315,7 +329,9 @@ class Rules:
             inverse -= column[:, None] * inverse[unit].clone()
             left[unit] = False
             inverse[unit, unit] = 1.0
-            spared = Spared(unit, "nearly dependent" if fitted else "nearly constant", {}, True, fitted)
+            spared = Spared(
+                unit, "nearly dependent" if fitted else "nearly constant", {}, True, fitted
+            )
             found.append((spared, (total / whole) ** 0.5))
         return found
 

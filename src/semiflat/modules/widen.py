@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, whole
-from semiflat.modules.capture import Example, capture, copied
+from semiflat.modules.capture import Captured, Example, capture, copied
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.surgery import (
@@ -182,7 +182,12 @@ def why_not(group: UnitGroup) -> str:
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
     """Up to which change of its outputs in float64 a model is the same, and why if it is not rounding."""
-    coarsest, where = lowest_precision(model, example)
+    return tolerance_of(capture(float64(model), in_float64(example)))
+
+
+def tolerance_of(captured: Captured) -> tuple[float, str]:
+    """The same of a float64 copy that was captured."""
+    coarsest, where = lowest_precision(captured)
     if coarsest is None:
         return EXACT, ""
     return 64 * torch.finfo(coarsest).eps, f"the model rounds to {coarsest} at {where}".replace(
@@ -190,9 +195,8 @@ def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
     )
 
 
-def lowest_precision(model: nn.Module, example: Example) -> tuple[torch.dtype | None, str]:
+def lowest_precision(captured: Captured) -> tuple[torch.dtype | None, str]:
     """The coarsest type that a float64 copy of the model casts to on its way, and where."""
-    captured = capture(float64(model), in_float64(example))
     found: tuple[torch.dtype | None, str] = None, ""
     for node in captured.graph.nodes:
         value = node.meta.get("val")
