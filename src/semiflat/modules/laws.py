@@ -42,10 +42,10 @@ LINEAR = Law(1, True, SIGN)
 
 _SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 _PRODUCTS = {"mul", "multiply", "matmul", "mm", "bmm", "mv", "dot", "einsum"}
-_WITH_ADDEND = {"linear": 2, "addmm": 0, "baddbmm": 0, "convolution": 2}
-_WITH_ADDEND |= {f"conv{across}{count}d": 2 for across in ("", "_transpose") for count in (1, 2, 3)}
+WITH_ADDEND = {"linear": 2, "addmm": 0, "baddbmm": 0, "convolution": 2}
+WITH_ADDEND |= {f"conv{across}{count}d": 2 for across in ("", "_transpose") for count in (1, 2, 3)}
 _EVEN = {"mean", "sum", "dropout", "feature_dropout", "neg", "expand_as", "view_as", "reshape_as"}
-_LINEAR = {*MOVES, *SAME, *_EVEN, "getitem", "index_select"}
+LINEAR_NAMES = {*MOVES, *SAME, *_EVEN, "getitem", "index_select"}
 
 
 def law(flow: Flow, names: Iterable[str], sources: Iterable[fx.Node]) -> Law | None:
@@ -87,7 +87,7 @@ def _after(node: fx.Node, found: dict[fx.Node, Law | None]) -> Law | None:
     if all(each == STILL for each in laws):
         return STILL
     name = name_of(node)
-    if name in _LINEAR or "avg_pool" in name or name.startswith("upsample"):
+    if name in LINEAR_NAMES or "avg_pool" in name or name.startswith("upsample"):
         return laws[0] if len(laws) == 1 or all(each == STILL for each in laws[1:]) else None
     if name in ("pad", "constant_pad_nd"):
         zero = [value for value in node.args[2:] if value not in ("constant", 0, 0.0, None)]
@@ -98,8 +98,8 @@ def _after(node: fx.Node, found: dict[fx.Node, Law | None]) -> Law | None:
         return _product(laws) if _all_tensors(node) else laws[0]
     if name == "div":
         return laws[0] if len(laws) == 1 or laws[1] == STILL else None
-    if name in _WITH_ADDEND:
-        return _with_addend(node, found, _WITH_ADDEND[name])
+    if name in WITH_ADDEND:
+        return _with_addend(node, found, WITH_ADDEND[name])
     if "max_pool" in name or name == "amax":
         return Law(laws[0].degree, laws[0].positive, 0) if laws[0].positive else None
     if name == "batch_norm":
@@ -155,8 +155,7 @@ def _with_addend(node: fx.Node, found: dict[fx.Node, Law | None], place: int) ->
 
 def _by_trial(node: fx.Node, laws: list[Law]) -> Law | None:
     """The law of a function of one number, from that of the number."""
-    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-    if len(laws) != 1 or not (pointwise or rule_of(node).__name__ == "_pointwise"):
+    if len(laws) != 1 or not is_function_of_one(node):
         return None
     within = laws[0]
     own = _tried(node)
@@ -168,11 +167,18 @@ def _by_trial(node: fx.Node, laws: list[Law]) -> Law | None:
     return Law(degree, positive, opposite) if positive or opposite else None
 
 
+def is_function_of_one(node: fx.Node) -> bool:
+    """Whether an operation does the same to each element of its only operand."""
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+    return len(_entering(node)) == 1 and (pointwise or rule_of(node).__name__ == "_pointwise")
+
+
 @functools.cache
-def _numbers() -> Tensor:
+def numbers() -> Tensor:
+    """Numbers of all sizes from 0 up."""
     sizes = torch.logspace(-12, 60, 289, dtype=torch.float64)
     near = torch.linspace(0, 30, 301, dtype=torch.float64)
-    return torch.cat([near, sizes])
+    return torch.cat([near, sizes]).sort().values
 
 
 def _tried(node: fx.Node) -> Law:
@@ -186,7 +192,7 @@ def _tried(node: fx.Node) -> Law:
         made: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
         return made
 
-    z = _numbers()
+    z = numbers()
     both = torch.cat([z, -z])
     above, below = of(z), of(-z)
     degree, positive = 1, False

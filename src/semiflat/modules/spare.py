@@ -12,6 +12,7 @@ from torch import Tensor
 
 from semiflat.modules.groups import Slot, UnitGroup
 from semiflat.modules.laws import Law, law
+from semiflat.modules.ranges import ranges
 from semiflat.modules.signals import Look, Outputs
 from semiflat.modules.surgery import EXACT
 from semiflat.reduction.state import ROUNDING
@@ -77,9 +78,11 @@ class Rules:
             return self._of_stream(exact=True)
         unheard = self._zero(*self.group.of("reads"))
         spared = {int(unit): Spared(int(unit), "unheard") for unit in unheard.nonzero()}
-        flat = self._zero(*self.group.of("writes")) & self._flat()
+        flat = (self._zero(*self.group.of("writes")) | self._settled()) & self._flat()
         for unit in flat.nonzero().flatten().tolist():
-            spared.setdefault(unit, Spared(unit, "constant", constant=True))
+            if unit not in spared:
+                dead = not bool(self.outputs.sizes[unit])
+                spared[unit] = Spared(unit, "dead" if dead else "constant", constant=not dead)
         scaled: list[tuple[frozenset[str], Law | None]] = [*self._scalings()]
         for names, how in scaled:
             if how is not None and how.homogeneous:
@@ -93,6 +96,16 @@ class Rules:
             ):
                 spared[each.unit] = each
         return self._resolved(spared)
+
+    def _settled(self) -> Tensor:
+        """Which units can take one value alone, by the ranges of what comes before them."""
+        readers = self.outputs.readers
+        ends = ranges(self.look.groups._flow, [reader.source for reader in readers])
+        settled = torch.ones(self.group.size, dtype=torch.bool)
+        for reader in readers:
+            low, high = (reader.outputs(end) for end in ends[reader.source])
+            settled &= (low == high).all(2).all(0)
+        return settled
 
     def _resolved(self, spared: dict[int, Spared]) -> list[Spared]:
         """Twins of twins, found by scaling different weights, become twins of what is kept; one is."""
