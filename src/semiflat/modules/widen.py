@@ -288,6 +288,7 @@ def planned(
     ones = [1.0] * len(sources)
     copied_rows, read_rows = one_of(sources, ones), one_of(sources, shares)
     scaled_rows = one_of(sources, scales)
+    passed_rows = one_of(sources, [a * b for a, b in zip(scales, shares, strict=True)])
     values = {
         "writes": scaled_rows,
         "adds": scaled_rows,
@@ -299,7 +300,7 @@ def planned(
     gradients = {
         "writes": read_rows,
         "adds": read_rows,
-        "between": read_rows,
+        "between": passed_rows,
         "shifts": read_rows,
         "statistics": copied_rows,
         "reads": scaled_rows,
