@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,7 @@ class Change:
         fill: gives values of new units in a slot, in the shape of these places of the tensor; None for what
             the rows say.
         rescale: factor on gains of norms over the units, and on their eps.
+        free: a role in which new units may have any values, as what reads a unit that is zero.
     """
 
     group: UnitGroup
@@ -63,6 +65,7 @@ class Change:
     new: list[int] = field(default_factory=list)
     fill: Callable[[Slot, Tensor, torch.Size], Tensor | None] | None = None
     rescale: tuple[float, float] | None = None
+    free: str = ""
 
     @property
     def size(self) -> int:
@@ -242,10 +245,16 @@ def changed_tensors(model: nn.Module, change: Change) -> dict[str, Tensor]:
                 continue
             done.add((slot.name, slot.axis))
             values = [change.values[role] for role in sorted(others)]
+            bound = sorted(others - {change.free})
+            if bound and change.free in others:
+                # A tensor that both makes and reads the units has new ones as the role says that is not free.
+                kept = change.size - len(change.new)
+                new = change.values[bound[0]][kept:]
+                values = [[*rows[:kept], *new] for rows in values]
             if any(each != values[0] for each in values[1:]):
                 raise InputError(
                     f"{slot.name!r} both makes and reads the units of {change.group.name!r}, which asks for "
-                    "other values of it; add units that are zero in both, or none"
+                    "other values of it"
                 )
             tensor = found.get(slot.name, named[slot.name].detach())
             remake = remade(tensor, slot, values[0])
@@ -265,41 +274,48 @@ def changed_tensors(model: nn.Module, change: Change) -> dict[str, Tensor]:
     return found
 
 
-NORMS = (nn.LayerNorm, nn.RMSNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def known_attributes(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Any] | None:
     """What a module of torch's own calls its sizes, read off its tensors; None for other classes."""
+    if isinstance(module, NORMS):
+        return {}  # these may have no tensors: see _normalised
     weight = tensors.get("weight")
-    if isinstance(module, nn.modules.batchnorm._NormBase):
-        size = next((len(tensor) for tensor in tensors.values() if tensor.ndim == 1), None)
-        return {} if size is None else {"num_features": size}
     if weight is None:
         return None
     if isinstance(module, nn.Linear):
         return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
     if isinstance(module, nn.modules.conv._ConvNd):
         first, second = ("in", "out") if module.transposed else ("out", "in")
-        per = weight.shape[1] * weight.shape[2:0].numel()
         groups = module.groups
         if groups > 1:
             old = module.out_channels if not module.transposed else module.in_channels
             groups = weight.shape[0] * groups // old
         return {
             f"{first}_channels": weight.shape[0],
-            f"{second}_channels": per * groups,
+            f"{second}_channels": weight.shape[1] * groups,
             "groups": groups,
         }
     if isinstance(module, nn.Embedding):
         return {"num_embeddings": weight.shape[0], "embedding_dim": weight.shape[1]}
-    if isinstance(module, NORMS):
-        return {"normalized_shape": tuple(weight.shape)}
-    if isinstance(module, nn.GroupNorm):
-        groups = module.num_groups * len(weight) // module.num_channels
-        return {"num_channels": len(weight), "num_groups": groups}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": len(weight)}
     return None
+
+
+def _normalised(module: nn.Module, more: int) -> dict[str, Any]:
+    """Sizes of a norm that gets more places."""
+    if isinstance(module, nn.GroupNorm):
+        channels = module.num_channels + more
+        groups = module.num_groups * channels // module.num_channels
+        return {"num_channels": channels, "num_groups": groups}
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        *others, last = module.normalized_shape
+        return {"normalized_shape": (*others, last + more)}
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return {"num_features": module.num_features + more}
+    return {}
 
 
 def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -329,8 +345,12 @@ def edit(
         known = known_attributes(module, _own_tensors(module))
         for name, value in (known or {}).items():
             if getattr(module, name) != value:
-                setattr(module, name, value)
                 set_to[path, name] = value
+    for path, places in change.group.passes:
+        after = _normalised(wide.get_submodule(path), (change.size - change.group.size) * places)
+        set_to |= {(path, name): value for name, value in after.items()}
+    for (path, name), value in set_to.items():
+        setattr(wide.get_submodule(path), name, value)
     if change.rescale is not None:
         set_to |= _rescale(wide, change, tensors)
     want = _sizes(copied(model), example)
@@ -348,8 +368,9 @@ def edit(
             setattr(wide.get_submodule(path), name, copy.deepcopy(old))
     line = str(first).splitlines()[0] if first and str(first) else "other sizes come out"
     raise InputError(
-        f"the model keeps the size of {change.group.name!r} where it cannot be changed: with "
-        f"{change.size} of them it does not run ({line:.200})"
+        f"with {change.size} units of {change.group.name!r} the model does not run ({line:.200}): its code takes "
+        "their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep them as "
+        "attributes of the module"
     )
 
 
@@ -371,10 +392,12 @@ def outputs_of(model: nn.Module, example: Example, seed: int = 0) -> list[Tensor
 def _trials(
     model: nn.Module, change: Change, touched: set[str]
 ) -> Iterator[dict[tuple[str, str], Any]]:
-    """Sets of attributes to try: none, then one, two, …"""
+    """Sets of attributes to try: none, then one, two, …; with numbers of heads first, then without."""
     sizes, held = _changed_sizes(model, change)
     found: dict[tuple[str, str], Any] = {}
-    for path in _around(touched):
+    heads: dict[tuple[str, str], Any] = {}
+    shapes = [path for path, each in model.named_modules() if isinstance(each, nn.Unflatten)]
+    for path in [*_around(touched), *shapes]:
         module = model.get_submodule(path)
         if known_attributes(module, _own_tensors(module)) is not None:
             continue
@@ -382,17 +405,30 @@ def _trials(
             if name.startswith("_"):
                 continue
             after = _after(value, held.get(path, sizes))
-            if after is not None:
+            if after is None:
+                continue
+            if change.group.kind == "head" and _counts_heads(name, value, change.group.size):
+                heads[path, name] = after
+            else:
                 found[path, name] = after
-    yield {}
-    keys = list(found)
     count = 0
-    for size in range(1, len(keys) + 1):
-        for some in itertools.combinations(keys, size):
+    for size in range(len(found) + 1):
+        for some in itertools.combinations(found, size):
+            chosen = {key: found[key] for key in some}
+            yield heads | chosen
+            if heads:
+                yield chosen
             count += 1
             if count > MOST_TRIALS:
                 return
-            yield {key: found[key] for key in some}
+
+
+def _counts_heads(name: str, value: Any, size: int) -> bool:
+    """Whether an attribute says how many heads there are, or how many places they have, but not one's size."""
+    if "head" not in name.lower():
+        return False
+    of_one = re.search("dim|size|width", name.lower()) is not None
+    return bool(value != size if of_one else value == size)
 
 
 def _around(touched: set[str]) -> list[str]:

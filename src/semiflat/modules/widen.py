@@ -17,6 +17,8 @@ from semiflat.modules.groups import UnitGroup
 from semiflat.modules.surgery import (
     EXACT,
     Change,
+    Row,
+    Rows,
     change_of_outputs,
     edit,
     float64,
@@ -100,7 +102,7 @@ Copies = Mapping[int, int | Sequence[Any]]
 def widen(
     model: nn.Module,
     example: Example,
-    group: str,
+    group: str | UnitGroup,
     *,
     units: int = 0,
     copies: Copies | None = None,
@@ -115,7 +117,7 @@ def widen(
     Args:
         model: any ``nn.Module``.
         example: inputs as :func:`units` takes them; the outputs are compared on them.
-        group: name of a group of :func:`units`.
+        group: of :func:`units`, or its name.
         units: how many new units to add. What writes them is drawn at random at the size of the others,
             or given; nothing reads them at first. In a stream with layer norms before what reads it they are
             its mean, with RMS norms zero, and are read at random.
@@ -139,18 +141,20 @@ def widen(
     from semiflat.modules.groups import units as groups_of
 
     whole("units", units, 0)
-    groups = groups_of(model, example)
-    chosen = groups[group]
+    chosen = group if isinstance(group, UnitGroup) else groups_of(model, example)[group]
     if chosen.refuses:
-        raise InputError(f"the units of {group!r} cannot be changed: {chosen.refuses}")
+        raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
     change = planned(chosen, units, copies or {}, incoming or {}, seed)
-    limit, note = tolerance(model, example)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
+    limit, note = EXACT, ""
 
     def exact(wide: nn.Module) -> bool:
+        nonlocal limit, note
         seen.clear()
         seen.update(replay(double, wide, given))
+        if max(seen.values()) > limit and not note:
+            limit, note = tolerance(double, given)
         return max(seen.values()) <= limit
 
     try:
@@ -159,8 +163,8 @@ def widen(
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
             raise InputError(
-                f"widening {group!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} mode, "
-                f"so it is not exact{why_not(chosen)}"
+                f"widening {chosen.name!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} "
+                f"mode, so it is not exact{why_not(chosen)}"
             ) from None
         raise
     if "train" not in seen:
@@ -172,21 +176,25 @@ def widen(
 
 def why_not(group: UnitGroup) -> str:
     """What is known of why an edit of a group may not be exact."""
-    if group.norms:
-        return (
-            ": a norm over the units is read otherwise than before every layer (post-norm?); widen every unit "
-            "by the same number of copies"
-        )
-    return ""
+    if not group.norms:
+        return ""
+    norms = [where.split(" in ")[-1].strip("'") for _, where in group.norms]
+    others = [slot.name for slot in group.of("between") if slot.module not in norms]
+    why = (
+        f"{others[0]!r} acts on them one by one before a norm over all of them"
+        if others
+        else "what a norm over them gives is added to, and normalised again (post-norm)"
+    )
+    return f": {why}; give every unit the same number of copies"
 
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs in float64 a model is the same, and why if it is not rounding."""
-    return tolerance_of(capture(float64(model), in_float64(example)))
+    """Up to which change of its outputs a float64 model is the same, and why if it is not rounding."""
+    return tolerance_of(capture(model, example))
 
 
 def tolerance_of(captured: Captured) -> tuple[float, str]:
-    """The same of a float64 copy that was captured."""
+    """The same of one that was captured."""
     coarsest, where = lowest_precision(captured)
     if coarsest is None:
         return EXACT, ""
@@ -196,7 +204,7 @@ def tolerance_of(captured: Captured) -> tuple[float, str]:
 
 
 def lowest_precision(captured: Captured) -> tuple[torch.dtype | None, str]:
-    """The coarsest type that a float64 copy of the model casts to on its way, and where."""
+    """The coarsest type that a float64 model casts to on its way, and where."""
     found: tuple[torch.dtype | None, str] = None, ""
     for node in captured.graph.nodes:
         value = node.meta.get("val")
@@ -283,17 +291,21 @@ def planned(
     more = [(unit, *pair) for unit, pairs in ways.items() for pair in pairs[1:]]
     made = [*first, *more]
     sources = [unit for unit, _, _ in made] + [-1] * units
-    scales = [scale for _, scale, _ in made] + [0.0] * units
-    shares = [share for _, _, share in made] + [0.0] * units
-    ones = [1.0] * len(sources)
-    copied_rows, read_rows = one_of(sources, ones), one_of(sources, shares)
-    scaled_rows = one_of(sources, scales)
-    passed_rows = one_of(sources, [a * b for a, b in zip(scales, shares, strict=True)])
+    scales = [scale for _, scale, _ in made]
+    shares = [share for _, _, share in made]
+    squared = _enter_squared(group, ways)
+    if squared:
+        scales = shares = [share**0.5 for share in shares]
+    passed = [a * b for a, b in zip(scales, shares, strict=True)]
+    read_rows = one_of(sources, [*shares, *[0.0] * units])
+    scaled_rows = one_of(sources, [*scales, *[0.0] * units])
+    passed_rows = one_of(sources, [*passed, *[0.0] * units])
+    copied_rows = one_of(sources, [1.0] * len(sources))
     values = {
         "writes": scaled_rows,
         "adds": scaled_rows,
         "between": copied_rows,
-        "shifts": copied_rows,
+        "shifts": scaled_rows if squared else copied_rows,
         "statistics": copied_rows,
         "reads": read_rows,
     }
@@ -307,9 +319,61 @@ def planned(
     }
     new = list(range(len(made), len(sources)))
     change = Change(group, values, gradients, new)
+    if group.norms and (squared or units):
+        whole_multiple = 1 if squared else len(made) / group.size
+        factor = whole_multiple * group.size / len(sources)
+        change.rescale = factor**0.5, factor
     if new:
         _new_units(change, incoming, seed)
+    elif incoming:
+        raise InputError("incoming gives values of new units; give their number, too: units=")
     return change
+
+
+def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]]]) -> bool:
+    """Whether copies get the root of their share on both sides, since their squares are what has to add up.
+
+    So it is under RMS norms, and where one tensor both makes and reads the units.
+
+    Raises:
+        InputError: if the shares do not allow it.
+    """
+    if not ways:
+        return False
+    whats = {what for what, _ in group.norms}
+    pairs = [ways.get(unit, [(1.0, 1.0)]) for unit in range(group.size)]
+    alike = len({len(each) for each in pairs}) == 1
+    places = [{(slot.name, slot.axis) for slot in group.of(role)} for role in ("writes", "reads")]
+    both = sorted(name for name, _ in places[0] & places[1])
+    if "layer norm" in whats and not alike:
+        where = next(where for what, where in group.norms if what == "layer norm")
+        raise InputError(
+            f"a layer norm is over the units of {group.name!r} ({where}): give every unit the same number of "
+            f"copies, as copies={{unit: 2 for unit in range({group.size})}}"
+        )
+    if not both and (not whats or alike):
+        return False
+    why = f"{both[0]!r} both makes and reads" if both else "an RMS norm is over"
+    flat = [pair for each in pairs for pair in each]
+    if any(scale != 1 or share < 0 for scale, share in flat):
+        raise InputError(
+            f"{why} the units of {group.name!r}, which enter squared: give shares of 0 and more, and no scales"
+        )
+    if "layer norm" in whats and len({share for _, share in flat}) > 1:
+        raise InputError(
+            f"{why} the units of {group.name!r}, and a layer norm is over them: give each the same equal "
+            f"shares, as copies={{unit: [0.5, 0.5] for unit in range({group.size})}}"
+        )
+    return True
+
+
+def _mean(rows: Rows) -> Row:
+    """What the mean of some units is made of."""
+    total: dict[int, float] = {}
+    for row in rows:
+        for unit, factor in row:
+            total[unit] = total.get(unit, 0.0) + factor / len(rows)
+    return tuple(total.items())
 
 
 def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
@@ -322,15 +386,13 @@ def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
                 f"incoming names {name!r}, which does not write {group.name!r}; {sorted(writers)} do"
             )
     whats = {what for what, _ in group.norms}
-    kept = len(change.values["reads"]) - len(change.new)
+    change.free = "reads" if whats else ""
     if whats:
-        factor = kept / change.size
-        change.rescale = factor**0.5, factor
-        mean: Any = tuple((unit, 1 / group.size) for unit in range(group.size))
-        row = mean if "layer norm" in whats else ()
-        for role in ("writes", "adds"):
-            change.values[role] = change.values[role][:kept] + [row] * len(change.new)
-        change.values["between"] = change.values["between"][:kept] + [mean] * len(change.new)
+        kept = change.size - len(change.new)
+        for role in ("writes", "adds", "between"):
+            rows = change.values[role][:kept]
+            mean = _mean(rows) if "layer norm" in whats or role == "between" else ()
+            change.values[role] = rows + [mean] * len(change.new)
 
     def fill(slot: Any, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if slot.name in incoming:
