@@ -500,7 +500,9 @@ class _Work:
             for unit, row in zip(kept, times.tolist(), strict=True)
         ]
         change = Change(group, _by_role(plain, reads), _by_role(plain, plain))
-        if group.norms and not any(each.by for each in spared):
+        if spared[0].squared:
+            change.values |= rules.by_squares(spared, kept, times)
+        if group.norms and (spared[0].squared or not any(each.by for each in spared)):
             factor = group.size / len(kept)
             change.rescale = factor**0.5, factor
         base = self._with_constants(start.model, group, rules, spared, kept, times)

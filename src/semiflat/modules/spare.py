@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.linalg
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from semiflat.modules.groups import Slot, UnitGroup
-from semiflat.modules.laws import Law, law
+from semiflat.modules.laws import CONSTANT, SIGN, Law, law
 from semiflat.modules.ranges import ranges
 from semiflat.modules.signals import Look, Outputs
-from semiflat.modules.surgery import EXACT
+from semiflat.modules.surgery import EXACT, Row
 from semiflat.reduction.state import ROUNDING
 from semiflat.reduction.twins import twins
 
@@ -34,6 +34,7 @@ class Spared:
         by: units that take its place, and how many times each hands on what it does.
         constant: whether what is left is a constant, for the readers' biases.
         fitted: whether ``by`` is to be found by least squares, over all that are kept.
+        squared: whether the sum of squares over the units is to stay, too.
     """
 
     unit: int
@@ -41,6 +42,7 @@ class Spared:
     by: dict[int, float] = field(default_factory=dict)
     constant: bool = False
     fitted: bool = False
+    squared: bool = False
 
 
 def slices(tensor: Tensor, slot: Slot) -> Tensor:
@@ -155,7 +157,7 @@ class Rules:
                 yield names, how
 
     def _may_turn(self, how: Law) -> bool:
-        return how.opposite == 2 or (how.opposite == 1 and self._takes_constants())
+        return how.opposite == SIGN or (how.opposite == CONSTANT and self._takes_constants())
 
     def _takes_constants(self) -> bool:
         return all(reader.bias is not None for reader in self.outputs.readers)
@@ -179,7 +181,7 @@ class Rules:
                 if leader == place:
                     continue
                 times = factor ** (how.degree if how else 1)
-                constant = factor < 0 and how is not None and how.opposite == 1
+                constant = factor < 0 and how is not None and how.opposite == CONSTANT
                 each = Spared(alike[place], _rule(factor), {alike[leader]: times}, constant)
                 if self._agrees(each):
                     found.append(each)
@@ -283,7 +285,7 @@ class Rules:
         if found and len(found) < self.group.size:
             return found
         if not exact:
-            return []
+            return self._multiples() if whats == {"rms norm"} else []
         copies = self._twins(frozenset(), None, list(range(self.group.size)))
         count: dict[int, int] = {}
         for each in copies:
@@ -291,6 +293,35 @@ class Rules:
             count[leader] = count.get(leader, 1) + 1
         whole = len(copies) + len(count) == self.group.size and len(set(count.values())) == 1
         return copies if whole else []
+
+    def _multiples(self) -> list[Spared]:
+        """Units of a stream that are written as multiples of another, and handed on as such on the data."""
+        scaled = frozenset(slot.name for slot in self._made() if slot.role != "between")
+        both = Law(1, True, SIGN)
+        found = self._twins(scaled, both, list(range(self.group.size)))
+        return [replace(each, squared=True) for each in found]
+
+    def by_squares(
+        self, spared: list[Spared], kept: list[int], times: Tensor
+    ) -> dict[str, list[Row]]:
+        """What becomes of a stream's units under RMS norms, where some are multiples of others: the root of the
+        sum of their squares is written in their place, and what they were read with is divided by it.
+        """
+        roots = (1 + times.square().sum(1)).sqrt().tolist()
+        gone = [each.unit for each in spared]
+        written: list[Row] = [((unit, root),) for unit, root in zip(kept, roots, strict=True)]
+        read: list[Row] = [
+            tuple((u, f / root) for u, f in ((unit, 1.0), *zip(gone, row, strict=True)) if f)
+            for unit, root, row in zip(kept, roots, times.tolist(), strict=True)
+        ]
+        if all(self._multiple(slot, gone, kept, times) for slot in self.group.of("reads")):
+            read = written  # one tensor may make and read them
+        return {"writes": written, "adds": written, "shifts": written, "reads": read}
+
+    def _multiple(self, slot: Slot, gone: list[int], kept: list[int], times: Tensor) -> bool:
+        rows = slices(self.tensors[slot.name], slot)
+        off = (rows[gone] - times.mT @ rows[kept]).abs()
+        return bool((off <= self.precision * rows.abs().max()).all())
 
     def _smallest(self) -> float:
         return float(self.outputs.sizes.max())
