@@ -133,7 +133,7 @@ class Shrunk(Rows):
     def carry(self, optimizer: torch.optim.Optimizer, schedulers: Sequence[Any] = ()) -> Any:
         """A new optimiser for the new model, with the state that the given one has of the units that are left.
 
-        See :class:`semiflat.modules.carry.Carried`.
+        Of units that were copies of one another the first moments add up, as their gradients do.
 
         Args:
             optimizer: of the model that was shrunk; it is not changed.
@@ -499,7 +499,15 @@ class _Work:
             ((unit, 1.0), *((out, factor) for out, factor in zip(gone, row, strict=True) if factor))
             for unit, row in zip(kept, times.tolist(), strict=True)
         ]
-        change = Change(group, _by_role(plain, reads), _by_role(plain, plain))
+        # What writes copies of one unit has parts of the gradient that it has alone; of others' state
+        # nothing is known, so it stays what the units that are left have.
+        alike = [each.rule == "duplicate" and holds == ANY_INPUT for each in spared]
+        parts = [
+            ((unit, 1.0), *((gone[j], 1.0) for j, yes in enumerate(alike) if yes and row[j]))
+            for unit, row in zip(kept, times.tolist(), strict=True)
+        ]
+        change = Change(group, _by_role(plain, reads), _by_role(parts, plain))
+        change.gradients["statistics"] = plain
         if spared[0].squared:
             change.values |= rules.by_squares(spared, kept, times)
         if group.norms and (spared[0].squared or not any(each.by for each in spared)):
