@@ -57,9 +57,8 @@ def planted_mlp(seed):
         step = sf.Replicate(
             layer, rng.randrange(point.problem.net.hidden[layer]), [share, 1 - share]
         )
-        if rng.random() < 0.2:
-            step = sf.NullUnits(layer, [rng.uniform(-1, 1)])
-        wide = step(point)
+        null = sf.NullUnits(layer, [rng.uniform(-1, 1)])
+        wide = null(point) if rng.random() < 0.2 else step(point)
         params = {key: value.clone() for key, value in wide.params.items()}
         scale = {"relu": rng.choice([2.0, 0.3]), "leaky_relu": 5.1}.get(act, -1.0)
         if rng.random() < 0.5 and (scale > 0 or act in ("tanh", "sin", "sigmoid")):
@@ -175,8 +174,8 @@ def test_the_law_of_what_lies_between_is_what_scaling_does():
         z = 10 * data(200, 4)
         degree, positive, opposite = wanted
         if positive:
-            scaled = function(0.3 * z), 0.3**degree * function(z.clone())
-            assert torch.allclose(*scaled, rtol=1e-12), name
+            scaled, times = function(0.3 * z), 0.3**degree
+            assert torch.allclose(scaled, times * function(z.clone()), rtol=1e-12), name
         left = function(-z) + function(z.clone())
         if opposite == CONSTANT:
             assert float(left.std()) < 1e-12, name
@@ -219,11 +218,9 @@ def test_a_unit_fed_with_less_than_0_is_dead_for_any_input():
 def test_a_constant_is_absorbed_where_a_bias_can_take_it_up():
     torch.manual_seed(0)
     for padding, left in ((0, 3), (1, 4)):
-        model = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 2, 3, padding=padding), nn.Flatten()
-        ).double()
-        with torch.no_grad():
-            model[0].weight[2] = 0.0
+        first, second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3, padding=padding)
+        first.weight.data[2] = 0.0
+        model = nn.Sequential(first, nn.Sigmoid(), second, nn.Flatten()).double()
         small = sf.shrink(model, data(5, 1, 7, 7))
         assert small.widths["0"] == (4, left)
         assert change_on(model, small.model, data(5, 1, 7, 7, seed=9)) < 1e-13
@@ -318,11 +315,10 @@ def test_a_head_with_opposite_values_is_the_opposite_of_another():
 @pytest.mark.parametrize("train", [False, True])
 def test_nothing_but_the_widths_changes(train):
     torch.manual_seed(0)
-    model = nn.Sequential(
-        *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)),
-    ).train(train)
-    model[1].running_mean.normal_()
-    model[4].bias.requires_grad_(False)
+    norm, last = nn.BatchNorm2d(4), nn.Linear(36, 3)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), last).train(train)
+    norm.weight.data.uniform_(0.5, 2)
+    last.bias.requires_grad_(False)
     x = torch.randn(8, 1, 5, 5)
     wide = sf.widen(model, x, "0", copies={1: [0.25, 0.75]}, units=1).model
     held, state = copy.deepcopy(wide.state_dict()), torch.random.get_rng_state()
@@ -333,14 +329,14 @@ def test_nothing_but_the_widths_changes(train):
     assert small.mode == ("train" if train else "eval")
     assert small.widths == {"0": (6, 4)}
     assert max(small.changes.values()) < 1e-12, "in both modes"
-    assert small.model[1].num_features == small.model[0].out_channels == 4
+    assert str(small.model) == str(model)
     assert {t.dtype for t in small.model.parameters()} == {torch.float32}
-    assert not small.model[4].bias.requires_grad
+    assert [p.requires_grad for p in small.model.parameters()] == [True] * 5 + [False]
     for name, tensor in small.model.state_dict().items():
         assert torch.allclose(tensor, model.state_dict()[name], atol=1e-7), name
 
 
-def test_the_optimiser_keeps_the_state_of_what_is_left_and_steps_as_before():
+def test_the_optimiser_keeps_what_is_left_and_moments_of_copies_add_up():
     model, x = mlp(3, 4, 2), data(20, 3)
 
     def steps(module, optimizer, count):
@@ -357,8 +353,8 @@ def test_the_optimiser_keeps_the_state_of_what_is_left_and_steps_as_before():
     small = sf.shrink(wide, x)
     carried = small.carry(second)
     for mine, its in zip(small.model.parameters(), model.parameters(), strict=True):
-        moments = [each.state[p]["momentum_buffer"] for each, p in ((carried, mine), (first, its))]
-        assert torch.allclose(*moments, atol=1e-14)
+        one, other = carried.state[mine]["momentum_buffer"], first.state[its]["momentum_buffer"]
+        assert torch.allclose(one, other, atol=1e-14)
 
 
 class Noisy(nn.Module):
