@@ -55,7 +55,7 @@ class SparedUnit(Shown):
             ``"dependent"``, ``"nearly dependent"`` or ``"nearly constant"``; some up to a constant, which
             biases take up.
         holds: ``"any input"``, ``"these batches"`` to rounding, or ``"the tolerance"``.
-        by: the units that took its place, in the given model; the three that count most.
+        by: the units that took its place when it went, in the given model; the three that count most.
         reason: a sentence.
 
     >>> import torch, semiflat as sf
@@ -159,9 +159,9 @@ class ShrunkWidths(Rows):
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
-    >>> table = sf.shrink_widths(model, torch.randn(100, 3), tolerances=[0, 0.02, 0.5])
+    >>> table = sf.shrink_widths(model, torch.randn(100, 3), tolerances=[0, 0.1, 0.3])
     >>> [(row["tolerance"], row["0"]) for row in table.to_json()["rows"]]
-    [(0.0, 5), (0.02, 4), (0.5, 2)]
+    [(0.0, 5), (0.1, 4), (0.3, 2)]
     """
 
     def __init__(self, results: list[Shrunk]) -> None:
