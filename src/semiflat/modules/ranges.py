@@ -95,6 +95,8 @@ def _followed(node: fx.Node, found: dict[fx.Node, Range]) -> Range:
             return low, high
         if bool((steps <= 0).all()):
             return high, low
+        far, known = _any(node), found[one][0] == found[one][1]
+        return torch.where(known, low, far[0]), torch.where(known, high, far[1])
     return _any(node)
 
 
@@ -128,6 +130,8 @@ def _linear(node: fx.Node, one: fx.Node, found: dict[fx.Node, Range]) -> Range:
     up, down = values.clamp(min=0), values.clamp(max=0)
     largest = torch.maximum(finite[0].abs(), finite[1].abs())
     slack = ROUNDED * (of(largest, values.abs()) + of(largest * 0, values, True).abs())
+    heard = of(torch.ones_like(largest), values.abs()) > 0
+    slack = torch.where(heard, slack, 0.0)  # what has no weights is its bias
     made = []
     for below, above, side in ((0, 1, -1), (1, 0, 1)):
         end = of(finite[below], up, True) + of(finite[above], down) + side * slack

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, finite_number
-from semiflat.modules.batches import Batches
+from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import check_model, copied
 from semiflat.modules.groups import UnitGroup, Units
 from semiflat.modules.signals import Look, look
@@ -22,7 +22,6 @@ from semiflat.modules.surgery import (
     Edited,
     edit,
     float64,
-    in_float64,
     one_of,
     outputs_of,
     same_tensors,
@@ -337,7 +336,7 @@ class _Work:
         check_model(model)
         batches = _batches(given)
         first = batches.first().inputs
-        double, example = float64(model), in_float64(first)
+        double, example = float64(model).cpu(), moved(first, torch.float64, "cpu")
         groups = units(double, example)
         limit, _ = tolerance_of(groups._flow.captured)
         if groups.random:
@@ -575,17 +574,19 @@ class _Work:
         Args:
             mode: whether in train mode; None for the model's own. NaN where something is drawn at random.
         """
-        train = self.double.training if mode is None else mode
         sizes: dict[int, float] = {}
         gaps: dict[int, float] = {}
+        # Copies run: norms in training mode change their statistics.
+        given, fewer = copied(self.double), copied(model)
+        if mode is not None:
+            given.train(mode)
+            fewer.train(mode)
         for batch in self.batches:
-            inputs = in_float64(batch.inputs)
-            before = outputs_of(_in_mode(self.double, mode, train), inputs)
-            if mode and not same_tensors(
-                before, outputs_of(_in_mode(self.double, mode, train), inputs, seed=1)
-            ):
+            inputs = moved(batch.inputs, torch.float64, "cpu")
+            before = outputs_of(given, inputs)
+            if mode and not same_tensors(before, outputs_of(given, inputs, seed=1)):
                 return math.nan
-            after = outputs_of(_in_mode(model, mode, train), inputs)
+            after = outputs_of(fewer, inputs)
             for place, (one, other) in enumerate(zip(before, after, strict=True)):
                 if one.shape != other.shape:
                     return math.inf
@@ -615,7 +616,8 @@ class _Work:
         before, after = _tensors(self.double), _tensors(now.model)
         for name, values in after.items():
             if values.shape != before[name].shape or not torch.equal(values, before[name]):
-                set_tensor(out, name, values)
+                device = _tensors(self.given)[name].device
+                set_tensor(out, name, values.to(device))
         for (path, name), value in now.attributes.items():
             setattr(out.get_submodule(path), name, value)
         changes = {"train": self.change(now.model, True), "eval": self.change(now.model, False)}
@@ -648,11 +650,6 @@ def _what(group: UnitGroup) -> tuple[Any, ...]:
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     named = (*model.named_parameters(), *model.named_buffers())
     return {name: tensor.detach() for name, tensor in named}
-
-
-def _in_mode(model: nn.Module, mode: bool | None, train: bool) -> nn.Module:
-    """A copy: running it changes its buffers."""
-    return copied(model) if mode is None else copied(model).train(train)
 
 
 def _by_role(plain: Any, reads: Any) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from semiflat.modules.batches import Batches
+from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import called_with, same_random_state, second_derivatives
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import Slot, UnitGroup, Units, units
-from semiflat.modules.surgery import in_float64
 from semiflat.modules.ties import slim
 
 NOT_APART = "what its units hand on cannot be told apart where they are read"
@@ -169,7 +168,7 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
     found: Look | None = None
     known: dict[Any, tuple[Units, dict[str, list[Reader]]]] = {}
     for batch in batches:
-        inputs = in_float64(batch.inputs)
+        inputs = moved(batch.inputs, torch.float64, "cpu")
         leaves = torch.utils._pytree.tree_leaves(called_with(inputs))
         shapes = tuple(getattr(leaf, "shape", leaf) for leaf in leaves)
         if shapes not in known:

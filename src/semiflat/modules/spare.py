@@ -80,7 +80,7 @@ class Rules:
             return self._of_stream(exact=True)
         unheard = self._zero(*self.group.of("reads"))
         spared = {int(unit): Spared(int(unit), "unheard") for unit in unheard.nonzero()}
-        flat = (self._zero(*self.group.of("writes")) | self._settled()) & self._flat()
+        flat = self._settled() & self._flat()
         for unit in flat.nonzero().flatten().tolist():
             if unit not in spared:
                 dead = not bool(self.outputs.sizes[unit])
