@@ -250,6 +250,31 @@ def test_what_holds_on_the_data_alone_is_said_and_left_where_it_is_not_asked_for
     assert not sf.shrink(model, batches, on_data=False).removed
 
 
+class Scaled(nn.Module):
+    """Units that all are multiplied by one input, where that is more than a threshold."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.threshold = 0.0
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x) * F.relu(x[:, :1] - self.threshold)))
+
+
+def test_a_unit_that_no_weight_writes_need_not_be_constant():
+    torch.manual_seed(0)
+    model = Scaled().double()
+    with torch.no_grad():
+        model.a.weight[2] = 0.0
+    assert not sf.shrink(model, data(30, 3)).removed
+    model.threshold = 100.0  # on the data everything is 0
+    small = sf.shrink(model, data(30, 3))
+    assert small.widths["a"] == (4, 1)
+    assert {each.holds for each in small.removed} == {ON_DATA}
+    assert not sf.shrink(model, data(30, 3), on_data=False).removed
+
+
 def test_combinations_of_others_are_found_where_there_is_more_data_than_units():
     model = mlp(2, 6, 2, act=nn.Identity)
     small = sf.shrink(model, data(50, 2))
