@@ -1,7 +1,7 @@
 """Small models of every kind that people train, with random weights: what units are found in and widened on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -396,19 +396,21 @@ class QKNorm(nn.Module):
 
 @dataclass(frozen=True)
 class Animal:
-    """A model of the zoo.
-
-    Attributes:
-        make: gives the model.
-        example: gives its inputs.
-        groups: kind and size of each group that can be changed, by name.
-        refused: a part of the reason for each group that cannot; outputs are left out.
-    """
+    """A model of the zoo: what makes it, and its inputs."""
 
     make: Callable
     example: Callable
-    groups: dict[str, tuple[str, int]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+
+    def born(self, seed=0):
+        """A model of its own in float64 with random weights, statistics and norms, and inputs for it."""
+        torch.manual_seed(seed)
+        model, example = self.make().double(), self.example()
+        example = example.double() if example.is_floating_point() else example
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.ndim == 1:
+                    tensor.add_(0.3 * torch.rand_like(tensor))
+        return model, example
 
 
 def image(*sizes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import logging
 import warnings
@@ -120,9 +121,10 @@ class Captured:
     constants: dict[str, Tensor]
     inputs: dict[str, Any]
 
-    def tensor(self, name: str) -> Tensor:
-        """The parameter or buffer of that name."""
-        return dict((*self.model.named_parameters(), *self.model.named_buffers()))[name]
+    @functools.cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters and buffers of the model, by name."""
+        return dict((*self.model.named_parameters(), *self.model.named_buffers()))
 
 
 def capture(model: nn.Module, example: Example) -> Captured:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from semiflat.modules.capture import Captured
 from semiflat.modules.ties import FIXED, UNIFORM, Ties, filled, pairs_of, slim
@@ -152,7 +152,7 @@ class Flow:
         for name, atoms in self._atoms.items():
             if name in self.shared:
                 continue
-            tensor = self.captured.tensor(name)
+            tensor = self.captured.tensors[name]
             role = self._roles.get(name, "adds")
             self.uses.append(Use(name, role, atoms.view(tensor.shape), "elementwise"))
         return self
@@ -161,10 +161,9 @@ class Flow:
         captured = self.captured
         if node.name in captured.owners:
             name = captured.owners[node.name][0]
-            whole = captured.tensor(name).detach()
-            if name in dict(captured.model.named_parameters()):
-                return Weight(name, whole, whole)
-            return Weight(name, whole, whole, buffer=True)
+            tensor = captured.tensors[name]
+            whole = tensor.detach()
+            return Weight(name, whole, whole, buffer=not isinstance(tensor, nn.Parameter))
         value = node.meta.get("val")
         if isinstance(value, Tensor):
             return filled(FIXED, value.shape)
@@ -347,7 +346,7 @@ class Flow:
             captured = self.captured
             if node.op == "placeholder":
                 if node.name in captured.owners:
-                    self._real[node] = captured.tensor(captured.owners[node.name][0]).detach()
+                    self._real[node] = captured.tensors[captured.owners[node.name][0]].detach()
                 elif node.name in captured.constants:
                     self._real[node] = captured.constants[node.name]
                 else:

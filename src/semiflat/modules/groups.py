@@ -149,11 +149,12 @@ class Units(Rows, Mapping[str, UnitGroup]):
             return self._groups[name]
         if name in self._also:
             return self._groups[self._also[name]]
-        near = difflib.get_close_matches(str(name), [*self._groups, *self._also], 1, 0.4)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        near = [group.name for group in self.values() if name in group.writers]
+        near += difflib.get_close_matches(str(name), [*self._groups, *self._also], 1, 0.4)
+        meant = f"; did you mean {near[0]!r}?" if near else "."
         some = ", ".join(list(self._groups)[:8])
         more = ", …" if len(self._groups) > 8 else ""
-        raise UnknownGroup(f"there is no group of units {name!r}{meant} There are: {some}{more}")
+        raise UnknownGroup(f"there is no group of units {name!r}{meant} There are {some}{more}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._groups or name in self._also
@@ -233,6 +234,7 @@ class Grouping:
         self.flow = flow
         self.units: dict[int, _Unit] = {}
         self.marks: dict[int, list[Mark]] = {}
+        self.special = not_plain(flow.captured.model)
 
     def groups(self) -> list[UnitGroup]:
         """All groups, in the order in which their units are written."""
@@ -377,8 +379,7 @@ class Grouping:
             for mark in marks
             if mark.what == "forbids"
         )
-        model = self.flow.captured.model
-        special = not_plain(model)
+        model, special = self.flow.captured.model, self.special
         for slot in slots:
             if slot.module in special:
                 reasons[f"{special[slot.module]} ({slot.module!r})"] = None

@@ -245,19 +245,19 @@ def _index(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     target: Any = node.target
     labels = flow.labels(value)
     moved: Tensor = target(labels, *real)
-    if _from_inputs(list(node.all_input_nodes)[1:]):
+    if _from_inputs(flow, node.all_input_nodes[1:]):
         other = target(labels, *torch.utils._pytree.tree_map_only(Tensor, torch.zeros_like, real))
         if other.shape != moved.shape or not torch.equal(other, moved):
             flow.forbid(node, labels, "an input chooses its places")
     return moved
 
 
-def _from_inputs(nodes: list[fx.Node]) -> bool:
+def _from_inputs(flow: Flow, nodes: list[fx.Node]) -> bool:
     """Whether values of the model's inputs enter some nodes."""
     seen, left = set(nodes), list(nodes)
     while left:
         node = left.pop()
-        if node.op == "placeholder" and str(node.target).startswith("args_"):
+        if node.name in flow.captured.inputs:
             return True
         fresh = [each for each in node.all_input_nodes if each not in seen]
         seen.update(fresh)
@@ -736,8 +736,3 @@ def _reduce(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
             thin = thin.select(axis, 0)
     out = thin.expand(first.shape)
     return out if isinstance(value, Tensor) else [out, filled(FIXED, value[1].shape)]
-
-
-def known() -> list[str]:
-    """Names of the operations that have a rule; those that work element by element need none."""
-    return sorted(RULES)

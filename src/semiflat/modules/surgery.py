@@ -274,6 +274,9 @@ def changed_tensors(model: nn.Module, change: Change) -> dict[str, Tensor]:
     return found
 
 
+TORCHS_OWN = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -368,9 +371,9 @@ def edit(
             setattr(wide.get_submodule(path), name, copy.deepcopy(old))
     line = str(first).splitlines()[0] if first and str(first) else "other sizes come out"
     raise InputError(
-        f"with {change.size} units of {change.group.name!r} the model does not run ({line:.200}): its code takes "
-        "their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep them as "
-        "attributes of the module"
+        f"with {change.size} units of {change.group.name!r} the model does not run ({line:.200}): its code "
+        "takes their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep "
+        "them as attributes of the module"
     )
 
 
@@ -392,9 +395,12 @@ def outputs_of(model: nn.Module, example: Example, seed: int = 0) -> list[Tensor
 def _trials(
     model: nn.Module, change: Change, touched: set[str]
 ) -> Iterator[dict[tuple[str, str], Any]]:
-    """Sets of attributes to try: none, then one, two, …; with numbers of heads first, then without."""
+    """Sets of attributes to try: none, then one, two, …; with numbers of heads first, then without.
+
+    An attribute is set in all modules of a class in which it has the same value, so that the sets are few.
+    """
     sizes, held = _changed_sizes(model, change)
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[Any, dict[tuple[str, str], Any]] = {}
     heads: dict[tuple[str, str], Any] = {}
     shapes = [path for path, each in model.named_modules() if isinstance(each, nn.Unflatten)]
     for path in [*_around(touched), *shapes]:
@@ -402,7 +408,7 @@ def _trials(
         if known_attributes(module, _own_tensors(module)) is not None:
             continue
         for name, value in vars(module).items():
-            if name.startswith("_"):
+            if name in TORCHS_OWN:
                 continue
             after = _after(value, held.get(path, sizes))
             if after is None:
@@ -410,11 +416,12 @@ def _trials(
             if change.group.kind == "head" and _counts_heads(name, value, change.group.size):
                 heads[path, name] = after
             else:
-                found[path, name] = after
+                key = type(module), name, str(value), str(after)
+                found.setdefault(key, {})[path, name] = after
     count = 0
     for size in range(len(found) + 1):
         for some in itertools.combinations(found, size):
-            chosen = {key: found[key] for key in some}
+            chosen = {place: value for key in some for place, value in found[key].items()}
             yield heads | chosen
             if heads:
                 yield chosen

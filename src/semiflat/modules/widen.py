@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, whole
+from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Captured, Example, capture, copied
+from semiflat.modules.constants import check_constants, taken_up
 from semiflat.modules.flow import Flow
-from semiflat.modules.groups import UnitGroup
+from semiflat.modules.groups import Slot, UnitGroup, Units
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -26,6 +29,7 @@ from semiflat.modules.surgery import (
     one_of,
     outputs_of,
     replay,
+    set_tensor,
 )
 from semiflat.records.shown import Facts, Shown
 
@@ -107,6 +111,7 @@ def widen(
     units: int = 0,
     copies: Copies | None = None,
     incoming: Mapping[str, Any] | None = None,
+    constants: Sequence[float] = (),
     seed: int = 0,
 ) -> Widened:
     """Add units to a group of a model, so that its outputs stay.
@@ -117,7 +122,8 @@ def widen(
     Args:
         model: any ``nn.Module``.
         example: inputs as :func:`units` takes them; the outputs are compared on them.
-        group: of :func:`units`, or its name.
+        group: of :func:`units`, or its name; or the name of a list of residual blocks of one class, to which
+            as many new blocks are added as ``units`` says: copies of the last one with their last layers 0.
         units: how many new units to add. What writes them is drawn at random at the size of the others,
             or given; nothing reads them at first. In a stream with layer norms before what reads it they are
             its mean, with RMS norms zero, and are read at random.
@@ -125,6 +131,8 @@ def widen(
             the shares add up to 1, and may be negative or 0. A pair (scale, share) is a copy whose incoming
             weights are scaled: for units that are homogeneous, as those of ReLU are; then Σ scale · share is 1.
         incoming: values for the new units, by name of a tensor that writes them: its new places, in its shape.
+        constants: biases of more new units, whose other incoming weights are 0: each gives a constant, is read
+            at random, and is taken up by the biases of what reads it.
         seed: of what is drawn.
 
     Raises:
@@ -141,10 +149,20 @@ def widen(
     from semiflat.modules.groups import units as groups_of
 
     whole("units", units, 0)
-    chosen = group if isinstance(group, UnitGroup) else groups_of(model, example)[group]
+    if isinstance(group, UnitGroup):
+        chosen = group
+    else:
+        found = groups_of(model, example)
+        if group not in found and is_stack(model, group):
+            more = bool(copies or incoming or constants)
+            return _deepened(model, example, found, group, units, more)
+        chosen = found[group]
     if chosen.refuses:
         raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
-    change = planned(chosen, units, copies or {}, incoming or {}, seed)
+    biases = finite_numbers("constants", constants)
+    if biases:
+        check_constants(model, chosen)
+    change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
     limit, note = EXACT, ""
@@ -158,7 +176,14 @@ def widen(
         return max(seen.values()) <= limit
 
     try:
-        edited = edit(double, change, given, exact)
+        try:
+            edited = edit(double, change, given, exact)
+        except InputError:
+            if not (change.free and change.new and seen):
+                raise
+            # A layer may read the units as they are before the norm, too: then none may hear the new ones.
+            change.fill = unheard(change.fill)
+            edited = edit(double, change, given, exact)
     except InputError:
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
@@ -167,6 +192,18 @@ def widen(
                 f"mode, so it is not exact{why_not(chosen)}"
             ) from None
         raise
+    if biases:
+        steady = change.new[len(change.new) - len(biases) :]
+        taken = taken_up(edited.model, chosen, change.size, steady, given, seed)
+        for name, values in taken.items():
+            set_tensor(edited.model, name, values)
+        edited.tensors |= taken
+        seen = replay(double, edited.model, given)
+        if max(seen.values()) > max(limit, EXACT):
+            raise InputError(
+                f"constant units of {chosen.name!r} change the outputs by {max(seen.values()):.1e} of their "
+                "size: they are not constant everywhere"
+            )
     if "train" not in seen:
         note = "; ".join(filter(None, [note, "in train mode something is drawn at random"]))
     wide = edited.applied_to(model)
@@ -174,10 +211,50 @@ def widen(
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
 
 
+def _deepened(
+    model: nn.Module, example: Example, groups: Units, name: str, count: int, more: bool
+) -> Widened:
+    if not count or more:
+        raise InputError(
+            f"{name!r} is a list of blocks: give units, a number of new ones, and no more"
+        )
+    double, given = float64(model), in_float64(example)
+    seen: dict[str, float] = {}
+    for zero in silences(groups, name, model):
+        deep = with_blocks(double, name, count, zero)
+        try:
+            runs = all_run(deep, name, given)
+            seen = replay(double, deep, given)
+        except Exception as error:  # whatever the model's own code raises
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"with one more block in {name!r} the model does not run ({line:.200}): its last block "
+                "may change sizes, or its code count the blocks"
+            ) from error
+        if not runs:
+            raise InputError(
+                f"the model does not run a new block of {name!r}: its code counts the blocks"
+            )
+        if max(seen.values()) <= EXACT:
+            note = "" if "train" in seen else "in train mode something is drawn at random"
+            wide = with_blocks(model, name, count, zero)
+            own = change_of_outputs(
+                *(outputs_of(copied(each).eval(), example) for each in (model, wide))
+            )
+            stack = stack_of(model, name)
+            return Widened(wide, stack, stack.size + count, seen, own, {}, note, model, [])
+    raise InputError(
+        f"new blocks in {name!r} change the outputs by {max(seen.values()):.1e} of their size, even with "
+        "last layers of 0: what a block gives is not its input and a sum (post-norm?)"
+    )
+
+
 def why_not(group: UnitGroup) -> str:
     """What is known of why an edit of a group may not be exact."""
     if not group.norms:
-        return ""
+        return (
+            ": it depends on their number, or on a size that its code does not keep as an attribute"
+        )
     norms = [where.split(" in ")[-1].strip("'") for _, where in group.norms]
     others = [slot.name for slot in group.of("between") if slot.module not in norms]
     why = (
@@ -248,12 +325,10 @@ def shares_of(unit: int, given: Any) -> list[tuple[float, float]]:
             raise InputError(f"unit {unit} would have {given} copies; expected at least 1")
         return [(1.0, float(share)) for share in default_shares(given)]
     try:
-        pairs = [
-            (float(each[0]), float(each[1]))
-            if isinstance(each, tuple | list)
-            else (1.0, float(each))
-            for each in given
-        ]
+        pairs = []
+        for each in given:
+            scale, share = each if isinstance(each, tuple | list) else (1.0, each)
+            pairs.append((float(scale), float(share)))
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"the copies of unit {unit} must be a number, shares or pairs (scale, share), not {given!r:.60}"
@@ -264,24 +339,45 @@ def shares_of(unit: int, given: Any) -> list[tuple[float, float]]:
     return pairs
 
 
+def finite_numbers(name: str, given: Any) -> list[float]:
+    """Numbers as a list.
+
+    Raises:
+        InputError: if they are none, or not finite.
+    """
+    try:
+        numbers = [float(each) for each in given]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers, as [0.5, -1.0], not {given!r:.60}") from error
+    if not all(math.isfinite(each) for each in numbers):
+        raise InputError(f"{name} must be finite, not {given!r:.60}")
+    return numbers
+
+
 def planned(
     group: UnitGroup,
     units: int,
     copies: Copies,
     incoming: Mapping[str, Any],
     seed: int,
+    constants: Sequence[float] = (),
 ) -> Change:
     """The change that new units and copies make.
 
     Raises:
         InputError: if units, shares or values do not fit the group.
     """
+    units += len(constants)
     if not units and not copies:
         raise InputError(
             "nothing is to be added: give units, a number of new units, or copies of some"
         )
+    if not isinstance(copies, Mapping):
+        raise InputError(
+            f"copies must be a mapping from units to what becomes of each, as {{0: 2}}, not {copies!r:.60}"
+        )
     for unit in copies:
-        if not isinstance(unit, int) or not 0 <= unit < group.size:
+        if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < group.size:
             raise InputError(
                 f"there is no unit {unit!r} in {group.name!r}; units are 0 … {group.size - 1}"
             )
@@ -296,10 +392,8 @@ def planned(
     squared = _enter_squared(group, ways)
     if squared:
         scales = shares = [share**0.5 for share in shares]
-    passed = [a * b for a, b in zip(scales, shares, strict=True)]
     read_rows = one_of(sources, [*shares, *[0.0] * units])
     scaled_rows = one_of(sources, [*scales, *[0.0] * units])
-    passed_rows = one_of(sources, [*passed, *[0.0] * units])
     copied_rows = one_of(sources, [1.0] * len(sources))
     values = {
         "writes": scaled_rows,
@@ -312,7 +406,7 @@ def planned(
     gradients = {
         "writes": read_rows,
         "adds": read_rows,
-        "between": passed_rows,
+        "between": read_rows,
         "shifts": read_rows,
         "statistics": copied_rows,
         "reads": scaled_rows,
@@ -324,7 +418,7 @@ def planned(
         factor = whole_multiple * group.size / len(sources)
         change.rescale = factor**0.5, factor
     if new:
-        _new_units(change, incoming, seed)
+        _new_units(change, incoming, seed, constants)
     elif incoming:
         raise InputError("incoming gives values of new units; give their number, too: units=")
     return change
@@ -367,6 +461,18 @@ def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]
     return True
 
 
+Fill = Callable[[Slot, Tensor, torch.Size], Tensor | None]
+
+
+def unheard(fill: Fill | None) -> Fill:
+    """Values of new units as before, but for what reads them, which is zero."""
+
+    def but_reads(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+        return fill(slot, tensor, shape) if fill is not None and slot.role != "reads" else None
+
+    return but_reads
+
+
 def _mean(rows: Rows) -> Row:
     """What the mean of some units is made of."""
     total: dict[int, float] = {}
@@ -376,7 +482,9 @@ def _mean(rows: Rows) -> Row:
     return tuple(total.items())
 
 
-def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
+def _new_units(
+    change: Change, incoming: Mapping[str, Any], seed: int, constants: Sequence[float] = ()
+) -> None:
     group = change.group
     generator = torch.Generator().manual_seed(seed)
     writers = {slot.name for slot in group.slots if slot.role != "reads"}
@@ -394,20 +502,33 @@ def _new_units(change: Change, incoming: Mapping[str, Any], seed: int) -> None:
             mean = _mean(rows) if "layer norm" in whats or role == "between" else ()
             change.values[role] = rows + [mean] * len(change.new)
 
-    def fill(slot: Any, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if slot.name in incoming:
             given = torch.as_tensor(incoming[slot.name])
             if given.shape != shape:
                 raise InputError(
                     f"incoming[{slot.name!r}] has shape {tuple(given.shape)}; expected {tuple(shape)}"
                 )
+            if not bool(torch.isfinite(given).all()):
+                raise InputError(f"incoming[{slot.name!r}] is not finite")
             return given
         # What may be anything: what writes a unit that nothing reads, what reads one that is zero.
         if (slot.role == "reads") != bool(whats):
             return None
         return _typical(slot.role, tensor, shape, generator)
 
-    change.fill = fill
+    def steady(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+        values = fill(slot, tensor, shape)
+        if values is None or slot.role not in ("writes", "adds"):
+            return values
+        # The places of a unit lie together, unit after unit, as new_places has them.
+        laid = values.double().movedim(slot.axis, 0)
+        by_unit = laid.reshape(len(change.new), -1).clone()
+        own = torch.tensor(constants, dtype=torch.float64)
+        by_unit[-len(own) :] = own[:, None] if slot.role == "adds" else 0
+        return by_unit.reshape(laid.shape).movedim(0, slot.axis)
+
+    change.fill = steady if constants else fill
 
 
 def _typical(role: str, tensor: Tensor, shape: torch.Size, generator: torch.Generator) -> Tensor:

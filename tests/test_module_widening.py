@@ -1,0 +1,333 @@
+"""Widening keeps what a model computes, of whatever kind it is: replayed here, beside what is said."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import semiflat as sf
+from semiflat.errors import InputError
+from test_module_units import FOUND, QUICK, at_home
+from zoo import GPT, ZOO, Attention, Basic, ConvNeXt
+
+WAYS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "new": lambda size: {"units": 2},
+    "negative": lambda size: {"copies": {0: [-0.5, 1.5]}},
+    "unheard": lambda size: {"copies": {size - 1: [0, 1.0]}},
+    "three": lambda size: {"copies": {0: 3}},
+    "all": lambda size: {"copies": dict.fromkeys(range(size), 2)},
+    "all and new": lambda size: {"copies": {unit: [0.5, 0.5] for unit in range(size)}, "units": 1},
+}
+NORM = "a layer norm is over the units"
+SQUARED = "which enter squared"
+SINGLY = "acts on them one by one before a norm"
+POST = "normalised again"
+SIZES = "its code takes their number from somewhere else"
+# What cannot be kept, and why.
+WONT = {
+    ("convnext", "0"): {**dict.fromkeys(("negative", "unheard", "three"), NORM)}
+    | dict.fromkeys(("new", "all and new"), SINGLY),
+    ("post-norm", "words"): {**dict.fromkeys(("negative", "unheard", "three"), NORM)}
+    | dict.fromkeys(("new", "all and new"), POST),
+    ("gpt", "words"): dict.fromkeys(("negative", "unheard", "three"), NORM),
+    ("vit", "patches"): dict.fromkeys(("negative", "unheard", "three"), NORM),
+    ("twice", "first"): dict.fromkeys(("negative", "unheard", "three"), NORM),
+    ("gpt tied", "words"): {**dict.fromkeys(("negative", "unheard", "three"), NORM)}
+    | {"all": "give each the same equal shares"},
+    ("gpt fixed sizes", "words"): {**dict.fromkeys(("negative", "unheard", "three"), NORM)}
+    | dict.fromkeys(("new", "all", "all and new"), SIZES),
+    ("gpt fixed sizes", "blocks.0.attention.qkv"): dict.fromkeys(WAYS, SIZES),
+    ("llama", "words"): {"negative": SQUARED},
+    ("llama untied", "words"): {"negative": SQUARED},
+}
+
+
+def groups_of(name):
+    return [each.split(",")[0] for each in FOUND[name].split("; ") if each]
+
+
+def cases():
+    quick = set(QUICK) - {"skips", "mixer"}
+    for name in ZOO:
+        for group in groups_of(name):
+            for way in WAYS:
+                taken = name in quick and (
+                    way == "negative" or (group in ("words", "1.layers.0", "q"))
+                )
+                marks = [] if taken else pytest.mark.slow
+                yield pytest.param(name, group, way, marks=marks, id=f"{name}-{group}-{way}")
+
+
+def outputs(model, example, mode):
+    """Of a copy; in train mode also what evaluation gives once statistics have moved."""
+    model = copy.deepcopy(model).train(mode)
+    with torch.no_grad():
+        first = model(example)
+        return torch.stack([first, model.eval()(example)])
+
+
+def gap(one, other):
+    return float((one - other).abs().max() / one.abs().max())
+
+
+def facts(model):
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return (
+        [(name, type(module), module.training) for name, module in model.named_modules()],
+        [(name, t.dtype, t.device, t.requires_grad) for name, t in tensors],
+        list(model.state_dict()),
+    )
+
+
+@pytest.mark.parametrize(("name", "group", "way"), list(cases()))
+def test_outputs_stay_in_both_modes_and_the_model_is_of_the_same_kind(name, group, way):
+    model, example, groups = at_home(name)
+    next(iter(model.parameters())).requires_grad_(False)
+    given = WAYS[way](groups[group].size)
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    if way in WONT.get((name, group), {}):
+        with pytest.raises(InputError) as error:
+            sf.widen(model, example, groups[group], **given)
+        assert WONT[name, group][way] in str(error.value)
+        assert "\n" not in str(error.value)
+        return
+    wide = sf.widen(model, example, groups[group], **given)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    more = sum(
+        len(s) - 1 if isinstance(s, list) else s - 1 for s in given.get("copies", {}).values()
+    )
+    assert wide.size == groups[group].size + more + given.get("units", 0)
+    for mode in (True, False):
+        assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    assert wide.output_change < 1e-12
+    assert set(wide.changes) == {"train", "eval"}
+    assert wide.rounding < 1e-12
+    assert facts(wide.model) == facts(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        pytest.param(
+            name,
+            group,
+            id=f"{name}-{group}",
+            marks=[] if name in ("fours", "llama") else pytest.mark.slow,
+        )
+        for name in ZOO
+        if name not in ("gpt fixed sizes", "convnext", "post-norm")
+        for group in groups_of(name)[:2]
+    ],
+)
+def test_the_wide_model_has_the_same_groups_with_the_new_size(name, group):
+    model, example, groups = at_home(name)
+    wide = sf.widen(model, example, groups[group], units=3)
+    sizes = {name: (found.kind, found.size) for name, found in groups.items()}
+    sizes[group] = groups[group].kind, groups[group].size + 3
+    again = sf.units(wide.model, example)
+    assert {name: (found.kind, found.size) for name, found in again.items()} == sizes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_keeps_its_type_and_its_outputs_to_the_rounding_of_it(dtype):
+    torch.manual_seed(0)
+    model, example = GPT().to(dtype), torch.randint(0, 7, (2, 5))
+    wide = sf.widen(model, example, "blocks.0.up", copies={0: [-0.3, 1.3]}, units=1)
+    assert {tensor.dtype for tensor in wide.model.parameters()} == {dtype}
+    assert wide.output_change < 1e-12
+    assert 0 < wide.rounding < 32 * torch.finfo(dtype).eps
+
+
+def stack(name):
+    torch.manual_seed(0)
+    if name == "gpt":
+        return GPT(blocks=1).double(), torch.randint(0, 7, (2, 5)), "blocks"
+    blocks = nn.Sequential(*(Basic(4, 4) if name == "basic" else ConvNeXt(4) for _ in range(2)))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), blocks, nn.Conv2d(4, 2, 1))
+    return model.double(), torch.randn(2, 1, 6, 6).double(), "2"
+
+
+@pytest.mark.parametrize("name", ["gpt", "basic", pytest.param("convnext", marks=pytest.mark.slow)])
+def test_new_residual_blocks_add_nothing_at_first_and_learn(name):
+    model, example, blocks = stack(name)
+    wide = sf.widen(model, example, blocks, units=2)
+    assert (
+        wide.size == wide.group.size + 2 == len(list(wide.model.get_submodule(blocks).children()))
+    )
+    for mode in (True, False):
+        assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    wide.model(example).square().sum().backward()
+    last = f"{blocks}.{wide.size - 1}."
+    new = [each for name, each in wide.model.named_parameters() if name.startswith(last)]
+    assert any(bool(each.grad.any()) for each in new)
+
+
+def test_blocks_that_cannot_be_added_say_why():
+    model, example, _ = stack("basic")
+    model[2] = nn.Sequential(Basic(4, 4), Basic(4, 6, 2)).double()
+    model[3] = nn.Conv2d(6, 2, 1).double()
+    with pytest.raises(InputError, match="its last block may change sizes"):
+        sf.widen(model, example, "2", units=1)
+    with pytest.raises(InputError, match="give units, a number of new ones"):
+        sf.widen(model, example, "2", copies={0: 2})
+    post, words = GPT(blocks=1, post=True), torch.randint(0, 7, (2, 5))
+    with pytest.raises(InputError, match="post-norm"):
+        sf.widen(post, words, "blocks", units=1)
+
+
+def test_constant_units_are_heard_and_taken_up_by_the_biases_behind_them():
+    model, example, groups = at_home("vgg")
+    for group in ("8", "4"):
+        wide = sf.widen(model, example, groups[group], constants=[0.7, 1.5], units=1)
+        assert wide.size == groups[group].size + 3
+        for mode in (True, False):
+            assert gap(outputs(model, example, mode), outputs(wide.model, example, mode)) < 1e-12
+    new = sf.widen(model, example, groups["8"], constants=[0.7]).model.state_dict()
+    assert new["8.bias"][-1] == 0.7
+    assert not new["8.weight"][-1].any()
+    assert new["10.weight"][:, -1].all()
+    expected = model[10].bias - 0.7 * new["10.weight"][:, -1]
+    assert torch.allclose(new["10.bias"], expected, rtol=0, atol=1e-14)
+
+
+def test_constants_that_no_bias_takes_up_are_refused():
+    model, example, groups = at_home("vgg")
+    with pytest.raises(InputError, match="'4' pads what it reads"):
+        sf.widen(model, example, groups["0"], constants=[1.0])
+    for given in ([float("nan")], "many", 3):
+        with pytest.raises(InputError, match="constants must be"):
+            sf.widen(model, example, groups["8"], constants=given)
+    model, example, groups = at_home("llama")
+    with pytest.raises(InputError, match="they have no bias"):
+        sf.widen(model, example, groups["gate"], constants=[1.0])
+
+
+def relu():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(5, 3)
+
+
+def test_scaled_copies_are_copies_of_homogeneous_units_only():
+    model, example = relu()
+    pairs = {1: [(2.0, 0.25), (0.5, 1.0)]}
+    assert sf.widen(model, example, "0", copies=pairs).output_change < 1e-14
+    model[1] = nn.Tanh()
+    with pytest.raises(InputError, match="so it is not exact"):
+        sf.widen(model, example, "0", copies=pairs)
+
+
+def test_new_units_have_the_incoming_weights_that_are_given_and_are_not_heard():
+    model, example = relu()
+    rows, biases = torch.tensor([[1.0, 2, 3]]), torch.tensor([0.5])
+    wide = sf.widen(model, example, "0", units=1, incoming={"0.weight": rows, "0.bias": biases})
+    tensors = wide.model.state_dict()
+    assert torch.equal(tensors["0.weight"][4:], rows)
+    assert torch.equal(tensors["0.bias"][4:], biases)
+    assert not tensors["2.weight"][:, 4].any()
+
+
+def test_new_units_differ_with_the_seed_and_have_the_size_of_the_others():
+    model, example = relu()
+    wide = [sf.widen(model, example, "0", units=50, seed=seed).model for seed in (0, 0, 1)]
+    rows = [each.state_dict()["0.weight"][4:] for each in wide]
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+    assert 0.5 < (rows[0].std() / model[0].weight.std()).item() < 2
+
+
+def test_copies_that_are_only_counted_get_unequal_shares():
+    model, example = relu()
+    wide = sf.widen(model, example, "0", copies={2: 2}).model.state_dict()["2.weight"]
+    assert torch.equal(wide[:, 2] + wide[:, 4], model[2].weight[:, 2])
+    assert not torch.equal(wide[:, 2], wide[:, 4])
+
+
+def test_numbers_of_heads_that_a_class_keeps_follow():
+    class Named(Attention):
+        def __init__(self):
+            super().__init__(8, 2)
+            self.num_heads, self.head_dim, self.all_head_size = 2, 4, 8
+
+        def forward(self, x):
+            self.h = self.num_heads
+            return super().forward(x)
+
+    wide = sf.widen(Named(), torch.randn(2, 3, 8), "qkv", units=1)
+    assert [getattr(wide.model, of) for of in ("num_heads", "head_dim", "all_head_size")] == [
+        3,
+        4,
+        12,
+    ]
+
+
+def test_a_tied_embedding_stays_tied():
+    model, example = ZOO["llama"].born()
+    wide = sf.widen(model, example, "words", units=2, copies={0: [0.25, 0.75]}).model
+    weight = wide.get_parameter("words.weight")
+    assert wide.get_parameter("head.weight") is weight
+    assert torch.allclose(weight[:, 0], 0.5 * model.words.weight[:, 0])
+
+
+def test_what_the_model_itself_rounds_is_allowed_and_said():
+    class Casts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.two(torch.tanh(self.one(x)).float().to(x.dtype))
+
+    torch.manual_seed(0)
+    wide = sf.widen(Casts(), torch.randn(5, 3), "one", copies={0: [0.3, 0.7]})
+    assert wide.note == "" or "rounds to float32" in wide.note
+    assert wide.output_change < 1e-6
+
+
+def test_where_something_is_drawn_only_evaluation_is_compared():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    wide = sf.widen(model, torch.randn(5, 3), "0", units=1)
+    assert set(wide.changes) == {"eval"}
+    assert "drawn at random" in wide.note
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "nothing is to be added"),
+        ({"units": -1}, "units"),
+        ({"units": 1.5}, "units"),
+        ({"copies": {9: 2}}, "there is no unit 9 in '0'; units are 0 … 3"),
+        ({"copies": {True: 2}}, "there is no unit True"),
+        ({"copies": {0: 0}}, "unit 0 would have 0 copies"),
+        ({"copies": {0: [0.5, 0.6]}}, "the shares of unit 0 add up to 1.1, not to 1"),
+        ({"copies": {0: [float("nan"), 1]}}, "add up to nan"),
+        ({"copies": {0: [float("inf"), float("-inf")]}}, "add up to nan"),
+        ({"copies": {0: []}}, "the shares of unit 0 add up to 0"),
+        ({"copies": {0: "half"}}, "must be a number, shares or pairs"),
+        ({"copies": {0: [(1, 2, 3)]}}, "must be a number, shares or pairs"),
+        ({"copies": [0, 1]}, "copies must be a mapping"),
+        ({"units": 1, "incoming": {"2.weight": 0}}, "does not write '0'"),
+        ({"units": 1, "incoming": {"0.weight": torch.zeros(3)}}, r"expected \(1, 3\)"),
+        ({"units": 1, "incoming": {"0.bias": torch.tensor([torch.nan])}}, "not finite"),
+        ({"copies": {0: 2}, "incoming": {"0.bias": torch.zeros(1)}}, "give their number"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said_in_one_line(given, says):
+    model, example = relu()
+    with pytest.raises(InputError, match=says) as error:
+        sf.widen(model, example, "0", **given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_group_that_cannot_be_changed_says_why():
+    model, example = relu()
+    with pytest.raises(InputError, match="'2' cannot be changed: it is an output"):
+        sf.widen(model, example, "2", units=1)
+    with pytest.raises(InputError, match="did you mean '0'"):
+        sf.widen(model, example, "0.weight", units=1)
