@@ -73,6 +73,7 @@ bench: setup
 	$(BIN)/python benchmarks/paths.py
 	$(BIN)/python benchmarks/induced.py --threads 2
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/carry.py
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
 
 # Beside the figures last recorded, which hold for their machine; ONLY="paths induced" for some, NEW=folder for what is

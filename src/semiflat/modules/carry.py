@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def moves(
     for change in changes:
         roles: dict[tuple[str, int], dict[str, Slot]] = {}
         for slot in change.group.slots:
-            roles.setdefault((slot.name, slot.axis), {})[slot.role] = slot
+            roles.setdefault((slot.name, slot.axis), {}).setdefault(slot.role, slot)
         gains = [] if change.rescale is None else norm_gains(change.group, given)
         rescaled = {f"{path}.{own}".lstrip(".") for path, own in gains}
         for (name, _), slots in roles.items():
@@ -136,15 +137,22 @@ def _agreed(all_rows: Sequence[Rows]) -> tuple[Rows, bool]:
 
 
 def _mixed_by_norms(change: Change) -> bool:
-    """Whether gradients of what writes a stream depend on more than those before.
+    """Whether the gradients of what writes a stream depend on more than those before.
 
-    A norm over the units takes a mean over all from the gradient of each. With m copies of every unit, each
-    with the share 1/m, it is 1/m of what it was, as the rest is; zeros under an RMS norm do not change it. With
-    other shares, and with units that are the mean, it is another.
+    A norm over the units takes from the gradient of each a part that is the same multiple of the unit for
+    all, and a layer norm one that is the same number for all. So a copy of scale a that is read with share b
+    has b times the gradient before if b / a is the same for all units; under a layer norm, if b itself is.
+    New units under an RMS norm are zeros and change nothing; those under a layer norm, the mean of all, do.
     """
     norms = {what for what, _ in change.group.norms}
-    shares = {part[1] for row in change.gradients["writes"] for part in row}
-    return bool(norms) and (len(shares) > 1 or bool(change.new and "layer norm" in norms))
+    pairs = [
+        (value[0][1], gradient[0][1])
+        for value, gradient in zip(change.values["writes"], change.gradients["writes"], strict=True)
+        if value and gradient
+    ]
+    if "layer norm" in norms:
+        return change.rescale is not None or len({share for _, share in pairs}) > 1
+    return bool(norms) and len({share / scale if scale else None for scale, share in pairs}) > 1
 
 
 # -- what optimisers keep --------------------------------------------------------------------------
@@ -292,15 +300,15 @@ def carried(
             f"{len(foreign)} of the {len(held)} parameters of the optimiser are not of the model that was "
             f"changed (shapes {shapes}); give the optimiser that trains this very model"
         )
-    moved, remarks = moves(given, new, changes)
     fresh = dict(new.named_parameters())
     after = {id(parameter): fresh[names[id(parameter)]] for parameter in held}
-    out = _made_again(optimizer, after)
+    out = _made_again(optimizer, names, fresh)
     kind = type(optimizer)
-    if kind not in KNOWN:
-        if optimizer.state:
-            remarks = [f"what {kind.__name__} keeps is not known here, and starts fresh"]
-    else:
+    remarks: list[str] = []
+    if any(optimizer.state.values()) and kind not in KNOWN:
+        remarks.append(f"what {kind.__name__} keeps is not known here, and starts fresh")
+    elif any(optimizer.state.values()):
+        moved, remarks = moves(given, new, changes)
         still = False
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -324,25 +332,42 @@ def carried(
     return out, _rebound(watched, {id(optimizer): out, id(given): new, **after})
 
 
-def _made_again(optimizer: Optimizer, after: dict[int, nn.Parameter]) -> Optimizer:
-    """An optimiser of the same class, options and groups over other parameters, without state."""
-    groups = [
-        copy.deepcopy({key: group[key] for key in group if key != "params"})
-        | {"params": [after[id(parameter)] for parameter in group["params"]]}
-        for group in optimizer.param_groups
-    ]
+def _made_again(
+    optimizer: Optimizer, names: dict[int, str], fresh: dict[str, nn.Parameter]
+) -> Optimizer:
+    """An optimiser of the same class, options and groups over other parameters, without state.
+
+    A parameter that was not there, as one of a new block is, follows the last one whose name differs in numbers
+    alone, or else the last of all.
+
+    Args:
+        names: of the old parameters, by their ``id``.
+        fresh: the new parameters by name.
+    """
+    alike = {re.sub(r"\d+", "#", name): name for name in names.values()}
+    followers: dict[str, list[str]] = {name: [] for name in names.values()}
+    for name in fresh.keys() - followers.keys():
+        followers[alike.get(re.sub(r"\d+", "#", name), list(alike.values())[-1])].append(name)
+    groups = []
+    for group in optimizer.param_groups:
+        own = [names[id(parameter)] for parameter in group["params"]]
+        more = [each for name in own for each in sorted(followers[name])]
+        options = copy.deepcopy({key: group[key] for key in group if key != "params"})
+        if "param_names" in options:
+            options["param_names"] += more
+        groups.append(options | {"params": [fresh[name] for name in [*own, *more]]})
     kind: Any = type(optimizer)
     asked = inspect.signature(kind).parameters
-    options = {key: value for key, value in optimizer.defaults.items() if key in asked}
+    defaults = {key: value for key, value in optimizer.defaults.items() if key in asked}
     try:
-        made: Optimizer = kind(groups, **copy.deepcopy(options))
+        out: Optimizer = kind(groups, **copy.deepcopy(defaults))
     except Exception as error:  # whatever a class of somebody else raises
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"an optimiser of class {kind.__name__} cannot be made again from its options ({line:.200}); make "
             "one over the new model's parameters yourself"
         ) from error
-    return made
+    return out
 
 
 def _checked_schedulers(optimizer: Optimizer, schedulers: Iterable[Any]) -> list[Any]:

@@ -82,17 +82,30 @@ class Widened(Shown):
     def carry(self, optimizer: torch.optim.Optimizer, schedulers: Sequence[Any] = ()) -> Any:
         """A new optimiser for the new model, with the state that the given one has for the old model.
 
-        See :class:`semiflat.modules.carry.Carried`.
+        Averages of gradients and of their squares follow the gradients, for SGD, Adam, AdamW, RMSprop and
+        Adagrad; of other classes the state starts fresh. Options, groups of parameters and steps counted stay.
+        What is not exact is said in one warning.
 
         Args:
             optimizer: of the model that was widened; it is not changed.
-            schedulers: of that optimiser.
+            schedulers: of that optimiser; they are not changed.
 
         Returns:
             The new optimiser; with schedulers, it and the list of the new ones.
 
         Raises:
-            InputError: if the optimiser is of another model.
+            InputError: if the optimiser is of another model, or a scheduler of another optimiser.
+
+        >>> import torch, semiflat as sf
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> model(torch.ones(4, 3)).mean().backward()
+        >>> optimizer.step()
+        >>> wide = sf.widen(model, torch.ones(4, 3), "0", copies={0: [0.25, 0.75]})
+        >>> new = wide.carry(optimizer)
+        >>> before, after = (each.state_dict()["state"][1]["momentum_buffer"] for each in (optimizer, new))
+        >>> [round(float(value), 6) for value in after / before[0]][::2]
+        [0.25, 0.75]
         """
         from semiflat.modules.carry import carried
 
@@ -395,6 +408,9 @@ def planned(
     read_rows = one_of(sources, [*shares, *[0.0] * units])
     scaled_rows = one_of(sources, [*scales, *[0.0] * units])
     copied_rows = one_of(sources, [1.0] * len(sources))
+    passed_rows = one_of(
+        sources, [*(a * b for a, b in zip(scales, shares, strict=True)), *[0.0] * units]
+    )
     values = {
         "writes": scaled_rows,
         "adds": scaled_rows,
