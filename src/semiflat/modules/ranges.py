@@ -39,7 +39,7 @@ def ranges(flow: Flow, wanted: Iterable[fx.Node]) -> dict[fx.Node, Range]:
 def _given(flow: Flow, node: fx.Node) -> Range:
     captured = flow.captured
     if node.name in captured.owners:
-        value = captured.tensor(captured.owners[node.name][0]).detach()
+        value = captured.tensors[captured.owners[node.name][0]].detach()
     elif node.name in captured.constants:
         value = captured.constants[node.name]
     else:

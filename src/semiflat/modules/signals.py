@@ -244,7 +244,7 @@ def _bias(flow: Flow, node: fx.Node) -> tuple[fx.Node, str] | None:
     """The parameter that an operation adds by itself and that is used nowhere else."""
     for each in node.all_input_nodes:
         names = flow.captured.owners.get(each.name) if each.op == "placeholder" else None
-        if names and flow.captured.tensor(names[0]).ndim == 1 and list(each.users) == [node]:
+        if names and flow.captured.tensors[names[0]].ndim == 1 and list(each.users) == [node]:
             return each, names[0]
     return None
 
@@ -281,7 +281,7 @@ class _Run(fx.Interpreter):
                 continue
             if node.name in captured.owners:
                 # Norms in training mode change their statistics in place.
-                yield captured.tensor(captured.owners[node.name][0]).detach().clone()
+                yield captured.tensors[captured.owners[node.name][0]].detach().clone()
             elif node.name in captured.constants:
                 yield captured.constants[node.name].clone()
             else:
