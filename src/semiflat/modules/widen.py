@@ -422,7 +422,7 @@ def planned(
     gradients = {
         "writes": read_rows,
         "adds": read_rows,
-        "between": read_rows,
+        "between": passed_rows,
         "shifts": read_rows,
         "statistics": copied_rows,
         "reads": scaled_rows,
