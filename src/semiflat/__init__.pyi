@@ -215,6 +215,11 @@ from semiflat.modules import (
     ModuleFamily as ModuleFamily,
     GradientPart as GradientPart,
     EigenvalueRange as EigenvalueRange,
+    shrink as shrink,
+    Shrunk as Shrunk,
+    SparedUnit as SparedUnit,
+    shrink_widths as shrink_widths,
+    ShrunkWidths as ShrunkWidths,
 )
 from semiflat.checkpoints import (
     save_point as save_point,

@@ -3,6 +3,7 @@
 from semiflat.modules.families import ModuleFamily
 from semiflat.modules.groups import Slot, UnitGroup, Units, units
 from semiflat.modules.judge import EigenvalueRange, GradientPart, ModuleVerdict, judge_module
+from semiflat.modules.shrink import Shrunk, ShrunkWidths, SparedUnit, shrink, shrink_widths
 from semiflat.modules.widen import Widened, widen
 
 __all__ = [
@@ -10,11 +11,16 @@ __all__ = [
     "GradientPart",
     "ModuleFamily",
     "ModuleVerdict",
+    "Shrunk",
+    "ShrunkWidths",
     "Slot",
+    "SparedUnit",
     "UnitGroup",
     "Units",
     "Widened",
     "judge_module",
+    "shrink",
+    "shrink_widths",
     "units",
     "widen",
 ]

@@ -74,6 +74,7 @@ class Use:
         axis: along which the units lie, where the operation says it.
         conv: whether a convolution uses it.
         lookup: whether rows are looked up in it.
+        node: name of the operation in the graph.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Use:
     axis: int | None = None
     conv: bool = False
     lookup: bool = False
+    node: str = ""
 
 
 Value = Any
@@ -101,6 +103,7 @@ class Flow:
         uses: in the order of the operations.
         random: operations that draw at random, in words.
         unknown: operations without a rule that a unit meets, by name.
+        read: for each operation that reads units with a weight, the labels of what else enters it, by node.
         shared: parameters that act on several units alike, as the gain of a norm within each head does.
         passes: modules that normalise, and the labels of their places.
     """
@@ -110,6 +113,7 @@ class Flow:
     uses: list[Use] = field(default_factory=list)
     random: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    read: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
     passes: list[tuple[str, Tensor]] = field(default_factory=list)
     _later: list[tuple[Weight, Tensor, Tensor, fx.Node]] = field(default_factory=list)
@@ -204,8 +208,15 @@ class Flow:
                 whole = torch.full((weight.whole.numel(),), UNIFORM)
                 whole[places] = labels.reshape(-1)
                 labels = whole.view(weight.whole.shape)
+        if role == "reads":
+            entering = {each.name: self._values.get(each) for each in node.all_input_nodes}
+            self.read[node.name] = {
+                name: value for name, value in entering.items() if isinstance(value, Tensor)
+            }
         where, module = self.where(node), self.module(node)
-        self.uses.append(Use(weight.name, role, labels, where, module, axis, **more))
+        self.uses.append(
+            Use(weight.name, role, labels, where, module, axis, node=node.name, **more)
+        )
 
     def labels(self, value: Value, statistics: bool = False) -> Tensor:
         """The labels of a value: those of a weight are atoms of its elements.

@@ -33,6 +33,7 @@ class Slot(Shown):
         positions: of each unit along that axis, (units, positions of a unit).
         conv: whether a convolution uses it.
         lookup: whether rows are looked up in it.
+        use: number of the use among those of the flow.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Slot(Shown):
     positions: Tensor
     conv: bool = False
     lookup: bool = False
+    use: int = field(default=-1, repr=False)
 
     @property
     def module(self) -> str:
@@ -310,6 +312,7 @@ class Grouping:
                 torch.tensor([self.units[root].slots[number][1] for root in roots]),
                 uses[number].conv,
                 uses[number].lookup,
+                number,
             )
             for number in order
         ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semiflat.errors import InputError, whole
 from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
-from semiflat.modules.capture import Example, capture, copied
+from semiflat.modules.capture import Captured, Example, capture, copied
 from semiflat.modules.constants import check_constants, taken_up
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import Slot, UnitGroup, Units
@@ -279,8 +279,13 @@ def why_not(group: UnitGroup) -> str:
 
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs in float64 a model is the same, and why if it is not rounding."""
-    coarsest, where = lowest_precision(model, example)
+    """Up to which change of its outputs a float64 model is the same, and why if it is not rounding."""
+    return tolerance_of(capture(model, example))
+
+
+def tolerance_of(captured: Captured) -> tuple[float, str]:
+    """The same of one that was captured."""
+    coarsest, where = lowest_precision(captured)
     if coarsest is None:
         return EXACT, ""
     return 64 * torch.finfo(coarsest).eps, f"the model rounds to {coarsest} at {where}".replace(
@@ -288,9 +293,8 @@ def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
     )
 
 
-def lowest_precision(model: nn.Module, example: Example) -> tuple[torch.dtype | None, str]:
+def lowest_precision(captured: Captured) -> tuple[torch.dtype | None, str]:
     """The coarsest type that a float64 model casts to on its way, and where."""
-    captured = capture(model, example)
     found: tuple[torch.dtype | None, str] = None, ""
     for node in captured.graph.nodes:
         value = node.meta.get("val")
