@@ -74,6 +74,7 @@ class Use:
         axis: along which the units lie, where the operation says it.
         conv: whether a convolution uses it.
         lookup: whether rows are looked up in it.
+        node: name of the operation in the graph; ``""`` for all that work element by element.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Use:
     axis: int | None = None
     conv: bool = False
     lookup: bool = False
+    node: str = ""
 
 
 Value = Any
@@ -101,6 +103,7 @@ class Flow:
         uses: in the order of the operations.
         random: operations that draw at random, in words.
         unknown: operations without a rule that a unit meets, by name.
+        carried: for each operation the atoms in what it gives.
     """
 
     captured: Captured
@@ -108,6 +111,7 @@ class Flow:
     uses: list[Use] = field(default_factory=list)
     random: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    carried: dict[str, Tensor] = field(default_factory=dict)
     _values: dict[fx.Node, Value] = field(default_factory=dict)
     _atoms: dict[str, Tensor] = field(default_factory=dict)
     _real: dict[fx.Node, Any] = field(default_factory=dict)
@@ -131,7 +135,8 @@ class Flow:
             elif node.op == "call_function":
                 args = list(fx.node.map_arg(node.args, self._values.__getitem__))
                 kwargs = dict(fx.node.map_arg(node.kwargs, self._values.__getitem__))
-                self._values[node] = rule_of(node)(self, node, args, kwargs)
+                value = rule_of(node)(self, node, args, kwargs)
+                self._values[node], self.carried[node.name] = value, _atoms_in(value)
             else:
                 self._values[node] = filled(FIXED, ())
             for user in done.get(node, []):
@@ -196,7 +201,9 @@ class Flow:
                 whole[places] = labels.reshape(-1)
                 labels = whole.view(weight.whole.shape)
         where, module = self.where(node), self.module(node)
-        self.uses.append(Use(weight.name, role, labels, where, module, axis, **more))
+        self.uses.append(
+            Use(weight.name, role, labels, where, module, axis, node=node.name, **more)
+        )
 
     def labels(self, value: Value, statistics: bool = False) -> Tensor:
         """The labels of a value: those of a weight are atoms of its elements.
@@ -286,6 +293,13 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, tuple | list):
         return [leaf for each in value for leaf in _leaves(each)]
     return [value]
+
+
+def _atoms_in(value: Any) -> Tensor:
+    """The atoms in what an operation gives, each once."""
+    parts = [slim(leaf).reshape(-1).unique() for leaf in _leaves(value) if isinstance(leaf, Tensor)]
+    atoms = torch.cat(parts).unique() if parts else torch.empty(0, dtype=torch.long)
+    return atoms[atoms >= 0]
 
 
 def _permutation(weight: Weight) -> list[int] | None:

@@ -67,6 +67,8 @@ class UnitGroup(Shown):
         slots: where they lie in parameters and buffers, in the order these are used.
         norms: norms over the units themselves: ``(what, where)``.
         refuses: why units can be neither added nor left out; ``""`` if they can.
+        held: why a class alone forbids it, which keeps their number, though they are units like others; ``""``
+            if none does, or something else forbids it, too.
         random: whether something is drawn at random on their way.
 
     >>> import torch, semiflat as sf
@@ -82,6 +84,7 @@ class UnitGroup(Shown):
     slots: tuple[Slot, ...]
     norms: tuple[tuple[str, str], ...] = ()
     refuses: str = ""
+    held: str = ""
     also: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -309,6 +312,8 @@ class Grouping:
         made = made or [number for number in order if uses[number].role != "reads"] or order
         names = list(dict.fromkeys(self._module(uses[number]) for number in made))
         kind = _kind(slots, marks)
+        held = self._held(slots) if len(roots) > 1 else []
+        reasons = self._refuses(roots, slots, marks, held)
         group = UnitGroup(
             name=names[0] or uses[made[0]].name,
             kind=kind,
@@ -319,7 +324,8 @@ class Grouping:
                     (mark.what, mark.where) for mark in marks if mark.what.endswith("norm")
                 )
             ),
-            refuses=self._refuses(roots, slots, marks),
+            refuses="; ".join([*reasons, *held]),
+            held="" if reasons else "; ".join(held),
             also=tuple(names[1:]),
         )
         return (order[0], roots[0]), group
@@ -331,32 +337,39 @@ class Grouping:
         holders = [name.rpartition(".")[0] for name in names]
         return use.module if use.module in holders else holders[0]
 
-    def _refuses(self, roots: list[int], slots: list[Slot], marks: list[Mark]) -> str:
+    def _refuses(
+        self, roots: list[int], slots: list[Slot], marks: list[Mark], held: list[str]
+    ) -> list[str]:
         reasons = dict.fromkeys(
             f"{mark.why} ({mark.where})" if mark.where else mark.why
             for mark in marks
             if mark.what == "forbids"
         )
-        model = self.flow.captured.model
-        special = not_plain(model)
+        special = not_plain(self.flow.captured.model)
         for slot in slots:
             if slot.module in special:
                 reasons[f"{special[slot.module]} ({slot.module!r})"] = None
-            holder = model.get_submodule(slot.module) if slot.module else model
-            if isinstance(holder, OWN_AXES) and len(roots) > 1:
-                kind = type(holder).__name__
-                reasons[
-                    f"{kind} ties its heads times their size to the stream ({slot.module!r})"
-                ] = None
         met = [self.units[root].met for root in roots]
         if any([value for _, value in each] != [value for _, value in met[0]] for each in met):
             where = next(self.flow.ties.met_at(atom) for atom, value in met[0] + met[1] if value)
             reasons[f"a constant or an input treats the units differently ({where})"] = None
-        if not any(slot.role == "reads" for slot in slots) and not reasons:
+        if not any(slot.role == "reads" for slot in slots) and not (reasons or held):
             reasons["nothing reads it linearly"] = None
-        if not any(slot.role != "reads" for slot in slots) and not reasons:
+        if not any(slot.role != "reads" for slot in slots) and not (reasons or held):
             reasons["no weight makes it"] = None
-        return "; ".join(reasons)
+        return list(reasons)
+
+    def _held(self, slots: list[Slot]) -> list[str]:
+        """What classes say that tie the number of units to other sizes."""
+        model = self.flow.captured.model
+        reasons: dict[str, None] = {}
+        for slot in slots:
+            holder = model.get_submodule(slot.module) if slot.module else model
+            if isinstance(holder, OWN_AXES):
+                kind = type(holder).__name__
+                said = f"{kind} ties its heads times their size to the stream ({slot.module!r})"
+                reasons[said] = None
+        return list(reasons)
 
 
 def _axis_of(thin: Tensor, use: Use) -> tuple[int, Tensor] | None:
