@@ -210,6 +210,12 @@ from semiflat.modules import (
     Slot as Slot,
     widen as widen,
     Widened as Widened,
+    unit_curvature as unit_curvature,
+    UnitCurvature as UnitCurvature,
+    GroupCurvature as GroupCurvature,
+    UnitSigns as UnitSigns,
+    WideSigns as WideSigns,
+    UnitSplit as UnitSplit,
 )
 from semiflat.checkpoints import (
     save_point as save_point,

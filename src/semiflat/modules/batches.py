@@ -141,9 +141,17 @@ def loss_of(model: nn.Module, loss: LossFunction, batch: Batch) -> Tensor:
     Raises:
         InputError: if the loss gives anything else.
     """
-    outputs = run(model, batch.inputs)
+    return loss_value(loss, run(model, batch.inputs), batch.targets)
+
+
+def loss_value(loss: LossFunction, outputs: Any, targets: Any) -> Tensor:
+    """The loss of outputs, a number that can be differentiated.
+
+    Raises:
+        InputError: if the loss gives anything else.
+    """
     try:
-        value = loss(outputs, batch.targets)
+        value = loss(outputs, targets)
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in tensors_in(outputs)]
         raise InputError(

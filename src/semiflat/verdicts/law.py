@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import NamedTuple
 
 
@@ -14,7 +15,7 @@ class Shares(NamedTuple):
     zero: int
 
     @classmethod
-    def of(cls, shares: Iterable[tuple[float, int]]) -> Shares:
+    def of(cls, shares: Iterable[tuple[float | Fraction, int]]) -> Shares:
         """Of shares and how many copies have each.
 
         >>> Shares.of([(0.5, 3), (-0.5, 1), (0, 2)])
