@@ -34,7 +34,7 @@ from semiflat.modules.batches import (
 )
 from semiflat.modules.branches import Branch, Local, Point, Program, Programs, grads, outputs_like
 from semiflat.modules.nulls import Silence, gives_nothing, silences
-from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature, UnitSigns
+from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature, UnitSigns, loudest
 
 NEIGHBOURS = 2
 """Roundings of the parameters at which everything is computed again."""
@@ -329,9 +329,26 @@ class _Dense:
             reading=reads,
             null="" if null.way is None else null.way.what,
             why_no_null=null.why if null.way is None else "",
+            silent=self._silent(branch, null, signs),
             parts=branch.parts,
             ways=torch.stack(ways),
         )
+
+
+    def _silent(
+        self, branch: Branch, null: _Null, signs: Sequence[UnitSigns]
+    ) -> dict[str, Tensor]:
+        """What makes the unit with the largest F∅ when it gives nothing."""
+        if null.way is None:
+            return {}
+        program, _, _ = self.work.programs.of(self.work.batches.first().inputs)
+        point = null.way.of(branch, program, self.work.point)
+        unit = loudest(signs).unit
+        return {
+            slot.name: point[slot.name].index_select(slot.axis, slot.positions[unit])
+            for slot in branch.group.slots
+            if slot.role != "reads"
+        }
 
 
 def _spectrum(of: Callable[..., Spectrum], sites: list[Tensor], eps: float) -> Spectrum:
@@ -560,6 +577,7 @@ class _Large:
             reading=reads,
             null="",
             why_no_null="its units are too large for dense K; raise dense_limit",
+            silent={},
             parts=branch.parts,
             ways=ways,
         )

@@ -94,6 +94,8 @@ class GroupCurvature(Rows):
         null: how a unit is made that gives nothing: as one that there is, but for this; ``""`` if none is
             known.
         why_no_null: why none is; else ``""``.
+        silent: what makes such a unit out of the one with the largest F∅, by name: ``incoming`` of :func:`widen` for
+            one new unit.
     """
 
     group: UnitGroup
@@ -103,6 +105,7 @@ class GroupCurvature(Rows):
     reading: int
     null: str
     why_no_null: str
+    silent: dict[str, Tensor] = field(repr=False)
     parts: tuple[Part, ...] = field(repr=False)
     ways: Tensor = field(repr=False)
 
@@ -136,6 +139,11 @@ class GroupCurvature(Rows):
 
     def _rows(self) -> list[Facts]:
         return [unit._facts() for unit in self.units]
+
+
+def loudest(units: Sequence[UnitSigns]) -> UnitSigns:
+    """The unit with the largest F∅."""
+    return max(units, key=lambda unit: unit.null_norm or 0.0)
 
 
 def _of(unit: Any, group: UnitGroup) -> int:
@@ -282,8 +290,7 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
             whole(f"nulls[{name!r}]", count, 0)
             if not group.null:
                 raise InputError(f"no null unit of {name!r} is known: {group.why_no_null}")
-            best = max(group.units, key=lambda unit: unit.null_norm or 0.0)
-            rank = best.null_rank
+            rank = loudest(group.units).null_rank
             exact = exact and rank is not None
             positive, negative = positive + count * (rank or 0), negative + count * (rank or 0)
             sizes[name] = sizes.get(name, 0) + count
