@@ -107,6 +107,7 @@ figures: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_paths.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_induced.py
 	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_bounds.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_modules.py
 	$(MAKE) gallery
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q docs README.md
 

@@ -124,6 +124,7 @@ def load_data(
     drop_missing: bool = False,
     one_hot: bool = False,
     sample_weight: str | None = None,
+    keep_constant: bool = False,
 ) -> Dataset:
     """Data by name, from a file or a data frame, with the loss that fits its targets.
 
@@ -146,6 +147,7 @@ def load_data(
         one_hot: whether to take columns of text as categories: one input of 0 and 1 for each level but
             the first, see :class:`~semiflat.Preparation`.
         sample_weight: the column that says what each sample counts with, from 0 up; it is no input then.
+        keep_constant: whether to keep columns of X that are constant, as images have them at their edges.
 
     Raises:
         InputError: for an unknown name, a file that cannot be read or holds a value that cannot be used
@@ -213,7 +215,7 @@ def load_data(
         )
     raw = np.column_stack(table) if table else np.empty((int(counted.sum()), 0))
     inputs = _columns(raw, weights)
-    keep = ~inputs.constant
+    keep = ~inputs.constant | (keep_constant and not inputs.constant.all())
     # A column of one level is constant as well, and becomes no number at all.
     dropped = tuple(name for name, kept in zip(preparation.encoded, keep, strict=True) if not kept)
     single = tuple(name for name, own in levels.items() if len(own) == 1)
@@ -235,7 +237,7 @@ def load_data(
         X = inputs.standardised
         standardisation = Standardisation(
             tuple(inputs.mean[keep].tolist()),
-            tuple(inputs.scale[keep].tolist()),
+            tuple(np.where(inputs.constant, 1.0, inputs.scale)[keep].tolist()),
             targets and tuple(targets.mean.tolist()),
             targets and tuple(targets.scale.tolist()),
         )

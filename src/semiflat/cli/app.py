@@ -23,6 +23,14 @@ from semiflat.cli.classes import REMEDY, SeparatedSoFar, note, separation_row
 from semiflat.cli.diagnose import diagnose
 from semiflat.cli.hierarchy import hierarchy, stages_of_training
 from semiflat.cli.inputs import DataOptions, parse_hidden, stored_point
+from semiflat.cli.modules import (
+    OptionalModel,
+    Shape,
+    Weights,
+    batches_of,
+    units,
+    widen_module,
+)
 from semiflat.cli.options import (
     BAD_INPUT,
     DONE,
@@ -355,26 +363,77 @@ def find(
 @app.command()
 @threads(1)
 def widen(
-    point: PointFile,
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    point: Annotated[
+        Path | None, typer.Argument(metavar="[POINT]", help="A .safetensors file of a point.")
+    ] = None,
     steps: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="STEP...",
+            metavar="[STEP...]",
             help=f"Embeddings, in order; one λ or γ may be 'rest'. Forms: {forms()}.",
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    ] = None,
     data: OptionalData = None,
     target: Target = None,
     raw: Raw = False,
+    model: OptionalModel = None,
+    weights: Weights = None,
+    shape: Shape = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="With --model: a group of semiflat units.")
+    ] = None,
+    units: Annotated[int, typer.Option("--units", help="With --model: new units to add.")] = 0,
+    copies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--copies",
+            metavar="UNIT:SHARE,SHARE",
+            help="With --model: copies of a unit, by their shares, or UNIT:COUNT; again for each further unit.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="With --model: of new units' weights.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Embed a saved point in a wider network without changing its function.
+    """Add units to a saved point, or to a module of yours, without changing its function.
 
     Example: semiflat widen points/p0.safetensors replicate:0:2:0.3,0.7 null:0:0.4 --out
     wide.safetensors
+
+    Or of a module: semiflat widen --model mynets:make --weights net.safetensors --data digits
+    --group fc1 --units 8 --out wide.safetensors
     """
+    if (point is None) == (model is None):
+        raise InputError(
+            "give a .safetensors file of a point and steps, or --model PACKAGE.MODULE:FUNCTION with --data and "
+            "--group"
+        )
+    if model is not None:
+        if data is None or group is None:
+            raise InputError(
+                "--model needs --data and --group, too; semiflat units names the groups"
+            )
+        widen_module(
+            model,
+            weights,
+            batches_of(data, target, shape, raw),
+            group=group,
+            units=units,
+            copies=copies or [],
+            seed=seed,
+            out=out,
+            outputs=Outputs("widen", force, {"the weights": weights} if weights else {}),
+            as_json=as_json,
+        )
+        return
+    assert point is not None
+    if not steps:
+        raise InputError(f"say what to add: one of {forms()}")
+    if weights or shape or group or units or copies:
+        raise InputError(
+            "--weights, --shape, --group, --units and --copies go with --model; a saved point takes steps"
+        )
     from semiflat.checkpoints import packed
     from semiflat.embeddings import Composition, Embedding
 
@@ -470,6 +529,7 @@ def judge(
 
 
 app.command()(diagnose)
+app.command()(units)
 app.command()(certify)
 app.command()(verify)
 app.command()(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 import semiflat as sf
 from semiflat.cli.inputs import DataOptions, stored_point
+from semiflat.cli.modules import OptionalModel, Weights, module_of
 from semiflat.cli.options import (
     Force,
     Json,
@@ -36,20 +36,8 @@ def diagnose(
     point: Annotated[
         Path | None, typer.Argument(metavar="[POINT]", help="A .safetensors file of a point.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="PACKAGE.MODULE:FUNCTION",
-            help="A function of yours without arguments that makes the nn.Sequential; its code is run.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights", help="The module's state_dict, a .safetensors file; no pickle is read."
-        ),
-    ] = None,
+    model: OptionalModel = None,
+    weights: Weights = None,
     data: OptionalData = None,
     target: Target = None,
     loss: LossName = None,
@@ -87,7 +75,9 @@ def diagnose(
         if weights is None or data is None:
             raise InputError("--model needs --weights FILE.safetensors and --data, too")
         dataset = DataOptions(data, target, loss, not raw).load()
-        module = module_of(str(model), weights)
+        module: Any = module_of(
+            str(model), weights
+        )  # read layer by layer, if it is an nn.Sequential
         if dataset.standardisation is not None:  # the network may have seen other numbers
             print(
                 f"note: {data!r} was standardised; if the module was trained on the numbers as they are in the "
@@ -134,55 +124,3 @@ def drawn(found: sf.Diagnosis) -> bytes:
     stream = io.BytesIO()
     found.plot().savefig(stream, format="png", dpi=160, metadata={"Software": None})
     return stream.getvalue()
-
-
-def module_of(path: str, weights: Path) -> Any:
-    """The module that a function of the user's makes, with the weights of a .safetensors file.
-
-    Raises:
-        InputError: if there is no such function, it makes no module, or the file does not fit or is a pickle.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    from torch import nn
-
-    name, _, function = path.partition(":")
-    if not name or not function.isidentifier():
-        raise InputError(
-            f"--model {path!r} is no PACKAGE.MODULE:FUNCTION; write mynets:make for def make() in mynets.py"
-        )
-    sys.path.insert(0, "")  # as with python -m, so that a file beside the user is found
-    try:
-        make = getattr(importlib.import_module(name), function)
-        module = make()
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--model {path!r} fails: {error}; run the command in the folder where {name.split('.')[0]}.py or "
-            "the package lies, or install it"
-        ) from error
-    except Exception as error:  # it is anybody's code
-        raise InputError(f"--model {path!r} fails: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove("")
-    if not isinstance(module, nn.Module):
-        raise InputError(
-            f"--model {path!r} makes a {type(module).__name__}; expected an nn.Sequential"
-        )
-    if not weights.is_file():
-        raise InputError(
-            f"there is no file {str(weights)!r}; give a .safetensors file of a state_dict"
-        )
-    try:
-        module.load_state_dict(load_file(weights))
-    except SafetensorError as error:
-        raise InputError(
-            f"{str(weights)!r} is no .safetensors file; write one with safetensors.torch.save_file("
-            "module.state_dict(), path). A pickle can run code when it is read, and is not read here"
-        ) from error
-    except RuntimeError as error:
-        first = str(error).splitlines()
-        raise InputError(
-            f"{str(weights)!r} does not fit the module that --model {path} makes: "
-            f"{' '.join(first[1:2]).strip().rstrip('.')}; give the weights of such a module"
-        ) from error
-    return module.eval()

@@ -1,0 +1,277 @@
+"""`units`, `shrink` and `widen --model`: of a module of the user's with its weights."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import semiflat as sf
+from semiflat.cli.options import NO, Json, Raw, Target, say
+from semiflat.errors import InputError
+from semiflat.outputs import Outputs
+from semiflat.threads import threads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="A function of yours without arguments that makes the nn.Module; its code is run.",
+    ),
+]
+OptionalModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="Instead of a point: a function of yours without arguments that makes an nn.Module. Its code "
+        "is run.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", help="The module's state_dict, a .safetensors file; no pickle is read."
+    ),
+]
+Batches = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="A table or data set as elsewhere, its rows as inputs; or PACKAGE.MODULE:FUNCTION, a function of "
+        "yours that makes a list of pairs (inputs, targets).",
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option("--shape", help="Shape of one input, if it is no row of a table: 1x8x8."),
+]
+BATCH = 256
+"""Rows of a table in one batch."""
+
+
+def called(option: str, path: str) -> Any:
+    """What a function of the user's gives, named as PACKAGE.MODULE:FUNCTION.
+
+    Raises:
+        InputError: if there is no such function, or it fails.
+    """
+    name, _, function = path.partition(":")
+    if not name or not function.isidentifier():
+        raise InputError(
+            f"{option} {path!r} is no PACKAGE.MODULE:FUNCTION; write mynets:make for def make() in mynets.py"
+        )
+    sys.path.insert(0, "")  # as with python -m, so that a file beside the user is found
+    try:
+        return getattr(importlib.import_module(name), function)()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{option} {path!r} fails: {error}; run the command in the folder where {name.split('.')[0]}.py or "
+            "the package lies, or install it"
+        ) from error
+    except Exception as error:  # it is anybody's code
+        raise InputError(f"{option} {path!r} fails: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove("")
+
+
+def module_of(path: str, weights: Path | None) -> nn.Module:
+    """The module that a function of the user's makes, in eval mode, with the weights of a .safetensors file.
+
+    Raises:
+        InputError: if there is no such function, it makes no module, or the file does not fit or is a pickle.
+    """
+    from torch import nn
+
+    module = called("--model", path)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"--model {path!r} makes a {type(module).__name__}; expected an nn.Module")
+    if weights is not None:
+        _load(module, path, weights)
+    return module.eval()
+
+
+def _load(module: nn.Module, path: str, weights: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    if not weights.is_file():
+        raise InputError(
+            f"there is no file {str(weights)!r}; give a .safetensors file of a state_dict"
+        )
+    try:
+        load_model(module, weights)
+    except SafetensorError as error:
+        raise InputError(
+            f"{str(weights)!r} is no .safetensors file; write one with safetensors.torch.save_file("
+            "module.state_dict(), path). A pickle can run code when it is read, and is not read here"
+        ) from error
+    except RuntimeError as error:
+        first = str(error).splitlines()
+        raise InputError(
+            f"{str(weights)!r} does not fit the module that --model {path} makes: "
+            f"{' '.join(first[1:2]).strip().rstrip('.')}; give the weights of such a module"
+        ) from error
+
+
+def batches_of(
+    data: str, target: str | None, shape: str | None, raw: bool
+) -> list[tuple[Any, Any]]:
+    """Pairs of inputs and targets: of a function of the user's, or the rows of a table in batches.
+
+    Raises:
+        InputError: if the data cannot be read, or a row has another size than the shape.
+    """
+    if ":" in data:
+        made = called("--data", data)
+        pairs = list(made) if isinstance(made, list | tuple) else []
+        if not pairs or not all(
+            isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
+        ):
+            raise InputError(
+                f"--data {data!r} makes a {type(made).__name__}; expected a list of pairs (inputs, targets)"
+            )
+        return [(pair[0], pair[1]) for pair in pairs]
+    import torch
+
+    # A module has an input for each column, whether it varies here or not.
+    dataset = sf.load_data(data, target, standardise=not raw, keep_constant=True)
+    X, y = torch.as_tensor(dataset.X).float(), torch.as_tensor(dataset.y)
+    if shape is not None:
+        sizes = _sizes(shape)
+        if math.prod(sizes) != X.shape[1]:
+            raise InputError(
+                f"--shape {shape} has {math.prod(sizes)} numbers, and a row of {data!r} has {X.shape[1]}"
+            )
+        X = X.view(-1, *sizes)
+    y = y.float() if y.is_floating_point() else y
+    return list(zip(X.split(BATCH), y.split(BATCH), strict=True))
+
+
+def _sizes(shape: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in shape.split("x")]
+    except ValueError:
+        sizes = [0]
+    if any(size < 1 for size in sizes):
+        raise InputError(f"--shape {shape!r} is no shape; write 1x8x8 for images of one channel")
+    return sizes
+
+
+def few(batches: list[tuple[Any, Any]]) -> Any:
+    """The inputs of a few samples, as an example."""
+    import torch
+
+    def cut(leaf: Any) -> Any:
+        return leaf[:4] if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf
+
+    return torch.utils._pytree.tree_map(cut, batches[0][0])
+
+
+def packed(module: nn.Module) -> bytes:
+    """A module's state_dict as a .safetensors file holds it, each shared tensor once."""
+    from safetensors.torch import save
+
+    seen: set[tuple[int, int]] = set()
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        key = (tensor.data_ptr(), tensor.numel())
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        tensors[name] = tensor.contiguous().clone()
+    return save(tensors)
+
+
+@threads(1)
+def units(
+    model: Model,
+    data: Batches,
+    weights: Weights = None,
+    target: Target = None,
+    shape: Shape = None,
+    raw: Raw = False,
+    as_json: Json = False,
+) -> None:
+    """Name the groups of units of a module of yours: what can be widened and shrunk, and what forbids it.
+
+    Exit code 1: there is no group that can be changed.
+
+    Example: semiflat units --model mynets:make --data digits --shape 1x8x8
+    """
+    groups = sf.units(module_of(model, weights), few(batches_of(data, target, shape, raw)))
+    lines = [
+        f"{'group':<32} {'kind':<18} {'units':>6}  reads and writes, or why it cannot be changed"
+    ]
+    for group in groups.values():
+        made_of = f"{len(group.writers)} tensors make it, {len(group.readers)} read it"
+        lines.append(
+            f"{group.name:<32} {group.kind:<18} {group.size:>6}  {group.refuses or made_of}"
+        )
+    if groups.unreached:
+        lines.append(f"not used on this example: {', '.join(groups.unreached)}")
+    say(as_json, groups.to_json(), lines)
+    if all(group.refuses for group in groups.values()):
+        raise typer.Exit(NO)
+
+
+def copies_of(texts: list[str]) -> dict[int, Any]:
+    """``3:0.3,0.7`` as ``{3: [0.3, 0.7]}``, ``3:2`` as ``{3: 2}``.
+
+    >>> copies_of(["3:0.3,0.7", "1:2"])
+    {3: [0.3, 0.7], 1: 2}
+    """
+    found: dict[int, Any] = {}
+    for text in texts:
+        unit, _, shares = text.partition(":")
+        try:
+            found[int(unit)] = (
+                [float(share) for share in shares.split(",")] if "," in shares else int(shares)
+            )
+        except ValueError:
+            raise InputError(
+                f"--copies {text!r} is not of the form UNIT:SHARE,SHARE,… or UNIT:COUNT, as in 3:0.3,0.7"
+            ) from None
+    return found
+
+
+def widen_module(
+    model: str,
+    weights: Path | None,
+    batches: list[tuple[Any, Any]],
+    *,
+    group: str,
+    units: int,
+    copies: list[str],
+    seed: int,
+    out: Path,
+    outputs: Outputs,
+    as_json: bool,
+) -> None:
+    """`semiflat widen --model …`."""
+    outputs.check(out)
+    wide = sf.widen(
+        module_of(model, weights),
+        few(batches),
+        group,
+        units=units,
+        copies=copies_of(copies),
+        seed=seed,
+    )
+    outputs.write({out: packed(wide.model)})
+    changed = ", ".join(f"{name} = {value}" for name, value in wide.attributes.items())
+    lines = [
+        f"{out}: {wide.group.kind}s of {group!r}, now {wide.size}; the outputs change by "
+        f"{wide.output_change:.1e} of their size in float64, {wide.rounding:.1e} in the module's own numbers",
+        f"make the module with {changed}" if changed else "",
+        f"note: {wide.note}" if wide.note else "",
+    ]
+    say(as_json, {"file": str(out), **wide.to_json()}, [line for line in lines if line])

@@ -1,0 +1,141 @@
+"""`semiflat units`, and `widen` of a module, as somebody would type them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, load_model, save_file
+from torch import nn
+
+from helpers import refused_command, run
+
+NETS = """
+import torch
+from torch import nn
+
+def make(channels=4, width=16):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3), nn.BatchNorm2d(channels), nn.ReLU(), nn.Flatten(),
+        nn.Linear(36 * channels, width), nn.GELU(), nn.Linear(width, 10))
+
+def words():
+    return nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+def recurrent():
+    return nn.GRU(64, 4)
+
+def batches():
+    return [(torch.randint(0, 11, (3, 5)), torch.zeros(3, 5, 2))]
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mynets_m.py").write_text(NETS)
+    return tmp_path
+
+
+ASKED = ("--model", "mynets_m:make", "--data", "digits", "--shape", "1x8x8")
+
+
+def made(**sizes: int) -> nn.Module:
+    """What ``mynets_m.make`` makes."""
+    space: dict[str, object] = {}
+    exec(NETS, space)
+    module = space["make"](**sizes)  # type: ignore[operator]
+    assert isinstance(module, nn.Module)
+    return module.eval()
+
+
+def test_the_groups_of_a_module_are_told(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, "units", *ASKED)
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()[1:3]] == [
+        ["0", "channel", "4"],
+        ["4", "linear", "unit"],
+    ]
+    assert "it is an output of the model" in out
+    code, out, _ = run(capsys, "units", *ASKED, "--json")
+    assert [row["size"] for row in json.loads(out)["rows"]] == [4, 16, 10]
+    code, out, _ = run(capsys, "units", "--model", "mynets_m:words", "--data", "mynets_m:batches")
+    assert (code, "embedding" in out) == (0, True)
+
+
+def test_where_nothing_can_be_changed_the_answer_is_no(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    code, out, _ = run(
+        capsys, "units", "--model", "mynets_m:recurrent", "--data", "digits", "--raw"
+    )
+    assert (code, "the operation 'gru' is not known" in out) == (1, True)
+
+
+def test_a_widened_module_computes_the_same(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    model = made()
+    save_file(model.state_dict(), folder / "net.safetensors")
+    command = ("widen", *ASKED, "--weights", "net.safetensors", "--out", "wide.safetensors")
+    code, out, _ = run(capsys, *command, "--group", "4", "--units", 2, "--copies", "3:0.25,0.75")
+    assert code == 0
+    assert "make the module with 4.out_features = 19, 6.in_features = 19" in out
+    wide = made(width=19)
+    load_model(wide, folder / "wide.safetensors")
+    images = torch.randn(5, 1, 8, 8)
+    assert torch.allclose(wide(images), model(images), atol=1e-5)
+    assert torch.equal(load_file("wide.safetensors")["4.weight"][:16], model[4].weight)  # type: ignore[index]
+    code, out, _ = run(capsys, *command, "--group", "0", "--copies", "1:2", "--json")
+    assert json.loads(out)["size"] == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("units", "--model", "mynets_m:number", "--data", "digits"), "makes a int"),
+        (("units", "--model", "mynets_m:none", "--data", "digits"), "no attribute 'none'"),
+        (
+            ("units", "--model", "mynets_m:make", "--data", "digits"),
+            "the model fails on the example",
+        ),
+        (("units", "--model", "mynets_m:make", "--data", "mynets_m:number"), "a list of pairs"),
+        (("units", *ASKED[:-1], "1x8x9"), "--shape 1x8x9 has 72 numbers"),
+        (("units", *ASKED[:-1], "8by8"), "write 1x8x8"),
+        (("units", *ASKED, "--weights", "no.safetensors"), "there is no file"),
+        (("widen", *ASKED, "--out", "w.safetensors"), "--model needs --data and --group"),
+        (
+            ("widen", *ASKED, "--group", "4", "--out", "w.safetensors"),
+            "nothing is to be added",
+        ),
+        (
+            ("widen", *ASKED, "--group", "5", "--units", 1, "--out", "w.safetensors"),
+            "there is no group of units '5'",
+        ),
+        (
+            ("widen", *ASKED, "--group", "4", "--copies", "3;2", "--out", "w.safetensors"),
+            "UNIT:SHARE,SHARE",
+        ),
+        (
+            ("widen", *ASKED, "--group", "4", "--copies", "0:0.3,0.8", "--out", "w.safetensors"),
+            "add up to 1.1",
+        ),
+        (("widen", "--out", "w.safetensors"), "give a .safetensors file of a point and steps, or"),
+        (("widen", "p.safetensors", "--out", "w.safetensors"), "say what to add"),
+        (
+            ("widen", "p.safetensors", "null:0:0.4", "--units", 2, "--out", "w.safetensors"),
+            "go with --model",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, given: tuple[object, ...], why: str
+) -> None:
+    assert why in refused_command(capsys, *given)
+    assert not (folder / "w.safetensors").exists()
