@@ -54,6 +54,9 @@ class Batches:
     """
 
     def __init__(self, given: Any) -> None:
+        self.given: Iterable[Any]
+        self.samples: int
+        self.count: int
         if isinstance(given, Batches):
             self.given, self.samples, self.count = given.given, given.samples, given.count
             return
@@ -62,15 +65,15 @@ class Batches:
                 f"batches must be something that can be gone through again, as a list or a DataLoader, not "
                 f"{type(given).__name__}"
             )
-        self.given: Iterable[Any] = given
+        self.given = given
         sizes, first = self._pass()
         _, second = self._pass()
         if not sizes:
             raise InputError("there are no batches; expected at least one pair (inputs, targets)")
         if first != second:
             raise InputError(
-                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches in the "
-                "same order each time, for instance list(loader)"
+                "two passes over the batches differ (shuffled, or augmented at random?); give the same batches "
+                "in the same order each time, for instance list(loader)"
             )
         self.samples, self.count = sum(sizes), len(sizes)
 
@@ -80,7 +83,9 @@ class Batches:
             sizes.append(batch.size)
             for tensor in _leaves((batch.inputs, batch.targets)):
                 digest.update(str((tensor.shape, tensor.dtype)).encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+                digest.update(
+                    tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                )
         return sizes, digest.hexdigest()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -155,8 +160,8 @@ def loss_value(loss: LossFunction, outputs: Any, targets: Any) -> Tensor:
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in tensors_in(outputs)]
         raise InputError(
-            f"the loss fails on the model's outputs, of shapes {shapes} ({str(error).splitlines()[0]:.200}); expected "
-            "loss(outputs, targets)"
+            f"the loss fails on the model's outputs, of shapes {shapes} ({str(error).splitlines()[0]:.200}); "
+            "expected loss(outputs, targets)"
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -189,6 +194,6 @@ def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> Non
     mean = (half * one + (size - half) * two) / size
     if abs(whole - mean) > MEAN * max(abs(whole), abs(one), abs(two), 1e-30):
         raise InputError(
-            f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected a loss that "
-            "is a mean over the batch (reduction='mean', no weights that differ between samples)"
+            f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected "
+            "a loss that is a mean over the batch (reduction='mean', no weights that differ between samples)"
         )

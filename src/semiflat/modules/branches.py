@@ -30,6 +30,7 @@ from semiflat.modules.capture import (
 )
 from semiflat.modules.flow import Flow, name_of
 from semiflat.modules.groups import Grouping, Slot, UnitGroup, Units
+from semiflat.modules.ties import FIXED, UNIFORM
 
 Point = Mapping[str, Tensor]
 """Values of parameters and buffers by name."""
@@ -180,21 +181,22 @@ class Program:
     @cached_property
     def _roots(self) -> dict[fx.Node, set[int]]:
         """What stands for the atoms in what each operation gives."""
-        find, carried = self._flow.ties.find, self._flow.carried
+        ties, carried = self._flow.ties, self._flow.carried
         return {
-            node: {find(atom) for atom in carried[node.name].tolist()}
+            node: set(ties.roots(carried[node.name]).tolist())
             for node in self._order
             if node.name in carried
         }
 
     def _carriers(self, group: UnitGroup) -> set[fx.Node]:
         """The operations in whose results units of a group are."""
-        slot, find = group.slots[0], self._flow.ties.find
+        slot = group.slots[0]
         wanted: set[int] = set()
         for use in self._flow.uses:
             if (use.name, use.role) == (slot.name, slot.role):
                 places = use.labels.movedim(slot.axis, 0)[slot.positions.reshape(-1)]
-                wanted |= {find(atom) for atom in places.unique().tolist() if atom >= 0}
+                wanted |= set(self._flow.ties.roots(places).unique().tolist())
+        wanted -= {FIXED, UNIFORM}
         return {node for node, roots in self._roots.items() if not roots.isdisjoint(wanted)}
 
     def _region(

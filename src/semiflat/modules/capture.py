@@ -62,7 +62,9 @@ def check_model(model: Any) -> nn.Module:
             "model is what torch.compile made; give the module that it was made from (model._orig_mod)"
         )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_meta or isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if tensor.is_meta or isinstance(
+            tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer
+        ):
             raise InputError(
                 f"{name!r} has no values yet; run the model once on an example, or load its weights"
             )
@@ -140,8 +142,8 @@ def capture(model: nn.Module, example: Example) -> Captured:
         line = str(error).strip().splitlines() or [type(error).__name__]
         expected = ", ".join(_arguments(model))
         raise InputError(
-            f"the model fails on the example ({line[0]:.200}); give inputs as it takes them: a tensor, a tuple of "
-            f"its arguments ({expected}), or a dict of them by name"
+            f"the model fails on the example ({line[0]:.200}); give inputs as it takes them: a tensor, a tuple "
+            f"of its arguments ({expected}), or a dict of them by name"
         ) from error
     if not tensors_in(outputs):
         raise InputError(f"the model gives back {type(outputs).__name__} without a tensor in it")
@@ -163,7 +165,7 @@ def capture(model: nn.Module, example: Example) -> Captured:
         for spec in signature.input_specs
         if spec.target is not None and isinstance(held.get(spec.target), Tensor)
     }
-    flat = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs))]
+    flat = torch.utils._pytree.tree_leaves((args, kwargs))
     inputs = dict(zip(signature.user_inputs, flat, strict=False))
     return Captured(model, program.graph, owners, constants, {str(k): v for k, v in inputs.items()})
 

@@ -1,4 +1,4 @@
-"""Labels followed through the operations of a model: which weights each unit owns, and what ties units together."""
+"""Labels followed through the operations of a model: what each unit owns, and what ties units together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from semiflat.modules.capture import Captured
-from semiflat.modules.ties import FIXED, UNIFORM, Ties, filled, slim
+from semiflat.modules.ties import FIXED, UNIFORM, Ties, filled, pairs_of, slim
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Weight:
     def places(self) -> Tensor:
         """Number of the element of ``whole`` that each element of the view is."""
         flat = torch.zeros((), dtype=torch.long)
-        start = self.view.storage_offset() - self.whole.storage_offset()
+        start = int(self.view.storage_offset() - self.whole.storage_offset())
         for axis, (size, stride) in enumerate(
             zip(self.view.shape, self.view.stride(), strict=True)
         ):
@@ -66,8 +66,8 @@ class Use:
     Attributes:
         name: of the parameter or buffer.
         role: ``"writes"``: its elements make a unit; ``"adds"``: they are added to it, as a bias is;
-            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a norm;
-            ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
+            ``"between"``: they act on one unit alone in another way; ``"shifts"``: they are added to it by a
+            norm; ``"statistics"``: nothing trains them; ``"reads"``: they take a unit linearly.
         labels: of its elements, in its shape.
         where: the operation, in words.
         module: that it is used in.
@@ -103,6 +103,8 @@ class Flow:
         uses: in the order of the operations.
         random: operations that draw at random, in words.
         unknown: operations without a rule that a unit meets, by name.
+        shared: parameters that act on several units alike, as the gain of a norm within each head does.
+        passes: modules that normalise, and the labels of their places.
         carried: for each operation the atoms in what it gives.
     """
 
@@ -111,7 +113,10 @@ class Flow:
     uses: list[Use] = field(default_factory=list)
     random: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
+    passes: list[tuple[str, Tensor]] = field(default_factory=list)
     carried: dict[str, Tensor] = field(default_factory=dict)
+    _later: list[tuple[Weight, Tensor, Tensor, fx.Node]] = field(default_factory=list)
     _values: dict[fx.Node, Value] = field(default_factory=dict)
     _atoms: dict[str, Tensor] = field(default_factory=dict)
     _real: dict[fx.Node, Any] = field(default_factory=dict)
@@ -121,6 +126,7 @@ class Flow:
         """All operations, in their order."""
         from semiflat.modules.rules import rule_of
 
+        # Values are let go once nothing takes them any more.
         last = {user: node for node in self.captured.graph.nodes for user in node.all_input_nodes}
         done: dict[fx.Node, list[fx.Node]] = {}
         for user, node in last.items():
@@ -135,14 +141,18 @@ class Flow:
             elif node.op == "call_function":
                 args = list(fx.node.map_arg(node.args, self._values.__getitem__))
                 kwargs = dict(fx.node.map_arg(node.kwargs, self._values.__getitem__))
-                value = rule_of(node)(self, node, args, kwargs)
-                self._values[node], self.carried[node.name] = value, _atoms_in(value)
+                self._values[node] = rule_of(node)(self, node, args, kwargs)
+                self.carried[node.name] = _atoms_in(self._values[node])
+                self._in_place(node, args)
             else:
                 self._values[node] = filled(FIXED, ())
             for user in done.get(node, []):
                 if user.op == "call_function":
                     self._values.pop(user, None)
+        self._settle()
         for name, atoms in self._atoms.items():
+            if name in self.shared:
+                continue
             tensor = self.captured.tensor(name)
             role = self._roles.get(name, "adds")
             self.uses.append(Use(name, role, atoms.view(tensor.shape), "elementwise"))
@@ -233,19 +243,27 @@ class Flow:
     def join(self, node: fx.Node, values: list[Value], what: str = "") -> Tensor:
         """Combine values element by element: units that meet are tied."""
         operands = [self.labels(value) for value in values]
-        if (
-            what != "joined"
-        ):  # a weight that is only ever added is one that makes the unit, as a bias does
+        if what != "joined":
+            # A weight that is only ever added is one that makes the unit, as a bias does.
             for value in values:
                 self.acts(value)
         owned = [bool((slim(labels) >= 0).any()) for labels in operands]
-        out = slim(operands[0]) if operands else filled(UNIFORM, ())
-        for labels in operands[1:]:
-            thin = slim(labels)
-            apart = self.ties.tie(out, thin)
-            out = torch.maximum(*torch.broadcast_tensors(out, thin))
-            if what and len(apart) and not any(isinstance(value, Weight) for value in values):
-                self.ties.mark(what, apart, self.where(node), node.name)
+        weights = [isinstance(value, Weight) and not value.buffer for value in values]
+        out = filled(UNIFORM, ())
+        for labels, yes in zip(operands, weights, strict=True):
+            if not yes:
+                thin = slim(labels)
+                apart = self.ties.tie(out, thin)
+                out = torch.maximum(*torch.broadcast_tensors(out, thin))
+                if what and len(apart) and not any(weights):
+                    self.ties.mark(what, apart, self.where(node), node.name)
+        for value, labels, yes in zip(values, operands, weights, strict=True):
+            if yes:
+                # Whether it is one unit's or acts on several alike is known when all ties are.
+                thin = slim(labels)
+                self._later.append((value, out, thin, node))
+                wide, own = torch.broadcast_tensors(out, thin)
+                out = torch.where(wide >= 0, wide, own)
         if any(owned):
             for place, (labels, yes) in enumerate(zip(operands, owned, strict=True)):
                 if not yes and bool((slim(labels) == FIXED).any()):
@@ -257,9 +275,62 @@ class Flow:
         labels = self.labels(value)
         axes = tuple(axis % max(labels.ndim, 1) for axis in axes)
         thin = slim(labels)
-        if why and any(thin.shape[axis] > 1 for axis in axes):
-            self.forbid(node, thin, why)
+        lanes = lanes_of(thin, axes)
+        if why and bool((lanes != lanes[:, :1]).any()):
+            self.ties.mark("forbids", thin, self.where(node), node.name, why, lanes)
         return self.ties.along(labels, axes)
+
+    def _in_place(self, node: fx.Node, args: list[Value]) -> None:
+        """What is changed through a view changes what the view is of, which labels do not show."""
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable or not args:
+            return
+        from semiflat.modules.rules import is_view
+
+        at = node.args[0]
+        while isinstance(at, fx.Node) and at.op == "call_function" and is_view(at):
+            base = at.args[0]
+            later = [user for user in base.users if user is not at and node < user]
+            if later and isinstance(self._values.get(base), Tensor | Weight):
+                why = "a part of it is changed in place"
+                self.forbid(node, self.labels(self._values[base]), why)
+            at = base
+
+    def _settle(self) -> None:
+        """Tie weights that act on units element by element to these, unless they act on several units alike."""
+        left, tied = self._later, set[str]()
+        while True:
+            alike, apart, singly = [], [], []
+            for each in left:
+                weight, units, own, _ = each
+                pairs = pairs_of(own, units)
+                pairs = torch.stack([pairs[:, 0], self.ties.roots(pairs[:, 1])], 1).unique(dim=0)
+                elements, roots = (len(pairs[:, axis].unique()) for axis in (0, 1))
+                if len(pairs) == elements:  # every element acts on one unit
+                    singly.append(each)
+                elif len(pairs) == elements * roots:
+                    alike.append(each)
+                else:
+                    apart.append(each)
+            now = singly or apart[:1]
+            if not now:
+                break
+            for weight, units, own, _ in now:
+                tied.add(weight.name)
+                self.ties.tie(own, units)
+            left = [each for each in left if not any(each is other for other in now)]
+        for weight, units, own, node in alike:
+            if weight.name in tied:
+                why = f"{weight.name!r} acts on several units alike, and on single ones elsewhere"
+                self.forbid(node, torch.cat([units.reshape(-1), own.reshape(-1)]), why)
+            else:
+                self.shared.add(weight.name)
+
+    def normalised(self, node: fx.Node, labels: Tensor, axis: int) -> None:
+        """Record whose places a norm's module has along an axis."""
+        thin = slim(labels).movedim(axis, 0)
+        owners = thin.reshape(len(thin), -1).amax(1).expand(labels.shape[axis])
+        self.passes.append((self.module(node), owners))
 
     def forbid(self, node: fx.Node, labels: Tensor, why: str) -> None:
         """Say why the units among some labels cannot be changed."""
@@ -284,6 +355,13 @@ class Flow:
         return self._real[node]
 
 
+def lanes_of(thin: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """What an operation along some axes takes together, (lanes, places)."""
+    order = [axis for axis in range(thin.ndim) if axis not in axes]
+    places = torch.Size([thin.shape[axis] for axis in axes]).numel()
+    return thin.permute(*order, *axes).reshape(-1, places)
+
+
 def salt(node: fx.Node, place: int = 0) -> int:
     """A number for an operation and one of its operands."""
     return zlib.crc32(f"{node.name}/{place}".encode()) % 9973
@@ -303,7 +381,7 @@ def _atoms_in(value: Any) -> Tensor:
 
 
 def _permutation(weight: Weight) -> list[int] | None:
-    """Which axis of the view each axis of the whole tensor is, if the view has the same axes in another order."""
+    """Which axis of the view each axis of the whole tensor is; None if the view has other axes."""
     view, whole = weight.view, weight.whole
     if sorted(view.shape) != sorted(whole.shape) or view.storage_offset() != whole.storage_offset():
         return None

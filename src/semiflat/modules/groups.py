@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semiflat.errors import InputError
 from semiflat.modules.capture import Captured, Example, capture, not_plain
 from semiflat.modules.flow import Flow, Use
-from semiflat.modules.ties import Mark, slim
+from semiflat.modules.ties import FIXED, Mark, slim
 from semiflat.records.shown import Facts, Rows, Shown
 
 OWN_AXES = (nn.MultiheadAttention,)
@@ -26,8 +26,9 @@ class Slot(Shown):
 
     Attributes:
         name: of the tensor in the model.
-        role: what the tensor does with a unit: ``"writes"`` it, ``"adds"`` to it as a bias does, stands ``"between"``
-            as a norm's gain does, ``"shifts"`` it as a norm's bias does, keeps ``"statistics"`` of it, or ``"reads"`` it linearly.
+        role: what the tensor does with a unit: ``"writes"`` it, ``"adds"`` to it as a bias does, stands
+            ``"between"`` as a norm's gain does, ``"shifts"`` it as a norm's bias does, keeps
+            ``"statistics"`` of it, or ``"reads"`` it linearly.
         axis: along which the units lie.
         positions: of each unit along that axis, (units, positions of a unit).
         conv: whether a convolution uses it.
@@ -66,10 +67,10 @@ class UnitGroup(Shown):
         size: how many units there are.
         slots: where they lie in parameters and buffers, in the order these are used.
         norms: norms over the units themselves: ``(what, where)``.
+        passes: modules that normalise and the units pass through, and how many places each unit has there.
         refuses: why units can be neither added nor left out; ``""`` if they can.
         held: why a class alone forbids it, which keeps their number, though they are units like others; ``""``
             if none does, or something else forbids it, too.
-        random: whether something is drawn at random on their way.
 
     >>> import torch, semiflat as sf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
@@ -85,6 +86,7 @@ class UnitGroup(Shown):
     norms: tuple[tuple[str, str], ...] = ()
     refuses: str = ""
     held: str = ""
+    passes: tuple[tuple[str, int], ...] = field(default=(), repr=False)
     also: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -131,7 +133,7 @@ class Units(Rows, Mapping[str, UnitGroup]):
     def __init__(self, captured: Captured, flow: Flow, groups: list[UnitGroup]) -> None:
         self._groups = {group.name: group for group in groups}
         self._also = {other: group.name for group in groups for other in group.also}
-        used = {use.name for use in flow.uses}
+        used = {use.name for use in flow.uses} | flow.shared
         same = {name: names for names in captured.owners.values() for name in names}
         used |= {other for name in used for other in same.get(name, ())}
         self.unreached = tuple(
@@ -220,11 +222,9 @@ class _Unit:
 
     Attributes:
         slots: by number of the use: axis, positions.
-        met: its atoms, in order, and a number for the constants that each meets.
     """
 
     slots: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
-    met: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Grouping:
@@ -241,12 +241,9 @@ class Grouping:
         for number, use in enumerate(self.flow.uses):
             self._lay(number, use)
         for mark in self.flow.ties.marks:
-            for root in dict.fromkeys(map(self.flow.ties.find, mark.atoms.tolist())):
+            for root in self.flow.ties.roots(mark.atoms).unique().tolist():
                 self.marks.setdefault(root, []).append(mark)
-        for atom in range(len(self.flow.ties)):
-            root = self.flow.ties.find(atom)
-            if root in self.units:
-                self.units[root].met.append((atom, self.flow.ties.met(atom)))
+        self.met = self.flow.ties.met()
         together: dict[Any, list[int]] = {}
         for root, unit in self.units.items():
             where = tuple(
@@ -260,14 +257,23 @@ class Grouping:
 
     def _tie_shared(self) -> None:
         """Units that lie at one place of a tensor that is used more than once are tied."""
+        ties = self.flow.ties
         lines: dict[tuple[str, int], Tensor] = {}
+        whole: dict[tuple[str, str], Tensor] = {}
         for use in self.flow.uses:
             line = _axis_of(slim(use.labels), use)
-            if line is None or not bool((line[1] >= 0).any()):
+            if line is None:  # several units along more than one axis
+                ties.tie(whole.setdefault((use.name, use.role), use.labels), use.labels)
                 continue
             axis, owners = line
             before = lines.setdefault((use.name, axis), owners)
-            self.flow.ties.tie(before, owners)
+            ties.tie(before, owners)
+            mixed = (before == FIXED) & (owners >= 0) | (owners == FIXED) & (before >= 0)
+            if bool(mixed.any()):
+                why = f"{use.name!r} is used elsewhere for what no unit owns"
+                found = torch.maximum(before, owners)[mixed]
+                ties.mark("forbids", found, use.where, use.where, why)
+                lines[use.name, axis] = torch.maximum(before, owners)
 
     def _lay(self, number: int, use: Use) -> None:
         """Find the axis along which the units of one use lie."""
@@ -286,10 +292,11 @@ class Grouping:
             )
             return
         axis, owners = line
-        for root in owners.unique().tolist():
+        order = owners.argsort(stable=True)
+        whose, counts = owners[order].unique_consecutive(return_counts=True)
+        for root, places in zip(whose.tolist(), order.split(counts.tolist()), strict=True):
             if root >= 0:
-                places = tuple((owners == root).nonzero().flatten().tolist())
-                self.units.setdefault(root, _Unit()).slots[number] = axis, places
+                self.units.setdefault(root, _Unit()).slots[number] = axis, tuple(places.tolist())
 
     def _group(self, roots: list[int]) -> tuple[tuple[int, ...], UnitGroup]:
         uses = self.flow.uses
@@ -307,13 +314,18 @@ class Grouping:
             )
             for number in order
         ]
-        marks = self.marks.get(roots[0], [])
+        units = torch.tensor(roots)
+        marks = [
+            mark
+            for mark in self.marks.get(roots[0], [])
+            if mark.lanes is None or not self.flow.ties.apart(mark.lanes, units)
+        ]
         made = [number for number in order if uses[number].role == "writes"]
         made = made or [number for number in order if uses[number].role != "reads"] or order
         names = list(dict.fromkeys(self._module(uses[number]) for number in made))
         kind = _kind(slots, marks)
         held = self._held(slots) if len(roots) > 1 else []
-        reasons = self._refuses(roots, slots, marks, held)
+        reasons = self._refuses(units, slots, marks, held)
         group = UnitGroup(
             name=names[0] or uses[made[0]].name,
             kind=kind,
@@ -326,6 +338,7 @@ class Grouping:
             ),
             refuses="; ".join([*reasons, *held]),
             held="" if reasons else "; ".join(held),
+            passes=self._passes(roots[0]),
             also=tuple(names[1:]),
         )
         return (order[0], roots[0]), group
@@ -337,8 +350,30 @@ class Grouping:
         holders = [name.rpartition(".")[0] for name in names]
         return use.module if use.module in holders else holders[0]
 
+    def _passes(self, root: int) -> tuple[tuple[str, int], ...]:
+        found: dict[str, int] = {}
+        for module, labels in self.flow.passes:
+            count = int((self.flow.ties.roots(labels) == root).sum())
+            if count:
+                found[module] = count
+        return tuple(found.items())
+
+    def _different(self, roots: Tensor) -> str:
+        """Where units meet constants that are not the same for all; "" for nowhere."""
+        standing = self.flow.ties.standing
+        atoms = torch.isin(standing, roots).nonzero().flatten()
+        if not bool(self.met[atoms].any()):
+            return ""
+        met = {root: self.met[atoms[standing[atoms] == root]] for root in roots.tolist()}
+        first = met[int(roots[0])]
+        for each in met.values():
+            if not torch.equal(each, first):
+                both = torch.isin(standing, roots) & (self.met != 0)
+                return self.flow.ties.met_at(both.nonzero().flatten())
+        return ""
+
     def _refuses(
-        self, roots: list[int], slots: list[Slot], marks: list[Mark], held: list[str]
+        self, roots: Tensor, slots: list[Slot], marks: list[Mark], held: list[str]
     ) -> list[str]:
         reasons = dict.fromkeys(
             f"{mark.why} ({mark.where})" if mark.where else mark.why
@@ -349,9 +384,8 @@ class Grouping:
         for slot in slots:
             if slot.module in special:
                 reasons[f"{special[slot.module]} ({slot.module!r})"] = None
-        met = [self.units[root].met for root in roots]
-        if any([value for _, value in each] != [value for _, value in met[0]] for each in met):
-            where = next(self.flow.ties.met_at(atom) for atom, value in met[0] + met[1] if value)
+        where = self._different(roots)
+        if where:
             reasons[f"a constant or an input treats the units differently ({where})"] = None
         if not any(slot.role == "reads" for slot in slots) and not (reasons or held):
             reasons["nothing reads it linearly"] = None

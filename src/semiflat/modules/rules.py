@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from semiflat.modules.flow import Flow, Rule, Value, Weight, name_of, salt
+from semiflat.modules.flow import Flow, Rule, Value, Weight, lanes_of, name_of, salt
 from semiflat.modules.ties import FIXED, UNIFORM, filled, slim
 
 RULES: dict[str, Rule] = {}
@@ -69,7 +69,7 @@ def _unknown(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any])
     if _owned(flow, operands):
         flow.unknown.setdefault(name_of(node), flow.where(node))
         for value in operands:
-            flow.forbid(node, flow.labels(value), f"the operation {name_of(node)!r} is not known")
+            flow.forbid(node, flow.labels(value), f"no rule is known for {name_of(node)!r}")
     return _fixed(node)
 
 
@@ -122,7 +122,13 @@ def _prelu(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     if isinstance(weight, Weight) and weight.view.numel() > 1:
         flow.acts(weight)
         return flow.join(node, [x, _along_channels(flow, weight, flow.labels(x).ndim)])
-    return flow.labels(x)
+    return flow.join(node, [x, weight])
+
+
+@_rule("glu")
+def _glu(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
+    axis = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+    return flow.join(node, list(flow.labels(args[0]).chunk(2, axis)), "gated")
 
 
 def _along_channels(flow: Flow, weight: Value, ndim: int, statistics: bool = False) -> Tensor:
@@ -132,27 +138,13 @@ def _along_channels(flow: Flow, weight: Value, ndim: int, statistics: bool = Fal
 
 # -- movement --------------------------------------------------------------------------------------
 
-SAME = (
-    "detach",
-    "contiguous",
-    "clone",
-    "alias",
-    "to",
-    "_to_copy",
-    "type_as",
-    "float",
-    "double",
-    "half",
+# fmt: off
+SAME: tuple[str, ...] = (
+    "detach", "contiguous", "clone", "alias", "to", "_to_copy", "type_as", "float", "double",
+    "half", "bfloat16", "lift_fresh_copy", "_assert_tensor_metadata", "positive", "lift",
+    "lift_fresh", "cpu",
 )
-SAME += (
-    "bfloat16",
-    "lift_fresh_copy",
-    "_assert_tensor_metadata",
-    "positive",
-    "lift",
-    "lift_fresh",
-    "cpu",
-)
+# fmt: on
 
 
 @_rule(*SAME)
@@ -160,59 +152,16 @@ def _same(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
     return args[0] if args and isinstance(args[0], Tensor | Weight) else _fixed(node)
 
 
-MOVES = (
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "transpose",
-    "permute",
-    "t",
-    "mT",
-    "numpy_T",
-    "expand",
-    "unsqueeze",
+# fmt: off
+MOVES: tuple[str, ...] = (
+    "view", "_unsafe_view", "reshape", "transpose", "permute", "t", "mT", "numpy_T", "T", "adjoint",
+    "expand", "unsqueeze", "squeeze", "flatten", "unflatten", "slice", "select", "narrow", "chunk",
+    "split", "split_with_sizes", "unsafe_split", "unsafe_chunk", "tensor_split", "unbind", "repeat",
+    "repeat_interleave", "tile", "roll", "flip", "rot90", "movedim", "moveaxis", "swapaxes",
+    "swapdims", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold",
+    "atleast_1d", "atleast_2d", "atleast_3d",
 )
-MOVES += (
-    "squeeze",
-    "flatten",
-    "unflatten",
-    "slice",
-    "select",
-    "narrow",
-    "chunk",
-    "split",
-    "split_with_sizes",
-)
-MOVES += (
-    "unbind",
-    "repeat",
-    "repeat_interleave",
-    "roll",
-    "flip",
-    "movedim",
-    "moveaxis",
-    "swapaxes",
-    "tile",
-)
-MOVES += (
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "diagonal",
-    "unfold",
-    "unsafe_split",
-    "unsafe_chunk",
-    "rot90",
-)
-MOVES += (
-    "adjoint",
-    "swapdims",
-    "T",
-    "atleast_1d",
-    "atleast_2d",
-    "atleast_3d",
-    "channel_shuffle",
-    "tensor_split",
-)
+# fmt: on
 
 
 @_rule(*MOVES)
@@ -245,6 +194,11 @@ def _weight_or_labels(
     if moved.untyped_storage().data_ptr() == value.whole.untyped_storage().data_ptr():
         return Weight(value.name, value.whole, moved, value.buffer)
     return target(flow.labels(value), *rest, **kwargs)
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether an operation gives a part of its first argument, or all of it, in the same storage."""
+    return name_of(node) in (*MOVES, "getitem")
 
 
 @_rule("getitem")
@@ -289,8 +243,26 @@ def _index(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
         return _fixed(node)
     real = fx.node.map_arg(node.args[1:], flow.real)
     target: Any = node.target
-    moved: Tensor = target(flow.labels(value), *real)
+    labels = flow.labels(value)
+    moved: Tensor = target(labels, *real)
+    if _from_inputs(list(node.all_input_nodes)[1:]):
+        other = target(labels, *torch.utils._pytree.tree_map_only(Tensor, torch.zeros_like, real))
+        if other.shape != moved.shape or not torch.equal(other, moved):
+            flow.forbid(node, labels, "an input chooses its places")
     return moved
+
+
+def _from_inputs(nodes: list[fx.Node]) -> bool:
+    """Whether values of the model's inputs enter some nodes."""
+    seen, left = set(nodes), list(nodes)
+    while left:
+        node = left.pop()
+        if node.op == "placeholder" and str(node.target).startswith("args_"):
+            return True
+        fresh = [each for each in node.all_input_nodes if each not in seen]
+        seen.update(fresh)
+        left += fresh
+    return False
 
 
 UNIFORMS = (
@@ -342,7 +314,8 @@ def _meet(
         _in_order(each, own, every) for each, own in zip((a, b), inputs.split(","), strict=True)
     ]
     owned = [bool((slim(each) >= 0).any()) for each in whole]
-    thin = [flow.ties.along(each, summed) for each in whole]
+    why = "" if all(owned) else FIXED_SUM
+    thin = [flow.mix(node, each, summed, why) for each in whole]
     if all(owned):
         flow.ties.tie(*thin)
         for each in thin:
@@ -370,7 +343,8 @@ def _read(
 ) -> Value:
     labels = flow.labels(x)
     free = tuple(place for place, letter in enumerate(of_x) if letter not in of_weight)
-    read = _one_for_each(flow, node, labels, free)
+    taken = tuple(place for place, letter in enumerate(of_x) if letter not in out)
+    read = _one_for_each(flow, node, labels, free, taken)
     for place in sorted(free, reverse=True):
         read = read.select(place, 0)
     kept = [letter for letter in of_x if letter in of_weight]
@@ -399,9 +373,14 @@ def _only(letters: str, of: str) -> int | None:
     return letters.index(of) if len(of) == 1 else None
 
 
-def _one_for_each(flow: Flow, node: fx.Node, labels: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """What a weight's place reads has to be one unit wherever it is applied."""
+def _one_for_each(
+    flow: Flow, node: fx.Node, labels: Tensor, axes: tuple[int, ...], taken: tuple[int, ...]
+) -> Tensor:
+    """What a weight's place reads has to be one unit wherever it is applied; it is summed along axes taken."""
     thin = slim(labels)
+    several = len(axes) and bool((thin.amax(axes, keepdim=True) != thin).any())
+    if several and all(thin.shape[axis] == 1 for axis in taken):
+        flow.forbid(node, thin, "the same weights are applied to every unit by itself")
     fixed = (thin == FIXED).any(dim=axes, keepdim=True) if axes else thin == FIXED
     owned = (thin >= 0).any(dim=axes, keepdim=True) if axes else thin >= 0
     if bool((fixed & owned).any()):
@@ -516,9 +495,10 @@ def _convolve(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]
     labels = flow.labels(x)
     spatial = weight.view.ndim - 2
     batched = labels.ndim == weight.view.ndim
-    axes = tuple(axis for axis in range(labels.ndim) if axis != labels.ndim - 1 - spatial)
-    read = _one_for_each(flow, node, labels, axes).reshape(-1)
-    inputs = labels.shape[labels.ndim - 1 - spatial]
+    channel = labels.ndim - 1 - spatial
+    axes = tuple(axis for axis in range(labels.ndim) if axis != channel)
+    read = _one_for_each(flow, node, labels, axes, (channel,)).reshape(-1)
+    inputs = labels.shape[channel]
     read = read.expand(inputs) if len(read) == 1 else read
     shape = weight.view.shape
     outputs = shape[1] * groups if across else shape[0]
@@ -567,28 +547,28 @@ def _embedding(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any
 
 @_rule("batch_norm", "instance_norm", "_native_batch_norm_legit", "cudnn_batch_norm")
 def _batch_norm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
-    x, weight, bias, mean, variance = args[:5]
-    labels = flow.labels(x)
-    flow.ties.along(labels, tuple(axis for axis in range(labels.ndim) if axis != 1))
-    flow.acts(weight)
-    flow.acts(bias, "shifts")
-    for vector in (weight, bias, mean, variance):
+    labels = flow.labels(args[0])
+    flow.mix(node, labels, tuple(axis for axis in range(labels.ndim) if axis != 1), MIXES)
+    for vector, role in zip(args[1:5], ("between", "shifts", *["statistics"] * 2), strict=True):
         if vector is not None:
-            own = _along_channels(flow, vector, labels.ndim, vector in (mean, variance))
+            flow.acts(vector, role)
+            own = _along_channels(flow, vector, labels.ndim, role == "statistics")
             labels = flow.join(node, [labels, own])
-    return labels
+    flow.normalised(node, labels, 1)
+    return labels.expand(flow.shape(node))
 
 
 @_rule("group_norm")
 def _group_norm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     x, groups, *rest = args
     labels = flow.labels(x)
-    thin = flow.ties.along(labels, tuple(axis for axis in range(labels.ndim) if axis != 1))
+    thin = flow.mix(node, labels, tuple(axis for axis in range(labels.ndim) if axis != 1), MIXES)
     if thin.shape[1] > 1:
         wide = thin.reshape(thin.shape[1]).view(groups, -1)
         flow.ties.along(wide, (1,))
         if wide.shape[1] > 1:
             flow.ties.mark("block", thin, flow.where(node), node.name)
+    flow.normalised(node, labels, 1)
     for vector, role in zip(rest[:2], ("between", "shifts"), strict=False):
         if vector is not None:
             flow.acts(vector, role)
@@ -607,7 +587,9 @@ def _layer_norm(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, An
         )
     elif slim(labels).shape[-1] > 1:
         what = "layer norm" if name_of(node) == "layer_norm" else "rms norm"
-        flow.ties.mark(what, labels, flow.where(node), node.name)
+        lanes = lanes_of(slim(labels), (labels.ndim - 1,))
+        flow.ties.mark(what, labels, flow.where(node), node.name, lanes=lanes)
+        flow.normalised(node, labels, labels.ndim - 1)
     vectors = [each for each in rest[:2] if isinstance(each, Tensor | Weight)]
     for vector, role in zip(vectors, ("between", "shifts"), strict=False):
         flow.acts(vector, role)
@@ -630,7 +612,7 @@ POOLS |= {"bicubic2d": 2, "nearest3d": 3}
 def _pool(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     count = next(n for end, n in POOLS.items() if end in name_of(node))
     labels = flow.labels(args[0])
-    thin = flow.mix(node, labels, tuple(range(-count, 0)))
+    thin = flow.mix(node, labels, tuple(range(-count, 0)), MIXES)
     value = node.meta["val"]
     shapes = [each.shape for each in value] if isinstance(value, tuple | list) else [value.shape]
     found = [thin.expand(shape) for shape in shapes]
@@ -672,32 +654,43 @@ MIXES = "it is mixed with others along an axis, so none can be added or left out
     "normalize",
 )
 def _along_axis(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
-    axis = args[1] if len(args) > 1 else kwargs.get("dim")
+    axis: int = args[1] if len(args) > 1 else kwargs["dim"]
     return flow.mix(node, args[0], (axis,), MIXES).expand(flow.shape(node))
 
 
-# A root mean square by which what it is of is divided: its units are normalised together, as by rms_norm.
-_STEPS = ({"mean"}, {"add"}, {"rsqrt", "sqrt"}, {"mul", "div"})
-
-
 def _is_rms(node: fx.Node, axes: tuple[int, ...], ndim: int) -> bool:
-    """Whether ``mean(x²)`` over the last axis goes into ``x · rsqrt(· + eps)`` and nowhere else."""
+    """Whether ``mean(x²)`` over the last axis goes into ``x · rsqrt(· + eps)`` and nowhere else.
+
+    Units are then normalised together, as by ``rms_norm``.
+    """
     source = node.args[0]
     if name_of(node) != "mean" or [axis % ndim for axis in axes] != [ndim - 1]:
         return False
-    if not isinstance(source, fx.Node) or name_of(source) not in ("pow", "square", "mul"):
+    if not isinstance(source, fx.Node) or not _is_square(source):
         return False
-    squared = source.args[1] == 2 if name_of(source) == "pow" else True
-    if name_of(source) == "mul":
-        squared = source.args[0] is source.args[1]
-    at = node
-    for names in _STEPS[1:]:
-        users = list(at.users)
-        if len(users) != 1 or name_of(users[0]) not in names:
-            return False
-        at = users[0]
-    of = [_without_casts(each) for each in at.all_input_nodes]
-    return squared and _without_casts(source.all_input_nodes[0]) in of
+    at, passed = node, []
+    while len(at.users) == 1 and name_of(at) not in ("mul", "div"):
+        at = next(iter(at.users))
+        if name_of(at) not in SAME:
+            passed.append(name_of(at))
+    if passed not in (["add", "rsqrt", "mul"], ["add", "sqrt", "div"]):
+        return False
+    of = _without_casts(source.all_input_nodes[0])
+    return any(_scaled_from(each, of) for each in at.all_input_nodes)
+
+
+def _scaled_from(node: fx.Node, of: fx.Node) -> bool:
+    """Whether a node is another one, but for casts and factors."""
+    node = _without_casts(node)
+    if node is of:
+        return True
+    return name_of(node) == "mul" and any(_scaled_from(each, of) for each in node.all_input_nodes)
+
+
+def _is_square(node: fx.Node) -> bool:
+    if name_of(node) == "mul":
+        return node.args[0] is node.args[1]
+    return name_of(node) == "square" or (name_of(node) == "pow" and node.args[1:] == (2,))
 
 
 def _without_casts(node: fx.Node) -> fx.Node:
@@ -718,24 +711,23 @@ def _without_casts(node: fx.Node) -> fx.Node:
     "norm",
     "linalg_vector_norm",
     "max",
+    "min",
 )
 def _reduce(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     x = args[0]
     labels = flow.labels(x)
     value = node.meta["val"]
     named = {each.name: place for place, each in enumerate(node.target._schema.arguments)}  # type: ignore[union-attr]
-    if len(_tensors(args)) > 1 or (not isinstance(value, Tensor) and name_of(node) != "max"):
-        return (
-            _pointwise(flow, node, args, kwargs)
-            if name_of(node) == "max"
-            else _unknown(flow, node, args, kwargs)
-        )
+    if len(_tensors(args)) > 1:  # the larger of two, element by element
+        rule = _pointwise if name_of(node) in ("max", "min") else _unknown
+        return rule(flow, node, args, kwargs)
     place = named.get("dim", len(args))
     axes = args[place] if place < len(args) else kwargs.get("dim")
     axes = tuple(range(labels.ndim)) if axes is None or axes == [] else axes
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     if _is_rms(node, axes, labels.ndim):
-        flow.ties.mark("rms norm", labels, flow.where(node), node.name)
+        lanes = lanes_of(slim(labels), (labels.ndim - 1,))
+        flow.ties.mark("rms norm", labels, flow.where(node), node.name, lanes=lanes)
         return _fixed(node, UNIFORM)
     thin = flow.mix(node, labels, axes, FIXED_SUM if name_of(node) in ("mean", "sum") else MIXES)
     first = value if isinstance(value, Tensor) else value[0]

@@ -1,4 +1,4 @@
-"""Edits of a model: tensors remade along the axes of a group's units, attributes that follow, and the replay."""
+"""Edits of a model: tensors remade along the axes of a group of units, attributes that follow, the replay."""
 
 from __future__ import annotations
 
@@ -222,7 +222,10 @@ def set_tensor(model: nn.Module, name: str, values: Tensor) -> None:
         fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
     for each in names:
         there, called = holder(model, each)
-        (there._parameters if isinstance(old, nn.Parameter) else there._buffers)[called] = fresh
+        if isinstance(fresh, nn.Parameter):
+            there._parameters[called] = fresh
+        else:
+            there._buffers[called] = fresh
 
 
 def changed_tensors(model: nn.Module, change: Change) -> dict[str, Tensor]:
@@ -241,8 +244,8 @@ def changed_tensors(model: nn.Module, change: Change) -> dict[str, Tensor]:
             values = [change.values[role] for role in sorted(others)]
             if any(each != values[0] for each in values[1:]):
                 raise InputError(
-                    f"{slot.name!r} both makes and reads the units of {change.group.name!r}, which asks for other "
-                    "values of it; add units that are zero in both, or none"
+                    f"{slot.name!r} both makes and reads the units of {change.group.name!r}, which asks for "
+                    "other values of it; add units that are zero in both, or none"
                 )
             tensor = found.get(slot.name, named[slot.name].detach())
             remake = remade(tensor, slot, values[0])
@@ -404,7 +407,7 @@ def _around(touched: set[str]) -> list[str]:
 def _changed_sizes(
     model: nn.Module, change: Change
 ) -> tuple[dict[int, int], dict[str, dict[int, int]]]:
-    """Old sizes and what they become: of the group, of its parts and of axes; and of the axes of each module."""
+    """Old sizes and what they become: of the group, its parts and axes; and of each module's axes."""
     old, new = change.group.size, change.size
     sizes, held = {old: new}, dict[str, dict[int, int]]()
     for slot in change.group.slots:
@@ -520,7 +523,7 @@ def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 
 def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, float]:
-    """The change of the outputs in train and in eval mode; train is left out where something is drawn at random.
+    """The change of the outputs in train and eval mode; train is left out where something is drawn at random.
 
     Args:
         model, wide: float64, as are the inputs; they are not changed.

@@ -334,10 +334,7 @@ class _Dense:
             ways=torch.stack(ways),
         )
 
-
-    def _silent(
-        self, branch: Branch, null: _Null, signs: Sequence[UnitSigns]
-    ) -> dict[str, Tensor]:
+    def _silent(self, branch: Branch, null: _Null, signs: Sequence[UnitSigns]) -> dict[str, Tensor]:
         """What makes the unit with the largest F∅ when it gives nothing."""
         if null.way is None:
             return {}

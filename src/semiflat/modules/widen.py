@@ -39,8 +39,8 @@ class Widened(Shown):
         model: a new module of the same classes.
         group: the group that was widened, as it was before.
         size: how many units it has now.
-        changes: the largest change of an output in float64 on the given inputs, relative to the outputs' size, in
-            ``"train"`` and ``"eval"`` mode. Train mode is left out where something is drawn at random in it:
+        changes: the largest change of an output in float64 on the given inputs, relative to the outputs' size,
+            in ``"train"`` and ``"eval"`` mode. Train mode is left out where something is drawn at random in it:
             there the outputs are equal in distribution at most.
         rounding: the same in the model's own dtype, in eval mode.
         attributes: attributes of modules that were changed.
@@ -116,12 +116,12 @@ def widen(
         model: any ``nn.Module``.
         example: inputs as :func:`units` takes them; the outputs are compared on them.
         group: name of a group of :func:`units`.
-        units: how many new units to add. What writes them is drawn at random at the size of the others, or given;
-            nothing reads them at first. In a stream with layer norms before what reads it they are its mean, with
-            RMS norms zero, and are read at random.
-        copies: for a unit, how many copies shall stand in its place, or the share with which each is read; the shares
-            add up to 1, and may be negative or 0. A pair (scale, share) is a copy whose incoming weights are
-            scaled: for units that are homogeneous, as those of ReLU are; then Σ scale · share is 1.
+        units: how many new units to add. What writes them is drawn at random at the size of the others,
+            or given; nothing reads them at first. In a stream with layer norms before what reads it they are
+            its mean, with RMS norms zero, and are read at random.
+        copies: for a unit, how many copies shall stand in its place, or the share with which each is read;
+            the shares add up to 1, and may be negative or 0. A pair (scale, share) is a copy whose incoming
+            weights are scaled: for units that are homogeneous, as those of ReLU are; then Σ scale · share is 1.
         incoming: values for the new units, by name of a tensor that writes them: its new places, in its shape.
         seed: of what is drawn.
 
@@ -159,8 +159,8 @@ def widen(
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
             raise InputError(
-                f"widening {group!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} mode, so it is "
-                f"not exact{why_not(chosen)}"
+                f"widening {group!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} mode, "
+                f"so it is not exact{why_not(chosen)}"
             ) from None
         raise
     if "train" not in seen:
@@ -174,14 +174,14 @@ def why_not(group: UnitGroup) -> str:
     """What is known of why an edit of a group may not be exact."""
     if group.norms:
         return (
-            ": a norm over the units is read otherwise than before every layer (post-norm?); widen every unit by the "
-            "same number of copies"
+            ": a norm over the units is read otherwise than before every layer (post-norm?); widen every unit "
+            "by the same number of copies"
         )
     return ""
 
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs in float64 a model counts as the same; and why it is more than rounding."""
+    """Up to which change of its outputs in float64 a model is the same, and why if it is not rounding."""
     coarsest, where = lowest_precision(model, example)
     if coarsest is None:
         return EXACT, ""
