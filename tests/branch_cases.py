@@ -33,7 +33,7 @@ class Channels(nn.Module):
 
 
 class Heads(nn.Module):
-    """Attention and a sum with what entered, under layer normalisation; with fewer keys than queries if asked for."""
+    """Attention and a sum with what entered, under layer normalisation; keys may be fewer than queries."""
 
     def __init__(self, heads: int = 2, groups: int = 2, size: int = 1, width: int = 2) -> None:
         super().__init__()
@@ -133,9 +133,7 @@ class Skips(nn.Module):
 
 def perceptron() -> nn.Module:
     """Three hidden layers' worth of units in two layers."""
-    return nn.Sequential(
-        nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2), nn.Sigmoid(), nn.Linear(2, 2)
-    )
+    return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2), nn.Sigmoid(), nn.Linear(2, 2))
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,9 @@ def hessian(model: nn.Module, data: list[tuple[Tensor, Tensor]], loss: Any) -> T
     for x, y in data:
         twin = copy.deepcopy(model)
         own = [each for each in twin.parameters() if each.requires_grad]
-        first = torch.autograd.grad(loss(twin(x), y), own, create_graph=True, materialize_grads=True)
+        first = torch.autograd.grad(
+            loss(twin(x), y), own, create_graph=True, materialize_grads=True
+        )
         flat = torch.cat([each.reshape(-1) for each in first])
         rows = []
         for entry in flat:

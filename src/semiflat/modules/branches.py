@@ -2,7 +2,7 @@
 
 Of a group the *surrogate* ``s(u, v) = Σ ⟨δ, reader⟩`` is run again and again, by the recorded operations alone:
 δ is what the loss changes by with what each reader gives, and whatever enters from elsewhere is held fixed
-(theory §9). That a group is such a branch is read off the graph, and tried on numbers: the surrogate has the
+(theory §9). That a group is such a branch is read off the labels, and tried on numbers: the surrogate has the
 derivatives of the model itself, and the units do not couple in it.
 """
 
@@ -165,14 +165,7 @@ class Program:
         own = {
             node for node in self._order if self._named.get(node.name) in made | set(group.readers)
         }
-        carriers = self._carriers(group)
-        found = self._region(group, own, carriers)
-        if isinstance(found, str):
-            return found
-        nodes, readers = found
-        why = self._elsewhere(own, nodes) or self._returns(nodes, readers, carriers)
-        if why:
-            return why
+        nodes, readers = self._region(group, own)
         parts = self._parts(group)
         if not parts:
             return "none of its parameters is trained"
@@ -199,9 +192,9 @@ class Program:
         wanted -= {FIXED, UNIFORM}
         return {node for node, roots in self._roots.items() if not roots.isdisjoint(wanted)}
 
-    def _region(
-        self, group: UnitGroup, own: set[fx.Node], carriers: set[fx.Node]
-    ) -> tuple[list[fx.Node], list[fx.Node]] | str:
+    def _region(self, group: UnitGroup, own: set[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
+        """The operations from the group's own weights to its readers, and the readers among them."""
+        carriers = self._carriers(group)
         reading = {
             use.node for use in self._flow.uses if use.role == "reads" and use.name in group.readers
         }
@@ -211,51 +204,12 @@ class Program:
             if node.op != "call_function" or moved_nodes.isdisjoint(inputs):
                 continue
             if node.name in reading and not carriers.isdisjoint(inputs):
-                if node in carriers:
-                    where = self._flow.where(node)
-                    return f"what reads the units makes them, too ({where}), so they are no parallel branches"
                 nodes.append(node)
                 readers.append(node)
             elif node in self._weights or node in carriers:
                 nodes.append(node)
                 moved_nodes.add(node)
-        return (nodes, readers) if readers else "nothing reads it linearly"
-
-    def _elsewhere(self, own: set[fx.Node], nodes: list[fx.Node]) -> str:
-        """Whether the group's weights, or what is made of them alone, are used elsewhere."""
-        region = set(nodes)
-        for node in own | (region & self._weights):
-            for user in node.users:
-                if user not in region:
-                    name = self._named.get(node.name, node.name)
-                    where = self._flow.where(user) if user.op != "output" else "as an output"
-                    return f"{name!r} is used elsewhere, too ({where}), so the units are not made or read once"
-        return ""
-
-    def _returns(self, nodes: list[fx.Node], readers: list[fx.Node], carriers: set[fx.Node]) -> str:
-        """Whether what reads the units enters them again.
-
-        A concatenation puts beside the units what does not enter them.
-        """
-        after = self._after(readers)
-        region, ends = set(nodes), set(readers)
-        for node in nodes:
-            if node in ends or name_of(node) in ("cat", "concat", "concatenate", "stack"):
-                continue
-            for entering in node.all_input_nodes:
-                if entering not in region and entering not in carriers and entering in after:
-                    return (
-                        f"what reads the units enters them again ({self._flow.where(node)}), so they are no "
-                        "parallel branches"
-                    )
-        return ""
-
-    def _after(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
-        found = set(nodes)
-        for node in self._order:
-            if not found.isdisjoint(node.all_input_nodes):
-                found.add(node)
-        return found
+        return nodes, readers
 
     def _parts(self, group: UnitGroup) -> tuple[Part, ...]:
         trained = {name for name, tensor in self.model.named_parameters() if tensor.requires_grad}

@@ -94,8 +94,8 @@ class GroupCurvature(Rows):
         null: how a unit is made that gives nothing: as one that there is, but for this; ``""`` if none is
             known.
         why_no_null: why none is; else ``""``.
-        silent: what makes such a unit out of the one with the largest F∅, by name: ``incoming`` of :func:`widen` for
-            one new unit.
+        silent: what makes such a unit out of the one with the largest F∅, by name: ``incoming`` of
+            :func:`widen` for one new unit.
     """
 
     group: UnitGroup
