@@ -233,6 +233,11 @@ class Change:
     copies: dict[str, dict[int, list[float]]]
     nulls: dict[str, int]
 
+    @property
+    def branches(self) -> int:
+        """How many are copied or new."""
+        return sum(map(len, self.copies.values())) + sum(self.nulls.values())
+
     def made(self, case: Drawn) -> nn.Module:
         """The widened model."""
         model, inputs = case.model, case.data[0][0]
