@@ -131,6 +131,19 @@ class Skips(nn.Module):
         return self.c(torch.cat([a, torch.tanh(self.b(a))], 1))
 
 
+class Stream(nn.Module):
+    """A residual stream: what reads its units is added to them again, by other weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = nn.Linear(2, 3), nn.Linear(3, 2)
+        self.b, self.c = nn.Linear(3, 2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.out(torch.tanh(x + self.c(torch.tanh(self.b(x)))))
+
+
 def perceptron() -> nn.Module:
     """Three hidden layers' worth of units in two layers."""
     return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2), nn.Sigmoid(), nn.Linear(2, 2))
@@ -167,6 +180,7 @@ KINDS = (
     Kind("recurrent units", Recurrent, (3, 2), classes=True),
     Kind("transposed convolution", Upwards, (1, 2, 2)),
     Kind("units read twice", Skips, (2,), classes=True),
+    Kind("units of a residual stream", Stream, (2,)),
 )
 
 
