@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from semiflat.errors import InputError
 from semiflat.modules.batches import Batch, loss_of, moved
 from semiflat.modules.capture import copied, same_random_state
 from semiflat.modules.surgery import new_places
-from semiflat.modules.unit_signs import UnitCurvature
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Shown
+
+if TYPE_CHECKING:
+    from semiflat.modules.unit_signs import UnitCurvature
 
 GRID = [10.0 ** (-k / 2) for k in range(13)]
 """Lengths of the steps that are tried, in parts of the length of the unit's own parameters."""
@@ -117,7 +119,7 @@ def split(
                 .double()
                 .square()
                 .sum()
-                for part in known.parts
+                for part in known._parts
             ]
         )
         .sum()
@@ -159,7 +161,7 @@ def _direction(
     places = [unit, known.group.size]
     rests = {True: reads, False: makes}
     out: dict[str, Tensor] = {}
-    for part in known.parts:
+    for part in known._parts:
         old, new = narrow[part.name], after[part.name]
         lines = old.movedim(part.axis, 0)
         shape = (part.positions.shape[1], *lines.shape[1:])

@@ -82,9 +82,9 @@ def unit_curvature(
     >>> found = sf.unit_curvature(model, data, torch.nn.functional.mse_loss)
     >>> unit = found["0"].units[2]
     >>> unit.exact, unit.positive, unit.negative, unit.rank_F, unit.parameters
-    (True, 4, 1, 1, 5)
+    (True, 3, 2, 1, 5)
     >>> found.law({"0": {2: [0.5, 0.5]}}).negative              # beyond those of the narrow model
-    1
+    2
     """
     batches = Batches(batches)
     whole("dense_limit", dense_limit, 0)
@@ -330,8 +330,8 @@ class _Dense:
             null="" if null.way is None else null.way.what,
             why_no_null=null.why if null.way is None else "",
             silent=self._silent(branch, null, signs),
-            parts=branch.parts,
-            ways=torch.stack(ways),
+            _parts=branch.parts,
+            _ways=torch.stack(ways),
         )
 
     def _silent(self, branch: Branch, null: _Null, signs: Sequence[UnitSigns]) -> dict[str, Tensor]:
@@ -575,8 +575,8 @@ class _Large:
             null="",
             why_no_null="its units are too large for dense K; raise dense_limit",
             silent={},
-            parts=branch.parts,
-            ways=ways,
+            _parts=branch.parts,
+            _ways=ways,
         )
 
 

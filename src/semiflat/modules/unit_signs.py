@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,11 @@ from semiflat.evidence.spectrum import ENOUGH
 from semiflat.modules.batches import Batches, LossFunction
 from semiflat.modules.branches import Part
 from semiflat.modules.groups import UnitGroup
+from semiflat.modules.splits import UnitSplit, split
 from semiflat.modules.widen import Copies, shares_of
 from semiflat.records.shown import Facts, Rows, Shown
 from semiflat.verdicts.law import Shares, added_by_copies
 from semiflat.verdicts.verdict import Kind
-
-if TYPE_CHECKING:
-    from semiflat.modules.splits import UnitSplit
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,14 @@ class UnitSigns(Shown):
         null_norm, null_rank: norm and rank of F∅, the F of a unit that gives nothing and is otherwise as this
             one; None where it is not known.
         note: what should be known of it; ``""`` for nothing.
+
+    >>> import torch, semiflat as sf
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    >>> data = [(torch.randn(20, 3), torch.randn(20, 1))]
+    >>> unit = sf.unit_curvature(model, data, torch.nn.functional.mse_loss)["0"].units[2]
+    >>> unit.lowest < -1e9 * unit.floor, unit.best_shares
+    (True, (0.375, 0.625))
     """
 
     group: str
@@ -96,6 +102,14 @@ class GroupCurvature(Rows):
         why_no_null: why none is; else ``""``.
         silent: what makes such a unit out of the one with the largest F∅, by name: ``incoming`` of
             :func:`widen` for one new unit.
+
+    >>> import torch, semiflat as sf
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    >>> data = [(torch.randn(20, 3), torch.randn(20, 1))]
+    >>> group = sf.unit_curvature(model, data, torch.nn.functional.mse_loss)["0"]
+    >>> tuple(group.K(2).shape), {name: tuple(each.shape) for name, each in group.silent.items()}
+    ((5, 5), {'0.weight': (1, 3), '0.bias': (1,)})
     """
 
     group: UnitGroup
@@ -106,8 +120,8 @@ class GroupCurvature(Rows):
     null: str
     why_no_null: str
     silent: dict[str, Tensor] = field(repr=False)
-    parts: tuple[Part, ...] = field(repr=False)
-    ways: Tensor = field(repr=False)
+    _parts: tuple[Part, ...] = field(repr=False)
+    _ways: Tensor = field(repr=False)
 
     def K(self, unit: int) -> Tensor:
         """K of a unit, (n, n): first what reads it, part by part, then what makes it.
@@ -124,7 +138,7 @@ class GroupCurvature(Rows):
 
     def way(self, unit: int, sign: int) -> tuple[Tensor, Tensor]:
         """The vector of the lowest (-1) or highest (1) eigenvalue: what of it reads the unit, what makes it."""
-        vector = self.ways[_of(unit, self.group), 0 if sign < 0 else 1]
+        vector = self._ways[_of(unit, self.group), 0 if sign < 0 else 1]
         return vector[: self.reading], vector[self.reading :]
 
     def _facts(self) -> Facts:
@@ -164,6 +178,14 @@ class WideSigns(Shown):
         exact: whether the counts are exact.
         kind: what a critical point becomes: a strict saddle, or undecided.
         reason: one sentence.
+
+    >>> import torch, semiflat as sf
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    >>> data = [(torch.randn(20, 3), torch.randn(20, 1))]
+    >>> found = sf.unit_curvature(model, data, torch.nn.functional.mse_loss)
+    >>> found.law({"0": {2: [0.25, 0.75]}}).reason
+    "at least 2 directions of negative curvature: 2 by unit 2 of '0' in 2 copies"
     """
 
     positive: int
@@ -199,13 +221,13 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         refused: Mapping[str, str],
         loss: float,
         mode: str,
-        model: nn.Module,
-        batches: Batches,
-        of: LossFunction,
+        _model: nn.Module,
+        _batches: Batches,
+        _of: LossFunction,
     ) -> None:
         self._groups = dict(groups)
         self.refused, self.loss, self.mode = dict(refused), loss, mode
-        self._model, self._batches, self._of = model, batches, of
+        self._model, self._batches, self._of = _model, _batches, _of
 
     def __getitem__(self, name: str) -> GroupCurvature:
         """The group of that name."""
@@ -267,7 +289,7 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         >>> found = sf.unit_curvature(model, data, torch.nn.functional.mse_loss)
         >>> wide = found.law({"0": {2: [1.5, -0.5]}}, nulls={"0": 1}, narrow=(20, 0, 6))
         >>> wide.positive, wide.zero, wide.negative, wide.exact
-        (22, 2, 12, True)
+        (23, 3, 10, True)
         """
         copies, nulls = dict(copies or {}), dict(nulls or {})
         positive, negative = (0, 0) if narrow is None else (int(narrow[0]), int(narrow[2]))
@@ -322,7 +344,7 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
                 continue
             shape = list(tensor.shape)
             for group, count in added.items():
-                for part in self[group].parts:
+                for part in self[group]._parts:
                     if part.name == name:
                         shape[part.axis] += count * part.positions.shape[1]
             total += torch.Size(shape).numel()
@@ -338,6 +360,4 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         Raises:
             InputError: if no way down is sure, or the unit cannot be split.
         """
-        from semiflat.modules.splits import split
-
         return split(self, group, unit, shares)
