@@ -61,9 +61,9 @@ def page(cases: Figures) -> str:
     lines = [
         "# Curvature of all channels of a network of a million parameters",
         "",
-        f"{STEPS} Lanczos steps on K of every channel at once, on {SAMPLES} digits; an epoch of training is all",
-        "1,797 of them in float32 (`unit_curvature.py`). *Down*: channels of which it is sure that splitting",
-        "them opens a way down.",
+        f"{STEPS} Lanczos steps on K of every channel at once, on {SAMPLES} digits. An epoch of training is",
+        "all 1,797 of them in float32 (`unit_curvature.py`). *Down*: channels of which it is sure that",
+        "splitting them opens a way down.",
         "",
         "| computed in | parameters | channels | seconds | an epoch | times an epoch | down |",
         "|---|---|---|---|---|---|---|",

@@ -429,11 +429,11 @@ def one_each(local: Local, entry: int) -> Tensor:
 class _Krylov:
     """Lanczos on K of every unit of a group, fully reorthogonalised."""
 
-    def __init__(self, units: int, size: int, steps: int, like: Tensor) -> None:
+    def __init__(self, units: int, size: int, steps: int) -> None:
         self.steps = min(steps, size)
         generator = torch.Generator().manual_seed(0)
         start = torch.randn((units, size), generator=generator, dtype=torch.float64)
-        self.basis = [start / torch.linalg.vector_norm(start, dim=1, keepdim=True)]
+        self.basis: list[Tensor] = [start / torch.linalg.vector_norm(start, dim=1, keepdim=True)]
         self.tri = torch.zeros((units, self.steps, self.steps), dtype=torch.float64)
         self.products: list[Tensor] = []
 
@@ -469,9 +469,7 @@ class _Large:
         self.work, self.branches, self.kinks = work, dict(branches), dict[str, Tensor]()
         self._kept: list[Any] = []
         self.krylov = {
-            name: _Krylov(
-                branch.group.size, work.size(branch), steps, work.point[branch.parts[0].name]
-            )
+            name: _Krylov(branch.group.size, work.size(branch), steps)
             for name, branch in branches.items()
         }
         for step in range(steps):
