@@ -20,9 +20,11 @@ from semiflat.modules.branches import Branch, Program, tried
 MANY = 12
 """Cases of each kind in the slow test."""
 NAMES = [kind.name for kind in KINDS]
+LONGER = ("channels, own statistics", "grouped heads")
+"""Kinds that are left to the slow test: much like another, and longer."""
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name not in LONGER])
 def test_signs_of_the_wide_hessian_follow_from_narrow_ones(kind: Kind) -> None:
     holds(kind, range(1))
 
@@ -30,7 +32,7 @@ def test_signs_of_the_wide_hessian_follow_from_narrow_ones(kind: Kind) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_signs_of_the_wide_hessian_follow_from_narrow_ones_many_times(kind: Kind) -> None:
-    found = holds(kind, range(1, MANY))
+    found = holds(kind, range(kind.name not in LONGER, MANY))
     assert found["holds"] >= 2 * found["unclear"]
 
 
