@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -282,6 +283,7 @@ def test_units_that_are_no_parallel_branches_are_refused(model: nn.Module, why: 
     name = next(name for name in found.refused if name.startswith("a"))
     assert why in found.refused[name]
     assert not len(found)
+    assert math.isnan(found.loss)
     with refused("no curvature of its own"):
         found[name]
 

@@ -8,6 +8,7 @@ unit; beyond, a few products tell sure signs of extreme eigenvalues, and no more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,7 +117,7 @@ class _Work:
     def __init__(self, programs: Programs, batches: Batches, loss: LossFunction) -> None:
         self.programs, self.batches, self.loss = programs, batches, loss
         self.refused: dict[str, str] = {}
-        self.loss_found, self.value = 0.0, 0.0
+        self.loss_found, self.value = math.nan, 0.0
         self.eps = torch.finfo(programs.dtype).eps
 
     def start(self, groups: Sequence[str] | None) -> dict[str, Branch]:

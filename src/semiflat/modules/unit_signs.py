@@ -201,7 +201,7 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
 
     Attributes:
         refused: groups whose units are no parallel branches, and why.
-        loss: the mean over the batches.
+        loss: the mean over the batches; NaN where there was no group to look at.
         mode: of the model, ``"train"`` or ``"eval"``.
 
     >>> import torch, semiflat as sf
