@@ -4,7 +4,7 @@ Each case is a small model at a random point, widened by ``sf.widen``: copies of
 and 0, in one group or two, and null units. The law's counts, from narrow quantities, are held against those of
 the widened model's Hessian by plain automatic differentiation.
 
-    python benchmarks/mass_branches.py                 # 451 cases, some 1,000 branches: 20 minutes of one core
+    python benchmarks/mass_branches.py                 # 600 cases, some 1,000 branches: ten minutes of one core
     python benchmarks/mass_branches.py --cases 22      # fewer; writes nothing
 
 It goes on where it was. Figures go into ``benchmarks/results/mass_branches.json``, and from there into
@@ -25,7 +25,7 @@ from common import RESULTS, Figures, Record
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from branch_cases import KINDS, change, drawn, verdict
 
-ALL = 451
+ALL = 600
 
 
 def page(cases: Figures) -> str:
