@@ -220,6 +220,12 @@ from semiflat.modules import (
     SparedUnit as SparedUnit,
     shrink_widths as shrink_widths,
     ShrunkWidths as ShrunkWidths,
+    unit_curvature as unit_curvature,
+    UnitCurvature as UnitCurvature,
+    GroupCurvature as GroupCurvature,
+    UnitSigns as UnitSigns,
+    WideSigns as WideSigns,
+    UnitSplit as UnitSplit,
 )
 from semiflat.checkpoints import (
     save_point as save_point,

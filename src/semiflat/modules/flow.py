@@ -74,7 +74,7 @@ class Use:
         axis: along which the units lie, where the operation says it.
         conv: whether a convolution uses it.
         lookup: whether rows are looked up in it.
-        node: name of the operation in the graph.
+        node: name of the operation in the graph; ``""`` for all that work element by element.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Flow:
         read: for each operation that reads units with a weight, the labels of what else enters it, by node.
         shared: parameters that act on several units alike, as the gain of a norm within each head does.
         passes: modules that normalise, and the labels of their places.
+        carried: for each operation the atoms in what it gives.
     """
 
     captured: Captured
@@ -116,6 +117,7 @@ class Flow:
     read: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
     passes: list[tuple[str, Tensor]] = field(default_factory=list)
+    carried: dict[str, Tensor] = field(default_factory=dict)
     _later: list[tuple[Weight, Tensor, Tensor, fx.Node]] = field(default_factory=list)
     _values: dict[fx.Node, Value] = field(default_factory=dict)
     _atoms: dict[str, Tensor] = field(default_factory=dict)
@@ -142,6 +144,7 @@ class Flow:
                 args = list(fx.node.map_arg(node.args, self._values.__getitem__))
                 kwargs = dict(fx.node.map_arg(node.kwargs, self._values.__getitem__))
                 self._values[node] = rule_of(node)(self, node, args, kwargs)
+                self.carried[node.name] = _atoms_in(self._values[node])
                 self._in_place(node, args)
             else:
                 self._values[node] = filled(FIXED, ())
@@ -374,6 +377,13 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, tuple | list):
         return [leaf for each in value for leaf in _leaves(each)]
     return [value]
+
+
+def _atoms_in(value: Any) -> Tensor:
+    """The atoms in what an operation gives, each once."""
+    parts = [slim(leaf).reshape(-1).unique() for leaf in _leaves(value) if isinstance(leaf, Tensor)]
+    atoms = torch.cat(parts).unique() if parts else torch.empty(0, dtype=torch.long)
+    return atoms[atoms >= 0]
 
 
 def _permutation(weight: Weight) -> list[int] | None:

@@ -71,6 +71,8 @@ class UnitGroup(Shown):
         norms: norms over the units themselves: ``(what, where)``.
         passes: modules that normalise and the units pass through, and how many places each unit has there.
         refuses: why units can be neither added nor left out; ``""`` if they can.
+        held: why a class alone forbids it, which keeps their number, though they are units like others; ``""``
+            if none does, or something else forbids it, too.
 
     >>> import torch, semiflat as sf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
@@ -85,6 +87,7 @@ class UnitGroup(Shown):
     slots: tuple[Slot, ...]
     norms: tuple[tuple[str, str], ...] = ()
     refuses: str = ""
+    held: str = ""
     passes: tuple[tuple[str, int], ...] = field(default=(), repr=False)
     also: tuple[str, ...] = field(default=(), repr=False)
 
@@ -326,6 +329,8 @@ class Grouping:
         made = made or [number for number in order if uses[number].role != "reads"] or order
         names = list(dict.fromkeys(self._module(uses[number]) for number in made))
         kind = _kind(slots, marks)
+        held = self._held(slots) if len(roots) > 1 else []
+        reasons = self._refuses(units, slots, marks, held)
         group = UnitGroup(
             name=names[0] or uses[made[0]].name,
             kind=kind,
@@ -336,7 +341,8 @@ class Grouping:
                     (mark.what, mark.where) for mark in marks if mark.what.endswith("norm")
                 )
             ),
-            refuses=self._refuses(units, slots, marks),
+            refuses="; ".join([*reasons, *held]),
+            held="" if reasons else "; ".join(held),
             passes=self._passes(roots[0]),
             also=tuple(names[1:]),
         )
@@ -373,30 +379,38 @@ class Grouping:
                 return self.flow.ties.met_at(both.nonzero().flatten())
         return ""
 
-    def _refuses(self, roots: Tensor, slots: list[Slot], marks: list[Mark]) -> str:
+    def _refuses(
+        self, roots: Tensor, slots: list[Slot], marks: list[Mark], held: list[str]
+    ) -> list[str]:
         reasons = dict.fromkeys(
             f"{mark.why} ({mark.where})" if mark.where else mark.why
             for mark in marks
             if mark.what == "forbids"
         )
-        model, special = self.flow.captured.model, self.special
+        special = self.special
         for slot in slots:
             if slot.module in special:
                 reasons[f"{special[slot.module]} ({slot.module!r})"] = None
-            holder = model.get_submodule(slot.module) if slot.module else model
-            if isinstance(holder, OWN_AXES) and len(roots) > 1:
-                kind = type(holder).__name__
-                reasons[
-                    f"{kind} ties its heads times their size to the stream ({slot.module!r})"
-                ] = None
         where = self._different(roots)
         if where:
             reasons[f"a constant or an input treats the units differently ({where})"] = None
-        if not any(slot.role == "reads" for slot in slots) and not reasons:
+        if not any(slot.role == "reads" for slot in slots) and not (reasons or held):
             reasons["nothing reads it linearly"] = None
-        if not any(slot.role != "reads" for slot in slots) and not reasons:
+        if not any(slot.role != "reads" for slot in slots) and not (reasons or held):
             reasons["no weight makes it"] = None
-        return "; ".join(reasons)
+        return list(reasons)
+
+    def _held(self, slots: list[Slot]) -> list[str]:
+        """What classes say that tie the number of units to other sizes."""
+        model = self.flow.captured.model
+        reasons: dict[str, None] = {}
+        for slot in slots:
+            holder = model.get_submodule(slot.module) if slot.module else model
+            if isinstance(holder, OWN_AXES):
+                kind = type(holder).__name__
+                said = f"{kind} ties its heads times their size to the stream ({slot.module!r})"
+                reasons[said] = None
+        return list(reasons)
 
 
 def _axis_of(thin: Tensor, use: Use) -> tuple[int, Tensor] | None:

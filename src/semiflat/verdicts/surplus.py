@@ -12,6 +12,7 @@ from semiflat.embeddings.directions import WideDirection, steepest_copy, steepes
 from semiflat.evidence import Evidence, OnData, Spectrum
 from semiflat.symmetries.families import FlatFamily, fresh_directions
 from semiflat.symmetries.flatness import Flatness
+from semiflat.verdicts.law import Shares, added_by_copies
 from semiflat.verdicts.layout import Layout
 
 
@@ -64,16 +65,13 @@ def _replicated_unit(
     point: Layout, evidence: Evidence, flat: Flatness, layer: int, unit: int
 ) -> Surplus:
     net, data = point.core.problem.net, evidence.on_data
-    shares = point.units.shares(layer, unit)
-    p = sum(count for weight, count in shares if weight > 0)
-    q = sum(count for weight, count in shares if weight < 0)
-    z = sum(count for weight, count in shares if weight == 0)
+    signs = Shares.of(point.units.shares(layer, unit))
+    p, q, z = signs
     known = evidence.unit_evidence(layer, unit)
     K, F = known.K, known.F
     up, _, down = K.count()
     rank_F = F.count()[0]
-    positive = (p - 1) * up + q * down + z * rank_F
-    negative = (p - 1) * down + q * up + z * rank_F
+    positive, negative = added_by_copies(signs, up, down, rank_F)
     # Counted bottom up: the layers below are already wide, the one above is still narrow.
     above, fan = net.widths[layer + 2], point.net.fan_in(layer)
     loose = fan - data.inputs[layer].rank  # incoming directions that no sample notices
@@ -83,7 +81,7 @@ def _replicated_unit(
     measured = fresh_directions((mixing / into[:, None]).mT, mixing.new_zeros((0, len(mixing))))
     block = out[:, None] * source.F[unit] * into
     seen = torch.linalg.svdvals(block @ measured) > F.counting_floor.max()
-    copies = p + q + z - 1
+    copies = signs.added
     size = copies * (above + fan)
     # The kernel's flat part: outgoing weights v with Fᵀv = 0, incoming ones that go unnoticed or mix.
     still = above - rank_F + loose + mixing.shape[1] - int(seen.sum())
