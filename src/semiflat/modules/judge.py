@@ -119,8 +119,7 @@ class ModuleVerdict(Verdict):
         way_takes_off: by how much the loss falls along it.
         nearly_flat: moves that would leave the loss as it is but for a small number, with what they change.
         flat_directions: the flat families. Where no Hessian was built, their dimension is that of families
-            which
-            share no parameter: there may be more.
+            which share no parameter: there may be more.
         not_looked: why flat directions were not looked for; ``""`` if they were.
 
     >>> import torch, semiflat as sf
