@@ -118,6 +118,8 @@ class ModuleVerdict(Verdict):
         way_curvature: ``vᵀHv`` of the unit vector :attr:`way_down`; None if no curvature is surely negative.
         way_takes_off: by how much the loss falls along it.
         nearly_flat: moves that would leave the loss as it is but for a small number, with what they change.
+        flat_directions: the flat families. Where no Hessian was built, their dimension is that of families
+            which share no parameter: there may be more.
         not_looked: why flat directions were not looked for; ``""`` if they were.
 
     >>> import torch, semiflat as sf
@@ -281,9 +283,9 @@ class _Judge:
             kind, reason, margin = self.dense.classify(families, joined)
         elif not no_hessian:
             kind, reason, margin, lowest, highest, way, curvature = self._by_products()
-            dimension = sum(family.dimension for family in families)
+            dimension = _apart(self.flat, families)
         else:
-            inertia, dimension = NO_HESSIAN, sum(family.dimension for family in families)
+            inertia, dimension = NO_HESSIAN, _apart(self.flat, families)
         step, takes_off = None, 0.0
         if not found.critical:
             step, takes_off = found.step_down()
@@ -423,6 +425,16 @@ class _Judge:
             share = (norm / total) ** 2 if total > 0 else 0.0
             rows.append(GradientPart(module, float(own.abs().max()), norm, share, noise))
         return tuple(rows)
+
+
+def _apart(flat: FlatModule, families: list[ModuleFamily]) -> int:
+    """Dimension of families that share no parameter, the largest first: there may be more directions."""
+    taken, total = torch.zeros_like(flat.at, dtype=torch.bool), 0
+    for family in sorted(families, key=lambda family: -family.dimension):
+        moved = flat.flat(family.direction()) != 0
+        if not bool((taken & moved).any()):
+            taken, total = taken | moved, total + family.dimension
+    return total
 
 
 def _entry(flat: FlatModule, entry: int) -> str:
