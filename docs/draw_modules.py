@@ -1,10 +1,10 @@
 """Draws the pictures of docs/modules.md: the tensors of a layer before and after one of its units is copied.
 
-Run ``python docs/draw_modules.py`` (or ``make figures``). Nothing is drawn by hand: ``sf.units`` says where the units lie,
-``sf.widen`` makes the wide model, and its tensors are drawn.
+Run ``python docs/draw_modules.py`` (or ``make figures``). Nothing is drawn by hand: ``sf.units`` says where
+the units lie, ``sf.widen`` makes the wide model, and its tensors are drawn.
 
-How to read them. A square is a number: blue above 0, orange below 0, the darker the larger. Tensors that make a unit
-have it as rows, tensors that read it as columns. The unit that is copied and its copy have a green frame.
+How to read them. A square is a number: blue above 0, orange below 0, the darker the larger. Tensors that make a
+unit have it as rows, tensors that read it as columns. The unit that is copied and its copy have a green frame.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.block, self.head = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 1, 1)
+        self.stem, self.block, self.head = (
+            nn.Conv2d(1, 2, 1),
+            nn.Conv2d(2, 2, 1),
+            nn.Conv2d(2, 1, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, height, width) to the same."""
@@ -125,14 +129,18 @@ def flat(tensor: Tensor, slot: sf.Slot) -> Tensor:
     return matrix.T if slot.role == "reads" else matrix
 
 
-def draw_tensor(ax: Axes, matrix: Tensor, slot: sf.Slot, framed: Tensor, corner: tuple[float, float]) -> None:
+def draw_tensor(
+    ax: Axes, matrix: Tensor, slot: sf.Slot, framed: Tensor, corner: tuple[float, float]
+) -> None:
     """One matrix, with frames round some places along the units' axis; its upper left corner is given."""
     (left, top), (rows, columns), size = corner, matrix.shape, float(matrix.abs().max())
     for row in range(rows):
         for column in range(columns):
             colour = COLOURS(0.5 + 0.42 * float(matrix[row, column]) / size)
             at = (left + column * SQUARE, top - (row + 1) * SQUARE)
-            ax.add_patch(Rectangle(at, SQUARE, SQUARE, facecolor=colour, edgecolor="#cccccc", lw=0.4))
+            ax.add_patch(
+                Rectangle(at, SQUARE, SQUARE, facecolor=colour, edgecolor="#cccccc", lw=0.4)
+            )
     for place in framed.flatten().tolist():
         if slot.role == "reads":
             at, wide, high = (left + place * SQUARE, top - rows * SQUARE), SQUARE, rows * SQUARE
@@ -153,9 +161,13 @@ def draw(picture: Picture) -> Figure:
             tensor.data.abs_()
     group = sf.units(model, picture.example)[picture.group]
     wide = sf.widen(model, picture.example, picture.group, copies={0: SHARES})
-    before, after = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (model, wide.model))
+    before, after = (
+        {**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (model, wide.model)
+    )
     slots = {(slot.name, slot.axis): slot for slot in group.slots}.values()
-    matrices = {slot: [flat(tensors[slot.name], slot) for tensors in (before, after)] for slot in slots}
+    matrices = {
+        slot: [flat(tensors[slot.name], slot) for tensors in (before, after)] for slot in slots
+    }
     high = [max(pair[row].shape[0] for pair in matrices.values()) * SQUARE for row in (0, 1)]
     below = -high[0] - 0.35
     figure = Figure()
@@ -172,7 +184,8 @@ def draw(picture: Picture) -> Figure:
         left += max(broad.shape[1] * SQUARE, 0.06 * len(slot.name)) + 0.25
     bottom = below - high[1] - 0.25
     shares = " and ".join(f"{share:g}" for share in SHARES)
-    words = f"Below, unit 0 is there twice, read with shares {shares}: outputs change by {wide.output_change:.0e}."
+    words = f"Below, unit 0 is there twice, read with shares {shares}."
+    words += f" The outputs change by {wide.output_change:.0e}."
     ax.text(0.1, TITLE, picture.sentence + ".", fontsize=8, color=INK)
     ax.text(0.1, bottom, words, fontsize=7, color=INK)
     right = max(left, 5.6)

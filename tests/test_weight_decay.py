@@ -27,10 +27,10 @@ from semiflat.cli.app import _run
 from semiflat.curvature.gauss_newton import risk_gradient_gauss_newton
 from semiflat.curvature.gradient import risk_gradient
 from semiflat.curvature.hessian import risk_gradient_hessian
-from semiflat.modules.operators import module_hessian_operator
 from semiflat.curvature.parts import hessian_parts, second_difference
 from semiflat.evidence import OnData
 from semiflat.limits import Form, Limit, LimitMLP, LimitProblem
+from semiflat.modules.operators import module_hessian_operator
 from semiflat.problem import ProblemBatch
 from semiflat.search import block, run_search
 from semiflat.symmetries.families import flat_families
