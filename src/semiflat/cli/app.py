@@ -28,6 +28,7 @@ from semiflat.cli.modules import (
     Shape,
     Weights,
     batches_of,
+    shrink,
     units,
     widen_module,
 )
@@ -530,6 +531,7 @@ def judge(
 
 app.command()(diagnose)
 app.command()(units)
+app.command()(shrink)
 app.command()(certify)
 app.command()(verify)
 app.command()(path)

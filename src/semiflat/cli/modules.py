@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import semiflat as sf
-from semiflat.cli.options import NO, Json, Raw, Target, say
+from semiflat.cli.options import NO, Force, Json, Raw, Target, say
 from semiflat.errors import InputError
 from semiflat.outputs import Outputs
 from semiflat.threads import threads
@@ -54,6 +54,8 @@ Shape = Annotated[
     str | None,
     typer.Option("--shape", help="Shape of one input, if it is no row of a table: 1x8x8."),
 ]
+MOST_LINES = 20
+"""Units whose reasons are printed."""
 BATCH = 256
 """Rows of a table in one batch."""
 
@@ -275,3 +277,56 @@ def widen_module(
         f"note: {wide.note}" if wide.note else "",
     ]
     say(as_json, {"file": str(out), **wide.to_json()}, [line for line in lines if line])
+
+
+@threads(1)
+def shrink(
+    model: Model,
+    data: Batches,
+    weights: Weights = None,
+    target: Target = None,
+    shape: Shape = None,
+    raw: Raw = False,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", help="Largest change of an output, in parts of the largest."),
+    ] = 0.0,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", help="Shrink this group alone; again for each further one."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .safetensors file to write, if any.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Leave out the units of a module of yours that make no difference, or hardly any.
+
+    Exit code 1: every unit is needed.
+
+    Example: semiflat shrink --model mynets:make --weights net.safetensors --data digits --shape 1x8x8
+    --tolerance 0.01 --out small.safetensors
+    """
+    outputs = Outputs("shrink", force, {"the weights": weights} if weights else {})
+    if out is not None:
+        outputs.check(out)
+    module, batches = module_of(model, weights), batches_of(data, target, shape, raw)
+    small = sf.shrink(module, batches, tolerance, groups=group or None)
+    lines = [f"{'group':<32} {'units':>6} {'left':>6}"]
+    lines += [f"{name:<32} {old:>6} {new:>6}" for name, (old, new) in small.widths.items()]
+    lines += [
+        f"{each.group} unit {each.unit}: {each.reason}" for each in small.removed[:MOST_LINES]
+    ]
+    if len(small.removed) > MOST_LINES:
+        lines.append(f"… and {len(small.removed) - MOST_LINES} more; --json has them all")
+    lines.append(
+        f"on these data the outputs change by {small.bound:.1e} of their size, which says nothing of others"
+    )
+    if out is not None and small.removed:
+        outputs.write({out: packed(small.model)})
+        changed = ", ".join(f"{name} = {value}" for name, value in small.attributes.items())
+        lines.append(f"{out}: make the module with {changed}")
+    say(as_json, small.to_json(), lines)
+    if not small.removed:
+        raise typer.Exit(NO)

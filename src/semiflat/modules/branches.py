@@ -128,7 +128,7 @@ class Program:
         self.model = model
         self.captured: Captured = capture(model, example)
         flow = Flow(self.captured).run()
-        self.units = Units(self.captured, flow, Grouping(flow).groups())
+        self.units = Units._of(self.captured, flow, Grouping(flow).groups())
         self._flow = flow
         self._trainable = dict(model.named_parameters()).keys()
         self._order = {node: place for place, node in enumerate(self.captured.graph.nodes)}

@@ -63,7 +63,7 @@ class ModuleFamily(FlatFamily):
         """
         return self._move(params, size * _drawn(self._move, self._flat.at, seed))
 
-    def tangents(self) -> TangentFamily:
+    def _tangents(self) -> TangentFamily:
         """All directions of the family, one for each coefficient."""
         at, move = self._flat.at, self._move
         kept = torch.ones(move.shape).to(at) if move.mask is None else move.mask.to(at)

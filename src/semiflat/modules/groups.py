@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,6 +35,11 @@ class Slot(Shown):
         conv: whether a convolution uses it.
         lookup: whether rows are looked up in it.
         use: number of the use among those of the flow.
+
+    >>> import torch, semiflat as sf
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    >>> sf.units(model, torch.zeros(4, 3))["0"].slots[0]
+    Slot(name='0.weight', role='writes', axis=0, positions=(5, 1))
     """
 
     name: str
@@ -132,19 +138,31 @@ class Units(Rows, Mapping[str, UnitGroup]):
     (['0', '2'], 'it is an output of the model')
     """
 
-    def __init__(self, captured: Captured, flow: Flow, groups: list[UnitGroup]) -> None:
+    _flow: Flow
+
+    def __init__(
+        self,
+        groups: list[UnitGroup],
+        unreached: tuple[str, ...] = (),
+        random: tuple[str, ...] = (),
+        unknown: Mapping[str, str] = MappingProxyType({}),
+        mode: str = "eval",
+    ) -> None:
         self._groups = {group.name: group for group in groups}
         self._also = {other: group.name for group in groups for other in group.also}
+        self.unreached, self.random, self.mode = unreached, random, mode
+        self.unknown = dict(unknown)
+
+    @classmethod
+    def _of(cls, captured: Captured, flow: Flow, groups: list[UnitGroup]) -> Units:
         used = {use.name for use in flow.uses} | flow.shared
         same = {name: names for names in captured.owners.values() for name in names}
         used |= {other for name in used for other in same.get(name, ())}
-        self.unreached = tuple(
-            name for name, _ in captured.model.named_parameters() if name not in used
-        )
-        self.random = tuple(flow.random)
-        self.unknown = dict(flow.unknown)
-        self.mode = "train" if captured.model.training else "eval"
-        self._flow = flow
+        unreached = (name for name, _ in captured.model.named_parameters() if name not in used)
+        mode = "train" if captured.model.training else "eval"
+        found = cls(groups, tuple(unreached), tuple(flow.random), flow.unknown, mode)
+        found._flow = flow
+        return found
 
     def __getitem__(self, name: str) -> UnitGroup:
         """The group of that name, or that a module of that name writes, too."""
@@ -216,7 +234,7 @@ def units(model: nn.Module, example: Example) -> Units:
     """
     captured = capture(model, example)
     flow = Flow(captured).run()
-    return Units(captured, flow, Grouping(flow).groups())
+    return Units._of(captured, flow, Grouping(flow).groups())
 
 
 @dataclass

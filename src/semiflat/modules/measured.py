@@ -295,7 +295,7 @@ class Dense:
 
     def held_against(self, families: list[ModuleFamily]) -> Flatness:
         """The flat families against the kernel."""
-        known: list[TangentFamily] = [family.tangents() for family in families]
+        known: list[TangentFamily] = [family._tangents() for family in families]
         joint = span([family for family in known if family.joint], self.unit)
         every = span(known, self.unit)
         kernel = self.spectrum.vectors[:, self.spectrum.zero]

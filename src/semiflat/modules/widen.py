@@ -51,6 +51,12 @@ class Widened(Shown):
         rounding: the same in the model's own dtype, in eval mode.
         attributes: attributes of modules that were changed.
         note: what should be known of it; ``""`` for nothing.
+
+    >>> import torch, semiflat as sf
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    >>> wide = sf.widen(model, torch.randn(4, 3), "0", units=2)
+    >>> wide.size, wide.attributes, sorted(wide.changes)
+    (7, {'0.out_features': 7, '2.in_features': 7}, ['eval', 'train'])
     """
 
     model: nn.Module = field(repr=False)

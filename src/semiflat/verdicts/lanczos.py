@@ -33,8 +33,8 @@ class Extreme:
     """The lowest Ritz pair: an eigenvalue lies within ``residual`` of ``value``.
 
     ``highest`` is the highest Ritz value, that of ``top``, and ``steps`` how many products there were;
-    ``ended`` says that the space they span leads nowhere else: more would tell no more. ``negative`` holds the Ritz
-    vectors of negative value, (P, k): as many eigenvalues lie below zero, but for rounding.
+    ``ended`` says that the space they span leads nowhere else: more would tell no more. ``negative`` holds the
+    Ritz vectors of negative value, (P, k): as many eigenvalues lie below zero, but for rounding.
     """
 
     value: float
