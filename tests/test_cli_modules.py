@@ -75,7 +75,7 @@ def test_where_nothing_can_be_changed_the_answer_is_no(
     code, out, _ = run(
         capsys, "units", "--model", "mynets_m:recurrent", "--data", "digits", "--raw"
     )
-    assert (code, "the operation 'gru' is not known" in out) == (1, True)
+    assert (code, "no rule is known for 'gru'" in out) == (1, True)
 
 
 def test_a_widened_module_computes_the_same(
@@ -94,6 +94,29 @@ def test_a_widened_module_computes_the_same(
     assert torch.equal(load_file("wide.safetensors")["4.weight"][:16], model[4].weight)  # type: ignore[index]
     code, out, _ = run(capsys, *command, "--group", "0", "--copies", "1:2", "--json")
     assert json.loads(out)["size"] == 5
+
+
+def test_units_that_make_no_difference_are_left_out(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    code, out, _ = run(capsys, "shrink", *ASKED)
+    assert (code, "of their size" in out) == (1, True)
+    model = made()
+    with torch.no_grad():
+        model[6].weight[:, 3] = 0  # type: ignore[index]
+    save_file(model.state_dict(), folder / "net.safetensors")
+    command = ("shrink", *ASKED, "--weights", "net.safetensors", "--group", "4")
+    code, out, _ = run(capsys, *command, "--out", "small.safetensors")
+    assert code == 0
+    assert "4 unit 3: for any input, nothing reads it" in out
+    small = made(width=15)
+    load_model(small, folder / "small.safetensors")
+    images = torch.randn(5, 1, 8, 8)
+    assert torch.allclose(small(images), model(images), atol=1e-5)
+    code, out, _ = run(capsys, *command, "--json")
+    assert json.loads(out)["widths"] == {"4": 15}
+    (folder / "mine.safetensors").write_text("mine")
+    assert "in the way" in refused_command(capsys, *command, "--out", "mine.safetensors")
 
 
 @pytest.mark.parametrize(

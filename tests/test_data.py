@@ -478,6 +478,20 @@ def test_constant_columns_are_dropped_by_name(tmp_path: Path, standardise: bool)
         np.testing.assert_array_equal(data.X, [[1], [2], [3]])
 
 
+def test_constant_columns_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,y\n0.1,1,0.5\n0.1,2,1.5\n0.1,3,1\n")
+    data = load_data(path, keep_constant=True)
+    assert (data.features, data.dropped) == (("a", "b"), ())
+    np.testing.assert_array_equal(data.X[:, 0], 0)
+    assert data.standardisation is not None
+    assert data.standardisation.X_scale[0] == 1  # nothing is divided by 0
+    raw = load_data(path, keep_constant=True, standardise=False)
+    np.testing.assert_array_equal(raw.X[:, 0], 0.1)
+    all_the_same = write(tmp_path, "a,y\n1,0.5\n1,1.5\n1,1\n")
+    with pytest.raises(InputError, match="no input column that varies"):
+        load_data(all_the_same, keep_constant=True)
+
+
 def test_many_constant_columns_are_not_all_named(tmp_path: Path) -> None:
     X = np.column_stack([np.zeros((3, 12)), [1, 2, 3]])
     with pytest.warns(UserWarning, match="12 constant.*: x0, x1, .*, x7 and 4 more$"):
