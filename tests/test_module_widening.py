@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import semiflat as sf
+from helpers import refused
 from semiflat.errors import InputError
 from test_module_units import FOUND, QUICK, at_home
 from zoo import GPT, ZOO, Attention, Basic, ConvNeXt
@@ -342,3 +343,19 @@ def test_a_group_that_cannot_be_changed_says_why():
         sf.widen(model, example, "2", units=1)
     with pytest.raises(InputError, match="did you mean '0'"):
         sf.widen(model, example, "0.weight", units=1)
+
+
+class OnZeros(nn.Module):
+    """Another network on inputs other than zeros as soon as it has another width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(x))) + self.first.out_features * x[:, :1]
+
+
+def test_an_example_of_zeros_does_not_hide_that_the_outputs_change() -> None:
+    with refused("changes the outputs"):
+        sf.widen(OnZeros(), torch.zeros(2, 3), "first", units=1)

@@ -568,6 +568,8 @@ def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, float]:
     """The change of the outputs in train and eval mode; train is left out where something is drawn at random.
 
+    On the example, and on one beside it: what an example of zeros, say, does not show must not pass.
+
     Args:
         model, wide: float64, as are the inputs; they are not changed.
     """
@@ -578,7 +580,34 @@ def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, flo
         if train and not same_tensors(one, outputs_of(copied(model).train(train), example, seed=1)):
             continue
         found[mode] = change_of_outputs(one, outputs_of(copied(wide).train(train), example))
+        other = _beside(example)
+        if other is None:
+            continue
+        try:
+            one = outputs_of(copied(model).train(train), other)
+        except Exception:  # it is anybody's code, and may take none but certain inputs
+            continue
+        if all(bool(torch.isfinite(each).all()) for each in one if each.is_floating_point()):
+            beside = change_of_outputs(one, outputs_of(copied(wide).train(train), other))
+            found[mode] = max(found[mode], beside)
     return found
+
+
+def _beside(example: Example) -> Example | None:
+    """The example with its real numbers moved at random by about their own size; None if it has none."""
+    chance = torch.Generator().manual_seed(0)
+    moved = False
+
+    def move(leaf: Any) -> Any:
+        nonlocal moved
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.numel():
+            return leaf
+        moved = True
+        step = torch.randn(leaf.shape, generator=chance, dtype=torch.float64).to(leaf)
+        return leaf + step * (float(leaf.abs().mean()) or 1.0)
+
+    other: Example = torch.utils._pytree.tree_map(move, example)
+    return other if moved else None
 
 
 def same_tensors(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
