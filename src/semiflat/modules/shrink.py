@@ -248,8 +248,10 @@ def shrink_widths(
     Each starts from what the one before has left, so a larger tolerance never counts more units.
 
     Args:
-        model, batches, groups: see :func:`shrink`.
-        tolerances: see :func:`shrink`, in any order.
+        model: as :func:`shrink` takes it.
+        batches: likewise.
+        tolerances: likewise, several in any order.
+        groups: likewise.
 
     Raises:
         InputError: as :func:`shrink`.

@@ -269,7 +269,7 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
 
         ``n± = n±(narrow) + Σ_u [(p − 1) n±(K_u) + q n∓(K_u) + z rank F_u] + nulls · rank F∅`` for p copies with
         positive, q with negative and z with no share. It holds at any point. Null units are made as
-        :attr:`GroupCurvature.null` says of the unit with the largest F∅.
+        the group's ``silent`` says of the unit with the largest F∅.
 
         Args:
             copies: for each group and unit, its copies as :func:`widen` takes them.
@@ -354,7 +354,8 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         """Split a unit in two, and go down the way that this opens, as far as it was tried.
 
         Args:
-            group, unit: which.
+            group: its name.
+            unit: which of its units.
             shares: of the two copies; those for which K opens the steeper way down if not given.
 
         Raises:
