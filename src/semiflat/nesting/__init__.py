@@ -60,7 +60,8 @@ def hierarchy(
 
     At each width: random starts for minima and for points of any index; descents both ways from every
     strict saddle that a point one level narrower becomes here, by the inertia law; and from the saddles
-    found here. What they end at is kept once for each point, modulo symmetries, and left out where it is
+    found here. From the lowest points of a level minimisation goes on one level narrower, with units left out:
+    so what is found easily with more units is not missed with fewer. What all of these end at is kept once for each point, modulo symmetries, and left out where it is
     only a narrower level's point, embedded (told by :func:`semiflat.reduce`). Minima at infinity are
     points of limiting networks. Points of all widths with the same outputs on the data have one
     *critical function*.
