@@ -47,10 +47,12 @@ def test_every_record_is_compared() -> None:
         "hessian",
         "induced",
         "large",
+        "mass_branches",
         "paths",
         "search",
         "startup",
         "store",
+        "unit_curvature",
     }
     assert all((BENCHMARKS / f"{file.stem}.py").exists() for file in RECORDED)
 

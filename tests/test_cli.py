@@ -620,6 +620,8 @@ def test_every_command_of_the_app_is_tested_here_or_in_a_file_of_its_own():
         "bound",  # test_cli_bounds.py
         "hierarchy",  # test_cli_hierarchy.py, both
         "stages",
+        "units",  # test_cli_modules.py, both, and widen of a module
+        "shrink",
         "reproduce",  # test_other_packages.py, and experiments/tests/test_papers.py
     }
 

@@ -359,3 +359,48 @@ class OnZeros(nn.Module):
 def test_an_example_of_zeros_does_not_hide_that_the_outputs_change() -> None:
     with refused("changes the outputs"):
         sf.widen(OnZeros(), torch.zeros(2, 3), "first", units=1)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)) * mask[..., None])
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long])
+def test_a_mask_that_is_all_ones_does_not_hide_that_a_constant_unit_is_none(
+    dtype: torch.dtype,
+) -> None:
+    given = torch.randn(3, 5, 4), torch.ones(3, 5, dtype=dtype)
+    with refused("change the outputs"):
+        sf.widen(Masked(), given, "first", constants=[0.7])
+    assert sf.widen(Masked(), given, "first", units=2).output_change < 1e-14
+
+
+def test_copies_of_heads_are_not_scaled() -> None:
+    attention = SmallAttention()
+    with refused("copies of heads cannot be scaled"):
+        sf.widen(attention, torch.zeros(1, 6, 4), "q", copies={0: [(2, 0.25), (1, 0.5)]})
+
+
+class SmallAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 8) for _ in "qkv")
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [
+            each(x).unflatten(-1, (-1, 2)).transpose(1, 2) for each in (self.q, self.k, self.v)
+        ]
+        met = nn.functional.scaled_dot_product_attention(*parts)
+        return self.out(met.transpose(1, 2).flatten(2))
+
+
+def test_an_example_with_a_graph_is_taken_for_its_values() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+    example = 2 * torch.randn(4, 3, requires_grad=True)
+    assert sf.widen(model, example, "0", units=1).output_change < 1e-14

@@ -330,3 +330,14 @@ def test_what_starts_miss_at_one_width_is_found_from_the_next() -> None:
     lowest = both.at(1)[0]
     assert lowest.record.origin == "wider point"
     assert lowest.record.loss < alone.at(1)[0].record.loss - 1e-3
+
+
+def test_outputs_of_another_shape_have_no_distance(bent: sf.Hierarchy) -> None:
+    with refused("expected (21, 1), a row for each sample"):
+        bent.distances(torch.zeros(21, dtype=torch.float64))
+
+
+def test_where_all_targets_are_zero_rounding_makes_no_functions() -> None:
+    problem = sf.Problem(sf.MLP([1, 1, 1], "tanh"), X, torch.zeros_like(X))
+    h = sf.hierarchy(problem, widths=[1, 2], starts=4, saddle_starts=0, processes=1)
+    assert len(h.critical_functions()) == 1

@@ -731,3 +731,21 @@ def test_a_network_without_hidden_layers_stays_as_it_is() -> None:
     assert small.widths == ()
     assert small.merges == ()
     assert "no hidden units" in str(small)
+
+
+def test_linear_units_that_hardly_count_are_not_made_to_carry_the_others() -> None:
+    net = sf.MLP([2, 2, 1], "identity")
+    params = {
+        "0.weight": torch.eye(2, dtype=torch.float64),
+        "0.bias": torch.zeros(2, dtype=torch.float64),
+        "2.weight": torch.tensor([[1e-6, 1.0]], dtype=torch.float64),
+        "2.bias": torch.zeros(1, dtype=torch.float64),
+    }
+    data = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    point = sf.Point(sf.Problem(net, data, data[:, :1]), params)
+    small = sf.reduce(point)
+    assert torch.allclose(
+        small.point.problem.outputs(small.point.params),
+        point.problem.outputs(point.params),
+        atol=1e-14,
+    )

@@ -425,3 +425,48 @@ def test_what_does_not_fit_is_said_in_one_line():
     with refused("not list"):
         sf.shrink([model], x)
     assert sf.shrink(Noisy().eval(), x.float()).mode == "eval"
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 9), nn.Linear(9, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x).int().to(x.dtype))
+
+
+def test_what_is_cut_to_whole_numbers_is_not_taken_for_constant() -> None:
+    torch.manual_seed(0)
+    model = Whole().eval()
+    small = sf.shrink(model, [(0.1 * torch.randn(8, 4), None)], on_data=False)
+    assert not small.removed
+
+
+class Compared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        return self.last(h * (h > 0) + torch.where(h > 1, h, 0.5 * h))
+
+
+def test_comparisons_on_the_way_are_taken() -> None:
+    torch.manual_seed(0)
+    model = Compared().eval()
+    wide = sf.widen(model, torch.randn(6, 4), "first", units=2, copies={1: 2}).model
+    small = sf.shrink(wide, torch.randn(50, 4))
+    assert small.widths == {"first": (8, 5)}
+    assert small.bound < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_units_of_half_precision_are_not_left_out_for_its_coarseness(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 3)).to(dtype).eval()
+    small = sf.shrink(model, [(torch.randn(64, 8).to(dtype), None)])
+    assert not small.removed
+    wide = sf.widen(model, torch.randn(4, 8).to(dtype), "0", copies={2: 2}).model.eval()
+    assert sf.shrink(wide, torch.randn(64, 8).to(dtype)).widths == {"0": (17, 16)}

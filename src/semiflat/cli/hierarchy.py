@@ -168,6 +168,7 @@ def hierarchy(
         "--saddle-starts": saddle_starts,
         "--seed": seed,
         "--weight-decay": weight_decay,
+        "--tolerance": tolerance,
         "--certify": certify,
         "--out": out.name,
     }
@@ -324,6 +325,10 @@ def stages_of_training(
 
     outputs = Outputs("stages", force, {"the checkpoints": checkpoints, "the hierarchy": nested})
     if figure is not None:
+        if figure.suffix.lower() != ".png":
+            raise InputError(
+                f"--figure {str(figure)!r} would hold a PNG; give it a name that ends in .png"
+            )
         outputs.check(figure)
     first = next(iter(sorted(_points(nested))), None)
     if first is None:

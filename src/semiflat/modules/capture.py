@@ -30,8 +30,14 @@ def called_with(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     (((1, 2), {}), ((), {'ids': 3}))
     """
     if isinstance(example, Mapping):
-        return (), dict(example)
-    return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
+        return (), {name: _alone(each) for name, each in example.items()}
+    many = isinstance(example, tuple | list)
+    return tuple(map(_alone, example if many else (example,))), {}
+
+
+def _alone(value: Any) -> Any:
+    """A tensor without the graph that made it."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def tensors_in(outputs: Any) -> list[Tensor]:

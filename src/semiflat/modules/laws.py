@@ -190,7 +190,7 @@ def _tried(node: fx.Node) -> Law:
 
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), put)
         made: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-        return made
+        return made.double()  # of a comparison they are truth values
 
     z = numbers()
     both = torch.cat([z, -z])

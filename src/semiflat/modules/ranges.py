@@ -60,7 +60,8 @@ def _after(node: fx.Node, found: dict[fx.Node, Range]) -> Range:
     except Exception:  # an operation that does not take infinite or real numbers
         return _any(node)
     value = node.meta.get("val")
-    fits = isinstance(value, Tensor) and low.shape == value.shape
+    # Whole numbers and truth values hide how far the ends are apart: infinity becomes any number there.
+    fits = isinstance(value, Tensor) and low.shape == value.shape and value.is_floating_point()
     if not fits or bool((torch.isnan(low) | torch.isnan(high)).any()):
         return _any(node)
     return low, high

@@ -357,6 +357,8 @@ class _Work:
         chosen = [places.index(name) for name in wanted if name not in refused]
         types = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
         coarsest = max((torch.finfo(each).eps for each in types), default=0.0)
+        # Weights of a half-precision type are exact in float64, where all is compared: copies are equal there.
+        coarsest = min(coarsest, torch.finfo(torch.float32).eps)
         limit = max(limit, EXACT, ROUNDING * coarsest)
         origins = [list(range(group.size)) for group in groups.values()]
         precision = max(GIVEN * coarsest, ROUNDING * torch.finfo(torch.float64).eps)

@@ -542,6 +542,7 @@ def float64(model: nn.Module) -> nn.Module:
 def in_float64(example: Any) -> Any:
     """An example with its floating-point tensors in float64."""
     if isinstance(example, Tensor):
+        example = example.detach()
         return example.to(torch.float64) if example.is_floating_point() else example
     if isinstance(example, tuple | list):
         return type(example)([in_float64(each) for each in example])
@@ -594,15 +595,24 @@ def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, flo
 
 
 def _beside(example: Example) -> Example | None:
-    """The example with its real numbers moved at random by about their own size; None if it has none."""
+    """The example with its real numbers moved at random by about their own size, and others drawn again.
+
+    Whole numbers are drawn from those between the least and the largest there, 0 and 1 among them: they
+    may be places, or a mask. None if there is nothing to move.
+    """
     chance = torch.Generator().manual_seed(0)
     moved = False
 
     def move(leaf: Any) -> Any:
         nonlocal moved
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.numel():
+        if not isinstance(leaf, Tensor) or not leaf.numel() or leaf.is_complex():
             return leaf
         moved = True
+        if leaf.dtype == torch.bool:
+            return torch.randint(0, 2, leaf.shape, generator=chance).to(leaf)
+        if not leaf.is_floating_point():
+            least, most = min(0, int(leaf.min())), max(1, int(leaf.max()))
+            return torch.randint(least, most + 1, leaf.shape, generator=chance).to(leaf)
         step = torch.randn(leaf.shape, generator=chance, dtype=torch.float64).to(leaf)
         return leaf + step * (float(leaf.abs().mean()) or 1.0)
 

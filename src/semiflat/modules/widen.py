@@ -401,6 +401,11 @@ def planned(
                 f"there is no unit {unit!r} in {group.name!r}; units are 0 … {group.size - 1}"
             )
     ways = {unit: shares_of(unit, given) for unit, given in copies.items()}
+    if group.kind == "head" and any(scale != 1 for pairs in ways.values() for scale, _ in pairs):
+        raise InputError(
+            f"{group.name!r} are heads, and copies of heads cannot be scaled: what one gives is no multiple of "
+            "its weights; give shares alone"
+        )
     # First the units as they were, then further copies in order, then new units.
     first = [(unit, *ways.get(unit, [(1.0, 1.0)])[0]) for unit in range(group.size)]
     more = [(unit, *pair) for unit, pairs in ways.items() for pair in pairs[1:]]

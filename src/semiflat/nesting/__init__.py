@@ -61,9 +61,10 @@ def hierarchy(
     At each width: random starts for minima and for points of any index; descents both ways from every
     strict saddle that a point one level narrower becomes here, by the inertia law; and from the saddles
     found here. From the lowest points of a level minimisation goes on one level narrower, with units left out:
-    so what is found easily with more units is not missed with fewer. What all of these end at is kept once for each point, modulo symmetries, and left out where it is
-    only a narrower level's point, embedded (told by :func:`semiflat.reduce`). Minima at infinity are
-    points of limiting networks. Points of all widths with the same outputs on the data have one
+    so what is found easily with more units is not missed with fewer. What all of these end at is kept once for
+    each point, modulo symmetries, and left out where it is only a narrower level's point, embedded (told by
+    :func:`semiflat.reduce`). Minima at infinity are points of limiting networks. Points of all widths with the
+    same outputs on the data have one
     *critical function*.
 
     Args:
@@ -209,7 +210,7 @@ def _levels(problem: Problem, widths: Any) -> list[Widths]:
     depth = len(problem.net.hidden)
     levels = []
     for given in widths:
-        row = [given] if isinstance(given, int) and not isinstance(given, bool) else given
+        row = [given] if whole_number(given) is not None else given
         if not isinstance(row, list | tuple) or len(row) != depth:
             raise InputError(
                 f"widths {given!r:.60} do not fit a network with {depth} hidden layer(s); give "

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ LIMITS_LEFT = 8
 """Points at infinity of a level, lowest first, whose saddles a level wider are left: each is a search."""
 THINNED = 4
 """Points of a level, lowest first, that are tried one level narrower, with units left out."""
+WAYS_THINNED = 32
+"""Choices of units to leave out of one point."""
 DESCENT_STEPS = 500
 """Steps of one descent, and of one start for points of any index."""
 
@@ -283,7 +286,9 @@ class Builder:
         starts = [
             below.problem.net.flatten(fewer)
             for member in finite[:THINNED]
-            for fewer in thinned(rung.problem.net, member.point.params, below.hidden)
+            for fewer in islice(
+                thinned(rung.problem.net, member.point.params, below.hidden), WAYS_THINNED
+            )
         ]
         if not starts:
             return
@@ -296,6 +301,7 @@ class Builder:
         )
         if found.interrupted:
             raise KeyboardInterrupt
+        self.progress(f"{widths_name(below.hidden)} units, from wider", len(starts), len(starts))
         self._settle(level - 1, [Ended(run, "wider point") for run in found.runs])
 
     # -- saddles ----------------------------------------------------------------------------------

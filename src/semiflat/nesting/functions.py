@@ -28,7 +28,9 @@ def size_of(problem: Problem, outputs: Tensor) -> float:
     """
     spread = 1.0 if problem.loss.odds else float(problem.spread(problem.y.double()).max())
     own = told_apart(problem, outputs)
-    return max(spread, float(own.std(0, correction=0).max()), 1e-300)
+    if not spread:  # all targets are equal, and what is left of outputs beside them is rounding
+        spread = float(problem.y.double().abs().max()) or 1.0
+    return max(spread, float(own.std(0, correction=0).max()))
 
 
 def distances(problem: Problem, outputs: Tensor, others: Sequence[Tensor]) -> Tensor:

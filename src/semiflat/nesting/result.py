@@ -320,6 +320,11 @@ class Hierarchy(Rows):
         The root mean square of the difference, in parts of the targets' spread (of 1, where outputs are
         logarithms of odds).
         """
+        expected = (self.problem.samples, self.problem.net.outputs)
+        if tuple(outputs.shape) != expected:
+            raise InputError(
+                f"outputs have shape {tuple(outputs.shape)}; expected {expected}, a row for each sample"
+            )
         return distances(self.problem, outputs, [each.outputs for each in self._functions])
 
     def traps(self) -> list[Trap]:

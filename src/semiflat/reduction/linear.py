@@ -9,6 +9,9 @@ from torch import Tensor
 from semiflat.networks import bias_key, weight_key
 from semiflat.reduction.state import State
 
+LARGEST_SHARE = 1e4
+"""Of a unit in what another one is made of; rounding errors grow by as much on the way back."""
+
 
 def silenced(state: State, layer: int) -> tuple[State, Tensor] | None:
     """A linear layer in a basis in which the units to spare hand on a constant or are not listened to.
@@ -41,6 +44,10 @@ def silenced(state: State, layer: int) -> tuple[State, Tensor] | None:
         mix[kept[:, None], spared] = shares.mT
         key = above
     back = 2 * torch.eye(len(rows), dtype=torch.float64) - mix
+    if float(shares.abs().max()) > LARGEST_SHARE:
+        return (
+            None  # a unit that hardly counts would carry the others, and the way back would be lost
+        )
     mixed = state.mixed(layer, mix, back)
     # What is left of them is rounding.
     if key == above:

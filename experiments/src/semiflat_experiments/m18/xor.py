@@ -282,7 +282,7 @@ EXPERIMENT = Experiment(
         "widths": [1, 2, 3, 4],
         "starts": 24,
     },
-    {"losses": ["logistic"], "decays": [1e-4, 1e-1], "widths": [1, 2], "starts": 8},
+    {"losses": ["logistic"], "decays": [1e-4, 1e-1], "widths": [1, 2], "starts": 24},
     tasks,
     run,
     outcome,
