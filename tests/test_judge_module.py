@@ -544,3 +544,14 @@ def test_dropout_with_p_0_and_in_eval_mode_is_nothing() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
     with refused(words):
         sf.judge_module(LINEAR, [PAIR], mse_loss, **options)
+
+
+def test_the_callers_gradient_mode_makes_no_difference() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    X = torch.randn(20, 2, dtype=torch.float64)
+    data = [(X, X[:, :1])]
+    with torch.no_grad():
+        inside = sf.judge_module(model, data, nn.functional.mse_loss)
+    outside = sf.judge_module(model, data, nn.functional.mse_loss)
+    assert (inside.kind, inside.loss) == (outside.kind, outside.loss)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import semiflat as sf
+from helpers import refused
 from semiflat.errors import InputError
 from semiflat.modules.ties import Ties, slim
 from zoo import ZOO
@@ -276,3 +277,8 @@ def test_ties_are_closed_and_mixed_lanes_are_told_from_heads():
     assert not ties.apart(atoms.T, torch.tensor([0, 2, 4]))
     assert not ties.apart(atoms[:1], torch.tensor([0]))  # one unit alone: nothing tells
     assert slim(ties.roots(torch.tensor(1).expand(4, 4))).shape == (1, 1)
+
+
+def test_an_example_without_samples_is_refused() -> None:
+    with refused("an input without elements"):
+        sf.units(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)), torch.zeros(0, 4))

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -366,3 +367,16 @@ def test_a_split_goes_down_as_K_says(heads: Drawn, shares: tuple[float, float] |
     assert after == pytest.approx(before, rel=1e-12)
     total = sum(float(each.square().sum()) for each in split.direction.values())
     assert total == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"loss": "mse"}, "loss must be a function"),
+        ({"loss": nn.functional.mse_loss, "dtype": torch.float16}, "dtype must be"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said(given: dict[str, Any], why: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    with refused(why):
+        sf.unit_curvature(model, [(torch.randn(4, 2), torch.randn(4, 1))], **given)

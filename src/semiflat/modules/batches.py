@@ -210,6 +210,18 @@ def _line(error: Exception) -> str:
     return f"{text.splitlines()[0] if text else type(error).__name__:.200}"
 
 
+def check_asked(loss: Any, dtype: Any) -> None:
+    """Check a loss and a type to compute in.
+
+    Raises:
+        InputError: if the loss is no function, or the type none that is known.
+    """
+    if not callable(loss):
+        raise InputError(f"loss must be a function loss(outputs, targets), not {loss!r:.60}")
+    if dtype not in (None, torch.float64, torch.float32):
+        raise InputError(f"dtype must be torch.float64, torch.float32 or None, not {dtype!r:.40}")
+
+
 def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> None:
     """Check that the loss of a batch is the mean over its parts, where outputs and targets can be cut in two.
 

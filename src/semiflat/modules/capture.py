@@ -147,6 +147,8 @@ def capture(model: nn.Module, example: Example) -> Captured:
     """
     model = check_model(model)
     args, kwargs = called_with(example)
+    if any(isinstance(each, Tensor) and not each.numel() for each in (*args, *kwargs.values())):
+        raise InputError("the example has an input without elements; give at least one sample")
     # A copy runs: batch normalisation in training mode changes its statistics.
     trial = copied(model)
     try:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semiflat.certificates.certificate import Certificate  # noqa: F401  # a type of Verdict's, looked up here
 from semiflat.errors import InputError, finite_number, whole
-from semiflat.modules.batches import Batches, LossFunction
+from semiflat.modules.batches import Batches, LossFunction, check_asked
 from semiflat.modules.families import ModuleFamily, Search
 from semiflat.modules.flat import FlatModule
 from semiflat.modules.groups import units
@@ -247,13 +247,11 @@ def judge_module(
     if tolerance < 0:
         raise InputError(f"tolerance must be a finite number from 0 up, not {tolerance!r}")
     dense_limit, steps = whole("dense_limit", dense_limit), whole("steps", steps, 2)
-    if not callable(loss):
-        raise InputError(f"loss must be a function loss(outputs, targets), not {loss!r:.60}")
-    if dtype not in (None, torch.float64, torch.float32):
-        raise InputError(f"dtype must be torch.float64, torch.float32 or None, not {dtype!r:.40}")
-    risk = OnBatches(FlatModule(model, dtype), Batches(batches), loss)
-    check_repeats(risk)
-    return _Judge(risk, tolerance, dense_limit, steps).verdict()
+    check_asked(loss, dtype)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+        risk = OnBatches(FlatModule(model, dtype), Batches(batches), loss)
+        check_repeats(risk)
+        return _Judge(risk, tolerance, dense_limit, steps).verdict()
 
 
 class _Judge:

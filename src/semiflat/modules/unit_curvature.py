@@ -29,6 +29,7 @@ from semiflat.modules.batches import (
     Batch,
     Batches,
     LossFunction,
+    check_asked,
     check_mean,
     loss_on,
     moved,
@@ -87,6 +88,7 @@ def unit_curvature(
     >>> found.law({"0": {2: [0.5, 0.5]}}).negative              # beyond those of the narrow model
     2
     """
+    check_asked(loss, dtype)
     batches = Batches(batches)
     whole("dense_limit", dense_limit, 0)
     whole("steps", steps, 1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semiflat.errors import InputError, whole
+from semiflat.errors import InputError, whole, whole_seed
 from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Captured, Example, capture, copied
 from semiflat.modules.constants import check_constants, taken_up
@@ -168,6 +168,9 @@ def widen(
     from semiflat.modules.groups import units as groups_of
 
     whole("units", units, 0)
+    whole_seed(seed)
+    if incoming is not None and not isinstance(incoming, Mapping):
+        raise InputError(f"incoming must be a mapping from tensors to values, not {incoming!r:.60}")
     if isinstance(group, UnitGroup):
         chosen = group
     else:
