@@ -26,7 +26,7 @@ _FILES: dict[str, tuple[str, int]] = {
     "z22-stages": ("z22.stages", 12),
     "z22-plateaus": ("z22.plateaus", 30),
     "z22-dimensions": ("z22.dimensions", 2),
-    "z22-planted": ("z22.planted", 30),
+    "z22-planted": ("z22.planted", 12),
     "k19-gap": ("k19.gap", 6),
     "k19-refutation": ("k19.refutation", 2),
     "m18-xor": ("m18.xor", 5),
