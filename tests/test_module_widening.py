@@ -1,6 +1,7 @@
 """Widening keeps what a model computes, of whatever kind it is: replayed here, beside what is said."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 import semiflat as sf
 from helpers import refused
 from semiflat.errors import InputError
+from semiflat.modules.surgery import change_of_outputs
 from test_module_units import FOUND, QUICK, at_home
 from zoo import GPT, ZOO, Attention, Basic, ConvNeXt
 
@@ -404,3 +406,16 @@ def test_an_example_with_a_graph_is_taken_for_its_values() -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
     example = 2 * torch.randn(4, 3, requires_grad=True)
     assert sf.widen(model, example, "0", units=1).output_change < 1e-14
+
+
+def test_outputs_that_are_not_finite_do_not_count_as_equal() -> None:
+    nan, one, inf = (torch.tensor([value, 2.0]) for value in (math.nan, 1.0, math.inf))
+    assert change_of_outputs([one], [one]) == 0
+    assert change_of_outputs([inf], [inf]) == 0
+    assert change_of_outputs([nan], [nan]) == 0
+    assert change_of_outputs([nan], [one]) == math.inf
+    assert change_of_outputs([one], [inf]) == math.inf
+    nothing = torch.full((2,), math.nan)
+    assert change_of_outputs([nothing], [nothing]) == math.inf
+    with refused("inf of their size"):
+        sf.widen(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), nothing[None], "0", units=1)

@@ -84,7 +84,7 @@ class ModuleFamily(FlatFamily):
 def _drawn(move: Move, at: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(move.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return drawn.to(at) / (move.shape[-1] ** 0.5 if move.name == "attention bases" else 1.0)
+    return drawn.to(at) / (move.shape[-1] ** 0.5 if move.bases else 1.0)
 
 
 def scale_of(flat: FlatModule, at: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class Search:
                 continue
             known: list[frozenset[int]] = []
             moves = list(everywhere(self.flat.module, group, pieces, self.flat.shapes))
-            moves.sort(key=lambda move: move.name != "attention bases")
+            moves.sort(key=lambda move: not move.bases)
             for move in moves:
                 pair = frozenset(map(id, move.pair))
                 if pair and pair in known:
@@ -197,7 +197,7 @@ class Search:
             return replace(move, dimension=_product(move.shape))
         mask = held.view(-1, *[1] * (len(move.shape) - 1)).expand(move.shape).to(self.at)
         count = int(held.sum()) * _product(move.shape[1:])
-        if move.name == "attention bases":
+        if move.bases:
             count = self._bases(move, held)
         return replace(move, mask=mask, dimension=count)
 

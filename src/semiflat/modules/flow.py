@@ -46,7 +46,6 @@ class Weight:
             steps = torch.arange(size) * stride
             flat = flat + steps.view([-1] + [1] * (self.view.ndim - 1 - axis))
         # Elements are counted in the whole tensor's own order, which need not be that of its storage.
-        storage = torch.empty(0, dtype=torch.long)
         if self.whole.is_contiguous():
             return flat + start
         numbers = torch.arange(self.whole.numel()).view(self.whole.shape)

@@ -137,6 +137,7 @@ class Move:
         nearly: why it would hold but for a small number, where there is such a reason.
         dimension: number of independent directions.
         pair: what it is about: a move about what a larger one was found for is not tried.
+        bases: whether the coefficients of a unit are a matrix, another basis.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Move:
     nearly: str = ""
     dimension: int = 0
     pair: tuple[Piece | Part, ...] = field(default=(), repr=False)
+    bases: bool = False
 
     def __call__(self, named: Named, coefficients: Tensor, linear: bool = False) -> Named:
         """The parameters moved; to first order in the coefficients, if that is asked for."""
@@ -375,6 +377,7 @@ def _turns(group: UnitGroup, writers: list[Piece], readers: list[Piece]) -> Iter
             tuple(Act(part, turned(1)) for part in one.parts)
             + tuple(Act(part, turned(-1)) for part in other.parts),
             pair=(one, other),
+            bases=True,
         )
 
 

@@ -17,6 +17,7 @@ from semiflat.modules.capture import Captured, Example, capture, copied
 from semiflat.modules.constants import check_constants, taken_up
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import Slot, UnitGroup, Units
+from semiflat.modules.groups import units as groups_of
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -32,9 +33,6 @@ from semiflat.modules.surgery import (
     set_tensor,
 )
 from semiflat.records.shown import Facts, Shown
-
-DEFAULT_SHARE = Fraction(3, 8)
-"""Of a unit that is split in two: not a half, since halves get the same gradients and never part again."""
 
 
 @dataclass
@@ -165,8 +163,6 @@ def widen(
     >>> wide.model[0], wide.output_change < 1e-15
     (Linear(in_features=3, out_features=8, bias=True), True)
     """
-    from semiflat.modules.groups import units as groups_of
-
     whole("units", units, 0)
     whole_seed(seed)
     if incoming is not None and not isinstance(incoming, Mapping):
@@ -323,7 +319,7 @@ def lowest_precision(captured: Captured) -> tuple[torch.dtype | None, str]:
 
 
 def default_shares(count: int) -> list[Fraction]:
-    """Shares of so many copies: different, exact in binary, of sum 1.
+    """Shares of so many copies: exact in binary, of sum 1, and different: equal ones would never part again.
 
     >>> [str(share) for share in default_shares(2)], [str(share) for share in default_shares(3)]
     (['3/8', '5/8'], ['3/16', '5/16', '1/2'])
