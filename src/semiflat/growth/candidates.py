@@ -1,0 +1,418 @@
+"""New units for one group: chosen from a pool in a local model of the loss, and fitted together.
+
+Candidates take the places of the group's own units in the operations that were recorded, so that nothing is
+built or captured again. What they are read into is held against the quadratic model of
+:mod:`semiflat.growth.downstream`, which is convex in what reads a unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from semiflat.growth.downstream import Downstream, by_sample
+from semiflat.modules.branches import Branch, Point, Program, called, grads
+from semiflat.modules.flow import name_of
+from semiflat.modules.groups import Slot
+
+DAMPING = 0.1
+"""Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
+POOL, POOL_SAMPLES = 64, 256
+"""Candidates that are drawn before the best are chosen, and samples on which they are compared."""
+STEPS, BLOCK, PATIENCE = 40, 5, 2
+"""Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
+PENALTY = 1e-4
+"""On incoming weights, beside what the units take off: they stay at the size of the others."""
+SMALL = 1e-3
+"""Of the loss: what units that take off less are fitted against."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An operation that reads the units.
+
+    Attributes:
+        node: it.
+        takes: what it takes them from.
+        axis: of features in what it takes and in what it gives.
+        slot: where they lie among the features that it takes.
+    """
+
+    node: fx.Node
+    takes: fx.Node
+    axis: int
+    slot: Slot
+
+
+def readers_of(program: Program, branch: Branch) -> list[Reader] | str:
+    """The readers of a branch; or why new units cannot be looked for there."""
+    found = []
+    slots = {program._flow.uses[slot.use].node: slot for slot in branch.group.of("reads")}
+    for node in branch.readers:
+        name, slot = name_of(node), slots.get(node.name)
+        place = {"linear": 0, "matmul": 0, "mm": 0, "addmm": 1}.get(name)
+        conv = name.startswith("conv") and "transpose" not in name and "transposed" not in name
+        if conv:
+            place = 0
+            weight, x = (node.args[k].meta["val"] for k in (1, 0))  # type: ignore[union-attr]
+            conv = weight.shape[1] == x.shape[1 if x.ndim == weight.ndim else 0]
+        if place is None or slot is None or not (conv or not name.startswith("conv")):
+            return f"{node.name!r} reads its units, which is neither a linear layer nor a plain convolution"
+        takes = node.args[place]
+        assert isinstance(takes, fx.Node)
+        found.append(Reader(node, takes, 1 if conv else -1, slot))
+    return found if found else "nothing reads its units"
+
+
+class LocalModel:
+    """The loss around a point, in the weights of some units of one group alone.
+
+    Args:
+        name: of the group.
+        batches: seen from what reads its units.
+        candidates: whether all units of the group give way to candidates; else they are what they are at the
+            point, and some of them move on from there.
+        damping: see :data:`DAMPING`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        batches: Sequence[Downstream],
+        candidates: bool,
+        damping: float = DAMPING,
+    ) -> None:
+        self.name, self.batches, self.damping = name, batches, damping
+        first = batches[0]
+        self.branch = first.branches[name]
+        self.group, self.point = self.branch.group, first.point
+        self.readers = [self._readers(batch) for batch in batches]
+        self.candidates = candidates
+        hears = [part for part in self.branch.parts if part.reads]
+        self.deaf: dict[str, Tensor] = {}
+        for part in hears:
+            whole = self.deaf.get(part.name, self.point[part.name])
+            self.deaf[part.name] = whole - part.put(part.take(whole), whole)
+        before = {**self.point, **self.deaf} if candidates else self.point
+        with torch.no_grad():
+            self.before = [self._given(batch, before) for batch in batches]
+
+    def first(self, samples: int) -> LocalModel:
+        """The same on the first batches, up to so many samples; at least one batch."""
+        kept = 1
+        while kept < len(self.batches) and sum(b.samples for b in self.batches[:kept + 1]) <= samples:
+            kept += 1
+        total = sum(batch.weight for batch in self.batches[:kept])
+        part = [replace(batch, weight=batch.weight / total) for batch in self.batches[:kept]]
+        return LocalModel(self.name, part, self.candidates, self.damping)
+
+    def _readers(self, batch: Downstream) -> list[Reader]:
+        found = readers_of(batch.program, batch.branches[self.name])
+        assert not isinstance(found, str)
+        return found
+
+    def _given(self, batch: Downstream, point: Point) -> dict[fx.Node, Tensor]:
+        """What the readers give."""
+        branch = batch.branches[self.name]
+        values = {**batch.held, **batch.program.start(point)}
+        for node in branch.nodes:
+            values[node] = called(node, values)
+        return {node: values[node] for node in branch.readers}
+
+    def change(self, number: int, point: Point) -> tuple[Tensor, Tensor]:
+        """The loss of a batch at a point beyond that of the batch, to second order, and its slope alone."""
+        batch = self.batches[number]
+        slope = curved = damp = torch.zeros((), dtype=batch.dtype)
+        given = self._given(batch, point)
+        products: Any = 0.0
+        for reader in self.readers[number]:
+            node = reader.node
+            change = given[node] - self.before[number][node]
+            slope = slope + (batch.deltas[node] * change).sum()
+            placed = (batch.factors[node] * change).sum(reader.axis % change.ndim + 1)
+            products = products + torch.stack(
+                [by_sample(each, batch.samples).sum(1) for each in placed]
+            )
+            damp = damp + placed.square().sum()
+        curved = products.square().sum()
+        return slope + 0.5 * (curved + self.damping * damp), slope
+
+    def model(self, point: Point) -> Tensor:
+        """The change of the loss over all batches, to second order."""
+        parts = [self.change(k, point)[0] * batch.weight for k, batch in enumerate(self.batches)]
+        return torch.stack(parts).sum()
+
+    def value(self, point: Point) -> float:
+        """The same, a number."""
+        with torch.no_grad():
+            return float(self.model(point))
+
+    # -- candidates -------------------------------------------------------------------------------
+
+    def drawn(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A point with candidates in all places, which nothing reads.
+
+        What makes half of them is drawn, what makes the others is that of a unit there is, moved. What acts on
+        them on the way is that of some unit.
+        """
+        out = {**self.point, **self.deaf}
+        size = self.group.size
+        order = torch.randint(0, size, (size,), generator=generator)
+        for slot in self.group.slots:
+            if slot.role == "reads":
+                continue
+            tensor = out[slot.name].clone()
+            lines = tensor.movedim(slot.axis, 0)
+            old = lines[slot.positions]
+            fresh = old[order]
+            if slot.role in ("writes", "adds"):
+                spread = old.double().square().mean().sqrt().clamp(min=1e-3)
+                noise = torch.randn(old.shape, generator=generator, dtype=torch.float64) * spread
+                odd = (torch.arange(size) % 2).view(-1, *[1] * (old.ndim - 1))
+                fresh = odd * (fresh.double() - 0.5 * noise) + noise * (1 - 0.5 * odd)
+            lines[slot.positions] = fresh.to(tensor)
+            out[slot.name] = tensor
+        return settled(self.branch, self.batches, out)
+
+    def heard(self, point: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Candidates read along the steepest way down, and what each would do by itself.
+
+        Returns:
+            The point; the products with the factors, (units, all samples and factors); the slopes, (units,).
+        """
+        leaves = {name: point[name].clone().requires_grad_() for name in self.deaf}
+        terms = [
+            self.change(k, {**point, **leaves})[1] * batch.weight
+            for k, batch in enumerate(self.batches)
+        ]
+        found = dict(zip(leaves, grads(sum(terms), tuple(leaves.values())), strict=True))
+        out, slopes = dict(point), torch.zeros(self.group.size, dtype=self.batches[0].dtype)
+        for part in self.branch.parts:
+            if part.reads:
+                steepest = part.take(found[part.name])
+                slopes = slopes - steepest.square().sum(1)
+                out[part.name] = out[part.name] - part.put(steepest, out[part.name])
+        rows = [
+            self._products(k, out) * batch.weight**0.5 for k, batch in enumerate(self.batches)
+        ]
+        return out, torch.cat(rows, 1), slopes
+
+    def _products(self, number: int, point: Point) -> Tensor:
+        """Each unit's products with the factors: a reader is linear in what it takes, too."""
+        batch = self.batches[number]
+        branch, rows = batch.branches[self.name], torch.zeros(())
+        by_node = {reader.node: reader for reader in self.readers[number]}
+        values = {**batch.held, **batch.program.start(point)}
+        for node in branch.nodes:
+            reader = by_node.get(node)
+            if reader is not None:
+                leaf = values[reader.takes].detach().requires_grad_()
+                with torch.enable_grad():
+                    given = called(node, {**values, reader.takes: leaf})
+                (back,) = torch.autograd.grad(
+                    given, leaf, batch.factors[node], is_grads_batched=True
+                )
+                at, axis = reader.slot.positions, reader.axis % leaf.ndim
+                own = (back * leaf.detach()).movedim(axis + 1, 0)[at.reshape(-1)]
+                summed = torch.stack(
+                    [by_sample(x, batch.samples).sum(1) for x in own.flatten(0, 1)]
+                )
+                rows = rows + summed.view(*at.shape, -1).sum(1)
+            with torch.no_grad():
+                values[node] = called(node, values)
+        return rows
+
+    def chosen(self, count: int, seed: int, pool: int = POOL) -> dict[str, Tensor]:
+        """A point with the best candidates of a pool in the first places, chosen one after the other."""
+        generator = torch.Generator().manual_seed(seed)
+        rounds = -(-max(pool, 2 * count) // self.group.size)
+        few = self.first(POOL_SAMPLES)
+        points, rows, slopes = zip(
+            *(few.heard(few.drawn(generator)) for _ in range(rounds)), strict=True
+        )
+        best = pursued(torch.cat(rows), torch.cat(slopes), count, self.damping)
+        out = {**points[0], **self.deaf}
+        for place, (which, amplitude) in enumerate(best):
+            source, unit = points[which // self.group.size], which % self.group.size
+            for slot in self.group.slots:
+                tensor = out[slot.name].clone()
+                line = source[slot.name].movedim(slot.axis, 0)[slot.positions[unit]]
+                factor = amplitude if slot.role == "reads" else 1
+                tensor.movedim(slot.axis, 0)[slot.positions[place]] = (line * factor).to(tensor)
+                out[slot.name] = tensor
+        return out
+
+    def fitted(
+        self,
+        start: Mapping[str, Tensor],
+        places: Sequence[int],
+        others: LocalModel | None = None,
+        steps: int = STEPS,
+    ) -> dict[str, Tensor]:
+        """A point at which the weights of units in some places are fitted to the local model.
+
+        Args:
+            start: where they start; the other units stay as they are there.
+            others: the local model on other data: of the points on the way that is taken which is best there.
+
+        Source: theory §9; the Gauss–Newton step in what reads a unit, in one with what makes it.
+        """
+        places = list(places)
+        parts = self.branch.parts
+        firsts = [part.take(start[part.name])[places] for part in parts]
+        sizes = [
+            float(
+                (first if part.reads else part.take(self.point[part.name]))
+                .double().square().mean().sqrt()
+            )
+            for part, first in zip(parts, firsts, strict=True)
+        ]
+        sizes = [max(size, 1e-6) for size in sizes]
+        moves = [torch.zeros_like(first).requires_grad_() for first in firsts]
+
+        def point() -> dict[str, Tensor]:
+            out = dict(start)
+            for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
+                tensor = out[part.name]
+                lines = tensor.movedim(part.axis, 0)
+                at = part.positions[places].reshape(-1)
+                fresh = (first + size * move).reshape(len(at), *lines.shape[1:])
+                out[part.name] = lines.index_copy(0, at, fresh).movedim(0, part.axis)
+            return out
+
+        unit = max(abs(self.value(point())), SMALL * sum(batch.weight * batch.loss for batch in self.batches), 1e-30)
+        optimizer = torch.optim.LBFGS(
+            moves, max_iter=BLOCK, history_size=20, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = self.model(point()) / unit
+            for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
+                if not part.reads:
+                    value = value + PENALTY * (first / size + move).square().sum()
+            value.backward()  # type: ignore[no-untyped-call]  # torch's own
+            return value
+
+        judge = self if others is None else others
+        best, low, worse = detached(point()), judge.value(point()), 0
+        for _ in range(-(-steps // BLOCK)):
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
+            value = judge.value(point())
+            if value < low:
+                best, low, worse = detached(point()), value, 0
+            elif (worse := worse + 1) == PATIENCE or not math.isfinite(value):
+                break
+        return best
+
+
+def detached(point: Point) -> dict[str, Tensor]:
+    """A point without its history."""
+    return {name: tensor.detach() for name, tensor in point.items()}
+
+
+def pursued(
+    rows: Tensor, slopes: Tensor, count: int, damping: float = 0.0
+) -> list[tuple[int, float]]:
+    """Which directions lower ``slopesᵀt + ½ ‖rowsᵀt‖²`` most, one after the other, and all their t.
+
+    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    >>> [(which, round(t, 3)) for which, t in pursued(rows, torch.tensor([-1.0, -1.0, -0.9]), 2)]
+    [(0, 1.0), (1, 0.25)]
+    """
+    gram = (rows @ rows.mT).double()
+    slopes = slopes.double()
+    own = gram.diagonal().clone()
+    ridge = damping * own + 1e-9 * own.mean().clamp(min=1e-300)
+    gram = gram + torch.diag(ridge)
+    picked: list[int] = []
+    t = torch.zeros(0, dtype=torch.float64)
+    for _ in range(min(count, len(slopes))):
+        left = slopes + gram[:, picked] @ t
+        score = left.square() / gram.diagonal()
+        score[own <= 0] = 0.0
+        score[picked] = -1.0
+        picked.append(int(score.argmax()))
+        t = -torch.linalg.solve(gram[picked][:, picked], slopes[picked])
+    return list(zip(picked, t.tolist(), strict=True))
+
+
+# -- statistics that norms keep ----------------------------------------------------------------------
+
+
+def settled(
+    branch: Branch, batches: Sequence[Downstream], point: dict[str, Tensor], keep: bool = False
+) -> dict[str, Tensor]:
+    """The point with what batch norms keep of the units set to what it is on the data.
+
+    Args:
+        keep: whether gains and biases of the norms change so that what is given stays in eval mode.
+    """
+    slots = {slot.name: slot for slot in branch.group.of("statistics")}
+    if not slots:
+        return point
+    out = dict(point)
+    owners = batches[0].program.captured.owners
+    nodes = [batch.branches[name] for batch in batches for name in [branch.group.name]]
+    values = [{**batch.held, **batch.program.start(point)} for batch in batches]
+    total = sum(batch.weight for batch in batches)
+
+    def held(node: fx.Node, place: int) -> str:
+        arg = node.args[place] if len(node.args) > place else None
+        return owners.get(arg.name, ("",))[0] if isinstance(arg, fx.Node) else ""
+
+    with torch.no_grad():
+        for place, node in enumerate(branch.nodes):
+            mine = [each.nodes[place] for each in nodes]
+            names = [held(node, k) for k in range(5)]
+            if "batch_norm" in name_of(node) and names[3] in slots:
+                mean: Any = 0.0
+                square: Any = 0.0
+                for batch, own, known in zip(batches, mine, values, strict=True):
+                    x = known[own.args[0]].double()  # type: ignore[index]
+                    axes = [axis for axis in range(x.ndim) if axis != 1]
+                    mean = mean + batch.weight / total * x.mean(axes)
+                    square = square + batch.weight / total * x.square().mean(axes)
+                at = slots[names[3]].positions.reshape(-1)
+                fresh = [mean[at], (square - mean.square()).clamp(min=0)[at]]
+                if keep:
+                    _refold(out, names, at, fresh, float(node.args[7]))  # type: ignore[arg-type]
+                for name, each in zip(names[3:5], fresh, strict=True):
+                    out[name] = out[name].index_copy(0, at, each.to(out[name]))
+                values = [
+                    {**known, **_places(batch.program, own, out)}
+                    for batch, own, known in zip(batches, mine, values, strict=True)
+                ]
+            for own, known in zip(mine, values, strict=True):
+                known[own] = called(own, known)
+    return out
+
+
+def _places(program: Program, node: fx.Node, point: Point) -> dict[fx.Node, Tensor]:
+    """Values of the parameters and buffers that an operation takes."""
+    owners = program.captured.owners
+    return {
+        each: point[owners[each.name][0]].clone()
+        for each in node.all_input_nodes
+        if each.op == "placeholder" and each.name in owners
+    }
+
+
+def _refold(
+    out: dict[str, Tensor], names: list[str], at: Tensor, fresh: list[Tensor], eps: float
+) -> None:
+    """Change gain and bias of a norm so that it gives the same by other statistics."""
+    gain, bias, means, variances = names[1:5]
+    if not gain or not bias:
+        return
+    old_mean, old_variance = (out[name][at].double() for name in (means, variances))
+    ratio = ((fresh[1] + eps) / (old_variance + eps)).sqrt()
+    scale = out[gain][at].double() / (old_variance + eps).sqrt()
+    shifted = out[bias][at].double() + scale * (fresh[0] - old_mean)
+    out[bias] = out[bias].index_copy(0, at, shifted.to(out[bias]))
+    out[gain] = out[gain].index_copy(0, at, (out[gain][at].double() * ratio).to(out[gain]))

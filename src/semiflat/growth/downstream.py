@@ -1,0 +1,179 @@
+"""What the loss makes of a change of what units are read into: its slope, and factors of its curvature.
+
+Of a batch the loss is, to second order in the change Δ of what the readers of some units give,
+``⟨δ, Δ⟩ + ½ Σ_n Σ_k ⟨b_nk, Δ_n⟩²``: δ is the gradient there, and ``b_nk = J_nᵀ S_n e_k`` are columns of the
+Gauss–Newton matrix ``JᵀHJ = Σ_k b_k b_kᵀ`` of sample n, where ``SSᵀ = H`` is the curvature of the loss in what
+the model gives. All groups of units share the backward passes that this takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from semiflat.modules.batches import Batch, LossFunction, loss_on, moved
+from semiflat.modules.branches import Branch, Point, Program, Programs, grads, outputs_like
+
+EXACT_FACTORS = 10
+"""Outputs of a sample up to which all columns of its curvature are taken."""
+DRAWN = 6
+"""Random combinations of columns that are taken beyond."""
+STEPS = 12
+"""Lanczos steps for the square root of the curvature in the outputs."""
+
+
+@dataclass
+class Downstream:
+    """One batch, seen from what the readers of some branches give.
+
+    Attributes:
+        weight: part of all samples that are in it.
+        samples: how many there are.
+        loss: of the batch.
+        held: what enters the branches.
+        deltas: for each reader what the loss changes by with what it gives.
+        factors: for each reader the columns b, (K, …); each sample's curvature is their sum over K.
+    """
+
+    program: Program
+    branches: dict[str, Branch]
+    point: Point
+    weight: float
+    samples: int
+    loss: float
+    held: Mapping[fx.Node, Any]
+    deltas: Mapping[fx.Node, Tensor]
+    factors: Mapping[fx.Node, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that slopes and factors take."""
+        every = (*self.deltas.values(), *self.factors.values())
+        return sum(each.numel() * each.element_size() for each in every)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which all is computed."""
+        return next(iter(self.deltas.values())).dtype
+
+
+def downstream(
+    programs: Programs,
+    batch: Batch,
+    loss: LossFunction,
+    names: Iterable[str],
+    weight: float,
+    seed: int,
+    point: Point | None = None,
+) -> Downstream:
+    """See one batch from the readers of the named branches, at the model's own point or another."""
+    program, found, inputs = programs.of(batch.inputs)
+    point = program.point if point is None else point
+    branches = {name: each for name in names if isinstance(each := found[name], Branch)}
+    targets = moved(batch.targets, programs.dtype, programs.device)
+    outputs, held, probes, _ = program.forward(point, inputs, branches.values())
+    packed = program.packed(outputs, outputs_like(program.model, inputs), moved=True)
+    leaves, spec = pytree.tree_flatten(packed)
+    real = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    free = list(leaves)
+    for k in real:
+        free[k] = leaves[k].detach().requires_grad_()
+    own = [free[k] for k in real]
+    value = loss_on(pytree.tree_unflatten(free, spec), loss, replace(batch, targets=targets))
+    slopes = torch.autograd.grad(value, own, create_graph=True, allow_unused=True)
+    slopes = tuple(
+        torch.zeros_like(x) if s is None else s for s, x in zip(slopes, own, strict=True)
+    )
+    every = tuple(probes.values())
+    given = [leaves[k] for k in real]
+
+    def back(along: list[Tensor]) -> dict[fx.Node, Tensor]:
+        total = sum((one * a).sum() for one, a in zip(given, along, strict=True))
+        return dict(zip(probes, grads(total, every, retain_graph=True), strict=True))
+
+    deltas = back([slope.detach() for slope in slopes])
+    columns = [back(column) for column in _columns(slopes, own, batch.size, seed)]
+    factors = {node: torch.stack([column[node] for column in columns]) for node in probes}
+    return Downstream(
+        program, branches, point, weight, batch.size, float(value.detach()), held, deltas, factors
+    )
+
+
+def _columns(
+    slopes: tuple[Tensor, ...], own: list[Tensor], samples: int, seed: int
+) -> list[list[Tensor]]:
+    """``S e_k`` of every sample, packed as the outputs; or ``S ε_k / √K`` of random signs ε."""
+    sizes = [x[0].numel() for x in own]
+    total = sum(sizes)
+    curved = any(slope.requires_grad for slope in slopes)
+
+    def times(vectors: Tensor) -> Tensor:
+        if not curved:
+            return torch.zeros_like(vectors)
+        parts = [
+            part.reshape(x.shape) for part, x in zip(vectors.split(sizes, 1), own, strict=True)
+        ]
+        inner = sum((s * p).sum() for s, p in zip(slopes, parts, strict=True) if s.requires_grad)
+        second = grads(inner, tuple(own), retain_graph=True)
+        return torch.cat([each.reshape(samples, -1) for each in second], 1)
+
+    if total <= EXACT_FACTORS:
+        eye = torch.eye(total, dtype=own[0].dtype, device=own[0].device)
+        curvature = torch.stack([times(line.expand(samples, -1)) for line in eye], 2)
+        values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
+        columns = list((vectors * values.clamp(min=0).sqrt()[:, None]).unbind(2))
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        columns = []
+        for _ in range(DRAWN):
+            signs = torch.randint(0, 2, (samples, total), generator=generator) * 2 - 1
+            columns.append(_root_times(times, signs.to(own[0]) / DRAWN**0.5, min(total, STEPS)))
+    return [
+        [part.reshape(x.shape) for part, x in zip(column.split(sizes, 1), own, strict=True)]
+        for column in columns
+    ]
+
+
+def _root_times(times: Any, start: Tensor, steps: int) -> Tensor:
+    """``H^½ v`` of every sample's own H by Lanczos, (samples, n); negative curvature counts as none.
+
+    Source: the Krylov approximation of a function of a matrix, exact after as many steps as H has eigenvalues.
+    """
+    length = torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    basis = [start / length.clamp(min=1e-30)]
+    tri = torch.zeros((len(start), steps, steps), dtype=start.dtype, device=start.device)
+    eps = torch.finfo(start.dtype).eps
+    for step in range(steps):
+        product = times(basis[-1])
+        tri[:, step, step] = (product * basis[-1]).sum(1)
+        every = torch.stack(basis, 1)
+        for _ in range(2):
+            product = product - torch.einsum(
+                "sk,skn->sn", torch.einsum("skn,sn->sk", every, product), every
+            )
+        beta = torch.linalg.vector_norm(product, dim=1)
+        beta = torch.where(beta > 64 * eps * tri.abs().flatten(1).amax(1), beta, 0 * beta)
+        if step + 1 < steps:
+            tri[:, step, step + 1] = tri[:, step + 1, step] = beta
+            basis.append(product / torch.where(beta > 0, beta, torch.ones_like(beta))[:, None])
+            basis[-1] = torch.where(beta[:, None] > 0, basis[-1], 0 * basis[-1])
+    values, vectors = torch.linalg.eigh(tri)
+    root = torch.einsum("sij,sj,sj->si", vectors, values.clamp(min=0).sqrt(), vectors[:, 0])
+    return length * torch.einsum("sk,skn->sn", root, torch.stack(basis, 1))
+
+
+def by_sample(values: Tensor, samples: int) -> Tensor:
+    """Values of a reader with a line for each sample, (…, samples, n), whichever axis they lie along."""
+    lead = values.ndim
+    if values.shape[0] == samples or lead == 1:
+        return values.reshape(samples, -1)
+    if values.shape[0] % samples == 0:  # samples and positions in one axis
+        return values.reshape(samples, -1)
+    if values.shape[1] == samples:  # positions first
+        return values.transpose(0, 1).reshape(samples, -1)
+    return values.reshape(1, -1)
