@@ -227,6 +227,14 @@ from semiflat.modules import (
     WideSigns as WideSigns,
     UnitSplit as UnitSplit,
 )
+from semiflat.growth import (
+    grow as grow,
+    Grown as Grown,
+    Growth as Growth,
+    GrowthStep as GrowthStep,
+    GrowthTable as GrowthTable,
+    where_to_grow as where_to_grow,
+)
 from semiflat.checkpoints import (
     save_point as save_point,
     load_point as load_point,

@@ -105,7 +105,9 @@ class LocalModel:
     def first(self, samples: int) -> LocalModel:
         """The same on the first batches, up to so many samples; at least one batch."""
         kept = 1
-        while kept < len(self.batches) and sum(b.samples for b in self.batches[:kept + 1]) <= samples:
+        while (
+            kept < len(self.batches) and sum(b.samples for b in self.batches[: kept + 1]) <= samples
+        ):
             kept += 1
         total = sum(batch.weight for batch in self.batches[:kept])
         part = [replace(batch, weight=batch.weight / total) for batch in self.batches[:kept]]
@@ -197,9 +199,7 @@ class LocalModel:
                 steepest = part.take(found[part.name])
                 slopes = slopes - steepest.square().sum(1)
                 out[part.name] = out[part.name] - part.put(steepest, out[part.name])
-        rows = [
-            self._products(k, out) * batch.weight**0.5 for k, batch in enumerate(self.batches)
-        ]
+        rows = [self._products(k, out) * batch.weight**0.5 for k, batch in enumerate(self.batches)]
         return out, torch.cat(rows, 1), slopes
 
     def _products(self, number: int, point: Point) -> Tensor:
@@ -268,7 +268,10 @@ class LocalModel:
         sizes = [
             float(
                 (first if part.reads else part.take(self.point[part.name]))
-                .double().square().mean().sqrt()
+                .double()
+                .square()
+                .mean()
+                .sqrt()
             )
             for part, first in zip(parts, firsts, strict=True)
         ]
@@ -285,7 +288,11 @@ class LocalModel:
                 out[part.name] = lines.index_copy(0, at, fresh).movedim(0, part.axis)
             return out
 
-        unit = max(abs(self.value(point())), SMALL * sum(batch.weight * batch.loss for batch in self.batches), 1e-30)
+        unit = max(
+            abs(self.value(point())),
+            SMALL * sum(batch.weight * batch.loss for batch in self.batches),
+            1e-30,
+        )
         optimizer = torch.optim.LBFGS(
             moves, max_iter=BLOCK, history_size=20, line_search_fn="strong_wolfe"
         )
@@ -296,13 +303,13 @@ class LocalModel:
             for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
                 if not part.reads:
                     value = value + PENALTY * (first / size + move).square().sum()
-            value.backward()  # type: ignore[no-untyped-call]  # torch's own
+            value.backward()
             return value
 
         judge = self if others is None else others
         best, low, worse = detached(point()), judge.value(point()), 0
         for _ in range(-(-steps // BLOCK)):
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
+            optimizer.step(closure)
             value = judge.value(point())
             if value < low:
                 best, low, worse = detached(point()), value, 0

@@ -164,7 +164,8 @@ def _root_times(times: Any, start: Tensor, steps: int) -> Tensor:
             basis[-1] = torch.where(beta[:, None] > 0, basis[-1], 0 * basis[-1])
     values, vectors = torch.linalg.eigh(tri)
     root = torch.einsum("sij,sj,sj->si", vectors, values.clamp(min=0).sqrt(), vectors[:, 0])
-    return length * torch.einsum("sk,skn->sn", root, torch.stack(basis, 1))
+    combined: Tensor = torch.einsum("sk,skn->sn", root, torch.stack(basis, 1))
+    return length * combined
 
 
 def by_sample(values: Tensor, samples: int) -> Tensor:

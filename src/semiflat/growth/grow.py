@@ -14,10 +14,10 @@ from semiflat.growth.candidates import DAMPING, LocalModel, settled
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.table import PARTS, SAMPLES, Finder, Growth, between
 from semiflat.modules.batches import LossFunction, check_asked
-from semiflat.modules.branches import Branch, Point
+from semiflat.modules.branches import Point
 from semiflat.modules.capture import copied
 from semiflat.modules.surgery import Change
-from semiflat.modules.widen import Widened, widen
+from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
 
 ROUNDS = 4
@@ -27,7 +27,7 @@ STEPS = 20
 SHARES = 4
 """Into so many parts the units are cut, where several groups can take them."""
 LEAST, MOST = 1e-4, 10.0
-"""Between these the damping follows the steps: more after one that had to be cut short, less after a full one."""
+"""Bounds of the damping, which grows after a step that was cut short and falls after a full one."""
 EXAMPLE = 8
 """Samples on which an embedding is replayed."""
 
@@ -198,13 +198,17 @@ def grow(
     if until is not None:
         until = finite_number("until", until)
         if not step:
-            raise InputError("until= is a loss to come down to, and step=False keeps it; give units=")
+            raise InputError(
+                "until= is a loss to come down to, and step=False keeps it; give units="
+            )
     whole("rounds", rounds, 1)
     whole("samples", samples, 1)
     whole_seed(seed)
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():
-        work = _Work(model, Data.of(batches, loss, samples), groups, step, rounds, frozen, dtype, seed)
+        work = _Work(
+            model, Data.of(batches, loss, samples), groups, step, rounds, frozen, dtype, seed
+        )
         return work.grown(units, parameters, until)
 
 
@@ -239,8 +243,10 @@ class _Work:
         reason = "nothing in the model can grow"
         while finder.names:
             left = None if units is None else units - sum(s.growth.units for s in self.plan)
-            rest = None if parameters is None else parameters - sum(
-                s.growth.parameters for s in self.plan
+            rest = (
+                None
+                if parameters is None
+                else parameters - sum(s.growth.parameters for s in self.plan)
             )
             if left == 0:
                 reason = f"{units} unit(s) were asked for"
@@ -303,16 +309,13 @@ class _Work:
         wide = widen(self.model, example, offer.group, units=offer.units, seed=self.seed)
         finder = Finder(wide.model, self.data, self.dtype, [offer.group], self.frozen)
         confirming = self.data.confirming
-        program, branches, _ = finder.programs.of(batch.inputs)
-        branch = branches[offer.group]
-        assert isinstance(branch, Branch)
         places = range(wide.size - offer.units, wide.size)
         descent = _Descent(finder, offer.group, places, self.seed)
         before = mean_of(self.data.loss_at(finder.programs.model, None, confirming), confirming)
         point, after, taken = descent.run(self.rounds, self.step)
         done = GrowthStep(offer, before, before, after, taken, wide.output_change)
         if taken or not self.step:
-            names = {slot.name for slot in branch.group.slots}
+            names = {slot.name for slot in wide.group.slots}
             with torch.no_grad():
                 for name, tensor in (*wide.model.named_parameters(), *wide.model.named_buffers()):
                     if name in names:

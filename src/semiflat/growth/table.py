@@ -15,7 +15,7 @@ from semiflat.growth.candidates import LocalModel, readers_of
 from semiflat.growth.data import Data, error_of, mean_of
 from semiflat.growth.downstream import Downstream, downstream
 from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, moved
-from semiflat.modules.branches import Branch, Point, Program, Programs, called, outputs_like
+from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.unit_curvature import unit_curvature
 from semiflat.modules.unit_signs import UnitCurvature
@@ -189,7 +189,11 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         return rows
 
     def _signs(self, name: str) -> Facts:
-        units = () if self.curvature is None or name not in self.curvature else self.curvature[name].units
+        units = (
+            ()
+            if self.curvature is None or name not in self.curvature
+            else self.curvature[name].units
+        )
         nulls = [unit.null_norm for unit in units if unit.null_norm is not None]
         return {
             "lowest_K": min((unit.lowest for unit in units), default=None),
@@ -217,7 +221,9 @@ class Finder:
     ) -> None:
         first = next((p for p in model.parameters() if p.is_floating_point()), None)
         if first is None:
-            raise InputError("the model has no parameters of real numbers, so there is nothing to grow")
+            raise InputError(
+                "the model has no parameters of real numbers, so there is nothing to grow"
+            )
         self.model, self.data = model, data
         self.programs = Programs(model, dtype or first.dtype)
         if frozen:
@@ -248,14 +254,22 @@ class Finder:
         if branch.group.refuses:
             return branch.group.refuses
         named = dict(program.model.named_parameters())
-        still = [n for n in (*branch.group.writers, *branch.group.readers) if n in named and not named[n].requires_grad]
+        still = [
+            n
+            for n in (*branch.group.writers, *branch.group.readers)
+            if n in named and not named[n].requires_grad
+        ]
         if still:
             return f"{still[0]!r} is frozen; frozen layers grow if asked: frozen=True"
         found = readers_of(program, branch)
         return found if isinstance(found, str) else ""
 
     def seen(
-        self, names: Sequence[str], batches: Sequence[Batch], point: Point | None = None, seed: int = 0
+        self,
+        names: Sequence[str],
+        batches: Sequence[Batch],
+        point: Point | None = None,
+        seed: int = 0,
     ) -> list[Downstream]:
         """Batches seen from the readers of some groups, as many as memory allows."""
         found = list[Downstream]()
@@ -263,7 +277,13 @@ class Finder:
         for batch in batches:
             found.append(
                 downstream(
-                    self.programs, batch, self.data.loss, names, batch.size / total, seed + batch.number, point
+                    self.programs,
+                    batch,
+                    self.data.loss,
+                    names,
+                    batch.size / total,
+                    seed + batch.number,
+                    point,
                 )
             )
             if sum(each.bytes for each in found) * (1 + 1 / len(found)) > FACTORS_BYTES:
