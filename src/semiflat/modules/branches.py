@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -270,13 +271,20 @@ class Program:
         return values
 
     def forward(
-        self, point: Point, inputs: Example, branches: Iterable[Branch]
+        self,
+        point: Point,
+        inputs: Example,
+        branches: Iterable[Branch],
+        added: Mapping[fx.Node, Tensor] = MappingProxyType({}),
     ) -> tuple[list[Any], dict[fx.Node, Any], dict[fx.Node, Tensor], Tensor]:
         """Run everything.
 
+        Args:
+            added: to what readers give.
+
         Returns:
-            What the model gives, in a list; what enters the branches; for each reader a tensor of zeros that is
-            added to what it gives; and a sum that changes with whatever is at a kink.
+            What the model gives, in a list; what enters the branches; for each reader the tensor that is
+            added to what it gives, of zeros if none is given; and a sum that changes with whatever is at a kink.
         """
         keep = {node for branch in branches for node in branch.outside}
         readers = {node for branch in branches for node in branch.readers}
@@ -292,7 +300,9 @@ class Program:
                 kinks = kinks + at_kinks(node, values, kinks)
                 values[node] = called(node, values)
                 if node in readers:
-                    probes[node] = torch.zeros_like(values[node]).requires_grad_()
+                    start = added.get(node)
+                    start = torch.zeros_like(values[node]) if start is None else start.clone()
+                    probes[node] = start.requires_grad_()
                     values[node] = values[node] + probes[node]
                 if node in keep:
                     held[node] = detached(values[node])
