@@ -362,7 +362,7 @@ def pursued(
     gram = (rows @ rows.mT).double()
     slopes = slopes.double()
     own = gram.diagonal().clone()
-    ridge = damping * own + 1e-9 * own.mean().clamp(min=1e-300)
+    ridge = damping * own + 1e-9 * own.mean() + (own <= 0)  # what gives nothing is left at 0
     gram = gram + torch.diag(ridge)
     picked: list[int] = []
     t = torch.zeros(0, dtype=torch.float64)

@@ -284,7 +284,7 @@ class Program:
 
         Returns:
             What the model gives, in a list; what enters the branches; for each reader the tensor that is
-            added to what it gives, of zeros if none is given; and a sum that changes with whatever is at a kink.
+            added to what it gives, zeros if none is given; and a sum that changes with whatever is at a kink.
         """
         keep = {node for branch in branches for node in branch.outside}
         readers = {node for branch in branches for node in branch.readers}
