@@ -8,6 +8,7 @@ c of the units, to rounding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,9 @@ from torch import Tensor, fx, nn
 
 from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import called_with, same_random_state, second_derivatives
-from semiflat.modules.flow import Flow
+from semiflat.modules.flow import Flow, name_of
 from semiflat.modules.groups import Slot, UnitGroup, Units, units
+from semiflat.modules.ranges import Range, ranges
 from semiflat.modules.ties import slim
 
 NOT_APART = "what its units hand on cannot be told apart where they are read"
@@ -63,7 +65,9 @@ class Reader:
         It does where a constant makes the same difference wherever the bias is added: not at the border of a
         convolution that pads with zeros.
         """
-        self._call, self._shape, self._length = call, shape, length
+        one = (self.slot.conv or name_of(self.node) == "linear") and 0 not in self.axes
+        self._call, self._length = call, length
+        self._shape = torch.Size([1, *shape[1:]]) if one else shape  # one sample says it
         drawn = torch.randn(self.columns.shape, generator=torch.Generator().manual_seed(0)).double()
         if self.of_constants(drawn) is None:
             self.bias = self._call = None
@@ -155,6 +159,12 @@ class Look:
     groups: Units
     outputs: dict[str, Outputs]
     unread: dict[str, str]
+
+    @functools.cached_property
+    def ranges(self) -> dict[fx.Node, Range]:
+        """Between which numbers lies what any reader gets, whatever the inputs are."""
+        readers = [reader for each in self.outputs.values() for reader in each.readers]
+        return ranges(self.groups._flow, [reader.source for reader in readers])
 
 
 def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -326,13 +327,11 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in every.items() if tensor is not None}
 
 
-def edit(
-    model: nn.Module, change: Change, example: Example, accept: Callable[[nn.Module], bool]
-) -> Edited:
+def edit(model: nn.Module, change: Change, accept: Callable[[nn.Module], bool]) -> Edited:
     """A copy of a model in which a group's units are changed.
 
     Attributes of torch's classes follow their tensors. Whole numbers that other classes keep are tried where
-    they are a size that has changed, as few as do, until the copy runs and is accepted.
+    they are a size that has changed, as few as do, until the copy is accepted, which may fail to run.
 
     Raises:
         InputError: if no such copy runs.
@@ -356,13 +355,12 @@ def edit(
         setattr(wide.get_submodule(path), name, value)
     if change.rescale is not None:
         set_to |= _rescale(wide, change, tensors)
-    want = _sizes(copied(model), example)
     first: Exception | None = None
     for trial in _trials(model, change, touched):
         for (path, name), value in trial.items():
             setattr(wide.get_submodule(path), name, value)
         try:
-            if _sizes(copied(wide), example) == want and accept(wide):
+            if accept(wide):
                 return Edited(wide, tensors, set_to | trial)
         except Exception as error:  # whatever the model's own code raises for sizes that do not fit
             first = first or error
@@ -375,10 +373,6 @@ def edit(
         "takes their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep "
         "them as attributes of the module"
     )
-
-
-def _sizes(model: nn.Module, example: Example) -> list[torch.Size]:
-    return [tensor.shape for tensor in outputs_of(model, example)]
 
 
 def outputs_of(model: nn.Module, example: Example, seed: int = 0) -> list[Tensor]:
@@ -551,22 +545,30 @@ def in_float64(example: Any) -> Any:
     return example
 
 
-def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """The largest difference of two lists of outputs, relative to the size of the first."""
-    worst = 0.0
+def gaps(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """The largest difference of each output, infinite where they are no match, and its size: of the first."""
+    if len(one) != len(other):
+        return [(math.inf, 0.0)]
+    found = []
     for a, b in zip(one, other, strict=True):
         if a.shape != b.shape:
-            return float("inf")
+            found.append((math.inf, 0.0))
+            continue
         if not a.numel() or not a.is_floating_point():
-            worst = max(worst, float("inf") if not torch.equal(a, b) else 0.0)
+            found.append((0.0 if torch.equal(a, b) else math.inf, 0.0))
             continue
         alike, known = (a == b) | (a.isnan() & b.isnan()), torch.isfinite(a)
         if not bool(known.any()) or not bool(torch.isfinite((a - b)[~alike]).all()):
-            return float("inf")  # nothing is compared, or not all that differs is finite
-        size = float(a[known].abs().max())
-        gap = float(torch.where(alike, 0.0, a - b).abs().max())
-        worst = max(worst, gap / size if size else gap)
-    return worst
+            found.append((math.inf, 0.0))  # nothing is compared, or not all that differs is finite
+            continue
+        gap = torch.where(alike, 0.0, a - b).abs().max()
+        found.append((float(gap), float(a[known].abs().max())))
+    return found
+
+
+def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """The largest difference of two lists of outputs, relative to the size of the first."""
+    return max((gap / (size or 1.0) for gap, size in gaps(one, other)), default=0.0)
 
 
 def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, float]:

@@ -195,13 +195,13 @@ def widen(
 
     try:
         try:
-            edited = edit(double, change, given, exact)
+            edited = edit(double, change, exact)
         except InputError:
             if not (change.free and change.new and seen):
                 raise
             # A layer may read the units as they are before the norm, too: then none may hear the new ones.
             change.fill = unheard(change.fill)
-            edited = edit(double, change, given, exact)
+            edited = edit(double, change, exact)
     except InputError:
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
