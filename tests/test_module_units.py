@@ -204,6 +204,37 @@ def test_weights_that_others_compute_are_not_edited_by_name():
     assert "a hook is registered" in sf.units(hooked, torch.randn(5, 3))["one"].refuses
 
 
+def test_weights_that_forward_computes_are_named_with_the_operation():
+    linear = Of(lambda m, h: torch.nn.functional.linear(h, m.mid.weight.abs()), mid=nn.Linear(4, 4))
+    why = "its weights are computed from parameters, by abs"
+    assert why in sf.units(linear, torch.randn(5, 3))["one"].refuses
+
+    class Convolved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv1d(3, 4, 1), nn.Conv1d(4, 5, 1)
+            self.last = nn.Conv1d(5, 1, 1)
+
+        def forward(self, x):
+            made = torch.conv1d(self.one(x).relu(), self.two.weight / 2, self.two.bias)
+            return self.last(made.relu())
+
+    groups = sf.units(Convolved(), torch.randn(2, 3, 6))
+    assert groups["one"].refuses == groups["two"].refuses == why.replace("abs", "div (conv1d)")
+    assert groups.unknown == {}
+
+
+class Takes(nn.Module):
+    def forward(self, x):
+        return x[: int((x > 0).sum().item())]
+
+
+def test_a_number_taken_out_of_a_tensor_prints_nothing(capfd):
+    with refused("depends on the values of its inputs"):
+        sf.units(Takes(), torch.randn(5, 3))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_given_model_and_the_random_state_stay():
     model, example = ZOO["group norms"].born()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,10 @@ def check_model(model: Any) -> nn.Module:
             raise InputError(
                 f"{name!r} has no values yet; run the model once on an example, or load its weights"
             )
+        if tensor.is_complex():
+            raise InputError(
+                f"{name!r} is complex ({tensor.dtype}); expected real parameters and buffers"
+            )
     return model
 
 
@@ -99,7 +104,8 @@ def quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        # Where a number is taken out of a tensor, it prints the graph so far.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -149,6 +155,9 @@ def capture(model: nn.Module, example: Example) -> Captured:
     args, kwargs = called_with(example)
     if any(isinstance(each, Tensor) and not each.numel() for each in (*args, *kwargs.values())):
         raise InputError("the example has an input without elements; give at least one sample")
+    for place, each in (*enumerate(args), *kwargs.items()):
+        if isinstance(each, Tensor) and each.is_complex():
+            raise InputError(f"input {place!r} is complex ({each.dtype}); expected real numbers")
     # A copy runs: batch normalisation in training mode changes its statistics.
     trial = copied(model)
     try:

@@ -325,14 +325,7 @@ class _Plan:
     @classmethod
     def of(cls, number: int, rules: Rules, holds: str) -> _Plan:
         """By the rules of one kind."""
-        found = (
-            rules.for_any_input()
-            if holds == ANY_INPUT
-            else rules.on_data()
-            if holds == ON_DATA
-            else []
-        )
-        steps = rules.nearly() if holds == WITHIN else [(each, 0.0) for each in found]
+        steps = rules.steps(holds)
         counts = list(range(1, len(steps) + 1))
         if rules.group.norms:  # through these some alone may be no step
             counts = counts[-1:]
@@ -386,13 +379,11 @@ class _Replay:
         try:
             alone = outputs_of(self._ready(self.given), few.inputs)
             within = [each[: few.size] for each in outputs]
-            return (
-                (few.inputs, alone)
-                if change_of_outputs(within, alone) <= EXACT
-                else (inputs, outputs)
-            )
+            if change_of_outputs(within, alone) <= EXACT:
+                return few.inputs, alone
         except Exception:  # it is anybody's code, and may take none but so many samples
-            return inputs, outputs
+            pass
+        return inputs, outputs
 
     def on_few(self, model: nn.Module) -> float:
         """The largest change on a few samples."""
@@ -473,6 +464,9 @@ class _Work:
         places = list(groups)
         if isinstance(names, str):
             names = [names]
+        if names is not None and not isinstance(names, Iterable):
+            raise InputError(f"groups must be names of groups, as ['fc1'], not {names!r:.60}")
+        names = None if names is None else list(names)
         for name in names or ():
             if groups[name].refuses:
                 raise InputError(f"the units of {name!r} cannot be changed: {groups[name].refuses}")
@@ -741,12 +735,11 @@ class _Search:
         rank = _furthest(len(levels), lambda rank: self.fits(level(rank)))
         taken = level(rank) if rank else [0] * len(plans)
         for place, plan in enumerate(plans):
-            taken[place] += _furthest(
-                len(plan.costs) - taken[place],
-                lambda more, place=place: self.fits(
-                    [each + more * (number == place) for number, each in enumerate(taken)]
-                ),
-            )
+            left = len(plan.costs) - taken[place]
+            taken[place] += _furthest(left, functools.partial(self._more, taken, place))
+
+    def _more(self, taken: list[int], place: int, count: int) -> bool:
+        return self.fits([*taken[:place], taken[place] + count, *taken[place + 1 :]])
 
     def fits(self, taken: list[int]) -> bool:
         """Whether so many steps of each plan can be taken."""

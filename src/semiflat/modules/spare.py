@@ -71,6 +71,13 @@ class Rules:
         """What is kept of the outputs."""
         return self.look.outputs[self.group.name]
 
+    def steps(self, holds: str) -> list[tuple[Spared, float]]:
+        """Units that can be spared by the rules of one kind, and what it costs to leave out all up to each."""
+        if holds == WITHIN:
+            return self.nearly()
+        found = self.for_any_input() if holds == ANY_INPUT else self.on_data()
+        return [(each, 0.0) for each in found]
+
     # -- for any input ----------------------------------------------------------------------------
 
     def for_any_input(self) -> list[Spared]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, whole, whole_seed
+from semiflat.memory import check_floats
 from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Captured, Example, capture, copied
 from semiflat.modules.constants import check_constants, taken_up
@@ -178,6 +179,7 @@ def widen(
     if chosen.refuses:
         raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
     biases = finite_numbers("constants", constants)
+    _check_room(model, chosen, units + len(biases), copies)
     if biases:
         check_constants(model, chosen)
     change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
@@ -229,6 +231,23 @@ def widen(
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
 
 
+def _check_room(model: nn.Module, group: UnitGroup, more: int, copies: Any) -> None:
+    """Check that there is memory for as many more units.
+
+    Raises:
+        InputError: if not.
+    """
+    if isinstance(copies, Mapping):
+        more += sum(each for each in copies.values() if isinstance(each, int))
+    named = dict((*model.named_parameters(), *model.named_buffers()))
+    each = sum(
+        named[slot.name].numel() // named[slot.name].shape[slot.axis] * slot.positions.shape[1]
+        for slot in group.slots
+    )
+    # Copies of the model in float64, and what becomes of each unit as Python keeps it.
+    check_floats(f"{more} more units of {group.name!r}", more * (4 * each + 200), "give fewer")
+
+
 def _deepened(
     model: nn.Module, example: Example, groups: Units, name: str, count: int, more: bool
 ) -> Widened:
@@ -236,6 +255,10 @@ def _deepened(
         raise InputError(
             f"{name!r} is a list of blocks: give units, a number of new ones, and no more"
         )
+    stack = stack_of(model, name)
+    last = list(model.get_submodule(name).children())[-1]
+    each = sum(tensor.numel() for tensor in last.state_dict().values())
+    check_floats(f"{count} more blocks of {name!r}", 4 * count * each, "give fewer")
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
     for zero in silences(groups, name, model):
@@ -259,7 +282,6 @@ def _deepened(
             own = change_of_outputs(
                 *(outputs_of(copied(each).eval(), example) for each in (model, wide))
             )
-            stack = stack_of(model, name)
             return Widened(wide, stack, stack.size + count, seen, own, {}, note, model, [])
     raise InputError(
         f"new blocks in {name!r} change the outputs by {max(seen.values()):.1e} of their size, even with "
@@ -463,8 +485,7 @@ def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]
     whats = {what for what, _ in group.norms}
     pairs = [ways.get(unit, [(1.0, 1.0)]) for unit in range(group.size)]
     alike = len({len(each) for each in pairs}) == 1
-    places = [{(slot.name, slot.axis) for slot in group.of(role)} for role in ("writes", "reads")]
-    both = sorted(name for name, _ in places[0] & places[1])
+    both = sorted(name for name, _ in _places(group, "writes") & _places(group, "reads"))
     if "layer norm" in whats and not alike:
         where = next(where for what, where in group.norms if what == "layer norm")
         raise InputError(
@@ -485,6 +506,10 @@ def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]
             f"shares, as copies={{unit: [0.5, 0.5] for unit in range({group.size})}}"
         )
     return True
+
+
+def _places(group: UnitGroup, role: str) -> set[tuple[str, int]]:
+    return {(slot.name, slot.axis) for slot in group.of(role)}
 
 
 Fill = Callable[[Slot, Tensor, torch.Size], Tensor | None]
@@ -514,7 +539,14 @@ def _new_units(
     group = change.group
     generator = torch.Generator().manual_seed(seed)
     writers = {slot.name for slot in group.slots if slot.role != "reads"}
+    reading = _places(group, "reads")
+    tied = {s.name for s in group.slots if s.role != "reads" and (s.name, s.axis) in reading}
     for name in incoming:
+        if name in tied:
+            raise InputError(
+                f"incoming names {name!r}, which both makes and reads the units of {group.name!r}: nothing may "
+                "hear new ones, so it is 0 there; leave it out"
+            )
         if name not in writers:
             raise InputError(
                 f"incoming names {name!r}, which does not write {group.name!r}; {sorted(writers)} do"
@@ -529,7 +561,7 @@ def _new_units(
             change.values[role] = rows + [mean] * len(change.new)
 
     def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
-        if slot.name in incoming:
+        if slot.name in incoming and slot.role != "reads":
             given = torch.as_tensor(incoming[slot.name])
             if given.shape != shape:
                 raise InputError(
