@@ -194,6 +194,48 @@ def test_parameters_that_are_not_reached_and_what_is_drawn_are_named():
     assert sf.units(model.eval(), torch.randn(5, 3)).random == ()
 
 
+class ByBatch(nn.Module):
+    """Another layer on the way of batches of more than four samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.more, self.two = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = torch.tanh(self.one(x))
+        return self.two(torch.tanh(self.more(h)) if len(x) > 4 else h)
+
+
+def test_what_was_taken_to_hold_of_inputs_is_said():
+    assert sf.units(ByBatch(), torch.randn(6, 3)).guards == ("x has sizes (6, 3)",)
+    few = sf.units(ByBatch(), torch.randn(3, 3))
+    assert few.guards == ("x has sizes (3, 3)",)
+    assert few.unreached == ("more.weight", "more.bias")
+    assert "guards" in repr(few)
+
+    class Asserts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x, scale):
+            count = (x > 0).sum().item()
+            torch._check(count <= 12)
+            return self.two(self.one(x)) * scale + count
+
+    _, scale, *asserted = sf.units(Asserts(), (torch.randn(4, 3), 3.0)).guards
+    assert scale == "an input is 3.0"
+    assert any("<= 12" in each for each in asserted)
+
+
+def test_a_branch_that_batches_take_otherwise_is_refused():
+    model = ByBatch().eval()
+    with refused("on batch 1, of other sizes than the first, the model takes another way"):
+        sf.shrink(model, [(torch.randn(6, 3), None), (torch.randn(3, 3), None)])
+    with refused("with 5 units of 'more' the model does not run"):
+        sf.widen(model, torch.randn(6, 3), "more", units=1)
+
+
 def test_weights_that_others_compute_are_not_edited_by_name():
     norm = nn.utils.parametrizations.weight_norm
     made = Of(lambda m, h: h)

@@ -140,6 +140,20 @@ class Captured:
     inputs: dict[str, Any]
 
     @functools.cached_property
+    def guards(self) -> tuple[str, ...]:
+        """What of the inputs was taken as it is in the example: sizes, and what the graph asserts."""
+        found = [
+            f"{name} has sizes {tuple(value.shape)}"
+            if isinstance(value, Tensor)
+            else f"an input is {value!r:.60}"
+            for name, value in self.inputs.items()
+        ]
+        for node in self.graph.nodes:
+            if "_assert" in str(node.target) and "metadata" not in str(node.target):
+                found += [each for each in node.args if isinstance(each, str)]
+        return tuple(found)
+
+    @functools.cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and buffers of the model, by name."""
         return dict((*self.model.named_parameters(), *self.model.named_buffers()))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from semiflat.errors import InputError
 from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import called_with, same_random_state, second_derivatives
 from semiflat.modules.flow import Flow, name_of
@@ -192,6 +193,11 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
                 },
             )
         groups, reading = known[shapes]
+        if found is not None and dict(_alike(groups)) != dict(_alike(found.groups)):
+            raise InputError(
+                f"on batch {batch.number}, of other sizes than the first, the model takes another way, where "
+                "its units are others; give batches of one kind"
+            )
         if found is None:
             unread = {
                 name: NOT_APART
@@ -202,6 +208,13 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
         _Run(groups, reading, found.outputs, leaves).go()
     assert found is not None
     return found
+
+
+def _alike(groups: Units) -> Iterator[tuple[str, Any]]:
+    """What groups are the same by."""
+    for name, group in groups.items():
+        slots = tuple((slot.name, slot.role, slot.axis) for slot in group.slots)
+        yield name, (group.size, group.refuses, slots)
 
 
 def _readers(groups: Units, group: UnitGroup) -> list[Reader]:

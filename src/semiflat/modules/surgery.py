@@ -574,7 +574,8 @@ def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, float]:
     """The change of the outputs in train and eval mode; train is left out where something is drawn at random.
 
-    On the example, and on one beside it: what an example of zeros, say, does not show must not pass.
+    On the example, on one beside it, and on half of it: what an example of zeros, or so many samples, do not
+    show must not pass.
 
     Args:
         model, wide: float64, as are the inputs; they are not changed.
@@ -586,17 +587,29 @@ def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, flo
         if train and not same_tensors(one, outputs_of(copied(model).train(train), example, seed=1)):
             continue
         found[mode] = change_of_outputs(one, outputs_of(copied(wide).train(train), example))
-        other = _beside(example)
-        if other is None:
-            continue
-        try:
-            one = outputs_of(copied(model).train(train), other)
-        except Exception:  # it is anybody's code, and may take none but certain inputs
-            continue
-        if all(bool(torch.isfinite(each).all()) for each in one if each.is_floating_point()):
-            beside = change_of_outputs(one, outputs_of(copied(wide).train(train), other))
-            found[mode] = max(found[mode], beside)
+        for other in (_beside(example), _half(example)):
+            if other is None:
+                continue
+            try:
+                one = outputs_of(copied(model).train(train), other)
+            except Exception:  # it is anybody's code, and may take none but certain inputs
+                continue
+            if all(bool(torch.isfinite(each).all()) for each in one if each.is_floating_point()):
+                beside = change_of_outputs(one, outputs_of(copied(wide).train(train), other))
+                found[mode] = max(found[mode], beside)
     return found
+
+
+def _half(example: Example) -> Example | None:
+    """The first half of an example's samples, whose number a branch may depend on; None where none is known."""
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+    sizes = {leaf.shape[:1] for leaf in leaves}
+    if len(sizes) != 1 or not min(sizes) or min(sizes)[0] < 2:
+        return None
+    half: Example = torch.utils._pytree.tree_map(
+        lambda leaf: leaf[: len(leaf) // 2] if isinstance(leaf, Tensor) else leaf, example
+    )
+    return half
 
 
 def _beside(example: Example) -> Example | None:
