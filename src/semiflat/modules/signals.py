@@ -189,7 +189,7 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
                 {
                     name: readers
                     for name, group in groups.items()
-                    if not group.refuses and (readers := _readers(groups, group))
+                    if not group.refuses and (readers := readers_of(groups, group))
                 },
             )
         groups, reading = known[shapes]
@@ -217,7 +217,7 @@ def _alike(groups: Units) -> Iterator[tuple[str, Any]]:
         yield name, (group.size, group.refuses, slots)
 
 
-def _readers(groups: Units, group: UnitGroup) -> list[Reader]:
+def readers_of(groups: Units, group: UnitGroup) -> list[Reader]:
     """All operations that read a group; none if what the units hand on cannot be told apart at one of them."""
     flow = groups._flow
     nodes = {node.name: node for node in flow.captured.graph.nodes}

@@ -613,7 +613,10 @@ def _half(example: Example) -> Example | None:
 
 
 def _beside(example: Example) -> Example | None:
-    """The example with its real numbers moved at random by about their own size, and others drawn again.
+    """The example with its real numbers moved at random, and others drawn again.
+
+    The samples are moved by about their own size and up to a thousand times as far: on these few numbers a
+    function may be linear, or 0, that is not on others.
 
     Whole numbers are drawn from those between the least and the largest there, 0 and 1 among them: they
     may be places, or a mask. None if there is nothing to move.
@@ -632,7 +635,9 @@ def _beside(example: Example) -> Example | None:
             least, most = min(0, int(leaf.min())), max(1, int(leaf.max()))
             return torch.randint(least, most + 1, leaf.shape, generator=chance).to(leaf)
         step = torch.randn(leaf.shape, generator=chance, dtype=torch.float64).to(leaf)
-        return leaf + step * (float(leaf.abs().mean()) or 1.0)
+        far = 10 ** (3 * torch.arange(1, len(leaf) + 1).to(leaf) / len(leaf)) if leaf.ndim else 1.0
+        far = far.view(-1, *[1] * (leaf.ndim - 1)) if isinstance(far, Tensor) else far
+        return leaf + step * far * (float(leaf.abs().mean()) or 1.0)
 
     other: Example = torch.utils._pytree.tree_map(move, example)
     return other if moved else None

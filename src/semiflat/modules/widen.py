@@ -15,10 +15,12 @@ from semiflat.errors import InputError, whole, whole_seed
 from semiflat.memory import check_floats
 from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Captured, Example, capture, copied
-from semiflat.modules.constants import check_constants, taken_up
+from semiflat.modules.constants import check_constants, check_settled, taken_up
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import Slot, UnitGroup, Units
 from semiflat.modules.groups import units as groups_of
+from semiflat.modules.laws import SIGN, law
+from semiflat.modules.signals import readers_of
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -224,11 +226,38 @@ def widen(
                 f"constant units of {chosen.name!r} change the outputs by {max(seen.values()):.1e} of their "
                 "size: they are not constant everywhere"
             )
+        check_settled(edited.model, chosen, steady, given)
+    check_scales(model, example, change)
     if "train" not in seen:
         note = "; ".join(filter(None, [note, "in train mode something is drawn at random"]))
     wide = edited.applied_to(model)
     own = change_of_outputs(*(outputs_of(copied(each).eval(), example) for each in (model, wide)))
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
+
+
+def check_scales(model: nn.Module, example: Example, change: Change) -> None:
+    """Check that units whose incoming weights are scaled are scaled themselves, whatever the inputs are.
+
+    Under norms over them that is not asked: what a norm gives is not scaled.
+
+    Raises:
+        InputError: if that is not known.
+    """
+    group = change.group
+    scales = {factor for row in change.values["writes"] for _, factor in row}
+    if scales == {1.0} or group.norms:
+        return
+    groups = groups_of(model, example)
+    names = {slot.name for slot in group.of("writes", "adds")}
+    how = law(groups._flow, names, [each.source for each in readers_of(groups, groups[group.name])])
+    positive = how is not None and how.degree == 1 and how.positive
+    turns = how is not None and how.degree == 1 and how.opposite == SIGN
+    for scale in scales:
+        if (scale not in (1.0, -1.0) and not positive) or (scale < 0 and not turns):
+            raise InputError(
+                f"units of {group.name!r} scaled by {scale:g} are exact on the example, but need not be on "
+                "other inputs: what lies between them and their readers is not known to be homogeneous"
+            )
 
 
 def _check_room(model: nn.Module, group: UnitGroup, more: int, copies: Any) -> None:
