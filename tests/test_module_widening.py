@@ -442,9 +442,8 @@ def test_what_is_exact_on_the_example_alone_is_refused() -> None:
     with refused("are constant on the example, but need not be on other inputs"):
         sf.widen(Within(1e9, True), example, "first", constants=[0.7])
     wide = sf.widen(Within(1e9, False), example, "first", copies={1: 2}, constants=[0.7], units=1)
-    far = 1e12 * torch.randn(50, 3)
-    narrow = copy.deepcopy(wide._given)
-    assert gap(narrow.double()(far.double()), wide.model.double()(far.double())) < 1e-6
+    narrow, far = copy.deepcopy(wide._given), 1e12 * torch.randn(50, 3)
+    assert gap(narrow(far).detach(), wide.model(far).detach()) < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,23 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, finite_number
-from semiflat.memory import UNASKED
-from semiflat.modules.batches import Batch, Batches, moved
+from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import check_model, copied
 from semiflat.modules.groups import UnitGroup, Units
-from semiflat.modules.signals import Look, look
+from semiflat.modules.replays import Replay
+from semiflat.modules.signals import Look, look, places
 from semiflat.modules.spare import ANY_INPUT, ON_DATA, WITHIN, Rules, Spared
 from semiflat.modules.surgery import (
     EXACT,
     Change,
     Edited,
-    change_of_outputs,
     edit,
     float64,
-    gaps,
     one_of,
-    outputs_of,
-    same_tensors,
     set_tensor,
 )
 from semiflat.records.shown import Facts, Rows, Shown
@@ -333,86 +329,6 @@ class _Plan:
         return cls(number, rules.group, rules, spared, costs, counts)
 
 
-class _Replay:
-    """What a model gives on batches in one mode, to hold other models against.
-
-    Args:
-        train: whether in train mode; None for the model's own.
-
-    Attributes:
-        random: whether it draws at random in that mode.
-    """
-
-    def __init__(self, model: nn.Module, batches: Batches, train: bool | None = None) -> None:
-        self.given, self.batches, self.train = model, batches, train
-        self.random = False
-        self._kept: list[list[Tensor]] | None = []
-        self._sizes: list[float] = []
-        self._last: tuple[nn.Module, float] = model, 0.0
-        room = UNASKED
-        for inputs, outputs in self._run(model):
-            if not self._sizes:
-                again = outputs_of(self._ready(model), inputs, seed=1)
-                self.random = not same_tensors(outputs, again)
-            sizes = [size for _, size in gaps(outputs, outputs)]
-            self._sizes = [max(pair) for pair in zip(self._sizes or sizes, sizes, strict=True)]
-            room -= sum(each.numel() * each.element_size() for each in outputs)
-            if self._kept is not None:
-                self._kept = [*self._kept, outputs] if room > 0 else None
-
-    def _ready(self, model: nn.Module) -> nn.Module:
-        # Copies run: norms in training mode change their statistics.
-        return copied(model) if self.train is None else copied(model).train(self.train)
-
-    def _run(self, model: nn.Module) -> Iterator[tuple[Any, list[Tensor]]]:
-        runs = self._ready(model)
-        for batch in self.batches:
-            inputs = moved(batch.inputs, torch.float64, "cpu")
-            yield inputs, outputs_of(runs, inputs)
-
-    @functools.cached_property
-    def _few(self) -> tuple[Any, list[Tensor]]:
-        """A few samples and what is given for them; the first batch where they see one another."""
-        inputs, outputs = next(self._run(self.given))
-        first = self.batches.first()
-        few = Batch(inputs, None, first.size).parts(first.size // 2)[0]
-        try:
-            alone = outputs_of(self._ready(self.given), few.inputs)
-            within = [each[: few.size] for each in outputs]
-            if change_of_outputs(within, alone) <= EXACT:
-                return few.inputs, alone
-        except Exception:  # it is anybody's code, and may take none but so many samples
-            pass
-        return inputs, outputs
-
-    def on_few(self, model: nn.Module) -> float:
-        """The largest change on a few samples."""
-        inputs, outputs = self._few
-        return self._relative(outputs, outputs_of(self._ready(model), inputs))
-
-    def change(self, model: nn.Module, allowed: float = math.inf) -> float:
-        """The largest change of an output on all batches, or on some if it is more than what is allowed.
-
-        It is relative to the largest, each output by itself.
-        """
-        if model is self._last[0]:
-            return self._last[1]
-        worst = 0.0
-        given = self._kept or (outputs for _, outputs in self._run(self.given))
-        for outputs, (_, others) in zip(given, self._run(model), strict=True):
-            worst = max(worst, self._relative(outputs, others))
-            if worst > allowed:
-                return worst
-        self._last = model, worst
-        return worst
-
-    def _relative(self, outputs: list[Tensor], others: list[Tensor]) -> float:
-        if len(outputs) != len(others):
-            return math.inf
-        found = zip(gaps(outputs, others), self._sizes, strict=True)
-        return max((gap / (size or 1.0) for (gap, _), size in found), default=0.0)
-
-
 @dataclass
 class _Work:
     """Shrinking of one model.
@@ -438,7 +354,7 @@ class _Work:
     limit: float
     now: _Step
     refused: dict[str, str]
-    _replays: dict[bool | None, _Replay] = field(default_factory=dict)
+    _replays: dict[bool | None, Replay] = field(default_factory=dict)
 
     @classmethod
     def on(cls, model: nn.Module, given: Any, names: Iterable[str] | None) -> _Work:
@@ -461,7 +377,7 @@ class _Work:
                 f"the model draws at random in {groups.mode} mode ({groups.random[0]}), so its units have no "
                 "outputs to compare; call model.eval() first"
             )
-        places = list(groups)
+        order = list(groups)
         if isinstance(names, str):
             names = [names]
         if names is not None and not isinstance(names, Iterable):
@@ -470,9 +386,9 @@ class _Work:
         for name in names or ():
             if groups[name].refuses:
                 raise InputError(f"the units of {name!r} cannot be changed: {groups[name].refuses}")
-        wanted = places if names is None else [groups[name].name for name in names]
+        wanted = order if names is None else [groups[name].name for name in names]
         refused = {name: group.refuses for name, group in groups.items() if group.refuses}
-        chosen = [places.index(name) for name in wanted if name not in refused]
+        chosen = [order.index(name) for name in wanted if name not in refused]
         types = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
         coarsest = max((torch.finfo(each).eps for each in types), default=0.0)
         # Weights of a half-precision type are exact in float64, where all is compared: copies are equal there.
@@ -493,7 +409,7 @@ class _Work:
         while some:
             known = self.groups if self.now.model is self.double else None
             seen = look(self.now.model, self.batches, known)
-            if list(map(_what, seen.groups.values())) != list(map(_what, self.groups.values())):
+            if list(map(places, seen.groups.values())) != list(map(places, self.groups.values())):
                 return  # the groups are no longer the given model's
             some = any(self._spare(seen, holds, most) for holds, most in kinds)
 
@@ -509,15 +425,15 @@ class _Work:
                 self.refused.setdefault(self._name(number), seen.unread[group.name])
             if group.name not in seen.outputs or group.size < 2 or number in given_up:
                 continue
-            places = {(slot.name, slot.axis) for slot in group.slots}
+            own = {(slot.name, slot.axis) for slot in group.slots}
             read = {slot.name for slot in group.of("reads")}
-            if places & touched or read & {name for name, _ in touched}:
+            if own & touched or read & {name for name, _ in touched}:
                 continue
             rules = Rules(group, _tensors(self.now.model), seen, precision)
             plan = _Plan.of(number, rules, holds)
             if plan.spared:
                 found.append(plan)
-                touched |= places
+                touched |= own
         return found
 
     def _name(self, number: int) -> str:
@@ -628,12 +544,12 @@ class _Work:
 
     # -- outputs ----------------------------------------------------------------------------------
 
-    def replay(self, train: bool | None = None) -> _Replay:
+    def replay(self, train: bool | None = None) -> Replay:
         """The given model on all batches in a mode, run once; None for its own."""
         if {each.training for each in self.double.modules()} == {train}:
             train = None
         if train not in self._replays:
-            self._replays[train] = _Replay(self.double, self.batches, train)
+            self._replays[train] = Replay(self.double, self.batches, train)
         return self._replays[train]
 
     def result(self, tolerance: float) -> Shrunk:
@@ -669,11 +585,6 @@ class _Work:
             self.given,
             now.edits,
         )
-
-
-def _what(group: UnitGroup) -> tuple[Any, ...]:
-    """What a group is, whatever its size."""
-    return tuple((slot.name, slot.role, slot.axis) for slot in group.slots)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -193,7 +193,7 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
                 },
             )
         groups, reading = known[shapes]
-        if found is not None and dict(_alike(groups)) != dict(_alike(found.groups)):
+        if found is not None and _kinds(groups) != _kinds(found.groups):
             raise InputError(
                 f"on batch {batch.number}, of other sizes than the first, the model takes another way, where "
                 "its units are others; give batches of one kind"
@@ -210,11 +210,13 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
     return found
 
 
-def _alike(groups: Units) -> Iterator[tuple[str, Any]]:
-    """What groups are the same by."""
-    for name, group in groups.items():
-        slots = tuple((slot.name, slot.role, slot.axis) for slot in group.slots)
-        yield name, (group.size, group.refuses, slots)
+def places(group: UnitGroup) -> tuple[Any, ...]:
+    """Where the units of a group lie, however many there are."""
+    return tuple((slot.name, slot.role, slot.axis) for slot in group.slots)
+
+
+def _kinds(groups: Units) -> list[Any]:
+    return [(group.size, group.refuses, places(group)) for group in groups.values()]
 
 
 def readers_of(groups: Units, group: UnitGroup) -> list[Reader]:

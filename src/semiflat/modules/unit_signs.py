@@ -291,10 +291,10 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         >>> wide.positive, wide.zero, wide.negative, wide.exact
         (23, 3, 10, True)
         """
-        for given, of in ((copies, "units to copies"), (nulls, "a number")):
-            if given is not None and not isinstance(given, Mapping):
+        for asked, of in ((copies, "units to copies"), (nulls, "a number")):
+            if asked is not None and not isinstance(asked, Mapping):
                 raise InputError(
-                    f"copies and nulls map groups to {of}; expected a dict, not {given!r:.60}"
+                    f"copies and nulls map groups to {of}; expected a dict, not {asked!r:.60}"
                 )
         copies, nulls = dict(copies or {}), dict(nulls or {})
         if narrow is not None:
