@@ -30,7 +30,7 @@ from semiflat.modules.capture import (
 )
 from semiflat.modules.flow import Flow, name_of
 from semiflat.modules.groups import Grouping, Slot, UnitGroup, Units
-from semiflat.modules.ties import FIXED, UNIFORM
+from semiflat.modules.ties import FIXED, UNIFORM, slim
 
 Point = Mapping[str, Tensor]
 """Values of parameters and buffers by name."""
@@ -59,6 +59,10 @@ class Part:
         """The same as a slot."""
         return Slot(self.name, "reads" if self.reads else "writes", self.axis, self.positions)
 
+    def count(self, like: Tensor) -> int:
+        """How many entries of a unit there are."""
+        return self.positions.shape[1] * like.numel() // max(like.shape[self.axis], 1)
+
     def take(self, tensor: Tensor) -> Tensor:
         """The entries of each unit, (units, n)."""
         return tensor.movedim(self.axis, 0)[self.positions.to(tensor.device)].flatten(1)
@@ -73,6 +77,23 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Line:
+    """An operation that takes what the units share times the entries of a part, each unit's its own.
+
+    Attributes:
+        node: the operation.
+        weight: what the part enters it by.
+        other: what it multiplies: for what reads, what the units give; else what enters from elsewhere.
+        axis: along which the units lie: in ``other`` for what reads them, else in what the operation gives.
+    """
+
+    node: fx.Node
+    weight: fx.Node
+    other: fx.Node
+    axis: int
+
+
+@dataclass(frozen=True)
 class Branch:
     """The operations of one group of units.
 
@@ -81,12 +102,20 @@ class Branch:
         parts: the trained entries of each unit: what reads it first, then what makes it and acts on it.
         nodes: operations to run again, in order.
         readers: those of them that read the units.
+        lines: for each part the operation that is its only use and may be replaced by a cheaper one; None if
+            there is none.
+        bases: where not all directions are looked at, for each part orthonormal columns, (n, m): the same for
+            all units, whose entries are then coordinates in them.
+        hoisted: whether operations are replaced.
     """
 
     group: UnitGroup
     parts: tuple[Part, ...]
     nodes: tuple[fx.Node, ...]
     readers: tuple[fx.Node, ...]
+    lines: tuple[Line | None, ...] = ()
+    bases: tuple[Tensor, ...] = ()
+    hoisted: bool = False
 
     @property
     def outside(self) -> set[fx.Node]:
@@ -94,24 +123,129 @@ class Branch:
         own = set(self.nodes)
         return {each for node in self.nodes for each in node.all_input_nodes if each not in own}
 
-    def take(self, tensors: Point) -> Tensor:
-        """The entries of each unit in all parts, (units, n)."""
-        return torch.cat([part.take(tensors[part.name]) for part in self.parts], 1)
-
-    def put(self, entries: Tensor, like: Point) -> dict[str, Tensor]:
-        """Tensors, zero but for these entries, (units, n), of the units."""
-        out = {part.name: torch.zeros_like(like[part.name]) for part in self.parts}
-        sizes = [part.take(like[part.name]).shape[1] for part in self.parts]
-        for part, mine in zip(self.parts, entries.split(sizes, 1), strict=True):
-            out[part.name] = out[part.name] + part.put(mine, like[part.name])
-        return out
+    def sizes(self, like: Point) -> list[int]:
+        """Entries, or coordinates, of a unit in each part."""
+        if self.bases:
+            return [basis.shape[1] for basis in self.bases]
+        return [part.count(like[part.name]) for part in self.parts]
 
     def counts(self, like: Point) -> tuple[int, int]:
-        """How many entries read a unit, and how many make it."""
+        """How many entries, or coordinates, read a unit, and how many make it."""
         counts = [0, 0]
-        for part in self.parts:
-            counts[not part.reads] += part.take(like[part.name]).shape[1]
+        for part, size in zip(self.parts, self.sizes(like), strict=True):
+            counts[not part.reads] += size
         return counts[0], counts[1]
+
+    def take(self, tensors: Point) -> Tensor:
+        """The entries, or coordinates, of each unit in all parts, (units, n)."""
+        taken = [part.take(tensors[part.name]) for part in self.parts]
+        if self.bases:
+            taken = [mine @ basis.to(mine) for mine, basis in zip(taken, self.bases, strict=True)]
+        return torch.cat(taken, 1)
+
+    def entries(self, vectors: Tensor) -> Tensor:
+        """The entries that coordinates (…, m) stand for, (…, n)."""
+        if not self.bases:
+            return vectors
+        sizes = [basis.shape[1] for basis in self.bases]
+        split = zip(vectors.split(sizes, -1), self.bases, strict=True)
+        return torch.cat([mine @ basis.to(mine).mT for mine, basis in split], -1)
+
+    def moved(self, vectors: Tensor, point: Point) -> dict[str, Tensor]:
+        """The parameters of a point, moved by these entries or coordinates, but for parts that are hoisted."""
+        out = {part.name: point[part.name] for part in self.parts}
+        for number, (part, mine) in enumerate(
+            zip(self.parts, vectors.split(self.sizes(point), 1), strict=True)
+        ):
+            if not self._line(number):
+                if self.bases:
+                    mine = mine @ self.bases[number].to(mine).mT
+                out[part.name] = out[part.name] + part.put(mine, point[part.name])
+        return out
+
+    def _line(self, number: int) -> Line | None:
+        return self.lines[number] if self.hoisted else None
+
+    def replaced(self, point: Point, vectors: Tensor) -> dict[fx.Node, Hoisted]:
+        """For each operation that is replaced, by what."""
+        split = vectors.split(self.sizes(point), 1)
+        return {
+            line.node: Hoisted(line, part, basis.to(mine), mine)
+            for number, (part, basis, mine) in enumerate(
+                zip(self.parts, self.bases, split, strict=False)
+            )
+            if (line := self._line(number)) is not None
+        }
+
+
+@dataclass(frozen=True)
+class Hoisted:
+    """An operation on what the units share, run once for each direction and not for each unit.
+
+    Attributes:
+        line: the operation.
+        part: whose entries it takes.
+        basis: of their directions, (n, m).
+        coordinates: of each unit in them, (units, m).
+    """
+
+    line: Line
+    part: Part
+    basis: Tensor
+    coordinates: Tensor
+
+    def given(self, values: Mapping[fx.Node, Any]) -> Tensor:
+        """What a unit is given along its coordinates, where what the operation gives is made of units."""
+        still = called(self.line.node, values)
+        few = called(self.line.node, {**values, **self._few(values)})
+        along = self._combined(_folded(few.detach(), self.line.axis))
+        lines = _folded(still, self.line.axis)
+        return lines.index_add(1, self._places(still), along).view(still.shape)
+
+    def heard(self, values: Mapping[fx.Node, Any], delta: Tensor) -> Tensor:
+        """``⟨δ, reader⟩``, but for what does not depend on the units."""
+        line, units = self.line, values[self.line.other]
+        still = self._by_units(values, delta, units.detach())
+        shape = list(units.shape)
+        shape[line.axis] = self.basis.shape[1] * self.part.positions.shape[1]
+        few = self._by_units({**values, **self._few(values)}, delta, units.new_zeros(shape))
+        along = self._combined(_folded(few, line.axis))
+        lines = _folded(units, line.axis).index_select(1, self._places(units))
+        return (still * units).sum() + (along * lines).sum()
+
+    def _by_units(self, values: Mapping[fx.Node, Any], delta: Tensor, units: Tensor) -> Tensor:
+        units = units.requires_grad_()
+        with torch.enable_grad():
+            out = called(self.line.node, {**values, self.line.other: units})
+        return torch.autograd.grad(out, units, delta)[0]
+
+    def _few(self, values: Mapping[fx.Node, Any]) -> dict[fx.Node, Tensor]:
+        """The weight with a unit for each direction, and no bias."""
+        weight, axis = values[self.line.weight], self.part.axis
+        lines = weight.movedim(axis, 0)
+        few = self.basis.mT.reshape(-1, *lines.shape[1:]).movedim(0, axis).contiguous()
+        found = {self.line.weight: few}
+        for node in self.line.node.all_input_nodes:
+            if node not in (self.line.weight, self.line.other) and not self.part.reads:
+                found[node] = few.new_zeros(few.shape[axis])
+        return found
+
+    def _combined(self, few: Tensor) -> Tensor:
+        """Of lines (b, m · k, a), one for each direction, those of the units, (b, units · k, a)."""
+        before, _, after = few.shape
+        directions = few.reshape(before, self.basis.shape[1], -1)
+        if directions.shape[2] == 1:
+            return (directions[:, :, 0] @ self.coordinates.mT)[:, :, None]
+        return (self.coordinates @ directions).reshape(before, -1, after)
+
+    def _places(self, like: Tensor) -> Tensor:
+        return self.part.positions.reshape(-1).to(like.device)
+
+
+def _folded(tensor: Tensor, axis: int) -> Tensor:
+    """A tensor as (what lies before an axis, the axis, what lies behind)."""
+    before = torch.Size(tensor.shape[:axis]).numel()
+    return tensor.reshape(before, tensor.shape[axis], -1)
 
 
 class Program:
@@ -169,7 +303,26 @@ class Program:
         parts = self._parts(group)
         if not parts:
             return "none of its parameters is trained"
-        return Branch(group, parts, tuple(nodes), tuple(readers))
+        lines = tuple(self._line(part, nodes, readers) for part in parts)
+        return Branch(group, parts, tuple(nodes), tuple(readers), lines)
+
+    def _line(self, part: Part, nodes: list[fx.Node], readers: list[fx.Node]) -> Line | None:
+        """The operation that alone takes a part, times what all units share; whether it does is tried later."""
+        leaves = {node for node in self._order if self._named.get(node.name) == part.name}
+        users = [node for node in nodes if not leaves.isdisjoint(node.all_input_nodes)]
+        if len(leaves) != 1 or len(users) != 1:
+            return None
+        (node,), (weight,) = users, leaves
+        others = [x for x in node.all_input_nodes if x is not weight and x not in self._weights]
+        if len(others) != 1 or (node in readers, others[0] in nodes) != (part.reads, part.reads):
+            return None
+        signal = others[0] if part.reads else node
+        labels = self._flow.carried.get(signal.name)
+        axes = [] if labels is None else [a for a, n in enumerate(slim(labels).shape) if n > 1]
+        like = weight.meta["val"]
+        if len(axes) != 1 or like.ndim < 2 or signal.meta["val"].shape[axes[0]] != like.shape[part.axis]:
+            return None
+        return Line(node, weight, others[0], axes[0])
 
     @cached_property
     def _roots(self) -> dict[fx.Node, set[int]]:
@@ -421,7 +574,7 @@ class Local:
         deltas: for each reader what the loss changes by with what it gives.
 
     Attributes:
-        gradient: of the surrogate, (units, n).
+        gradient: of the surrogate, (units, n): by entries, or by coordinates in the branch's directions.
         kinks: which units move something that is at a kink, (units,).
     """
 
@@ -434,44 +587,32 @@ class Local:
         deltas: Mapping[fx.Node, Tensor],
     ) -> None:
         self.branch, self.point = branch, point
-        names = [part.name for part in branch.parts]
-        self._leaves = {name: point[name].clone().requires_grad_() for name in names}
-        start = program.start({**point, **self._leaves}, None)
-        values = {**held, **start}
+        start = {part.name: point[part.name] for part in branch.parts}
+        self._vectors = torch.zeros_like(branch.take(start)).requires_grad_()
         kinks = torch.zeros((), dtype=torch.float64)
         s: Any = 0.0
-        self.outputs: dict[fx.Node, Tensor] = {}
         with torch.enable_grad():
+            moved = branch.moved(self._vectors, point)
+            values = {**held, **program.start({**point, **moved}, None)}
+            replaced = branch.replaced(point, self._vectors)
             for node in branch.nodes:
+                by = replaced.get(node)
+                if by is not None and by.part.reads:
+                    s = s + by.heard(values, deltas[node])
+                    continue
                 kinks = kinks + at_kinks(node, values, kinks)
-                values[node] = called(node, values)
+                values[node] = called(node, values) if by is None else by.given(values)
                 if node in deltas and node in branch.readers:
-                    self.outputs[node] = values[node].detach()
                     s = s + (deltas[node] * values[node]).sum()
-            every = tuple(self._leaves.values())
-            self._first = grads(s, every, create_graph=True)
-        self.gradient = branch.take(self._by_name([each.detach() for each in self._first]))
-        moves = grads(kinks, every, retain_graph=True) if kinks.requires_grad else None
-        self.kinks = torch.zeros(branch.group.size, dtype=torch.bool)
-        if moves is not None:
-            self.kinks = (branch.take(self._by_name(moves)) != 0).any(1).cpu()
-
-    def _by_name(self, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
-        return dict(zip(self._leaves, tensors, strict=True))
+            (self._first,) = grads(s, (self._vectors,), create_graph=True)
+            (moves,) = grads(kinks, (self._vectors,), retain_graph=True)
+        self.gradient = self._first.detach()
+        self.kinks = (moves != 0).any(1).cpu()
 
     def times(self, vectors: Tensor) -> Tensor:
         """Each unit's K times its own vector, (units, n): one Hessian–vector product of the surrogate."""
-        along = self.branch.put(vectors, self._leaves)
-        inner = [
-            (first * along[name]).sum()
-            for name, first in zip(self._leaves, self._first, strict=True)
-            if first.requires_grad
-        ]
-        leaves = tuple(self._leaves.values())
-        if not inner:
-            return torch.zeros_like(vectors)
-        second = grads(torch.stack(inner).sum(), leaves, retain_graph=True)
-        return self.branch.take(self._by_name(second))
+        along = (self._first * vectors).sum()
+        return grads(along, (self._vectors,), retain_graph=True)[0]
 
 
 def grads(
