@@ -179,7 +179,7 @@ def test_perceptrons_have_the_blocks_and_the_signs_that_judge_gives_them() -> No
 
 
 def test_beyond_the_dense_limit_counts_and_extremes_are_bounds(channels: Drawn) -> None:
-    few = sf.unit_curvature(channels.model, channels.data, channels.loss, dense_limit=0, steps=6)
+    few = sf.unit_curvature(channels.model, channels.data, channels.loss, dense_limit=0, directions=6)
     for name, group in few.items():
         assert (group.exact, group.blocks) == (False, None)
         for unit, other in zip(group.units, channels.found[name].units, strict=True):

@@ -30,10 +30,12 @@ from semiflat.modules.capture import (
 )
 from semiflat.modules.flow import Flow, name_of
 from semiflat.modules.groups import Grouping, Slot, UnitGroup, Units
-from semiflat.modules.ties import FIXED, UNIFORM, slim
+from semiflat.modules.ties import FIXED, UNIFORM
 
 Point = Mapping[str, Tensor]
 """Values of parameters and buffers by name."""
+FEW = 32
+"""Samples on which what is said of a program is tried, and directions are chosen."""
 LIKE = 1e-6
 """Relative difference up to which two ways of computing a derivative agree; what couples differs by more."""
 
@@ -317,10 +319,13 @@ class Program:
         if len(others) != 1 or (node in readers, others[0] in nodes) != (part.reads, part.reads):
             return None
         signal = others[0] if part.reads else node
-        labels = self._flow.carried.get(signal.name)
-        axes = [] if labels is None else [a for a, n in enumerate(slim(labels).shape) if n > 1]
+        axes = self._flow.axes.get(signal.name, [])
         like = weight.meta["val"]
-        if len(axes) != 1 or like.ndim < 2 or signal.meta["val"].shape[axes[0]] != like.shape[part.axis]:
+        if (
+            len(axes) != 1
+            or like.ndim < 2
+            or signal.meta["val"].shape[axes[0]] != like.shape[part.axis]
+        ):
             return None
         return Line(node, weight, others[0], axes[0])
 
@@ -586,7 +591,8 @@ class Local:
         held: Mapping[fx.Node, Any],
         deltas: Mapping[fx.Node, Tensor],
     ) -> None:
-        self.branch, self.point = branch, point
+        self.program, self.branch, self.point = program, branch, point
+        self.held, self.deltas = held, deltas
         start = {part.name: point[part.name] for part in branch.parts}
         self._vectors = torch.zeros_like(branch.take(start)).requires_grad_()
         kinks = torch.zeros((), dtype=torch.float64)
@@ -608,6 +614,10 @@ class Local:
             (moves,) = grads(kinks, (self._vectors,), retain_graph=True)
         self.gradient = self._first.detach()
         self.kinks = (moves != 0).any(1).cpu()
+
+    def of(self, branch: Branch) -> Local:
+        """The same of a branch with other directions."""
+        return Local(self.program, branch, self.point, self.held, self.deltas)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Each unit's K times its own vector, (units, n): one Hessian–vector product of the surrogate."""
@@ -709,6 +719,32 @@ def outputs_like(model: nn.Module, inputs: Example) -> Any:
         return outputs_with_history(copied(model), inputs)
 
 
+def alike(one: Program, other: Program) -> bool:
+    """Whether two programs run the same operations on the same groups, whatever the shapes."""
+
+    def written(program: Program) -> tuple[Any, ...]:
+        nodes = [
+            (node.op, str(node.target), node.name, [each.name for each in node.all_input_nodes])
+            for node in program.captured.graph.nodes
+        ]
+        branches = {
+            name: each
+            if isinstance(each, str)
+            else (
+                [
+                    (part.name, part.axis, part.reads, part.positions.tolist())
+                    for part in each.parts
+                ],
+                [node.name for node in (*each.nodes, *each.readers)],
+                [None if line is None else (line.node.name, line.axis) for line in each.lines],
+            )
+            for name, each in program.branches.items()
+        }
+        return nodes, branches
+
+    return written(one) == written(other)
+
+
 class Programs:
     """The programs of a model, one for each set of shapes of its inputs.
 
@@ -733,6 +769,7 @@ class Programs:
             *((tuple(x.shape), x.dtype) if isinstance(x, Tensor) else repr(x) for x in leaves),
         )
         if key not in self._known:
+            few = self._few(leaves, spec)
             program = Program(self.model, inputs)
             if program.units.random:
                 where = ", ".join(program.units.random[:3])
@@ -740,5 +777,25 @@ class Programs:
                     f"the model draws at random ({where}), so its loss has no curvature of its own; put it "
                     "into eval mode, or set the probability to 0"
                 )
-            self._known[key] = program, tried(program, inputs)
+            if few is not None and alike(program, few[0]):
+                found = {
+                    name: each if isinstance(each, str) else program.branches[name]
+                    for name, each in few[1].items()
+                }
+            else:
+                found = tried(program, inputs)
+            self._known[key] = program, found
         return *self._known[key], inputs
+
+    def _few(self, leaves: list[Any], spec: Any) -> tuple[Program, dict[str, Branch | str]] | None:
+        """The program for some of the samples, on which a trial costs less; None if there are no more."""
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        sizes = {len(leaf) if leaf.ndim else 0 for leaf in tensors}
+        if len(sizes) != 1 or max(sizes) < 2 * FEW:
+            return None
+        cut = [leaf[:FEW] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        try:
+            program, branches, _ = self.of(pytree.tree_unflatten(cut, spec))
+        except InputError:
+            return None
+        return program, branches
