@@ -8,7 +8,7 @@ derivatives of the model itself, and the units do not couple in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,6 +94,11 @@ class Line:
     other: fx.Node
     axis: int
 
+    @property
+    def where(self) -> tuple[fx.Node, int]:
+        """The operation, and the axis."""
+        return self.node, self.axis
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -153,12 +158,10 @@ class Branch:
         split = zip(vectors.split(sizes, -1), self.bases, strict=True)
         return torch.cat([mine @ basis.to(mine).mT for mine, basis in split], -1)
 
-    def moved(self, vectors: Tensor, point: Point) -> dict[str, Tensor]:
+    def moved(self, vectors: Sequence[Tensor], point: Point) -> dict[str, Tensor]:
         """The parameters of a point, moved by these entries or coordinates, but for parts that are hoisted."""
         out = {part.name: point[part.name] for part in self.parts}
-        for number, (part, mine) in enumerate(
-            zip(self.parts, vectors.split(self.sizes(point), 1), strict=True)
-        ):
+        for number, (part, mine) in enumerate(zip(self.parts, vectors, strict=True)):
             if not self._line(number):
                 if self.bases:
                     mine = mine @ self.bases[number].to(mine).mT
@@ -168,80 +171,99 @@ class Branch:
     def _line(self, number: int) -> Line | None:
         return self.lines[number] if self.hoisted else None
 
-    def replaced(self, point: Point, vectors: Tensor) -> dict[fx.Node, Hoisted]:
+    def replaced(self, vectors: Sequence[Tensor]) -> dict[fx.Node, Hoisted]:
         """For each operation that is replaced, by what."""
-        split = vectors.split(self.sizes(point), 1)
-        return {
-            line.node: Hoisted(line, part, basis.to(mine), mine)
-            for number, (part, basis, mine) in enumerate(
-                zip(self.parts, self.bases, split, strict=False)
-            )
-            if (line := self._line(number)) is not None
-        }
+        numbers: dict[fx.Node, list[int]] = {}
+        for number in range(len(self.parts)):
+            line = self._line(number)
+            if line is not None:
+                numbers.setdefault(line.node, []).append(number)
+        return {node: Hoisted(self, tuple(mine), vectors) for node, mine in numbers.items()}
 
 
-@dataclass(frozen=True)
 class Hoisted:
     """An operation on what the units share, run once for each direction and not for each unit.
 
-    Attributes:
-        line: the operation.
-        part: whose entries it takes.
-        basis: of their directions, (n, m).
-        coordinates: of each unit in them, (units, m).
+    Args:
+        branch: that it is an operation of.
+        numbers: of the parts that enter it.
+        vectors: coordinates of each unit in the directions of each part, (units, m).
     """
 
-    line: Line
-    part: Part
-    basis: Tensor
-    coordinates: Tensor
+    def __init__(self, branch: Branch, numbers: tuple[int, ...], vectors: Sequence[Tensor]) -> None:
+        self.numbers = numbers
+        lines = [branch.lines[number] for number in numbers]
+        self._lines = [line for line in lines if line is not None]
+        self._parts = [branch.parts[number] for number in numbers]
+        self._bases = [branch.bases[number].to(vectors[number]) for number in numbers]
+        self._vectors = torch.cat([vectors[number] for number in numbers], 1)
+        (self.node, self.axis), self.other = self._lines[0].where, self._lines[0].other
+        self.reads, self._positions = self._parts[0].reads, self._parts[0].positions
+        self.size = self._vectors.shape[1]
 
     def given(self, values: Mapping[fx.Node, Any]) -> Tensor:
-        """What a unit is given along its coordinates, where what the operation gives is made of units."""
-        still = called(self.line.node, values)
-        few = called(self.line.node, {**values, **self._few(values)})
-        along = self._combined(_folded(few.detach(), self.line.axis))
-        lines = _folded(still, self.line.axis)
-        return lines.index_add(1, self._places(still), along).view(still.shape)
+        """What the operation gives, which is made of units."""
+        still = called(self.node, values)
+        few = called(self.node, {**values, **self._few(values)})
+        self.directions = _folded(few.detach(), self.axis)
+        lines = _folded(still, self.axis)
+        along = self._combined(self.directions)
+        self.made: Tensor = lines.index_add(1, self._places(still), along)
+        return self.made.view(still.shape)
 
     def heard(self, values: Mapping[fx.Node, Any], delta: Tensor) -> Tensor:
         """``⟨δ, reader⟩``, but for what does not depend on the units."""
-        line, units = self.line, values[self.line.other]
+        units: Tensor = values[self.other]
         still = self._by_units(values, delta, units.detach())
         shape = list(units.shape)
-        shape[line.axis] = self.basis.shape[1] * self.part.positions.shape[1]
+        shape[self.axis] = self.size * self._positions.shape[1]
         few = self._by_units({**values, **self._few(values)}, delta, units.new_zeros(shape))
-        along = self._combined(_folded(few, line.axis))
-        lines = _folded(units, line.axis).index_select(1, self._places(units))
+        along = self._combined(_folded(few, self.axis))
+        lines = _folded(units, self.axis).index_select(1, self._places(units))
         return (still * units).sum() + (along * lines).sum()
+
+    def gram(self, weights: Tensor) -> Tensor:
+        """``Σ w x xᵀ`` of each unit over all places, for weights in the shape of what is made."""
+        count, units = self._positions.shape[1], len(self._vectors)
+        weights = weights.index_select(1, self._places(weights))
+        weights = weights.view(len(weights), units, -1).transpose(0, 1).reshape(units, -1)
+        lines = self.directions.reshape(len(self.directions), self.size, -1)
+        lines = lines.transpose(0, 1).reshape(self.size, -1)
+        assert lines.shape[1] == weights.shape[1], count
+        return torch.stack([(weights * line) @ lines.mT for line in lines], 1)
 
     def _by_units(self, values: Mapping[fx.Node, Any], delta: Tensor, units: Tensor) -> Tensor:
         units = units.requires_grad_()
         with torch.enable_grad():
-            out = called(self.line.node, {**values, self.line.other: units})
+            out = called(self.node, {**values, self.other: units})
         return torch.autograd.grad(out, units, delta)[0]
 
     def _few(self, values: Mapping[fx.Node, Any]) -> dict[fx.Node, Tensor]:
-        """The weight with a unit for each direction, and no bias."""
-        weight, axis = values[self.line.weight], self.part.axis
-        lines = weight.movedim(axis, 0)
-        few = self.basis.mT.reshape(-1, *lines.shape[1:]).movedim(0, axis).contiguous()
-        found = {self.line.weight: few}
-        for node in self.line.node.all_input_nodes:
-            if node not in (self.line.weight, self.line.other) and not self.part.reads:
-                found[node] = few.new_zeros(few.shape[axis])
+        """The weights with a unit for each direction; a bias that is not among the parts is 0."""
+        found: dict[fx.Node, Tensor] = {}
+        start, places = 0, self.size * self._positions.shape[1]
+        for line, part, basis in zip(self._lines, self._parts, self._bases, strict=True):
+            lines = values[line.weight].movedim(part.axis, 0)
+            few = basis.new_zeros((self.size, len(basis)))
+            few[start : start + basis.shape[1]] = basis.mT
+            few = few.reshape(places, *lines.shape[1:]).movedim(0, part.axis)
+            found[line.weight] = few.contiguous()
+            start += basis.shape[1]
+        for node in self.node.all_input_nodes:
+            if node not in found and node is not self.other and not self.reads:
+                found[node] = self._vectors.new_zeros(places)
         return found
 
     def _combined(self, few: Tensor) -> Tensor:
         """Of lines (b, m · k, a), one for each direction, those of the units, (b, units · k, a)."""
         before, _, after = few.shape
-        directions = few.reshape(before, self.basis.shape[1], -1)
+        directions = few.reshape(before, self.size, -1)
         if directions.shape[2] == 1:
-            return (directions[:, :, 0] @ self.coordinates.mT)[:, :, None]
-        return (self.coordinates @ directions).reshape(before, -1, after)
+            return (directions[:, :, 0] @ self._vectors.mT)[:, :, None]
+        return (self._vectors @ directions).reshape(before, -1, after)
 
     def _places(self, like: Tensor) -> Tensor:
-        return self.part.positions.reshape(-1).to(like.device)
+        return self._positions.reshape(-1).to(like.device)
 
 
 def _folded(tensor: Tensor, axis: int) -> Tensor:
@@ -305,8 +327,10 @@ class Program:
         parts = self._parts(group)
         if not parts:
             return "none of its parameters is trained"
-        lines = tuple(self._line(part, nodes, readers) for part in parts)
-        return Branch(group, parts, tuple(nodes), tuple(readers), lines)
+        lines = [self._line(part, nodes, readers) for part in parts]
+        wide = {line.node for line in lines if line and line.weight.meta["val"].ndim > 1}
+        kept = tuple(line if line and line.node in wide else None for line in lines)
+        return Branch(group, parts, tuple(nodes), tuple(readers), kept)
 
     def _line(self, part: Part, nodes: list[fx.Node], readers: list[fx.Node]) -> Line | None:
         """The operation that alone takes a part, times what all units share; whether it does is tried later."""
@@ -321,11 +345,7 @@ class Program:
         signal = others[0] if part.reads else node
         axes = self._flow.axes.get(signal.name, [])
         like = weight.meta["val"]
-        if (
-            len(axes) != 1
-            or like.ndim < 2
-            or signal.meta["val"].shape[axes[0]] != like.shape[part.axis]
-        ):
+        if len(axes) != 1 or signal.meta["val"].shape[axes[0]] != like.shape[part.axis]:
             return None
         return Line(node, weight, others[0], axes[0])
 
@@ -462,6 +482,25 @@ class Program:
                 values.pop(each, None)
         return outputs, held, probes, kinks
 
+    def fewer(self, inputs: Example) -> Example:
+        """The first few samples, where the operations do with them what the model does; else all.
+
+        Operations in which the number of samples is written down do not.
+        """
+        leaves, spec = pytree.tree_flatten(inputs)
+        sizes = {len(x) if x.ndim else 0 for x in leaves if isinstance(x, Tensor)}
+        if len(sizes) != 1 or max(sizes) < 2 * FEW:
+            return inputs
+        cut = [leaf[:FEW] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        few: Example = pytree.tree_unflatten(cut, spec)
+        try:
+            with torch.no_grad():
+                outputs, *_ = self.forward(self.point, few, ())
+                self.packed(outputs, outputs_like(self.model, few))
+        except (InputError, RuntimeError):
+            return inputs
+        return few
+
     def packed(self, outputs: list[Any], like: Any, moved: bool = False) -> Any:
         """What the operations give, packed as the model packs it.
 
@@ -594,26 +633,32 @@ class Local:
         self.program, self.branch, self.point = program, branch, point
         self.held, self.deltas = held, deltas
         start = {part.name: point[part.name] for part in branch.parts}
-        self._vectors = torch.zeros_like(branch.take(start)).requires_grad_()
+        like = torch.zeros_like(branch.take(start))
+        self._sizes = branch.sizes(point)
+        self._vectors = [each.clone().requires_grad_() for each in like.split(self._sizes, 1)]
         kinks = torch.zeros((), dtype=torch.float64)
         s: Any = 0.0
         with torch.enable_grad():
-            moved = branch.moved(self._vectors, point)
-            values = {**held, **program.start({**point, **moved}, None)}
-            replaced = branch.replaced(point, self._vectors)
+            changed = branch.moved(self._vectors, point)
+            values = {**held, **program.start({**point, **changed}, None)}
+            replaced = branch.replaced(self._vectors)
             for node in branch.nodes:
                 by = replaced.get(node)
-                if by is not None and by.part.reads:
+                if by is not None and by.reads:
                     s = s + by.heard(values, deltas[node])
                     continue
                 kinks = kinks + at_kinks(node, values, kinks)
                 values[node] = called(node, values) if by is None else by.given(values)
                 if node in deltas and node in branch.readers:
                     s = s + (deltas[node] * values[node]).sum()
-            (self._first,) = grads(s, (self._vectors,), create_graph=True)
-            (moves,) = grads(kinks, (self._vectors,), retain_graph=True)
-        self.gradient = self._first.detach()
-        self.kinks = (moves != 0).any(1).cpu()
+            self.written = [by for by in replaced.values() if not by.reads]
+            leaves = (*self._vectors, *(by.made for by in self.written))
+            first = grads(s, leaves, create_graph=True)
+            self._by_made = first[len(self._vectors) :]
+            moves = grads(kinks, tuple(self._vectors), retain_graph=True)
+        self._first = first[: len(self._vectors)]
+        self.gradient = torch.cat(self._first, 1).detach()
+        self.kinks = (torch.cat(moves, 1) != 0).any(1).cpu()
 
     def of(self, branch: Branch) -> Local:
         """The same of a branch with other directions."""
@@ -621,8 +666,32 @@ class Local:
 
     def times(self, vectors: Tensor) -> Tensor:
         """Each unit's K times its own vector, (units, n): one Hessian–vector product of the surrogate."""
-        along = (self._first * vectors).sum()
-        return grads(along, (self._vectors,), retain_graph=True)[0]
+        along = [
+            (first * mine).sum()
+            for first, mine in zip(self._first, vectors.split(self._sizes, 1), strict=True)
+            if first.requires_grad and bool(mine.any())
+        ]
+        if not along:
+            return torch.zeros_like(vectors)
+        leaves = tuple(self._vectors)
+        return torch.cat(grads(torch.stack(along).sum(), leaves, retain_graph=True), 1)
+
+    def closed(self) -> dict[tuple[int, ...], Tensor]:
+        """For parts whose second derivatives are sums over places, these, (units, m, m), by their numbers.
+
+        So it is where the surrogate's second derivatives by what a hoisted operation gives are those at one
+        place alone: then their product with any vector follows from that with ones.
+        """
+        found: dict[tuple[int, ...], Tensor] = {}
+        generator = torch.Generator().manual_seed(2)
+        for by, first in zip(self.written, self._by_made, strict=True):
+            signs = (torch.randint(0, 2, first.shape, generator=generator) * 2 - 1).to(first)
+            (weights,) = grads(first.sum(), (by.made,), retain_graph=True)
+            (product,) = grads((first * signs).sum(), (by.made,), retain_graph=True)
+            apart = float((product - weights * signs).abs().max())
+            if apart <= self.program.like * float(weights.abs().max()):
+                found[by.numbers] = by.gram(weights)
+        return found
 
 
 def grads(
@@ -647,9 +716,10 @@ def tried(program: Program, inputs: Example) -> dict[str, Branch | str]:
     """The branches of a program that stand a trial on numbers; why not, for the others.
 
     The derivatives of the outputs, summed with weights drawn at random, by what is the units' own have to be
-    those of the surrogate with the same weights; and the product of the surrogate's Hessian with a vector that
-    is 0 for some units has to be 0 for them, and 0 for readers where it is 0 for all but readers.
+    those of the surrogate with the same weights; and the product of the surrogate's Hessian with a vector has to
+    be longer for each unit as its part is, and 0 for readers where the vector is 0 for all but readers.
     """
+    inputs = program.fewer(inputs)
     branches = {name: each for name, each in program.branches.items() if isinstance(each, Branch)}
     found = dict(program.branches)
     trained = {n: t for n, t in program.model.named_parameters() if t.requires_grad}
@@ -693,16 +763,17 @@ def _refuted(branch: Branch, local: Local, graph: Tensor, model: Tensor, like: f
     reads = branch.counts(local.point)[0]
     only = torch.zeros_like(vectors)
     only[:, :reads] = vectors[:, :reads]
-    scale = float(local.times(vectors).abs().max())
+    product = local.times(vectors)
+    scale = float(product.abs().max())
     bent = local.times(only)[:, :reads].abs()
     if reads and float(bent.max()) > like * scale:
         return "what is said to read the units is not linear in its weights"
-    numbers = torch.arange(branch.group.size)
-    for bit in range((branch.group.size - 1).bit_length()):  # any two units differ in some bit
-        still = (numbers >> bit) & 1 == 1
-        others = local.times(vectors * ~still[:, None].to(vectors.device))[still].abs()
-        if float(others.max()) > like * scale:
-            return "the units act on one another before they are read"
+    # Lengths that differ between any two units: where these act on one another, the products do not follow.
+    lengths = torch.linspace(-1.0, 1.0, branch.group.size)
+    lengths = lengths[torch.randperm(len(lengths), generator=generator), None].to(vectors)
+    apart = (local.times(lengths * vectors) - lengths * product).abs()
+    if float(apart.max()) > like * scale:
+        return "the units act on one another before they are read"
     return ""
 
 
@@ -717,32 +788,6 @@ def outputs_like(model: nn.Module, inputs: Example) -> Any:
     """What a model gives, by a copy of it."""
     with torch.no_grad():
         return outputs_with_history(copied(model), inputs)
-
-
-def alike(one: Program, other: Program) -> bool:
-    """Whether two programs run the same operations on the same groups, whatever the shapes."""
-
-    def written(program: Program) -> tuple[Any, ...]:
-        nodes = [
-            (node.op, str(node.target), node.name, [each.name for each in node.all_input_nodes])
-            for node in program.captured.graph.nodes
-        ]
-        branches = {
-            name: each
-            if isinstance(each, str)
-            else (
-                [
-                    (part.name, part.axis, part.reads, part.positions.tolist())
-                    for part in each.parts
-                ],
-                [node.name for node in (*each.nodes, *each.readers)],
-                [None if line is None else (line.node.name, line.axis) for line in each.lines],
-            )
-            for name, each in program.branches.items()
-        }
-        return nodes, branches
-
-    return written(one) == written(other)
 
 
 class Programs:
@@ -769,7 +814,6 @@ class Programs:
             *((tuple(x.shape), x.dtype) if isinstance(x, Tensor) else repr(x) for x in leaves),
         )
         if key not in self._known:
-            few = self._few(leaves, spec)
             program = Program(self.model, inputs)
             if program.units.random:
                 where = ", ".join(program.units.random[:3])
@@ -777,25 +821,5 @@ class Programs:
                     f"the model draws at random ({where}), so its loss has no curvature of its own; put it "
                     "into eval mode, or set the probability to 0"
                 )
-            if few is not None and alike(program, few[0]):
-                found = {
-                    name: each if isinstance(each, str) else program.branches[name]
-                    for name, each in few[1].items()
-                }
-            else:
-                found = tried(program, inputs)
-            self._known[key] = program, found
+            self._known[key] = program, tried(program, inputs)
         return *self._known[key], inputs
-
-    def _few(self, leaves: list[Any], spec: Any) -> tuple[Program, dict[str, Branch | str]] | None:
-        """The program for some of the samples, on which a trial costs less; None if there are no more."""
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        sizes = {len(leaf) if leaf.ndim else 0 for leaf in tensors}
-        if len(sizes) != 1 or max(sizes) < 2 * FEW:
-            return None
-        cut = [leaf[:FEW] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        try:
-            program, branches, _ = self.of(pytree.tree_unflatten(cut, spec))
-        except InputError:
-            return None
-        return program, branches

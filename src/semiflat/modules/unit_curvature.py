@@ -8,6 +8,7 @@ unit; beyond, K is built in some directions alone, which tells sure signs of ext
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -183,8 +184,9 @@ class _Work:
         }
         large = [name for name, each in self.chosen.items() if self.size(each) > dense_limit]
         if large:
-            few = batch.parts(batch.size // FEW)[0]
-            (seen,) = self.of(few, large, [self.point])
+            inputs = moved(batch.inputs, self.programs.dtype, self.programs.device)
+            few = batch if program.fewer(inputs) is inputs else batch.few(FEW)
+            (seen,) = self.of(few, program, large, [self.point])
             for name in large:
                 shown = in_directions(seen.local(seen.branches[name]), directions)
                 self.chosen[name] = self._shown(self.chosen[name], shown)
@@ -219,16 +221,22 @@ class _Work:
         """Each batch at each of the sites."""
         sites = self.sites
         for batch in self.batches:
-            yield from self.of(batch, list(self.chosen), sites)
+            program, branches, _ = self.programs.of(batch.inputs)
+            for name in self.chosen:
+                why = branches.get(name, "it is not there for inputs of this shape")
+                if isinstance(why, str):
+                    raise InputError(f"{name!r} cannot be judged on all batches: {why}")
+            yield from self.of(batch, program, list(self.chosen), sites)
 
-    def of(self, batch: Batch, names: Sequence[str], points: Sequence[Point]) -> Iterator[_Pass]:
+    def of(
+        self, batch: Batch, program: Program, names: Sequence[str], points: Sequence[Point]
+    ) -> Iterator[_Pass]:
         """A batch at some points."""
-        program, all_branches, inputs = self.programs.of(batch.inputs)
+        inputs = moved(batch.inputs, self.programs.dtype, self.programs.device)
         branches = {}
         for name in names:
-            branch = all_branches.get(name, "it is not there for inputs of this shape")
-            if isinstance(branch, str):
-                raise InputError(f"{name!r} cannot be judged on all batches: {branch}")
+            branch = program.branches[name]
+            assert isinstance(branch, Branch)
             branches[name] = self._shown(branch, self.chosen[name])
         like = outputs_like(program.model, inputs)
         targets = moved(batch.targets, self.programs.dtype, self.programs.device)
@@ -472,14 +480,25 @@ def _top(skip: Spectrum | None) -> float | None:
 
 
 def built(local: Local) -> Tensor:
-    """K of all units, (units, n, n), from one product for each entry that makes a unit."""
-    reads, makes = local.branch.counts(local.point)
+    """K of all units, (units, n, n): what is a sum over places so, the rest from a product for each entry."""
+    reads, _ = local.branch.counts(local.point)
+    sizes = local.branch.sizes(local.point)
+    starts = [0, *itertools.accumulate(sizes)]
     units, size = local.gradient.shape
     K = torch.zeros((units, size, size), dtype=torch.float64)
-    for entry in range(reads, reads + makes):
-        K[:, :, entry] = local.times(one_each(local, entry)).cpu().double()
+    known: set[int] = set()
+    for numbers, block in local.closed().items():
+        places = [place for n in numbers for place in range(starts[n], starts[n + 1])]
+        K[:, torch.tensor(places)[:, None], places] = block.cpu().double()
+        known.update(places)
+    # Where entries that make a unit are known, those that read it need first derivatives alone.
+    for entry in range(0 if known else reads, size):
+        if entry not in known:
+            column = local.times(one_each(local, entry)).cpu().double()
+            K[:, :, entry] = column
+            K[:, entry] = column
     # What reads a unit enters linearly: that block is 0, and tried to be.
-    K[:, reads:, :reads] = K[:, :reads, reads:].mT
+    K[:, :reads, :reads] = 0.0
     return K
 
 
