@@ -9,7 +9,7 @@ derivatives of the model itself, and the units do not couple in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,8 +34,8 @@ from semiflat.modules.ties import FIXED, UNIFORM
 
 Point = Mapping[str, Tensor]
 """Values of parameters and buffers by name."""
-FEW = 32
-"""Samples on which what is said of a program is tried, and directions are chosen."""
+FEW = 16
+"""Samples on which what is said of a program is tried."""
 LIKE = 1e-6
 """Relative difference up to which two ways of computing a derivative agree; what couples differs by more."""
 
@@ -94,11 +94,6 @@ class Line:
     other: fx.Node
     axis: int
 
-    @property
-    def where(self) -> tuple[fx.Node, int]:
-        """The operation, and the axis."""
-        return self.node, self.axis
-
 
 @dataclass(frozen=True)
 class Branch:
@@ -109,11 +104,10 @@ class Branch:
         parts: the trained entries of each unit: what reads it first, then what makes it and acts on it.
         nodes: operations to run again, in order.
         readers: those of them that read the units.
-        lines: for each part the operation that is its only use and may be replaced by a cheaper one; None if
-            there is none.
+        lines: for each part the operation that alone takes it, which is replaced by a cheaper one where not all
+            directions are looked at; None if there is none.
         bases: where not all directions are looked at, for each part orthonormal columns, (n, m): the same for
             all units, whose entries are then coordinates in them.
-        hoisted: whether operations are replaced.
     """
 
     group: UnitGroup
@@ -122,7 +116,6 @@ class Branch:
     readers: tuple[fx.Node, ...]
     lines: tuple[Line | None, ...] = ()
     bases: tuple[Tensor, ...] = ()
-    hoisted: bool = False
 
     @property
     def outside(self) -> set[fx.Node]:
@@ -146,9 +139,16 @@ class Branch:
     def take(self, tensors: Point) -> Tensor:
         """The entries, or coordinates, of each unit in all parts, (units, n)."""
         taken = [part.take(tensors[part.name]) for part in self.parts]
-        if self.bases:
-            taken = [mine @ basis.to(mine) for mine, basis in zip(taken, self.bases, strict=True)]
-        return torch.cat(taken, 1)
+        return self.coordinates(torch.cat(taken, 1))
+
+    def coordinates(self, entries: Tensor) -> Tensor:
+        """The coordinates (…, m) that entries (…, n) have; the entries where all are looked at."""
+        if not self.bases:
+            return entries
+        split = zip(
+            entries.split([len(basis) for basis in self.bases], -1), self.bases, strict=True
+        )
+        return torch.cat([mine @ basis.to(mine) for mine, basis in split], -1)
 
     def entries(self, vectors: Tensor) -> Tensor:
         """The entries that coordinates (…, m) stand for, (…, n)."""
@@ -169,7 +169,7 @@ class Branch:
         return out
 
     def _line(self, number: int) -> Line | None:
-        return self.lines[number] if self.hoisted else None
+        return self.lines[number] if self.bases else None
 
     def replaced(self, vectors: Sequence[Tensor]) -> dict[fx.Node, Hoisted]:
         """For each operation that is replaced, by what."""
@@ -192,12 +192,12 @@ class Hoisted:
 
     def __init__(self, branch: Branch, numbers: tuple[int, ...], vectors: Sequence[Tensor]) -> None:
         self.numbers = numbers
-        lines = [branch.lines[number] for number in numbers]
-        self._lines = [line for line in lines if line is not None]
+        lines = [line for number in numbers if (line := branch.lines[number]) is not None]
+        self._lines = lines
         self._parts = [branch.parts[number] for number in numbers]
         self._bases = [branch.bases[number].to(vectors[number]) for number in numbers]
         self._vectors = torch.cat([vectors[number] for number in numbers], 1)
-        (self.node, self.axis), self.other = self._lines[0].where, self._lines[0].other
+        self.node, self.other, self.axis = lines[0].node, lines[0].other, lines[0].axis
         self.reads, self._positions = self._parts[0].reads, self._parts[0].positions
         self.size = self._vectors.shape[1]
 
@@ -224,12 +224,11 @@ class Hoisted:
 
     def gram(self, weights: Tensor) -> Tensor:
         """``Σ w x xᵀ`` of each unit over all places, for weights in the shape of what is made."""
-        count, units = self._positions.shape[1], len(self._vectors)
+        units = len(self._vectors)
         weights = weights.index_select(1, self._places(weights))
         weights = weights.view(len(weights), units, -1).transpose(0, 1).reshape(units, -1)
         lines = self.directions.reshape(len(self.directions), self.size, -1)
         lines = lines.transpose(0, 1).reshape(self.size, -1)
-        assert lines.shape[1] == weights.shape[1], count
         return torch.stack([(weights * line) @ lines.mT for line in lines], 1)
 
     def _by_units(self, values: Mapping[fx.Node, Any], delta: Tensor, units: Tensor) -> Tensor:
@@ -482,16 +481,16 @@ class Program:
                 values.pop(each, None)
         return outputs, held, probes, kinks
 
-    def fewer(self, inputs: Example) -> Example:
-        """The first few samples, where the operations do with them what the model does; else all.
+    def fewer(self, inputs: Example, most: int) -> Example:
+        """The first samples, at most so many, where the operations do with them what the model does; else all.
 
         Operations in which the number of samples is written down do not.
         """
         leaves, spec = pytree.tree_flatten(inputs)
         sizes = {len(x) if x.ndim else 0 for x in leaves if isinstance(x, Tensor)}
-        if len(sizes) != 1 or max(sizes) < 2 * FEW:
+        if len(sizes) != 1 or max(sizes) <= most:
             return inputs
-        cut = [leaf[:FEW] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        cut = [leaf[:most] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         few: Example = pytree.tree_unflatten(cut, spec)
         try:
             with torch.no_grad():
@@ -716,10 +715,10 @@ def tried(program: Program, inputs: Example) -> dict[str, Branch | str]:
     """The branches of a program that stand a trial on numbers; why not, for the others.
 
     The derivatives of the outputs, summed with weights drawn at random, by what is the units' own have to be
-    those of the surrogate with the same weights; and the product of the surrogate's Hessian with a vector has to
-    be longer for each unit as its part is, and 0 for readers where the vector is 0 for all but readers.
+    those of the surrogate with the same weights; and the product of the surrogate's Hessian with a vector has
+    to be longer for each unit as its part is, and 0 for readers where the vector is 0 for all but readers.
     """
-    inputs = program.fewer(inputs)
+    inputs = program.fewer(inputs, FEW)
     branches = {name: each for name, each in program.branches.items() if isinstance(each, Branch)}
     found = dict(program.branches)
     trained = {n: t for n, t in program.model.named_parameters() if t.requires_grad}
@@ -749,6 +748,8 @@ def tried(program: Program, inputs: Example) -> dict[str, Branch | str]:
         why = _refuted(branch, local, branch.take(mine), branch.take(models), program.like)
         if why:
             found[name] = why
+        elif any(branch.lines) and not _replaceable(local):
+            found[name] = replace(branch, lines=(None,) * len(branch.parts))
     return found
 
 
@@ -775,6 +776,24 @@ def _refuted(branch: Branch, local: Local, graph: Tensor, model: Tensor, like: f
     if float(apart.max()) > like * scale:
         return "the units act on one another before they are read"
     return ""
+
+
+def _replaceable(local: Local) -> bool:
+    """Whether a product in some directions stays the same where operations are replaced."""
+    generator = torch.Generator().manual_seed(2)
+    bases = []
+    for size in local.branch.sizes(local.point):
+        drawn = torch.randn((size, min(size, 2)), generator=generator, dtype=torch.float64)
+        bases.append(torch.linalg.qr(drawn)[0])
+    some = replace(local.branch, bases=tuple(bases))
+    vectors = torch.randn((some.group.size, sum(some.sizes(local.point))), generator=generator)
+    vectors = vectors.to(local.gradient)
+    product = some.coordinates(local.times(some.entries(vectors)))
+    try:
+        apart = float((local.of(some).times(vectors) - product).abs().max())
+    except RuntimeError:  # an operation that cannot be run with another number of units
+        return False
+    return apart <= local.program.like * float(product.abs().max())
 
 
 def outputs_with_history(model: nn.Module, inputs: Example) -> Any:

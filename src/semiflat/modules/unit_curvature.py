@@ -36,7 +36,6 @@ from semiflat.modules.batches import (
     moved,
 )
 from semiflat.modules.branches import (
-    FEW,
     Branch,
     Local,
     Point,
@@ -52,8 +51,8 @@ NEIGHBOURS = 2
 """Roundings of the parameters at which everything is computed again."""
 DENSE, DIRECTIONS = 256, 16
 """Parameters of a unit up to which its K is built, and of how many directions of each parameter beyond."""
-PASSES = 3
-"""Products with K that its directions are taken from."""
+SHOWN, PASSES = 32, 2
+"""Samples, and products with K on them, that its directions are taken from."""
 
 
 def unit_curvature(
@@ -185,17 +184,11 @@ class _Work:
         large = [name for name, each in self.chosen.items() if self.size(each) > dense_limit]
         if large:
             inputs = moved(batch.inputs, self.programs.dtype, self.programs.device)
-            few = batch if program.fewer(inputs) is inputs else batch.few(FEW)
-            (seen,) = self.of(few, program, large, [self.point])
+            few = batch if program.fewer(inputs, SHOWN) is inputs else batch.few(SHOWN)
+            (seen,) = self.of(few, program, {n: self.chosen[n] for n in large}, [self.point])
             for name in large:
-                shown = in_directions(seen.local(seen.branches[name]), directions)
-                self.chosen[name] = self._shown(self.chosen[name], shown)
+                self.chosen[name] = in_directions(seen.local(self.chosen[name]), directions)
         return self.chosen
-
-    @staticmethod
-    def _shown(branch: Branch, like: Branch) -> Branch:
-        """A branch in the directions of another."""
-        return replace(branch, bases=like.bases, hoisted=like.hoisted)
 
     def size(self, branch: Branch) -> int:
         """Parameters of a unit."""
@@ -221,23 +214,20 @@ class _Work:
         """Each batch at each of the sites."""
         sites = self.sites
         for batch in self.batches:
-            program, branches, _ = self.programs.of(batch.inputs)
-            for name in self.chosen:
-                why = branches.get(name, "it is not there for inputs of this shape")
-                if isinstance(why, str):
-                    raise InputError(f"{name!r} cannot be judged on all batches: {why}")
-            yield from self.of(batch, program, list(self.chosen), sites)
+            program, all_branches, _ = self.programs.of(batch.inputs)
+            branches = {}
+            for name, chosen in self.chosen.items():
+                branch = all_branches.get(name, "it is not there for inputs of this shape")
+                if isinstance(branch, str):
+                    raise InputError(f"{name!r} cannot be judged on all batches: {branch}")
+                branches[name] = replace(branch, bases=chosen.bases)
+            yield from self.of(batch, program, branches, sites)
 
     def of(
-        self, batch: Batch, program: Program, names: Sequence[str], points: Sequence[Point]
+        self, batch: Batch, program: Program, branches: dict[str, Branch], points: Sequence[Point]
     ) -> Iterator[_Pass]:
         """A batch at some points."""
         inputs = moved(batch.inputs, self.programs.dtype, self.programs.device)
-        branches = {}
-        for name in names:
-            branch = program.branches[name]
-            assert isinstance(branch, Branch)
-            branches[name] = self._shown(branch, self.chosen[name])
         like = outputs_like(program.model, inputs)
         targets = moved(batch.targets, self.programs.dtype, self.programs.device)
         if batch.number == 0:
@@ -528,8 +518,8 @@ def one_each(local: Local, entry: int) -> Tensor:
 def in_directions(local: Local, most: int) -> Branch:
     """A branch of which some directions alone are looked at, ``most`` for each part: those that K shows.
 
-    The rows of ``K_u``, ``K_u²``, … times a vector drawn at random lie where ``K_u`` is large. What they have in
-    common is taken for all units. Operations are replaced by cheaper ones where a product stays the same.
+    Products of ``K_u``, ``K_u²``, … with a vector drawn at random lie where ``K_u`` is large. What they have
+    in common is taken for all units.
     """
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(local.gradient.shape, generator=generator, dtype=torch.float64)
@@ -540,16 +530,7 @@ def in_directions(local: Local, most: int) -> Branch:
         rows.append(vectors)
     sizes = local.branch.sizes(local.point)
     bases = tuple(_main(mine, most, generator) for mine in torch.cat(rows).split(sizes, 1))
-    slow = replace(local.branch, bases=bases)
-    fast = replace(slow, hoisted=True)
-    asked = torch.randn((len(vectors), sum(slow.sizes(local.point))), generator=generator)
-    asked = asked.to(local.gradient)
-    try:
-        one, other = (local.of(each).times(asked) for each in (slow, fast))
-    except RuntimeError:  # an operation that cannot be run with another number of units
-        return slow
-    same = float((one - other).abs().max()) <= local.program.like * float(one.abs().max())
-    return fast if same else slow
+    return replace(local.branch, bases=bases)
 
 
 def _main(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -558,4 +539,5 @@ def _main(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
     if size <= most:
         return torch.eye(size, dtype=torch.float64)
     mixed = torch.randn((2 * most, len(rows)), generator=generator, dtype=torch.float64) @ rows
-    return torch.linalg.svd(mixed, full_matrices=False)[2][:most].mT
+    main: Tensor = torch.linalg.svd(mixed, full_matrices=False)[2]
+    return main[:most].mT
