@@ -650,8 +650,8 @@ class Local:
                 values[node] = called(node, values) if by is None else by.given(values)
                 if node in deltas and node in branch.readers:
                     s = s + (deltas[node] * values[node]).sum()
-            self.written = [by for by in replaced.values() if not by.reads]
-            leaves = (*self._vectors, *(by.made for by in self.written))
+            self._written = [by for by in replaced.values() if not by.reads]
+            leaves = (*self._vectors, *(by.made for by in self._written))
             first = grads(s, leaves, create_graph=True)
             self._by_made = first[len(self._vectors) :]
             moves = grads(kinks, tuple(self._vectors), retain_graph=True)
@@ -675,22 +675,22 @@ class Local:
         leaves = tuple(self._vectors)
         return torch.cat(grads(torch.stack(along).sum(), leaves, retain_graph=True), 1)
 
-    def closed(self) -> dict[tuple[int, ...], Tensor]:
-        """For parts whose second derivatives are sums over places, these, (units, m, m), by their numbers.
+    def closed(self) -> tuple[tuple[int, ...], Tensor] | None:
+        """Numbers of parts whose second derivatives are sums over places, and these, (units, m, m), if any are.
 
-        So it is where the surrogate's second derivatives by what a hoisted operation gives are those at one
+        So it is where the surrogate's second derivatives by what a replaced operation gives are those at one
         place alone: then their product with any vector follows from that with ones.
         """
-        found: dict[tuple[int, ...], Tensor] = {}
         generator = torch.Generator().manual_seed(2)
-        for by, first in zip(self.written, self._by_made, strict=True):
+        both = zip(self._written, self._by_made, strict=True)
+        for by, first in sorted(both, key=lambda each: -each[0].size):
             signs = (torch.randint(0, 2, first.shape, generator=generator) * 2 - 1).to(first)
             (weights,) = grads(first.sum(), (by.made,), retain_graph=True)
             (product,) = grads((first * signs).sum(), (by.made,), retain_graph=True)
             apart = float((product - weights * signs).abs().max())
             if apart <= self.program.like * float(weights.abs().max()):
-                found[by.numbers] = by.gram(weights)
-        return found
+                return by.numbers, by.gram(weights)
+        return None
 
 
 def grads(

@@ -476,14 +476,15 @@ def built(local: Local) -> Tensor:
     starts = [0, *itertools.accumulate(sizes)]
     units, size = local.gradient.shape
     K = torch.zeros((units, size, size), dtype=torch.float64)
-    known: set[int] = set()
-    for numbers, block in local.closed().items():
+    places: list[int] = []
+    closed = local.closed()
+    if closed is not None:
+        numbers, block = closed
         places = [place for n in numbers for place in range(starts[n], starts[n + 1])]
         K[:, torch.tensor(places)[:, None], places] = block.cpu().double()
-        known.update(places)
     # Where entries that make a unit are known, those that read it need first derivatives alone.
-    for entry in range(0 if known else reads, size):
-        if entry not in known:
+    for entry in range(0 if places else reads, size):
+        if entry not in places:
             column = local.times(one_each(local, entry)).cpu().double()
             K[:, :, entry] = column
             K[:, entry] = column
