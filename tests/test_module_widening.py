@@ -439,7 +439,9 @@ def nearly_equal(apart: float) -> torch.Tensor:
 
 
 def test_an_edit_is_not_blamed_for_what_last_places_of_weights_do() -> None:
-    torch.manual_seed(7)  # of ten seeds the one where the edit rounds most: 1.4 times what last places do
+    torch.manual_seed(
+        7
+    )  # of ten seeds the one where the edit rounds most: 1.4 times what last places do
     model, example = Rough().double(), nearly_equal(1e-5)
     wide = sf.widen(model, example, "first", copies={unit: [0.3, 0.7] for unit in range(6)})
     assert 1e-12 < wide.changes["train"] < 1e-9
