@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--out", type=Path, help="JSON file; a quick run writes none otherwise")
+    options = parser.parse_args()
+    quick = options.quick
     torch.set_num_threads(1)
     torch.manual_seed(0)
     images, classes = digits()
@@ -107,7 +110,8 @@ def main() -> None:
     model = network(widths)
     if quick:
         images, classes = images[:64], classes[:64]
-    record = Record(None if quick else RESULTS / "unit_curvature.json", page)
+    out = options.out or (None if quick else RESULTS / "unit_curvature.json")
+    record = Record(out, page)
     for _ in range(2):
         epoch(model, images, classes)
     model.eval()

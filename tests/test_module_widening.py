@@ -468,3 +468,45 @@ def test_copies_are_scaled_as_far_as_what_lies_between_goes_along(
         return
     with pytest.raises(InputError):
         sf.widen(model, torch.randn(5, 3), "0", copies=pairs)
+
+
+class Rough(nn.Module):
+    """Its batch norm divides by what tells rows apart, and its outputs may know how many units there are."""
+
+    def __init__(self, knows: float = 0.0) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 6), nn.Linear(6, 4)
+        self.norm, self.knows = nn.BatchNorm1d(4, eps=1e-30), knows
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.norm(self.second(torch.tanh(self.first(x))))
+        return made + self.knows * len(self.first.weight)
+
+
+def nearly_equal(apart: float) -> torch.Tensor:
+    return torch.randn(1, 3, dtype=torch.float64) + apart * torch.randn(4, 3, dtype=torch.float64)
+
+
+def test_an_edit_is_not_blamed_for_what_last_places_of_weights_do() -> None:
+    torch.manual_seed(
+        7
+    )  # of ten seeds the one where the edit rounds most: 1.4 times what last places do
+    model, example = Rough().double(), nearly_equal(1e-5)
+    wide = sf.widen(model, example, "first", copies={unit: [0.3, 0.7] for unit in range(6)})
+    assert 1e-12 < wide.changes["train"] < 1e-9
+    assert wide.changes["eval"] < 1e-14
+    assert "in train mode the last places of its weights change the outputs" in wide.note
+    # On rows that differ it is exact, and nothing is said.
+    wide = sf.widen(
+        model, nearly_equal(1.0), "first", copies={unit: [0.3, 0.7] for unit in range(6)}
+    )
+    assert wide.output_change < 1e-13
+    assert wide.note == ""
+
+
+@pytest.mark.parametrize(("apart", "knows"), [(1.0, 3e-12), (1e-5, 1e-8), (1e-9, 1e-7)])
+def test_what_is_larger_than_a_models_own_rounding_is_refused(apart: float, knows: float) -> None:
+    torch.manual_seed(0)
+    model, example = Rough(knows).double(), nearly_equal(apart)
+    with pytest.raises(InputError, match="so it is not exact"):
+        sf.widen(model, example, "first", units=2)

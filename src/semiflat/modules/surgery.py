@@ -643,6 +643,16 @@ def _beside(example: Example) -> Example | None:
     return other if moved else None
 
 
+def shaken(model: nn.Module) -> nn.Module:
+    """A copy of a float64 model with each of its weights moved by about its last place."""
+    other, chance = copied(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for each in filter(Tensor.is_floating_point, other.parameters()):
+            ways = 2.0 * torch.randint(0, 2, each.shape, generator=chance) - 1
+            each.mul_(1 + torch.finfo(torch.float64).eps * ways.to(each))
+    return other
+
+
 def same_tensors(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     """Whether two lists of outputs are equal to the last bit."""
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

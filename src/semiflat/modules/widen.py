@@ -34,8 +34,14 @@ from semiflat.modules.surgery import (
     outputs_of,
     replay,
     set_tensor,
+    shaken,
 )
 from semiflat.records.shown import Facts, Shown
+
+ROUNDINGS = 16
+"""A wide model rounds in other places than a narrow one: by so many times what last places of weights do."""
+UNSURE = 1e-8
+"""A change of the outputs that is never taken for rounding of float64."""
 
 
 @dataclass
@@ -187,14 +193,14 @@ def widen(
     change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
-    limit, note = EXACT, ""
+    limit, note, asked = EXACT, "", False
 
     def exact(wide: nn.Module) -> bool:
-        nonlocal limit, note
+        nonlocal limit, note, asked
         seen.clear()
         seen.update(replay(double, wide, given))
-        if max(seen.values()) > limit and not note:
-            limit, note = tolerance(double, given)
+        if max(seen.values()) > limit and not asked:
+            (limit, note), asked = tolerance(double, given), True
         return max(seen.values()) <= limit
 
     try:
@@ -335,8 +341,22 @@ def why_not(group: UnitGroup) -> str:
 
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs a float64 model is the same, and why if it is not rounding."""
-    return tolerance_of(capture(model, example))
+    """Up to which change of its outputs a float64 model is the same, and why if that is more than usual.
+
+    What a model computes may hang on the last places of its weights: a batch norm over two images that
+    hardly differ divides by what is left of them. How far they move its outputs is measured.
+    """
+    limit, note = tolerance_of(capture(model, example))
+    if note:
+        return limit, note
+    own = replay(model, shaken(model), example)
+    mode = max(own, key=own.__getitem__)
+    if not EXACT < ROUNDINGS * own[mode] < math.inf:
+        return EXACT, ""
+    return min(ROUNDINGS * own[mode], UNSURE), (
+        f"the model rounds: in {mode} mode the last places of its weights change the outputs by "
+        f"{own[mode]:.0e} of their size"
+    )
 
 
 def tolerance_of(captured: Captured) -> tuple[float, str]:
