@@ -21,8 +21,7 @@ from semiflat.evidence.spectrum import (
 )
 from semiflat.modules.families import ModuleFamily, scale_of
 from semiflat.modules.risk import OnBatches, kink, watched
-from semiflat.symmetries.families import TangentFamily, span
-from semiflat.symmetries.flatness import Flatness
+from semiflat.symmetries.flatness import Flatness, held_against_kernel
 from semiflat.verdicts.lanczos import krylov
 from semiflat.verdicts.verdict import Kind, Margin
 
@@ -308,13 +307,8 @@ class Dense:
 
     def held_against(self, families: list[ModuleFamily]) -> Flatness:
         """The flat families against the kernel."""
-        known: list[TangentFamily] = [family._tangents() for family in families]
-        joint = span([family for family in known if family.joint], self.unit)
-        every = span(known, self.unit)
-        kernel = self.spectrum.vectors[:, self.spectrum.zero]
-        cosines = torch.linalg.svdvals(every.mT @ kernel) if kernel.shape[1] else torch.zeros(0)
-        explained = int((cosines > 1 - 1e-6).sum())
-        return Flatness(known, joint, every.shape[1], explained, kernel.shape[1] - explained)
+        tangents = [family._tangents() for family in families]
+        return held_against_kernel(self.spectrum, self.unit, tangents)
 
     def way_down(self) -> tuple[Tensor | None, float | None]:
         """The direction of lowest curvature, if that is surely negative, and it."""
@@ -404,8 +398,9 @@ class Dense:
             return Kind.UNDECIDED, reason, margin
         reason = (
             f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
-            f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
-            "minimum lies at infinity"
+            f"{hidden - joint} are not explained by "
+            + ("a flat direction" if flat.unexplained else "flat directions that hold together")
+            + ": higher derivatives decide, or the minimum lies at infinity"
         )
         return Kind.UNDECIDED, reason, margin
 
