@@ -443,6 +443,29 @@ def test_products_run_the_model_once_where_slopes_are_kept_and_say_the_same() ->
     assert torch.equal(risk.product(ways[0], risk.at + 0.1), there)
 
 
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 1), bias=False),
+        nn.Conv2d(2, 3, 2, padding=(0, 1), dilation=2),
+        nn.Conv2d(2, 4, 3, groups=2),
+        nn.Conv2d(2, 3, 3, padding="same"),
+        nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"),
+    ],
+    ids=str,
+)
+def test_convolutions_are_those_of_the_model_with_all_their_derivatives(conv: nn.Module) -> None:
+    X, Y = drawn(5, 2, 5, 4), LABELS[:5] % 2
+    model = nn.Sequential(conv, nn.Tanh(), nn.Flatten(), nn.LazyLinear(2)).double()
+    model(X)
+    risk = OnBatches(FlatModule(model), BatchesOf([(X, Y)]), cross_entropy)
+    plain = reference(model, [(X, Y)], cross_entropy)
+    assert float(risk.value()) == pytest.approx(float(plain(risk.at)), rel=1e-14)
+    assert float((risk.gradient() - torch.func.grad(plain)(risk.at)).abs().max()) < 1e-14
+    assert float((risk.hessian() - hessian(plain, risk.at)).abs().max()) < 1e-13
+
+
 # -- kinds -----------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from semiflat.errors import InputError
 from semiflat.foreign import plain_parameters
@@ -23,6 +24,34 @@ from semiflat.problem import finite
 
 BATCHED = 64
 """Directions that the Hessian is applied to at a time: more are no faster, and take memory."""
+PLACES = 32
+"""Places of an output up to which a convolution is one product: at 16 three times as fast, at 64 no faster."""
+
+
+class Columns(TorchFunctionMode):
+    """Convolutions to a few places as one product of matrices for all samples.
+
+    torch's own in float64 on a CPU are a product for each sample, and its second derivatives are slower still.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and len(args) == 7 and not kwargs:  # as nn.Conv2d calls it
+            x, weight, bias, stride, padding, dilation, groups = args
+            plain = x.ndim == 4 and x.dtype == torch.float64 and x.device.type == "cpu"
+            if plain and groups == 1 and not isinstance(padding, str):
+                shape = [
+                    (size + 2 * pad - gap * (width - 1) - 1) // step + 1
+                    for size, pad, gap, width, step in zip(
+                        x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
+                    )
+                ]
+                if shape[0] * shape[1] <= PLACES:
+                    columns = nn.functional.unfold(
+                        x, weight.shape[2:], dilation, padding, stride
+                    ).mT
+                    made = nn.functional.linear(columns.flatten(0, 1), weight.flatten(1), bias)
+                    return made.unflatten(0, columns.shape[:2]).mT.unflatten(2, shape)
+        return func(*args, **(kwargs or {}))
 
 
 class FlatModule:
@@ -99,7 +128,7 @@ class FlatModule:
         """What the module gives for some inputs at flat parameters; twice differentiable."""
         buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
         state = self.named(vector) | self._fixed | buffers
-        with second_derivatives():
+        with second_derivatives(), Columns():
             return torch.func.functional_call(self.module, state, args, kwargs)
 
 
