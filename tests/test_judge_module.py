@@ -325,7 +325,7 @@ def test_dead_unheard_and_duplicate_units_are_named() -> None:
 
 @functools.cache
 def of_lower_rank(which: int, shares: tuple[float, ...]) -> tuple[nn.Module, Batches]:
-    """A linear net that maps onto one of the three directions of its best linear map, and copies of its unit."""
+    """A linear net that maps onto one of the three directions of the best one, and copies of its unit."""
     X = drawn(40, 3)
     Y = X @ (torch.tensor([3.0, 2.0, 1.0]).double()[:, None] * torch.linalg.qr(drawn(3, 3))[0]).mT
     best = torch.linalg.lstsq(X, Y).solution.mT
@@ -355,7 +355,9 @@ def test_copies_in_a_linear_net_are_saddles_whose_zeros_are_what_matrices_mix(
     assert found.flat_directions is not None
     mixing = [family for family in found.flat_directions if family.name == "mixing"]
     assert [family.joint and not family.affine for family in mixing] == [True]
-    for seed in range(8):  # what holds near by, too, leads from critical points to such: H is 0 along it
+    for seed in range(
+        8
+    ):  # what holds near by, too, leads from critical points to such: H is 0 along it
         assert float((dense @ flat(mixing[0].direction(seed))).norm()) < 1e-11
     if len(shares) == 2:
         assert mixing[0].dimension == zero
@@ -407,7 +409,9 @@ def scaling(sign: int, *ends: tuple[str, int]) -> Move:
 
 def test_moves_tried_together_are_told_apart_and_wrong_ones_never_cancel() -> None:
     search = searched(seeded(Gated), [(drawn(20, 3), drawn(20, 2, seed=2))])
-    right = [scaling(sign, ("up.weight", 0), ("up.bias", 0), ("down.weight", 1)) for sign in (1, -1)]
+    right = [
+        scaling(sign, ("up.weight", 0), ("up.bias", 0), ("down.weight", 1)) for sign in (1, -1)
+    ]
     wrong = [scaling(sign, ("up.weight", 0)) for sign in (1, -1)]
     assert search._verified(wrong, True) == []
     found = search._verified([right[0], *wrong, right[1]], True)
@@ -434,9 +438,7 @@ def test_products_run_the_model_once_where_slopes_are_kept_and_say_the_same() ->
     ways = drawn(3, len(risk.at))
     plain = [risk.product(way) for way in ways]
     risk.keep, Counted.runs = True, 0
-    assert all(
-        torch.equal(risk.product(way), each) for way, each in zip(ways, plain, strict=True)
-    )
+    assert all(torch.equal(risk.product(way), each) for way, each in zip(ways, plain, strict=True))
     assert Counted.runs == 2
     there = risk.product(ways[0], risk.at + 0.1)
     risk.keep = False

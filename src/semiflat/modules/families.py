@@ -10,7 +10,7 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.modules.flat import FlatModule
 from semiflat.modules.groups import UnitGroup, Units
-from semiflat.modules.moves import Move, Named, Piece, everywhere, on_data, pieces_of
+from semiflat.modules.moves import Move, everywhere, on_data, pieces_of
 from semiflat.modules.risk import OnBatches
 from semiflat.networks import Params
 from semiflat.symmetries.families import FlatFamily, TangentFamily

@@ -299,7 +299,9 @@ class _Judge:
             direction = way
         if not_looked == "":
             flat = FlatDirections(tuple(families), dimension, explained, unexplained)
-        along = found.bend if kind is Kind.NOT_CRITICAL else None if direction is None else curvature
+        along = (
+            found.bend if kind is Kind.NOT_CRITICAL else None if direction is None else curvature
+        )
         named = self.flat.named
         return ModuleVerdict(
             kind=kind,

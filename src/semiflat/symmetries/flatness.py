@@ -95,9 +95,7 @@ def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
 
 def flatness(evidence: Evidence) -> Flatness:
     """Flat families of a point, and which of its zero eigenvalues they explain."""
-    return held_against_kernel(
-        evidence.spectrum, evidence.unit, flat_families(evidence.on_data)
-    )
+    return held_against_kernel(evidence.spectrum, evidence.unit, flat_families(evidence.on_data))
 
 
 def held_against_kernel(
