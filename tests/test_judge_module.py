@@ -323,18 +323,24 @@ def test_dead_unheard_and_duplicate_units_are_named() -> None:
     assert families["duplicate units"].dimension == 2
 
 
+def families_of(found: sf.ModuleVerdict) -> list[sf.ModuleFamily]:
+    assert found.flat_directions is not None
+    return [each for each in found.flat_directions if isinstance(each, sf.ModuleFamily)]
+
+
 @functools.cache
 def of_lower_rank(which: int, shares: tuple[float, ...]) -> tuple[nn.Module, Batches]:
     """A linear net that maps onto one of the three directions of the best one, and copies of its unit."""
     X = drawn(40, 3)
     Y = X @ (torch.tensor([3.0, 2.0, 1.0]).double()[:, None] * torch.linalg.qr(drawn(3, 3))[0]).mT
-    best = torch.linalg.lstsq(X, Y).solution.mT
+    best: Tensor = torch.linalg.lstsq(X, Y).solution.mT
     _, ways = torch.linalg.eigh(best @ X.mT @ X @ best.mT)
     way = ways[:, which : which + 1]
-    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 3, bias=False)).double()
+    into, out = nn.Linear(3, 1, bias=False), nn.Linear(1, 3, bias=False)
+    model = nn.Sequential(into, out).double()
     with torch.no_grad():
-        model[0].weight.copy_(1.3 * way.mT @ best)
-        model[1].weight.copy_(way / 1.3)
+        into.weight.copy_(1.3 * way.mT @ best)
+        out.weight.copy_(way / 1.3)
     return sf.widen(model, X[:2], "0", copies={0: list(shares)}).model, [(X, Y)]
 
 
@@ -352,8 +358,7 @@ def test_copies_in_a_linear_net_are_saddles_whose_zeros_are_what_matrices_mix(
     assert found.inertia == (int((values > 1e-9).sum()), zero, int((values < -1e-9).sum()))
     assert found.inertia.zeros_explained == zero
     assert found.way_takes_off > 0
-    assert found.flat_directions is not None
-    mixing = [family for family in found.flat_directions if family.name == "mixing"]
+    mixing = [each for each in families_of(found) if each.name == "mixing"]
     assert [family.joint and not family.affine for family in mixing] == [True]
     for seed in range(
         8
@@ -366,8 +371,7 @@ def test_copies_in_a_linear_net_are_saddles_whose_zeros_are_what_matrices_mix(
 def test_straight_flat_families_are_joint_only_where_moves_along_all_keep_the_loss() -> None:
     model, batches = of_lower_rank(1, (0.3, 0.7))
     found = sf.judge_module(model, batches, half_square)
-    assert found.flat_directions is not None
-    straight = [family for family in found.flat_directions if family.affine]
+    straight = [family for family in families_of(found) if family.affine]
     assert {family.joint for family in straight} == {True, False}
     risk = reference(model, batches, half_square)
     named = {name: p.detach() for name, p in model.named_parameters()}
