@@ -46,6 +46,7 @@ def test_every_record_is_compared() -> None:
         "engine",
         "hessian",
         "induced",
+        "judge_module",
         "large",
         "mass_branches",
         "module_peers",
