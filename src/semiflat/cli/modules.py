@@ -218,6 +218,8 @@ def units(
         lines.append(
             f"{group.name:<32} {group.kind:<18} {group.size:>6}  {group.refuses or made_of}"
         )
+    if groups.guards:
+        lines.append(f"for inputs as the example's alone: {'; '.join(groups.guards)}")
     if groups.unreached:
         lines.append(f"not used on this example: {', '.join(groups.unreached)}")
     say(as_json, groups.to_json(), lines)
