@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import semiflat as sf
-from semiflat.growth.candidates import LocalModel, pursued, settled
+from semiflat.growth.candidates import LocalModel, between, pursued, settled, stepped
 from semiflat.growth.data import Data
 from semiflat.growth.downstream import _root_times
 from semiflat.growth.table import Finder
@@ -80,7 +80,7 @@ LOSSES: dict[str, Callable[[Any, Any], Tensor]] = {
 }
 
 
-def made(name: str, seed: int = 0, samples: int = 12) -> tuple[nn.Module, Tensor, Tensor, str]:
+def made(name: str, seed: int = 0, samples: int = 12) -> tuple[Any, Tensor, Tensor, str]:
     torch.manual_seed(seed)
     make, shape, group = MODELS[name]
     model = make().double()
@@ -95,7 +95,7 @@ def made(name: str, seed: int = 0, samples: int = 12) -> tuple[nn.Module, Tensor
 def searched(
     model: nn.Module, X: Tensor, y: Tensor, loss: Any, group: str, parts: int = 1
 ) -> LocalModel:
-    pairs = list(zip(X.chunk(parts), y.chunk(parts), strict=True))
+    pairs = [(X.chunk(parts)[k], y.chunk(parts)[k]) for k in range(parts)]
     data = Data.of(pairs, loss, 10**6)
     every = list(data.batches)
     finder = Finder(model, Data(data.batches, every, every, loss), torch.float64, [group])
@@ -104,7 +104,9 @@ def searched(
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", MODELS)
-def test_the_local_model_is_the_loss_of_the_wider_model_to_second_order(name: str, loss: str):
+def test_the_local_model_is_the_loss_of_the_wider_model_to_second_order(
+    name: str, loss: str
+) -> None:
     """Against autodiff of the widened model: the slope, and the Gauss–Newton curvature in what reads."""
     model, X, y, group = made(name)
     local = searched(model, X, y, LOSSES[loss], group, parts=2)
@@ -144,7 +146,7 @@ def test_the_local_model_is_the_loss_of_the_wider_model_to_second_order(name: st
         return torch.func.functional_call(wide.model, moved, (X,))
 
     zero = torch.zeros((), dtype=torch.float64)
-    out, along = torch.func.jvp(outputs, (zero,), (torch.ones_like(zero),))
+    out, along, *_ = torch.func.jvp(outputs, (zero,), (torch.ones_like(zero),))
     of = LOSSES[loss]
     slope, curved = (
         torch.func.grad(lambda o: of(o, y))(out),
@@ -159,7 +161,7 @@ def test_the_local_model_is_the_loss_of_the_wider_model_to_second_order(name: st
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_products_of_each_candidate_add_up_to_those_of_all(name: str):
+def test_products_of_each_candidate_add_up_to_those_of_all(name: str) -> None:
     model, X, y, group = made(name)
     local = searched(model, X, y, F.cross_entropy, group)
     heard, rows, slopes = local.heard(local.drawn(torch.Generator().manual_seed(0)))
@@ -167,7 +169,7 @@ def test_products_of_each_candidate_add_up_to_those_of_all(name: str):
     assert local.value(heard) == pytest.approx(float(total), rel=1e-9)
 
 
-def test_the_root_of_the_curvature_is_exact_after_as_many_steps_as_it_has_rows():
+def test_the_root_of_the_curvature_is_exact_after_as_many_steps_as_it_has_rows() -> None:
     generator = torch.Generator().manual_seed(0)
     A = torch.randn(5, 6, 4, generator=generator, dtype=torch.float64)
     H = A @ A.mT  # of rank 4
@@ -178,7 +180,7 @@ def test_the_root_of_the_curvature_is_exact_after_as_many_steps_as_it_has_rows()
     torch.testing.assert_close(root, torch.einsum("sij,sj->si", roots, v), rtol=1e-6, atol=1e-6)
 
 
-def test_drawn_columns_give_the_curvature_in_the_mean():
+def test_drawn_columns_give_the_curvature_in_the_mean() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 14)).double()
     X, y = torch.randn(6, 3, dtype=torch.float64), torch.randint(0, 14, (6,))
@@ -201,7 +203,7 @@ def test_drawn_columns_give_the_curvature_in_the_mean():
     assert float(error.max()) < 0.1 * float(exact.abs().max())
 
 
-def test_directions_are_chosen_by_what_they_lower():
+def test_directions_are_chosen_by_what_they_lower() -> None:
     generator = torch.Generator().manual_seed(3)
     rows = torch.randn(8, 20, generator=generator, dtype=torch.float64)
     slopes = torch.randn(8, generator=generator, dtype=torch.float64)
@@ -213,7 +215,7 @@ def test_directions_are_chosen_by_what_they_lower():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_growing_without_a_step_keeps_the_outputs(name: str):
+def test_growing_without_a_step_keeps_the_outputs(name: str) -> None:
     model, X, y, group = made(name, samples=64)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     grown = sf.grow(
@@ -226,7 +228,7 @@ def test_growing_without_a_step_keeps_the_outputs(name: str):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_loss_falls_on_the_confirming_batches_or_the_model_stays(name: str):
+def test_the_loss_falls_on_the_confirming_batches_or_the_model_stays(name: str) -> None:
     model, X, y, group = made(name, samples=160)
     grown = sf.grow(model, [(X, y)], F.cross_entropy, [group], units=1, dtype=torch.float64)
     for step in grown.plan:
@@ -240,7 +242,7 @@ def test_the_loss_falls_on_the_confirming_batches_or_the_model_stays(name: str):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_predicted_comes(name: str):
+def test_what_is_predicted_comes(name: str) -> None:
     """What is replayed of new units before they are built is what the built model does."""
     found = 0
     for seed in range(2):
@@ -258,7 +260,7 @@ def test_what_is_predicted_comes(name: str):
     assert found
 
 
-def test_statistics_of_new_channels_are_those_of_the_data_and_the_outputs_stay():
+def test_statistics_of_new_channels_are_those_of_the_data_and_the_outputs_stay() -> None:
     model, X, y, group = made("channels through batch norm", samples=40)
     local = searched(model, X, y, F.cross_entropy, group)
     point = dict(local.drawn(torch.Generator().manual_seed(0)))
@@ -274,7 +276,7 @@ def test_statistics_of_new_channels_are_those_of_the_data_and_the_outputs_stay()
     assert not torch.allclose(point["1.running_mean"], settled_point["1.running_mean"])
 
 
-def test_at_an_exact_fit_nothing_is_offered():
+def test_at_an_exact_fit_nothing_is_offered() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     X = torch.randn(80, 3, dtype=torch.float64)
@@ -288,7 +290,7 @@ def test_at_an_exact_fit_nothing_is_offered():
     assert "train on" in grown.reason
 
 
-def test_training_goes_on_with_the_optimiser_that_there_was():
+def test_training_goes_on_with_the_optimiser_that_there_was() -> None:
     model, X, _, group = made("linear units", samples=240)
     y = (X[:, 0] * X[:, 1] > 0).long()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -311,7 +313,7 @@ def test_training_goes_on_with_the_optimiser_that_there_was():
         grown.carry(stranger)
 
 
-def test_parameters_bound_what_is_added_and_until_stops_it():
+def test_parameters_bound_what_is_added_and_until_stops_it() -> None:
     model, X, _, _ = made("linear units", samples=240)
     y = (X[:, 0] * X[:, 1] > 0).long()
     count = sum(p.numel() for p in model.parameters())
@@ -324,9 +326,9 @@ def test_parameters_bound_what_is_added_and_until_stops_it():
     assert until.plan[-1].after <= aim < until.plan[-1].before
 
 
-def test_frozen_layers_grow_only_if_asked():
+def test_frozen_layers_grow_only_if_asked() -> None:
     model, X, y, _ = made("linear units", samples=80)
-    model[0].requires_grad_(False)  # type: ignore[index]
+    model[0].requires_grad_(False)
     table = sf.where_to_grow(model, [(X, y)], F.cross_entropy, curvature=False)
     assert "frozen" in table.refused["0"]
     assert "2" in table
@@ -335,7 +337,7 @@ def test_frozen_layers_grow_only_if_asked():
     assert not asked.model[0].weight.requires_grad  # type: ignore[index]
 
 
-def test_the_table_has_a_row_for_each_way_and_says_what_to_do():
+def test_the_table_has_a_row_for_each_way_and_says_what_to_do() -> None:
     model, X, y, _ = made("linear units", samples=80)
     table = sf.where_to_grow(model, [(X, y)], F.cross_entropy, units=2)
     frame = table.to_dataframe()
@@ -360,14 +362,14 @@ def test_the_table_has_a_row_for_each_way_and_says_what_to_do():
         ({"units": 1, "dtype": torch.float16}, "dtype"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(asked: dict[str, Any], said: str):
+def test_what_cannot_be_is_refused_in_a_line(asked: dict[str, Any], said: str) -> None:
     model, X, y, _ = made("linear units")
     with pytest.raises(sf.InputError, match=said) as caught:
         sf.grow(model, [(X, y)], F.cross_entropy, **asked)
     assert "\n" not in str(caught.value)
 
 
-def test_data_that_cannot_be_used_are_refused_in_a_line():
+def test_data_that_cannot_be_used_are_refused_in_a_line() -> None:
     model, X, y, _ = made("linear units")
     for batches, loss, said in [
         ([(X, None)], F.cross_entropy, "no targets"),
@@ -379,3 +381,32 @@ def test_data_that_cannot_be_used_are_refused_in_a_line():
             sf.where_to_grow(model, batches, loss)
     with pytest.raises(sf.InputError, match="nothing to grow"):
         sf.where_to_grow(nn.Tanh(), [(X, y)], F.cross_entropy)
+
+
+@pytest.mark.parametrize("name", ["linear units", "channels", "gated units", "heads"])
+def test_a_split_falls_as_its_curvature_says(name: str) -> None:
+    """The loss replayed along the way of a split has the second derivative that K gives it, and no first."""
+    model, X, y, group = made(name, samples=160)
+    every_batch = Data.of([(X, y)], F.cross_entropy, 10**6).batches
+    every = list(every_batch)
+    finder = Finder(model, Data(every_batch, every, every, F.cross_entropy), torch.float64, [group])
+    known = sf.unit_curvature(model, [(X, y)], F.cross_entropy)
+    asked: list[Any] = []
+
+    def small(search: LocalModel, confirm: LocalModel, start: Any, end: Any) -> Any:
+        asked.append((search, start, end))
+        return stepped(search, confirm, start, end)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semiflat.growth.table.stepped", small)
+        split = finder.split(known[group])
+    assert split is not None
+    search, start, end = asked[0]
+    unit = known[group].units[int(split.way.split()[-1])]
+    own = torch.cat([p.take(search.point[p.name])[unit.unit] for p in search.branch.parts])
+    t = 1e-3
+    here, there, back = (search.loss(between(start, end, s * t)) for s in (0.0, 1.0, -1.0))
+    length = float(own.square().sum())
+    assert (there + back - 2 * here) / t**2 == pytest.approx(unit.steepest * length, rel=1e-2)
+    assert here == pytest.approx(float(F.cross_entropy(model(X), y).detach()), rel=1e-12)
+    assert split.predicted >= 0

@@ -22,8 +22,8 @@ from semiflat.modules.groups import Slot
 
 DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
-POOL, POOL_SAMPLES = 192, 1000
-"""Candidates that are drawn before the best are chosen, and samples on which they are compared."""
+POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 32, 1000
+"""Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
 STEPS, BLOCK, PATIENCE = 30, 5, 3
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
 PENALTY = 1e-2
@@ -254,10 +254,10 @@ class LocalModel:
                 values[node] = called(node, values)
         return rows
 
-    def chosen(self, count: int, seed: int, pool: int = POOL) -> dict[str, Tensor]:
+    def chosen(self, count: int, seed: int) -> dict[str, Tensor]:
         """A point with the best candidates of a pool in the first places, chosen one after the other."""
         generator = torch.Generator().manual_seed(seed)
-        rounds = -(-max(pool, 2 * count) // self.group.size)
+        rounds = min(-(-max(POOL, 2 * count) // self.group.size), POOL_ROUNDS)
         few = self.first(POOL_SAMPLES)
         points, rows, slopes = zip(
             *(few.heard(few.drawn(generator)) for _ in range(rounds)), strict=True

@@ -19,7 +19,7 @@ from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mea
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.unit_curvature import unit_curvature
-from semiflat.modules.unit_signs import UnitCurvature
+from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature
 from semiflat.records.shown import Facts, Rows, Shown
 
 SAMPLES = 2000
@@ -34,8 +34,8 @@ class Growth(Shown):
 
     Attributes:
         group, kind: of the units.
-        way: ``"new units"``, fitted on the searched batches; or ``"refit"``: the group's own units, fitted
-            alike, which adds none.
+        way: ``"new units"``, fitted on the searched batches; ``"split unit 3"`` in two, along the eigenvector
+            of its K; or ``"refit"``: the group's own units, fitted alike, which adds none.
         units: how many are added.
         parameters: that are added.
         flops: multiply–adds of their weights that are added for each sample.
@@ -227,9 +227,9 @@ class Finder:
         if frozen:
             self.programs.model.requires_grad_(True)
         whole_batch = data.batches.first()
-        program, _, inputs = self.programs.of(whole_batch.inputs)
-        targets = moved(whole_batch.targets, self.programs.dtype, self.programs.device)
-        like = outputs_like(program.model, inputs)
+        place = self.programs.dtype, self.programs.device
+        inputs, targets = moved((whole_batch.inputs, whole_batch.targets), *place)
+        like = outputs_like(self.programs.model, inputs)
         loss_on(like, data.loss, replace(whole_batch, targets=targets))
         check_mean(like, targets, whole_batch.size, data.loss)
         program, branches, _ = self.programs.of(data.searched[0].inputs)
@@ -350,6 +350,54 @@ class Finder:
         search, confirm = (LocalModel(name, seen, point) for seen in self._seen)
         return self._descent(search, confirm, 0, search.reference, 1, 0)
 
+    def split(self, known: GroupCurvature) -> Growth | None:
+        """The split of one unit of a group for which K opens the steepest sure way down; None if none does.
+
+        Two copies go where candidates go, and the unit itself is what changes count from.
+        """
+        name, places = known.group.name, range(2)
+        ways = [unit for unit in known.units if unit.best_shares is not None]
+        if not ways or known.group.size < 2:
+            return None
+        unit = min(ways, key=lambda each: each.steepest)
+        shares, seen = unit.best_shares, self._seen
+        assert shares is not None
+        free = LocalModel(name, seen[0])
+        reads, makes = known.way(unit.unit, -1 if shares[0] * shares[1] > 0 else 1)
+        alone, start, end = ({**free.point, **free.deaf} for _ in range(3))
+        for slot in free.group.slots:
+            lines = free.point[slot.name].movedim(slot.axis, 0)[slot.positions[unit.unit]]
+            for place in places:
+                share = shares[place] if slot.role == "reads" else 1.0
+                for point, factor in ((alone, 1.0 - place), (start, share), (end, share)):
+                    tensor = point[slot.name].clone()
+                    factor = factor if slot.role == "reads" else 1.0
+                    tensor.movedim(slot.axis, 0)[slot.positions[place]] = (lines * factor).to(
+                        tensor
+                    )
+                    point[slot.name] = tensor
+        own = torch.cat([part.take(free.point[part.name])[unit.unit] for part in free.branch.parts])
+        length = float(torch.linalg.vector_norm(own))
+        rests = {True: reads * length, False: makes * length}
+        for part in free.branch.parts:
+            tensor = end[part.name].clone()
+            lines = tensor.movedim(part.axis, 0)
+            shape = lines[part.positions[0]].shape
+            mine, rests[part.reads] = (
+                rests[part.reads][: shape.numel()],
+                rests[part.reads][shape.numel() :],
+            )
+            for place, sign in zip(places, (1.0, -1.0), strict=True):
+                factor = sign if part.reads else sign / shares[place]
+                lines[part.positions[place]] += (factor * mine.view(shape)).to(tensor)
+            end[part.name] = tensor
+        back = {n: 2 * start[n] - end[n] if end[n].is_floating_point() else end[n] for n in end}
+        search, confirm = (LocalModel(name, each, alone) for each in seen)
+        steps = [stepped(search, confirm, start, each) for each in (end, back)]
+        step = min(steps, key=lambda each: each.searched)
+        before = search.loss(start)
+        return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, before, places)
+
     def _descent(
         self,
         search: LocalModel,
@@ -360,7 +408,7 @@ class Finder:
         seed: int,
     ) -> Growth:
         """Fit units and go as far as the loss falls, so many times, the loss made local again each time."""
-        name, places = search.name, range(count or search.group.size)
+        places = range(count or search.group.size)
         begun = confirm
         before = search.loss(search.reference)
         step: Step | None = None
@@ -374,16 +422,30 @@ class Finder:
                 break
             step, start = found, found.point
         assert step is not None
+        way = "new units" if count else "refit"
+        return self._growth(way, count, search, begun, step, before, places)
+
+    def _growth(
+        self,
+        way: str,
+        count: int,
+        search: LocalModel,
+        confirm: LocalModel,
+        step: Step,
+        before: float,
+        places: range,
+    ) -> Growth:
+        """What is predicted of units in some places after a step."""
         point = settled(search.branch, search.batches, step.point, keep=True)
-        there = begun.losses(point)
-        values = [batch.loss - loss for batch, loss in zip(begun.batches, there, strict=True)]
+        there = confirm.losses(point)
+        values = [batch.loss - loss for batch, loss in zip(confirm.batches, there, strict=True)]
         batches = self.data.confirming[: len(values)]
         predicted = mean_of(values, batches)
         parameters, flops = self.cost(search.group)
         return Growth(
-            group=name,
+            group=search.name,
             kind=search.group.kind,
-            way="new units" if count else "refit",
+            way=way,
             units=count,
             parameters=count * parameters,
             flops=count * flops,
@@ -469,14 +531,16 @@ def where_to_grow(
         new = {name: finder.new_units(name, units, seed) for name in finder.names}
         refits = {name: finder.refit(name) for name in finder.names}
         values = data.loss_at(finder.programs.model, None, data.confirming)
-        known = None
+        known, splits = None, dict[str, Growth]()
         if curvature and finder.names:
             pairs = [(batch.inputs, batch.targets) for batch in data.searched]
             known = unit_curvature(model, pairs, loss, dtype=dtype or torch.float64)
+            found = {name: finder.split(known[name]) for name in finder.names if name in known}
+            splits = {name: each for name, each in found.items() if each is not None}
         return GrowthTable(
             new,
             refits,
-            {},
+            splits,
             known,
             finder.refused,
             mean_of(values, data.confirming),

@@ -9,6 +9,7 @@ derivatives of the model itself, and the units do not couple in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -545,7 +546,9 @@ def called(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     schema = getattr(node.target, "_schema", None)
     if schema is not None and schema.is_mutable and args and isinstance(args[0], Tensor):
         args[0] = args[0].clone()
-    with second_derivatives():
+    # Only attention has kernels to choose from; the choice takes longer than most operations do.
+    chosen = second_derivatives() if "attention" in name_of(node) else nullcontext()
+    with chosen:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

@@ -70,6 +70,15 @@ class UnitSigns(Shown):
         """
         return shares_for(self.lowest, self.highest, self.floor)
 
+    @property
+    def steepest(self) -> float:
+        """The eigenvalue that those shares make negative, as they make it; 0 if there are none."""
+        shares = self.best_shares
+        if shares is None:
+            return 0.0
+        product = shares[0] * shares[1]
+        return (self.lowest if product > 0 else self.highest) / product
+
 
 INSIDE, OUTSIDE = (0.375, 0.625), (1.5, -0.5)
 """Shares of two copies for negative and for positive curvature; not halves, which never part again."""
