@@ -22,7 +22,7 @@ from semiflat.modules.groups import Slot
 
 DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
-POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 32, 1000
+POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 16, 512
 """Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
 STEPS, BLOCK, PATIENCE = 30, 5, 3
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
@@ -462,7 +462,7 @@ def settled(
                     square = square + batch.weight / total * x.square().mean(axes)
                 at = slots[names[3]].positions.reshape(-1)
                 fresh = [mean[at], (square - mean.square()).clamp(min=0)[at]]
-                if keep:
+                if keep and not node.args[5]:  # in train mode it does not go by what it keeps
                     _refold(out, names, at, fresh, float(node.args[7]))  # type: ignore[arg-type]
                 for name, each in zip(names[3:5], fresh, strict=True):
                     out[name] = out[name].index_copy(0, at, each.to(out[name]))
