@@ -187,7 +187,7 @@ def test_drawn_columns_give_the_curvature_in_the_mean() -> None:
     data = Data.of([(X, y)], F.cross_entropy, 100)
     every = list(data.batches)
     finder = Finder(model, Data(data.batches, every, every, data.loss), torch.float64)
-    seen = [finder.seen(["0"], every, seed=seed)[0] for seed in range(400)]
+    seen = [finder.seen(["0"], every, seed=seed)[0] for seed in range(150)]
     (node,) = seen[0].factors
     found = torch.stack([torch.einsum("kni,knj->nij", *[s.factors[node]] * 2) for s in seen])
     outputs = model(X).detach()
