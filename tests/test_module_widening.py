@@ -372,6 +372,27 @@ class Masked(nn.Module):
         return self.last(torch.relu(self.first(x)) * mask[..., None])
 
 
+def test_a_constant_is_refused_where_the_bias_of_what_reads_it_is_not_added() -> None:
+    class Einsum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return torch.einsum("bh,oh->bo", self.first(x).relu(), self.last.weight)
+
+    class Tied(Einsum):
+        def forward(self, x):
+            return nn.functional.linear(self.first(x).tanh(), self.first.weight.T)
+
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    with refused("'last' is not called with them"):
+        sf.widen(Einsum(), x, "first", constants=[0.7])
+    tied = Tied()
+    with refused("has no bias to take up a constant"):
+        sf.widen(tied, x, next(iter(sf.units(tied, x))), constants=[0.7])
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.long])
 def test_a_mask_that_is_all_ones_does_not_hide_that_a_constant_unit_is_none(
     dtype: torch.dtype,
