@@ -571,7 +571,7 @@ NO_MINIMUM: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
         0.0,
     ),
     "soft shrinking": (lambda a: (a - 0.5) ** 2 - nn.functional.softshrink(a, 0.5), 0.5),
-    "celu": (lambda a: nn.functional.celu(a, 0.2) - a + a**2, 0.0),
+    "celu": (lambda a: nn.functional.celu(a, 0.5) - a + a**2, 0.0),
     "Huber's loss": (lambda a: a - nn.functional.huber_loss(a, 0 * a) + 0.1 * (a - 1) ** 2, 1.0),
     "a step": (lambda a: a**2 + a.floor(), 0.0),
     "a step at halves": (lambda a: (a - 0.5) ** 2 - a.round(), 0.5),
@@ -613,6 +613,12 @@ def test_of_a_point_that_is_not_critical_it_is_said_whether_a_step_helps() -> No
     # A quadratic loss: a Newton step takes all of it off.
     assert found.takes_off == pytest.approx(found.loss, rel=1e-9)
     assert "off the loss of" in found.reason
+
+
+def test_a_loss_that_does_not_depend_on_the_parameters_is_refused() -> None:
+    batches = [(drawn(4, 3), drawn(4, 2))]
+    with refused("no derivative by the model's parameters"):
+        sf.judge_module(seeded(lambda: nn.Linear(3, 2)), batches, lambda _, y: y.square().mean())
 
 
 # -- what is kept ----------------------------------------------------------------------------------

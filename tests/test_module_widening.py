@@ -372,6 +372,44 @@ class Masked(nn.Module):
         return self.last(torch.relu(self.first(x)) * mask[..., None])
 
 
+def test_where_nothing_is_finite_nothing_is_said_to_stay():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    x = torch.ones(4, 3)
+    for ask in (lambda: sf.widen(model, x, "0", units=1), lambda: sf.shrink(model, x)):
+        with refused("no output of the model is finite"):
+            ask()
+
+
+def test_an_output_that_is_no_number_for_some_samples_is_not_taken_for_chance():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    x = torch.ones(4, 3)
+    x[0, 0] = math.nan
+    assert set(sf.widen(model, x, "0", units=1).changes) == {"train", "eval"}
+    assert set(sf.shrink(model, x).changes) == {"train", "eval"}
+
+
+def test_a_group_of_another_model_is_refused():
+    x = torch.ones(4, 3)
+    named = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    others = [
+        nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+    ]
+    for other in others:
+        with refused("the group '0' is of another model"):
+            sf.widen(other, x, sf.units(named, x)["0"], units=1)
+
+
+def test_numbers_that_the_models_own_type_cannot_hold_are_refused():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    with refused("too large for torch.float32"):
+        sf.widen(model, torch.ones(4, 3), "0", constants=[1e300])
+    with refused("must be numbers of the shape"):
+        sf.widen(model, torch.ones(4, 3), "0", units=1, incoming={"0.weight": "x"})
+
+
 def test_a_constant_is_refused_where_the_bias_of_what_reads_it_is_not_added() -> None:
     class Einsum(nn.Module):
         def __init__(self) -> None:
@@ -438,7 +476,7 @@ def test_outputs_that_are_not_finite_do_not_count_as_equal() -> None:
     assert change_of_outputs([one], [inf]) == math.inf
     nothing = torch.full((2,), math.nan)
     assert change_of_outputs([nothing], [nothing]) == math.inf
-    with refused("inf of their size"):
+    with refused("no output of the model is finite"):
         sf.widen(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), nothing[None], "0", units=1)
 
 

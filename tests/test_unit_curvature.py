@@ -470,6 +470,21 @@ def test_an_activation_of_own_code_has_its_kinks_too(activation: Any) -> None:
     assert "kink" in found["first"].units[2].note
 
 
+def test_batches_and_shares_that_do_not_fit_are_refused_in_a_line() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    x, y = torch.randn(6, 3), torch.randn(6, 1)
+    with refused("the batch has no targets"):
+        sf.unit_curvature(model, [(x, None)], F.mse_loss)
+    with refused("not finite"):
+        sf.unit_curvature(model, [(x / 0, y)], F.mse_loss)
+    found = sf.unit_curvature(model, [(x, y)], F.mse_loss)
+    given: list[Any] = [(0.2, 0.3, 0.5), "ab", (float("nan"), 1.0)]
+    for shares in given:
+        with refused("shares"):
+            found.split("0", 0, shares)
+
+
 # -- the way down ----------------------------------------------------------------------------------
 
 

@@ -518,6 +518,11 @@ class Program:
             if isinstance(other, Tensor):
                 same = same and isinstance(one, Tensor) and one.shape == other.shape
                 if same and not moved and other.is_floating_point() and other.numel():
+                    if not bool(torch.isfinite(other).all()):
+                        raise InputError(
+                            "the model gives numbers that are not finite; look at the batches, and at its "
+                            "parameters and buffers"
+                        )
                     gap = float((one - other).detach().abs().max())
                     eps = torch.finfo(other.dtype).eps
                     same = gap <= 1e5 * eps * float(other.detach().abs().max()) or gap == 0

@@ -67,10 +67,11 @@ def _where_tied(given: Given) -> list[Tensor]:
 def _in_norm(given: Given) -> list[Tensor]:
     """Where entries tie in a largest norm, are 0 in a sum of sizes, or all are 0."""
     x, order, axes = given["self"], given["ord"], given["dim"]
-    if abs(order) == math.inf:
-        name = "amax" if order > 0 else "amin"
-        return _where_tied({"name": name, "self": x.abs(), "dim": axes})
-    return [torch.linalg.vector_norm(x, dim=axes)] if order == 2 else [x]
+    if abs(order) not in (2, math.inf):
+        return [x]
+    size = [torch.linalg.vector_norm(x, order, axes)]
+    name = "amax" if order > 0 else "amin"
+    return size if order == 2 else size + _where_tied({"name": name, "self": x.abs(), "dim": axes})
 
 
 KINKS: dict[str, Callable[[Given], list[Tensor]]] = {

@@ -84,6 +84,10 @@ def check_repeats(risk: OnBatches) -> None:
             "way; call model.eval(), or take it out"
         )
     check_mean(once, batch.targets, batch.size, risk.loss)
+    if not risk.of(risk.at.detach().requires_grad_(), batch).requires_grad:
+        raise InputError(
+            "the loss has no derivative by the model's parameters: is it a constant, or detached from them?"
+        )
 
 
 def _drawn(risk: OnBatches, batch: Batch, seed: int) -> Any:

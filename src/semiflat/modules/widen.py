@@ -27,6 +27,7 @@ from semiflat.modules.surgery import (
     Row,
     Rows,
     change_of_outputs,
+    check_comparable,
     edit,
     float64,
     in_float64,
@@ -178,6 +179,7 @@ def widen(
         raise InputError(f"incoming must be a mapping from tensors to values, not {incoming!r:.60}")
     if isinstance(group, UnitGroup):
         chosen = group
+        _check_of(model, chosen)
     else:
         found = groups_of(model, example)
         if group not in found and is_stack(model, group):
@@ -214,6 +216,7 @@ def widen(
             edited = edit(double, change, exact)
     except InputError:
         if seen and max(seen.values()) > limit:
+            check_comparable(outputs_of(copied(double).eval(), given))
             worst = max(seen, key=seen.__getitem__)
             raise InputError(
                 f"widening {chosen.name!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} "
@@ -237,6 +240,12 @@ def widen(
     if "train" not in seen:
         note = "; ".join(filter(None, [note, "in train mode something is drawn at random"]))
     wide = edited.applied_to(model)
+    kept = dict((*wide.named_parameters(), *wide.named_buffers()))
+    for name, tensor in edited.tensors.items():
+        if bool(torch.isfinite(tensor).all()) and not bool(torch.isfinite(kept[name]).all()):
+            raise InputError(
+                f"{name!r} would hold numbers too large for {kept[name].dtype}; give smaller ones"
+            )
     own = change_of_outputs(*(outputs_of(copied(each).eval(), example) for each in (model, wide)))
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
 
@@ -263,6 +272,24 @@ def check_scales(model: nn.Module, example: Example, change: Change) -> None:
             raise InputError(
                 f"units of {group.name!r} scaled by {scale:g} are exact on the example, but need not be on "
                 "other inputs: what lies between them and their readers is not known to be homogeneous"
+            )
+
+
+def _check_of(model: nn.Module, group: UnitGroup) -> None:
+    """Check that a group is one of a model.
+
+    Raises:
+        InputError: if the model has other tensors.
+    """
+    shapes = {
+        name: each.shape for name, each in (*model.named_parameters(), *model.named_buffers())
+    }
+    for slot in group.slots:
+        shape = shapes.get(slot.name, ())
+        if slot.axis >= len(shape) or int(slot.positions.max()) >= shape[slot.axis]:
+            raise InputError(
+                f"the group {group.name!r} is of another model: here is no {slot.name!r} with such places; "
+                "give its name, or ask units for the groups of this model"
             )
 
 
@@ -611,7 +638,13 @@ def _new_units(
 
     def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if slot.name in incoming and slot.role != "reads":
-            given = torch.as_tensor(incoming[slot.name])
+            try:
+                given = torch.as_tensor(incoming[slot.name])
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"incoming[{slot.name!r}] must be numbers of the shape {tuple(shape)}, not "
+                    f"{incoming[slot.name]!r:.60}"
+                ) from error
             if given.shape != shape:
                 raise InputError(
                     f"incoming[{slot.name!r}] has shape {tuple(given.shape)}; expected {tuple(shape)}"
