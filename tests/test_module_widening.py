@@ -372,6 +372,27 @@ class Masked(nn.Module):
         return self.last(torch.relu(self.first(x)) * mask[..., None])
 
 
+def test_what_is_uncertain_in_train_mode_lets_nothing_pass_in_eval_mode():
+    class Counted(nn.Module):
+        """Its outputs depend on the number of units by 10⁻¹⁰."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 4)
+            self.norm = nn.BatchNorm1d(4, eps=1e-30, affine=False)
+
+        def forward(self, x):
+            hidden = torch.tanh(self.first(x))
+            return self.norm(self.last(hidden)) + 1e-10 * hidden.shape[-1]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Counted().double()
+        x = torch.randn(1, 3).double() + 1e-5 * torch.randn(4, 3).double()
+    with refused("in eval mode, so it is not exact"):
+        sf.widen(model, x, "first", units=2)
+
+
 def test_where_nothing_is_finite_nothing_is_said_to_stay():
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
     for each in model.parameters():

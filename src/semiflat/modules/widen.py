@@ -195,15 +195,18 @@ def widen(
     change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
-    limit, note, asked = EXACT, "", False
+    limits, note = dict[str, float](), ""
 
     def exact(wide: nn.Module) -> bool:
-        nonlocal limit, note, asked
+        nonlocal limits, note
         seen.clear()
         seen.update(replay(double, wide, given))
-        if max(seen.values()) > limit and not asked:
-            (limit, note), asked = tolerance(double, given), True
-        return max(seen.values()) <= limit
+        if beyond() and not limits:
+            limits, note = tolerance(double, given)
+        return not beyond()
+
+    def beyond() -> bool:
+        return any(seen[mode] > limits.get(mode, EXACT) for mode in seen)
 
     try:
         try:
@@ -215,9 +218,9 @@ def widen(
             change.fill = unheard(change.fill)
             edited = edit(double, change, exact)
     except InputError:
-        if seen and max(seen.values()) > limit:
+        if beyond():
             check_comparable(outputs_of(copied(double).eval(), given))
-            worst = max(seen, key=seen.__getitem__)
+            worst = max(seen, key=lambda mode: seen[mode] / limits.get(mode, EXACT))
             raise InputError(
                 f"widening {chosen.name!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} "
                 f"mode, so it is not exact{why_not(chosen)}"
@@ -230,7 +233,7 @@ def widen(
             set_tensor(edited.model, name, values)
         edited.tensors |= taken
         seen = replay(double, edited.model, given)
-        if max(seen.values()) > max(limit, EXACT):
+        if beyond():
             raise InputError(
                 f"constant units of {chosen.name!r} change the outputs by {max(seen.values()):.1e} of their "
                 "size: they are not constant everywhere"
@@ -367,20 +370,25 @@ def why_not(group: UnitGroup) -> str:
     return f": {why}; give every unit the same number of copies"
 
 
-def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs a float64 model is the same, and why if that is more than usual.
+def tolerance(model: nn.Module, example: Example) -> tuple[dict[str, float], str]:
+    """Up to which change of its outputs, by mode, a float64 model is the same; why, if that is more than usual.
 
     What a model computes may hang on the last places of its weights: a batch norm over two images that
-    hardly differ divides by what is left of them. How far they move its outputs is measured.
+    hardly differ divides by what is left of them. How far they move its outputs is measured, each mode apart:
+    what is uncertain in one says nothing of the other.
     """
     limit, note = tolerance_of(capture(model, example))
     if note:
-        return limit, note
+        return dict.fromkeys(("train", "eval"), limit), note
     own = replay(model, shaken(model), example)
+    limits = dict.fromkeys(("train", "eval"), EXACT)
+    for mode, moves in own.items():
+        if EXACT < ROUNDINGS * moves < math.inf:
+            limits[mode] = min(ROUNDINGS * moves, UNSURE)
     mode = max(own, key=own.__getitem__)
-    if not EXACT < ROUNDINGS * own[mode] < math.inf:
-        return EXACT, ""
-    return min(ROUNDINGS * own[mode], UNSURE), (
+    if limits[mode] == EXACT:
+        return limits, ""
+    return limits, (
         f"the model rounds: in {mode} mode the last places of its weights change the outputs by "
         f"{own[mode]:.0e} of their size"
     )
