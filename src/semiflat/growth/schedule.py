@@ -54,7 +54,9 @@ class GrowthSchedule(Rows):
         limit: parameters that the model may have at most.
         patience: calls without a new lowest held-out loss after which it stops to grow.
         tolerance: if given, units are left out at the end as :func:`semiflat.shrink` does within it.
-        rounds, samples, seed: of :func:`semiflat.grow`.
+        rounds: of :func:`semiflat.grow`.
+        samples: that are searched at most, and that confirm.
+        seed: of what is drawn.
 
     Attributes:
         curve: what was seen at each call.
