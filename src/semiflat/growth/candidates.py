@@ -24,7 +24,7 @@ DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
 POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 16, 512
 """Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
-STEPS, BLOCK, PATIENCE = 30, 5, 3
+STEPS, BLOCK, PATIENCE = 60, 5, 6
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
 PENALTY = 1e-2
 """On incoming weights, beside what the units take off: they stay at the size of the others."""
@@ -191,6 +191,20 @@ class LocalModel:
         """The same, a number."""
         with torch.no_grad():
             return float(self.model(point))
+
+    def best_part(self, point: Point) -> float:
+        """The lowest that it becomes on the way to a point, if what readers give changes evenly on it."""
+        with torch.no_grad():
+            both = [self.change(k, point) for k in range(len(self.batches))]
+        value, slope = (
+            sum(
+                float(each[k]) * batch.weight
+                for each, batch in zip(both, self.batches, strict=True)
+            )
+            for k in (0, 1)
+        )
+        curved = value - slope
+        return min(0.0, -(slope**2) / (4 * curved)) if slope < 0 < curved else min(value, 0.0)
 
     def added(self, point: Point) -> list[dict[fx.Node, Tensor]]:
         """What readers give more at a point than where the model is, for each batch."""
@@ -373,10 +387,10 @@ class LocalModel:
             value.backward()
             return value
 
-        best, low, worse = detached(point()), judge.value(point()), 0
+        best, low, worse = detached(point()), judge.best_part(point()), 0
         for _ in range(-(-steps // BLOCK)):
             optimizer.step(closure)
-            value = judge.value(point())
+            value = judge.best_part(point())
             if value < low:
                 best, low, worse = detached(point()), value, 0
             elif (worse := worse + 1) == PATIENCE or not math.isfinite(value):

@@ -315,7 +315,7 @@ class _Work:
     def _add(self, finder: Finder, offer: Growth) -> GrowthStep:
         """Take the steps that are left with what is offered, and widen by it."""
         name, confirming = offer.group, self.data.confirming
-        best = finder.new_units(name, offer.units, self._seed, self.rounds) if self.step else offer
+        best = finder.further(offer, self.rounds, self._seed) if self.step else offer
         batch = self.data.searched[0]
         example = batch.parts(max(1, batch.size // EXAMPLE))[0].inputs
         slots = {slot.name: slot for slot in finder.units[name].of("reads")}

@@ -73,6 +73,7 @@ class Growth(Shown):
     error: float | None
     searched: float
     _values: dict[str, Tensor] = field(repr=False, default_factory=dict)
+    _point: dict[str, Tensor] = field(repr=False, default_factory=dict)
 
     @property
     def per_parameter(self) -> float:
@@ -347,12 +348,19 @@ class Finder:
         searched, confirming = self.data.searched, self.data.confirming
         return self.seen(self.names, searched), self.seen(self.names, confirming)
 
-    def new_units(self, name: str, count: int, seed: int, rounds: int = 1) -> Growth:
+    def new_units(self, name: str, count: int, seed: int) -> Growth:
         """The best new units of a group, at most as many as it has."""
         search, confirm = (LocalModel(name, seen) for seen in self._seen)
         count = min(count, search.group.size)
         start = search.chosen(count, seed)
-        return self._descent(search, confirm, count, start, rounds, seed)
+        return self._descent(search, confirm, count, start, 1, seed)
+
+    def further(self, offer: Growth, rounds: int, seed: int) -> Growth:
+        """New units after further steps, so many with the one that they have taken."""
+        search, confirm = (LocalModel(offer.group, seen) for seen in self._seen)
+        point = offer._point
+        taken = Step(1.0, point, search.loss(point), confirm.loss(point))
+        return self._descent(search, confirm, offer.units, point, rounds, seed, taken)
 
     def refit(self, name: str) -> Growth:
         """What the units that there are would take off, fitted in the same way."""
@@ -418,13 +426,13 @@ class Finder:
         start: Point,
         rounds: int,
         seed: int,
+        step: Step | None = None,
     ) -> Growth:
         """Fit units and go as far as the loss falls, so many times, the loss made local again each time."""
         places = range(count or search.group.size)
         begun = confirm
         before = search.loss(search.reference)
-        step: Step | None = None
-        for number in range(rounds):
+        for number in range(0 if step is None else 1, rounds):
             if step is not None:
                 search, confirm = self._around(search, confirm, step.point, seed + number)
             end = search.fitted(start, places, confirm, STEPS if count else REFIT)
@@ -464,6 +472,7 @@ class Finder:
             predicted=predicted if predicted > self.noise else 0.0,
             error=error_of(values, batches),
             searched=before - step.searched,
+            _point=step.point,
             _values={
                 slot.name: point[slot.name].index_select(
                     slot.axis, slot.positions[: len(places)].reshape(-1)
