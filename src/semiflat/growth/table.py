@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,8 +23,9 @@ from semiflat.growth.candidates import (
 )
 from semiflat.growth.data import Data, error_of, mean_of
 from semiflat.growth.downstream import Downstream, downstream
-from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, loss_on, moved
+from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, moved
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
+from semiflat.modules.capture import check_model
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.unit_curvature import unit_curvature
 from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature
@@ -147,6 +148,9 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     @property
     def advice(self) -> str:
         """One sentence: grow, train on, or neither."""
+        if not self._new:
+            why = "; ".join(f"{name!r}: {why}" for name, why in self.refused.items())
+            return f"no group can grow: {why or 'there is none'}"
         best, refit = self.best, max((r.predicted for r in self.refits.values()), default=0.0)
         if best is None and refit <= 0:
             return (
@@ -182,6 +186,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         return {
             "groups": len(self),
             "loss": self.loss,
+            "apart": self.apart,
             "best": None if self.best is None else self.best.group,
             "advice": self.advice,
             "truly_bad": self.truly_bad,
@@ -227,25 +232,33 @@ class Finder:
         groups: Sequence[str] | None = None,
         frozen: bool = False,
     ) -> None:
-        first = next((p for p in model.parameters() if p.is_floating_point()), None)
+        first = next((p for p in check_model(model).parameters() if p.is_floating_point()), None)
         if first is None:
             raise InputError(
                 "the model has no parameters of real numbers, so there is nothing to grow"
+            )
+        if dtype is None and first.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"the model is of {first.dtype}, too coarse to tell what a unit takes off; give dtype="
+                "torch.float32, or model.float()"
             )
         self.model, self.data = model, data
         self.programs = Programs(model, dtype or first.dtype)
         if frozen:
             self.programs.model.requires_grad_(True)
         whole_batch = data.batches.first()
+        data.loss_at(self.programs.model, None, [whole_batch])
         place = self.programs.dtype, self.programs.device
         inputs, targets = moved((whole_batch.inputs, whole_batch.targets), *place)
         like = outputs_like(self.programs.model, inputs)
-        loss_on(like, data.loss, replace(whole_batch, targets=targets))
         check_mean(like, targets, whole_batch.size, data.loss)
         program, branches, _ = self.programs.of(data.searched[0].inputs)
         self.units = program.units
-        if isinstance(groups, str):
-            raise InputError(f"groups must be a list of names, as [{groups!r}]")
+        if groups is not None:
+            if isinstance(groups, str) or not isinstance(groups, Sequence) or not groups:
+                raise InputError(
+                    f"groups must be a list of names, as [{str(groups or next(iter(branches)))!r}]"
+                )
         asked = list(branches) if groups is None else [program.units[name].name for name in groups]
         self.names: list[str] = []
         self.refused: dict[str, str] = {}
@@ -344,8 +357,17 @@ class Finder:
     @cached_property
     def _seen(self) -> tuple[list[Downstream], list[Downstream]]:
         """The searched and the confirming batches, from the readers of all groups."""
-        searched, confirming = self.data.searched, self.data.confirming
-        return self.seen(self.names, searched), self.seen(self.names, confirming)
+        searched = self.seen(self.names, self.data.searched)
+        sloped, curved = (
+            any(bool(x.any()) for batch in searched for x in of(batch).values())
+            for of in (lambda batch: batch.deltas, lambda batch: batch.factors)
+        )
+        if sloped and not curved:
+            raise InputError(
+                "the loss has a slope and no curvature in what the model gives, as an absolute error or a hinge; "
+                "how far to go cannot be known: give one with a second derivative, as smooth_l1_loss"
+            )
+        return searched, self.seen(self.names, self.data.confirming)
 
     def new_units(self, name: str, count: int, seed: int, rounds: int = 1) -> Growth:
         """The best new units of a group, at most as many as it has."""
