@@ -50,6 +50,11 @@ class Data:
         """Whether other samples confirm than are searched."""
         return {id(batch) for batch in self.searched}.isdisjoint(id(b) for b in self.confirming)
 
+    @property
+    def seen(self) -> list[Batch]:
+        """Batches that are searched or confirm, each once."""
+        return list({id(batch): batch for batch in (*self.searched, *self.confirming)}.values())
+
     def loss_at(
         self, model: nn.Module, point: Point | None, batches: Sequence[Batch]
     ) -> list[float]:
@@ -62,9 +67,7 @@ class Data:
             here = replace(batch, inputs=inputs, targets=targets)
             held = {name: tensor.clone() for name, tensor in (point or {}).items()}
 
-            def at(
-                *args: Any, held: dict[str, Tensor] = held, **kwargs: Any
-            ) -> Any:
+            def at(*args: Any, held: dict[str, Tensor] = held, **kwargs: Any) -> Any:
                 return torch.func.functional_call(twin, held, args, kwargs)
 
             with torch.no_grad(), same_random_state():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,14 +306,14 @@ class _Work:
     def _first_that_helps(self, finder: Finder, offers: Sequence[Growth]) -> GrowthStep | None:
         for offer in offers:
             try:
-                done = self._add(finder, offer)
+                for growth in self._ways(finder, offer):
+                    done = self._add(finder, growth)
+                    if done.after < done.before or not self.step:
+                        return done
             except InputError as error:
                 if self.groups is not None:
                     raise
                 self.narrow[offer.group] = str(error)
-                continue
-            if done.after < done.before or not self.step:
-                return done
         return None
 
     def _why_none(self, offers: Sequence[Growth], rest: int | None) -> str:
@@ -333,10 +333,15 @@ class _Work:
             "one, is to train on"
         )
 
-    def _add(self, finder: Finder, offer: Growth) -> GrowthStep:
-        """Take the steps that are left with what is offered, and widen by it."""
-        name, confirming = offer.group, self.data.confirming
-        best = finder.new_units(name, offer.units, self._seed, self.rounds) if self.step else offer
+    def _ways(self, finder: Finder, offer: Growth) -> Iterator[Growth]:
+        """What is offered, after all its steps; then after the first, as further ones may bring nothing."""
+        if self.step and self.rounds > 1:
+            yield finder.new_units(offer.group, offer.units, self._seed, self.rounds)
+        yield offer
+
+    def _add(self, finder: Finder, best: Growth) -> GrowthStep:
+        """Widen by units as they were fitted."""
+        name, confirming = best.group, self.data.confirming
         batch = self.data.searched[0]
         few = batch.parts(max(1, batch.size // EXAMPLE))[0]
         like = next(p for p in self.model.parameters() if p.is_floating_point())

@@ -102,6 +102,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         curvature: K of the units, or None if it was not asked for.
         refused: groups that cannot grow, and why.
         apart: whether other samples confirm than were searched.
+        entire: whether these are all samples that were given.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -121,10 +122,11 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         refused: Mapping[str, str],
         loss: float,
         apart: bool,
+        entire: bool,
     ) -> None:
         self._new, self.refits, self.splits = dict(new), dict(refits), dict(splits)
         self.curvature, self.refused = curvature, dict(refused)
-        self.loss, self.apart = loss, apart
+        self.loss, self.apart, self.entire = loss, apart, entire
 
     def __getitem__(self, name: str) -> Growth:
         """The best new units of a group."""
@@ -172,14 +174,14 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         """Whether no copy and no null unit curves the loss down anywhere: K = 0 and F∅ = 0 in every group.
 
         At a critical point that is no saddle, that is what a truly bad point needs (Z22 Thm 6.3). None where it
-        is not known of every group.
+        is not known of every group, or by all samples.
         """
         if self.curvature is None or self.curvature.refused.keys() - self.refused.keys():
             return None
         units = [unit for group in self.curvature.values() for unit in group.units]
         if any(unit.positive or unit.negative or unit.null_rank for unit in units):
             return False
-        known = all(unit.exact and unit.null_rank is not None for unit in units)
+        known = self.entire and all(u.exact and u.null_rank is not None for u in units)
         return True if units and known else None
 
     def _facts(self) -> Facts:
@@ -254,11 +256,10 @@ class Finder:
         check_mean(like, targets, whole_batch.size, data.loss)
         program, branches, _ = self.programs.of(data.searched[0].inputs)
         self.units = program.units
-        if groups is not None:
-            if isinstance(groups, str) or not isinstance(groups, Sequence) or not groups:
-                raise InputError(
-                    f"groups must be a list of names, as [{str(groups or next(iter(branches)))!r}]"
-                )
+        listed = isinstance(groups, Sequence) and not isinstance(groups, str)
+        if groups is not None and not (listed and groups):
+            example = str(groups or next(iter(branches)))
+            raise InputError(f"groups must be a list of names, as [{example!r}]")
         asked = list(branches) if groups is None else [program.units[name].name for name in groups]
         self.names: list[str] = []
         self.refused: dict[str, str] = {}
@@ -358,14 +359,12 @@ class Finder:
     def _seen(self) -> tuple[list[Downstream], list[Downstream]]:
         """The searched and the confirming batches, from the readers of all groups."""
         searched = self.seen(self.names, self.data.searched)
-        sloped, curved = (
-            any(bool(x.any()) for batch in searched for x in of(batch).values())
-            for of in (lambda batch: batch.deltas, lambda batch: batch.factors)
-        )
-        if sloped and not curved:
+        slopes = [x for batch in searched for x in batch.deltas.values()]
+        factors = [x for batch in searched for x in batch.factors.values()]
+        if any(bool(x.any()) for x in slopes) and not any(bool(x.any()) for x in factors):
             raise InputError(
-                "the loss has a slope and no curvature in what the model gives, as an absolute error or a hinge; "
-                "how far to go cannot be known: give one with a second derivative, as smooth_l1_loss"
+                "the loss has a slope and no curvature in what the model gives, as an absolute error or a "
+                "hinge, so it does not say how far to go: give one with a second derivative, as smooth_l1_loss"
             )
         return searched, self.seen(self.names, self.data.confirming)
 
@@ -535,7 +534,8 @@ def where_to_grow(
         loss: ``loss(outputs, targets)``, a mean over the samples of a batch.
         groups: names of groups of :func:`units`; all that can grow if not given.
         units: how many new units, at most as many as a group has.
-        curvature: whether K of every unit is computed on the searched batches, too: inertia, and splits.
+        curvature: whether K of every unit is computed, too, on searched and confirming batches together, as a
+            critical point is one of all data: inertia, and splits.
         frozen: whether layers that are not trained may grow.
         samples: that are searched at most, and that confirm.
         dtype: to compute in; None for the model's own.
@@ -567,7 +567,7 @@ def where_to_grow(
         values = data.loss_at(finder.programs.model, None, data.confirming)
         known, splits = None, dict[str, Growth]()
         if curvature and finder.names:
-            pairs = [(batch.inputs, batch.targets) for batch in data.searched]
+            pairs = [(batch.inputs, batch.targets) for batch in data.seen]
             known = unit_curvature(model, pairs, loss, dtype=dtype or torch.float64)
             found = {name: finder.split(known[name]) for name in finder.names if name in known}
             splits = {name: each for name, each in found.items() if each is not None}
@@ -579,4 +579,5 @@ def where_to_grow(
             finder.refused,
             mean_of(values, data.confirming),
             data.apart,
+            sum(batch.size for batch in data.seen) == data.batches.samples,
         )
