@@ -427,3 +427,142 @@ def test_a_split_falls_as_its_curvature_says(name: str) -> None:
     assert (there + back - 2 * here) / t**2 == pytest.approx(unit.steepest * length, rel=1e-2)
     assert here == pytest.approx(float(F.cross_entropy(model(X), y).detach()), rel=1e-12)
     assert split.predicted >= 0
+
+
+def test_units_and_parameters_bound_what_is_added_together() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    X, y = torch.randn(80, 3).double(), torch.randint(0, 2, (80,))
+    grown = sf.grow(model, [(X, y)], F.cross_entropy, units=4, parameters=20, step=False)
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (model, grown.model))
+    assert grown.units == 3
+    assert after - before == 18
+
+
+def test_a_loss_that_is_low_enough_adds_nothing() -> None:
+    model, X, y, _ = made("linear units", samples=80)
+    grown = sf.grow(model, [(X, y)], F.cross_entropy, until=100.0)
+    assert grown.plan == ()
+    assert "came down to" in grown.reason
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda o, y: (o.sum(1) - y).abs().mean(), "no curvature"),
+        (lambda o, _: o.mean(), "no curvature"),
+        (F.multi_margin_loss, "no second derivative"),
+        (lambda o, y: F.cross_entropy(o, y).detach(), "cannot be differentiated"),
+        (lambda o, y: (o.argmax(1) != y).double().mean(), "cannot be differentiated"),
+    ],
+)
+def test_losses_that_do_not_say_how_far_to_go_are_refused_in_a_line(loss: Any, said: str) -> None:
+    model, X, y, _ = made("linear units", samples=32)
+    for ask in (sf.where_to_grow, lambda *given: sf.grow(*given, units=1)):
+        with pytest.raises(sf.InputError, match=said) as caught:
+            ask(model, [(X, y)], loss)
+        assert "\n" not in str(caught.value)
+
+
+def test_models_and_inputs_that_cannot_be_used_are_refused_in_a_line() -> None:
+    model, X, y, _ = made("linear units", samples=32)
+    batches = [(X, y)]
+    given: list[tuple[Any, Any, Any, str]] = [
+        (None, batches, None, "nn.Module"),
+        (model, [(X[:, :2], y)], None, "the model fails on batch 0"),
+        (model, batches, [], "list of names"),
+        (model, batches, 0, "list of names"),
+        (mlp().bfloat16(), [(X.bfloat16(), y)], None, "coarse"),
+    ]
+    for each, data, groups, said in given:
+        with pytest.raises(sf.InputError, match=said) as caught:
+            sf.grow(each, data, F.cross_entropy, groups, units=1)
+        assert "\n" not in str(caught.value)
+    wrongs: list[dict[str, Any]] = [{"rounds": 0}, {"samples": 0}, {"seed": -1}]
+    for wrong in wrongs:
+        with pytest.raises(sf.InputError, match=next(iter(wrong))):
+            sf.GrowthSchedule(batches, F.cross_entropy, held_out=batches, **wrong)
+    table = sf.where_to_grow(nn.Linear(3, 2).double(), batches, F.cross_entropy)
+    assert table.advice.startswith("no group can grow")
+
+
+def test_data_are_not_cut_to_single_samples() -> None:
+    """Batch statistics of one sample do not exist."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    X, y = torch.randn(9, 3).double(), torch.randint(0, 2, (9,))
+    assert sf.grow(model, [(X, y)], F.cross_entropy, units=1, step=False).loss_before > 0
+
+
+class FixedHeads(Attention):
+    """Attention that has its number of heads in its code."""
+
+    def forward(self, x: Tensor) -> Any:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1)
+        return self.last(F.gelu(self.out(y)).mean(1))
+
+
+def test_a_group_that_cannot_be_widened_does_not_keep_others_from_growing() -> None:
+    torch.manual_seed(1)
+    model = FixedHeads().double()
+    X = torch.randn(64, 3, 4, dtype=torch.float64)
+    data = [(X, (X[:, 0, 0] * X[:, 1, 1] > 0).long())]
+    grown = sf.grow(model, data, F.cross_entropy, units=4, step=False)
+    assert {step.growth.group for step in grown.plan} <= {"out"}
+    assert grown.units == 4 or "'qkv' cannot be added" in grown.reason
+    with pytest.raises(sf.InputError, match="takes their number from somewhere else"):
+        sf.grow(model, data, F.cross_entropy, ["qkv"], units=1, step=False)
+
+
+class Stream(nn.Module):
+    """What reads the first layer's units adds to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 5)
+        self.b1, self.b2 = nn.Linear(5, 6), nn.Linear(6, 5)
+        self.c = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.a(x)
+        return self.c(h + self.b2(torch.tanh(self.b1(h))))
+
+
+def test_a_first_step_that_lowers_the_loss_is_not_lost_to_further_ones() -> None:
+    """In a residual stream what further steps were to bring may not come."""
+    torch.manual_seed(2)
+    model = Stream()
+    X, _ = torch.randn(160, 4), torch.randint(0, 3, (160,))
+    y = (X[:, 0] * X[:, 1] > 0).long()
+    data = [(X.double(), y)]
+    one, four = (
+        sf.grow(model.double(), data, F.cross_entropy, ["a"], units=2, rounds=rounds)
+        for rounds in (1, 4)
+    )
+    assert one.plan
+    assert four.plan
+
+
+def test_curvature_and_truly_bad_are_of_all_data() -> None:
+    """Of a critical point of all data: part of them may be fitted exactly, and have no curvature."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    X = torch.randn(80, 3, dtype=torch.float64)
+    batches = [
+        (x, model(x).detach() + (k % 4 == 3) * x.prod(1)[:, None])
+        for k, x in enumerate(X.split(10))
+    ]
+    table = sf.where_to_grow(model, batches, F.mse_loss)
+    assert table.truly_bad is False
+    known = sf.unit_curvature(model, batches, F.mse_loss)
+    assert table.curvature is not None
+    for mine, whole in zip(table.curvature["0"].units, known["0"].units, strict=True):
+        assert (mine.positive, mine.negative, mine.null_rank) == (
+            whole.positive,
+            whole.negative,
+            whole.null_rank,
+        )
+        assert mine.lowest == pytest.approx(whole.lowest, rel=1e-9)
+    part = sf.where_to_grow(model, batches[:3] * 4, F.mse_loss, samples=20)
+    assert part.truly_bad is None

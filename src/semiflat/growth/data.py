@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from semiflat.modules.batches import Batch, Batches, LossFunction, loss_on, moved
+from semiflat.modules.batches import Batch, Batches, LossFunction, loss_of, moved
 from semiflat.modules.branches import Point
-from semiflat.modules.capture import called_with, copied, same_random_state, second_derivatives
+from semiflat.modules.capture import copied, same_random_state
 
 CONFIRMS = 4
 """One batch of so many confirms; the others are searched."""
@@ -38,7 +38,9 @@ class Data:
         given = Batches(batches)
         every = list(given)
         if len(every) < 2 * CONFIRMS:
-            every = [part for batch in every for part in batch.parts(2 * CONFIRMS)]
+            every = [
+                part for batch in every for part in batch.parts(min(2 * CONFIRMS, batch.size // 2))
+            ]
         searched = [batch for k, batch in enumerate(every) if k % CONFIRMS != CONFIRMS - 1]
         confirming = [batch for k, batch in enumerate(every) if k % CONFIRMS == CONFIRMS - 1]
         return cls(given, _up_to(searched, samples), _up_to(confirming or every, samples), loss)
@@ -47,6 +49,11 @@ class Data:
     def apart(self) -> bool:
         """Whether other samples confirm than are searched."""
         return {id(batch) for batch in self.searched}.isdisjoint(id(b) for b in self.confirming)
+
+    @property
+    def seen(self) -> list[Batch]:
+        """Batches that are searched or confirm, each once."""
+        return list({id(batch): batch for batch in (*self.searched, *self.confirming)}.values())
 
     def loss_at(
         self, model: nn.Module, point: Point | None, batches: Sequence[Batch]
@@ -57,11 +64,14 @@ class Data:
         first = next(p for p in model.parameters() if p.is_floating_point())
         for batch in batches:
             inputs, targets = moved((batch.inputs, batch.targets), first.dtype, first.device)
-            args, kwargs = called_with(inputs)
+            here = replace(batch, inputs=inputs, targets=targets)
             held = {name: tensor.clone() for name, tensor in (point or {}).items()}
-            with torch.no_grad(), same_random_state(), second_derivatives():
-                outputs = torch.func.functional_call(twin, held, args, kwargs)
-                found.append(float(loss_on(outputs, self.loss, replace(batch, targets=targets))))
+
+            def at(*args: Any, held: dict[str, Tensor] = held, **kwargs: Any) -> Any:
+                return torch.func.functional_call(twin, held, args, kwargs)
+
+            with torch.no_grad(), same_random_state():
+                found.append(float(loss_of(at, self.loss, here)))
         return found
 
 

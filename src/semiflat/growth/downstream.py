@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from semiflat.errors import InputError
 from semiflat.modules.batches import Batch, LossFunction, loss_on, moved
 from semiflat.modules.branches import Branch, Program, Programs, grads, outputs_like
 
@@ -115,6 +116,11 @@ def downstream(
         free[k] = leaves[k].detach().requires_grad_()
     own = [free[k] for k in real]
     here = loss_on(pytree.tree_unflatten(free, spec), loss, data)
+    if not here.requires_grad:
+        raise InputError(
+            "the loss cannot be differentiated in what the model gives (it counts, or is detached); give one "
+            "that can, as cross_entropy"
+        )
     slopes = torch.autograd.grad(here, own, create_graph=True, allow_unused=True)
     slopes = tuple(
         torch.zeros_like(x) if s is None else s for s, x in zip(slopes, own, strict=True)
@@ -150,7 +156,13 @@ def _columns(
             part.reshape(x.shape) for part, x in zip(vectors.split(sizes, 1), own, strict=True)
         ]
         inner = sum((s * p).sum() for s, p in zip(slopes, parts, strict=True) if s.requires_grad)
-        second = grads(inner, tuple(own), retain_graph=True)
+        try:
+            second = grads(inner, tuple(own), retain_graph=True)
+        except RuntimeError as error:
+            raise InputError(
+                f"the loss has no second derivative ({str(error).splitlines()[0]:.200}); give one that has, as "
+                "smooth_l1_loss or cross_entropy"
+            ) from error
         return torch.cat([each.reshape(samples, -1) for each in second], 1)
 
     if total <= EXACT_FACTORS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import nn
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.table import SAMPLES, Finder, Growth
-from semiflat.modules.batches import LossFunction, check_asked
-from semiflat.modules.capture import copied
+from semiflat.modules.batches import LossFunction, check_asked, moved
+from semiflat.modules.capture import check_model, copied
 from semiflat.modules.surgery import Change, new_places
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
@@ -218,12 +218,13 @@ class _Work:
         dtype: torch.dtype | None,
         seed: int,
     ) -> None:
-        self.given, self.model, self.data = model, copied(model), data
+        self.given, self.model, self.data = model, copied(check_model(model)), data
         self.groups, self.step, self.rounds = groups, step, rounds
         self.frozen, self.dtype, self.seed = frozen, dtype, seed
         self.plan: list[GrowthStep] = []
         self.edits: list[Change] = []
         self.attributes: dict[str, Any] = {}
+        self.narrow: dict[str, str] = {}  # groups that cannot be widened, and why
 
     def finder(self) -> Finder:
         """Of the model as it is by now."""
@@ -235,6 +236,10 @@ class _Work:
         before = self._over_all()
         reason = "nothing in the model can grow"
         while finder.names:
+            here = self._confirmed() if until is not None else 0.0
+            if until is not None and here <= until:
+                reason = f"the loss on the confirming batches came down to {here:.6g}"
+                break
             left = None if units is None else units - sum(s.growth.units for s in self.plan)
             rest = (
                 None
@@ -247,19 +252,16 @@ class _Work:
             chunk = self._chunk(finder, units, left)
             offers = self._offers(finder, chunk, rest)
             if not offers:
-                reason = f"no unit of any group fits into the {rest} parameter(s) that are left"
+                reason = self._why_none(offers, rest)
                 break
             offers.sort(key=lambda o: -(o.per_parameter if parameters else o.predicted))
             taken = self._first_that_helps(
                 finder, [offer for offer in offers if offer.predicted > 0]
             )
             if taken is None:
-                reason = self._why_none(offers)
+                reason = self._why_none(offers, rest)
                 break
             finder = self.finder()
-            if until is not None and taken.after <= until:
-                reason = f"the loss on the confirming batches came down to {taken.after:.6g}"
-                break
         return Grown(
             self.model,
             tuple(self.plan),
@@ -275,6 +277,11 @@ class _Work:
         every = list(self.data.batches)
         return mean_of(self.data.loss_at(self.model, None, every), every)
 
+    def _confirmed(self) -> float:
+        return mean_of(
+            self.data.loss_at(self.model, None, self.data.confirming), self.data.confirming
+        )
+
     def _chunk(self, finder: Finder, units: int | None, left: int | None) -> int:
         """How many units are added together."""
         if units is None or left is None:
@@ -284,9 +291,12 @@ class _Work:
     def _offers(self, finder: Finder, chunk: int, rest: int | None) -> list[Growth]:
         found = []
         for name in finder.names:
+            if name in self.narrow:
+                continue
             one, _ = finder.cost(finder.units[name])
             if rest is None or one <= rest:
-                found.append(finder.new_units(name, chunk, self._seed))
+                count = chunk if rest is None else min(chunk, rest // one)
+                found.append(finder.new_units(name, count, self._seed))
         return found
 
     @property
@@ -295,12 +305,23 @@ class _Work:
 
     def _first_that_helps(self, finder: Finder, offers: Sequence[Growth]) -> GrowthStep | None:
         for offer in offers:
-            done = self._add(finder, offer)
-            if done.after < done.before or not self.step:
-                return done
+            try:
+                for growth in self._ways(finder, offer):
+                    done = self._add(finder, growth)
+                    if done.after < done.before or not self.step:
+                        return done
+            except InputError as error:
+                if self.groups is not None:
+                    raise
+                self.narrow[offer.group] = str(error)
         return None
 
-    def _why_none(self, offers: Sequence[Growth]) -> str:
+    def _why_none(self, offers: Sequence[Growth], rest: int | None) -> str:
+        if self.narrow:
+            name, why = next(iter(self.narrow.items()))
+            return f"new units of {name!r} cannot be added, and no others help: {why}"
+        if not offers:
+            return f"no unit of any group fits into the {rest} parameter(s) that are left"
         best = offers[0]
         if best.predicted > 0:
             return (
@@ -312,16 +333,23 @@ class _Work:
             "one, is to train on"
         )
 
-    def _add(self, finder: Finder, offer: Growth) -> GrowthStep:
-        """Take the steps that are left with what is offered, and widen by it."""
-        name, confirming = offer.group, self.data.confirming
-        best = finder.further(offer, self.rounds, self._seed) if self.step else offer
+    def _ways(self, finder: Finder, offer: Growth) -> Iterator[Growth]:
+        """What is offered, after all its steps; then after the first, as further ones may bring nothing."""
+        if self.step and self.rounds > 1:
+            yield finder.further(offer, self.rounds, self._seed)
+        yield offer
+
+    def _add(self, finder: Finder, best: Growth) -> GrowthStep:
+        """Widen by units as they were fitted."""
+        name, confirming = best.group, self.data.confirming
         batch = self.data.searched[0]
-        example = batch.parts(max(1, batch.size // EXAMPLE))[0].inputs
+        few = batch.parts(max(1, batch.size // EXAMPLE))[0]
+        like = next(p for p in self.model.parameters() if p.is_floating_point())
+        example = moved(few.inputs, like.dtype, like.device)
         slots = {slot.name: slot for slot in finder.units[name].of("reads")}
         incoming = {key: each for key, each in best._values.items() if key not in slots}
         wide = widen(self.model, example, name, units=best.units, incoming=incoming)
-        before = mean_of(self.data.loss_at(self.model, None, confirming), confirming)
+        before = self._confirmed()
         if self.step:
             places = range(wide.size - best.units, wide.size)
             for key, slot in slots.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from semiflat.errors import InputError, finite_number, whole
+from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth.data import Data, error_of, mean_of
 from semiflat.growth.grow import ROUNDS, Grown, grow
 from semiflat.growth.table import SAMPLES, where_to_grow
@@ -104,7 +104,8 @@ class GrowthSchedule(Rows):
         self.tolerance = None if tolerance is None else finite_number("tolerance", tolerance)
         if self.tolerance is not None and self.tolerance < 0:
             raise InputError(f"tolerance must be 0 or more, not {tolerance!r}")
-        self.groups, self.rounds, self.samples, self.seed = groups, rounds, samples, seed
+        self.rounds, self.samples = whole("rounds", rounds, 1), whole("samples", samples, 1)
+        self.groups, self.seed = groups, whole_seed(seed)
         self._batches, self._loss = Batches(batches), loss
         self._held_out = Data(Batches(held_out), [], [], loss)
         self.curve: list[Visit] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,8 +23,9 @@ from semiflat.growth.candidates import (
 )
 from semiflat.growth.data import Data, error_of, mean_of
 from semiflat.growth.downstream import Downstream, downstream
-from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, loss_on, moved
+from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, moved
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
+from semiflat.modules.capture import check_model
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.unit_curvature import unit_curvature
 from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature
@@ -102,6 +103,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         curvature: K of the units, or None if it was not asked for.
         refused: groups that cannot grow, and why.
         apart: whether other samples confirm than were searched.
+        entire: whether these are all samples that were given.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -121,10 +123,11 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         refused: Mapping[str, str],
         loss: float,
         apart: bool,
+        entire: bool,
     ) -> None:
         self._new, self.refits, self.splits = dict(new), dict(refits), dict(splits)
         self.curvature, self.refused = curvature, dict(refused)
-        self.loss, self.apart = loss, apart
+        self.loss, self.apart, self.entire = loss, apart, entire
 
     def __getitem__(self, name: str) -> Growth:
         """The best new units of a group."""
@@ -148,6 +151,9 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     @property
     def advice(self) -> str:
         """One sentence: grow, train on, or neither."""
+        if not self._new:
+            why = "; ".join(f"{name!r}: {why}" for name, why in self.refused.items())
+            return f"no group can grow: {why or 'there is none'}"
         best, refit = self.best, max((r.predicted for r in self.refits.values()), default=0.0)
         if best is None and refit <= 0:
             return (
@@ -169,20 +175,21 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         """Whether no copy and no null unit curves the loss down anywhere: K = 0 and F∅ = 0 in every group.
 
         At a critical point that is no saddle, that is what a truly bad point needs (Z22 Thm 6.3). None where it
-        is not known of every group.
+        is not known of every group, or by all samples.
         """
         if self.curvature is None or self.curvature.refused.keys() - self.refused.keys():
             return None
         units = [unit for group in self.curvature.values() for unit in group.units]
         if any(unit.positive or unit.negative or unit.null_rank for unit in units):
             return False
-        known = all(unit.exact and unit.null_rank is not None for unit in units)
+        known = self.entire and all(u.exact and u.null_rank is not None for u in units)
         return True if units and known else None
 
     def _facts(self) -> Facts:
         return {
             "groups": len(self),
             "loss": self.loss,
+            "apart": self.apart,
             "best": None if self.best is None else self.best.group,
             "advice": self.advice,
             "truly_bad": self.truly_bad,
@@ -228,25 +235,32 @@ class Finder:
         groups: Sequence[str] | None = None,
         frozen: bool = False,
     ) -> None:
-        first = next((p for p in model.parameters() if p.is_floating_point()), None)
+        first = next((p for p in check_model(model).parameters() if p.is_floating_point()), None)
         if first is None:
             raise InputError(
                 "the model has no parameters of real numbers, so there is nothing to grow"
+            )
+        if dtype is None and first.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"the model is of {first.dtype}, too coarse to tell what a unit takes off; give dtype="
+                "torch.float32, or model.float()"
             )
         self.model, self.data = model, data
         self.programs = Programs(model, dtype or first.dtype)
         if frozen:
             self.programs.model.requires_grad_(True)
         whole_batch = data.batches.first()
+        data.loss_at(self.programs.model, None, [whole_batch])
         place = self.programs.dtype, self.programs.device
         inputs, targets = moved((whole_batch.inputs, whole_batch.targets), *place)
         like = outputs_like(self.programs.model, inputs)
-        loss_on(like, data.loss, replace(whole_batch, targets=targets))
         check_mean(like, targets, whole_batch.size, data.loss)
         program, branches, _ = self.programs.of(data.searched[0].inputs)
         self.units = program.units
-        if isinstance(groups, str):
-            raise InputError(f"groups must be a list of names, as [{groups!r}]")
+        listed = isinstance(groups, Sequence) and not isinstance(groups, str)
+        if groups is not None and not (listed and groups):
+            example = str(groups or next(iter(branches)))
+            raise InputError(f"groups must be a list of names, as [{example!r}]")
         asked = list(branches) if groups is None else [program.units[name].name for name in groups]
         self.names: list[str] = []
         self.refused: dict[str, str] = {}
@@ -345,8 +359,15 @@ class Finder:
     @cached_property
     def _seen(self) -> tuple[list[Downstream], list[Downstream]]:
         """The searched and the confirming batches, from the readers of all groups."""
-        searched, confirming = self.data.searched, self.data.confirming
-        return self.seen(self.names, searched), self.seen(self.names, confirming)
+        searched = self.seen(self.names, self.data.searched)
+        slopes = [x for batch in searched for x in batch.deltas.values()]
+        factors = [x for batch in searched for x in batch.factors.values()]
+        if any(bool(x.any()) for x in slopes) and not any(bool(x.any()) for x in factors):
+            raise InputError(
+                "the loss has a slope and no curvature in what the model gives, as an absolute error or a "
+                "hinge, so it does not say how far to go: give one with a second derivative, as smooth_l1_loss"
+            )
+        return searched, self.seen(self.names, self.data.confirming)
 
     def new_units(self, name: str, count: int, seed: int) -> Growth:
         """The best new units of a group, at most as many as it has."""
@@ -522,7 +543,8 @@ def where_to_grow(
         loss: ``loss(outputs, targets)``, a mean over the samples of a batch.
         groups: names of groups of :func:`units`; all that can grow if not given.
         units: how many new units, at most as many as a group has.
-        curvature: whether K of every unit is computed on the searched batches, too: inertia, and splits.
+        curvature: whether K of every unit is computed, too, on searched and confirming batches together, as a
+            critical point is one of all data: inertia, and splits.
         frozen: whether layers that are not trained may grow.
         samples: that are searched at most, and that confirm.
         dtype: to compute in; None for the model's own.
@@ -554,7 +576,7 @@ def where_to_grow(
         values = data.loss_at(finder.programs.model, None, data.confirming)
         known, splits = None, dict[str, Growth]()
         if curvature and finder.names:
-            pairs = [(batch.inputs, batch.targets) for batch in data.searched]
+            pairs = [(batch.inputs, batch.targets) for batch in data.seen]
             known = unit_curvature(model, pairs, loss, dtype=dtype or torch.float64)
             found = {name: finder.split(known[name]) for name in finder.names if name in known}
             splits = {name: each for name, each in found.items() if each is not None}
@@ -566,4 +588,5 @@ def where_to_grow(
             finder.refused,
             mean_of(values, data.confirming),
             data.apart,
+            sum(batch.size for batch in data.seen) == data.batches.samples,
         )
