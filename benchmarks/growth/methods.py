@@ -138,7 +138,7 @@ def tiny_units(wide: Wide, name: str, left: Tensor) -> None:
         wide.put(name, places, out * size**0.5, "reads")
         wide.settle()
 
-    wide.searched(amplitude, (*SIZES, 5.0, 10.0, 20.0))
+    wide.searched(amplitude, (*SIZES, 5.0, 10.0, 20.0, 50.0, 100.0))
 
 
 def splitting(start: Start, signed: bool) -> Ended:
