@@ -46,8 +46,9 @@ test: setup
 test-torch: setup
 	SEMIFLAT_ENGINE=torch OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/test_search.py
 
-# Those marked slow, too; and with other examples where they are drawn.
+# Those marked slow, too, with models of other packages (200 MB of these); and with other examples where they are drawn.
 test-all: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[zoo]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" \
 		--hypothesis-profile=other
 
@@ -76,6 +77,9 @@ bench: setup
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/hierarchy.py  # five minutes on a quiet machine
 	$(BIN)/python benchmarks/carry.py
+	$(BIN)/python benchmarks/unit_curvature.py  # ten minutes
+	$(BIN)/python benchmarks/judge_module.py
+	$(BIN)/python benchmarks/module_peers.py  # makes an environment for each peer first
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
 
 # Growing against other ways of growing, then predictions; goes on where it was (hours of one core). The spoken vowels

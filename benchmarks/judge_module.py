@@ -1,6 +1,6 @@
 """``judge_module`` on models of 10⁶ parameters: time, memory and what is said, beside power iteration.
 
-    python benchmarks/judge_module.py                 # everything, some minutes on an idle core
+    python benchmarks/judge_module.py --threads 2     # everything, some minutes
     python benchmarks/judge_module.py --cases gpt
     python benchmarks/judge_module.py --quick         # a smoke test; writes nothing
     python benchmarks/judge_module.py --peer FOLDER   # PyHessian from a folder of its own (pip install
@@ -12,8 +12,7 @@ of its own, so that its peak memory is its own:
 
 - ``semiflat``: all that ``judge_module`` says;
 - ``power``: the eigenvalue largest in size by power iteration on Hessian–vector products, up to a change of
-1e-3 or 100
-  products, as PyHessian's ``eigenvalues`` does it: a number without an error bound;
+  1e-3 or 100 products, as PyHessian's ``eigenvalues`` does it: a number without an error bound;
 - ``pyhessian``: PyHessian itself, where it is given.
 
 Figures go into ``benchmarks/results/judge_module.json``, case by case, and from there into ``judge_module.md``.
@@ -27,6 +26,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 import semiflat as sf
 from common import RESULTS, Figures, Record
+from semiflat.modules.flat import Derivatives
 
 CASES = ["cnn", "gpt"]
 Data = list[tuple[Tensor, Tensor]]
@@ -79,7 +80,8 @@ def measured(name: str, peer: str, quick: bool, folder: Path | None) -> Figures:
     model = model.double().eval()
     loss = tokens if name == "gpt" else nn.functional.cross_entropy
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    begun = time.perf_counter()
+    count = counted()
+    begun, spent = time.perf_counter(), time.process_time()
     if peer == "semiflat":
         found = sf.judge_module(model, data, loss)
         assert found.lowest is not None
@@ -104,10 +106,30 @@ def measured(name: str, peer: str, quick: bool, folder: Path | None) -> Figures:
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": sum(len(x) for x, _ in data),
         "seconds": time.perf_counter() - begun,
+        "processor_seconds": time.process_time() - spent,
+        "counts": dict(count),
         "start_gib": before,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "said": said,
     }
+
+
+def counted() -> Counter[str]:
+    """Counts losses, gradients and products with the Hessian, over all of the data, from now on."""
+    counts: Counter[str] = Counter()
+
+    def counting(name: str) -> None:
+        whole = getattr(Derivatives, name)
+
+        def each(self: Derivatives, *args: Any) -> Tensor:
+            counts[f"{name}s"] += 1
+            return whole(self, *args)
+
+        setattr(Derivatives, name, each)
+
+    for name in ("value", "gradient", "product"):
+        counting(name)
+    return counts
 
 
 def power(model: nn.Module, data: Data, loss: Any) -> str:
@@ -196,7 +218,8 @@ def gpt(quick: bool) -> tuple[nn.Module, Data]:
 def lines(name: str, rows: list[Figures]) -> list[str]:
     return [
         f"{name}, {each['peer']}: {each['parameters']:,} parameters, {each['samples']:,} samples  "
-        f"{each['seconds']:.1f} s, peak {each['peak_gib']:.2f} GiB ({each['start_gib']:.2f} before)  "
+        f"{each['seconds']:.1f} s, {each['processor_seconds']:.1f} s of processors, "
+        f"{each['counts']}, peak {each['peak_gib']:.2f} GiB ({each['start_gib']:.2f} before)  "
         f"{each['said']}"
         for each in rows
     ]
@@ -207,23 +230,28 @@ def page(cases: dict[str, Figures]) -> str:
     text = [
         "# judge_module on models of 10⁶ parameters",
         "",
-        "Made by `benchmarks/judge_module.py`; memory is the process's peak, with torch loaded.",
+        "Made by `benchmarks/judge_module.py`; memory is the process's peak, with torch loaded. Where others "
+        "load the machine, the seconds of all processors together say more than those of the clock.",
         "",
-        "| case | by | parameters | samples | s | GiB | says |",
-        "|---|---|---|---|---|---|---|",
+        "| case | by | parameters | samples | s | s of processors | GiB | says |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, figures in cases.items():
         text += [
             f"| {name} | {row['peer']} | {row['parameters']:,} | {row['samples']:,} | {row['seconds']:.1f} | "
+            f"{row['processor_seconds']:.1f} | "
             f"{row['peak_gib']:.2f} | {row['said']} |"
             for row in figures["rows"]
         ]
     for name, figures in cases.items():
-        at = figures["machine"]
+        at, counts = figures["machine"], figures["rows"][0]["counts"]
         text += [
             "",
             f"{name}: {at['date']}, {at['cpu']}, torch {at['torch']}, {at['torch_threads']} thread(s).",
         ]
+        text[-1] += (
+            f" judge_module took {', '.join(f'{each} {what}' for what, each in counts.items())}."
+        )
         text[-1] += (
             f" Load {at['load_before']:.1f} before and {at['load_after']:.1f} after, of {at['cores']} cores."
         )

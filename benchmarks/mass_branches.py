@@ -61,9 +61,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=ALL)
-    asked = parser.parse_args().cases
+    parser.add_argument("--out", type=Path, help="JSON file; fewer cases write none otherwise")
+    options = parser.parse_args()
+    asked = options.cases
     torch.set_num_threads(1)
-    record = Record(RESULTS / "mass_branches.json" if asked >= ALL else None, page)
+    out = options.out or (RESULTS / "mass_branches.json" if asked >= ALL else None)
+    record = Record(out, page)
     for place, kind in enumerate(KINDS):
         seeds = range(place, asked, len(KINDS))
         before = record.cases.get(kind.name, {"found": {}, "wrong": [], "branches": 0})

@@ -128,7 +128,8 @@ def efficientnet() -> Made:
         dropout_rate=0.0,
     )
     model.set_swish(memory_efficient=False)
-    # At its end the maps are of one pixel: of two images, their statistics would round a million times coarser.
+    # At its end the maps are of one pixel: of two images, their statistics round so much coarser that each edit
+    # has to be weighed against that (`widen` says so in its note), which takes long.
     return model, torch.randn(8, 3, 32, 32)
 
 

@@ -425,3 +425,81 @@ def test_what_is_of_the_wrong_type_or_size_is_refused_in_one_line(ask: Callable[
 
 def test_a_tolerance_may_be_any_whole_number() -> None:
     assert sf.judge(point(), tolerance=10**30).kind is not sf.Kind.NOT_CRITICAL
+
+
+# -- modules --------------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """Rows of one matrix make the units, and read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(5, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.words(ids)) @ self.words.weight.T
+
+
+class Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+@cache
+def signs() -> Any:
+    data = [(X.float(), torch.cos(X).float())]
+    return sf.unit_curvature(MODULE, data, nn.functional.mse_loss)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda: sf.widen(MODULE, X, "0", units=10**9), "1000000000 more units of '0' would take"),
+        (lambda: sf.widen(MODULE, X, "0", copies={0: 10**9}), "more units of '0' would take"),
+        (
+            lambda: sf.widen(Stack(), torch.ones(2, 3), "blocks", units=10**9),
+            "1000000000 more blocks of 'blocks' would take",
+        ),
+        (
+            lambda: sf.widen(
+                Tied(),
+                torch.arange(5),
+                "words[0:4]",
+                units=1,
+                incoming={"words.weight": torch.ones(5, 1)},
+            ),
+            "'words.weight', which both makes and reads the units of 'words[0:4]'",
+        ),
+        (lambda: sf.shrink(MODULE, X, groups=3), "groups must be names of groups"),
+        (lambda: sf.shrink(MODULE, X, groups=[3]), "there is no group of units 3"),
+        (lambda: signs().law(3), "expected a dict, not 3"),
+        (lambda: signs().law({"0": 3}), "copies['0'] must be a mapping"),
+        (lambda: signs().law(nulls=3), "expected a dict, not 3"),
+        (lambda: signs().law(narrow=3), "narrow must be three counts"),
+        (lambda: signs().law(narrow=(1, 2)), "narrow must be three counts"),
+        (lambda: signs().law(narrow=(1, 0.5, 2)), "narrow must be a whole number"),
+        (
+            lambda: sf.units(nn.Linear(2, 2, dtype=torch.complex64), torch.ones(1, 2)),
+            "'weight' is complex",
+        ),
+        (
+            lambda: sf.units(MODULE, torch.ones(2, 1, dtype=torch.complex128)),
+            "input 0 is complex",
+        ),
+    ],
+)
+def test_what_a_module_cannot_be_asked_is_said_in_one_line(
+    ask: Callable[[], Any], said: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch, on complex modules
+        with pytest.raises(sf.InputError, match=re.escape(said)) as refused:
+            ask()
+    assert "\n" not in str(refused.value)

@@ -15,6 +15,7 @@ import semiflat as sf
 from semiflat.modules.carry import Move, Remake, carried, carried_state, moves
 from semiflat.modules.surgery import changed_tensors, new_places, norm_gains
 from semiflat.modules.widen import planned
+from zoo import Basic
 
 EXACT = 1e-13
 STILL = "as if the weights had stood still"
@@ -503,6 +504,35 @@ def test_a_new_block_is_trained_as_the_others_are() -> None:
     assert found.param_groups[0]["weight_decay"] == 0.0
     assert {named["2.bias"], named["2.weight"]}.isdisjoint(found.state)
     assert len(found.state) == 4
+
+
+def test_a_block_that_widen_adds_has_no_state_and_the_groups_of_the_block_before() -> None:
+    torch.manual_seed(0)
+    stacks = [nn.Sequential(*(Basic(4, 4) for _ in range(count))) for count in (2, 3)]
+    model, x = nn.Sequential(nn.Conv2d(1, 4, 3), *stacks), torch.randn(2, 1, 6, 6)
+    model.append(nn.Conv2d(4, 2, 1))
+    # A group for each stack and layer: a block's first convolution, say, trains at a rate of its own.
+    kinds: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, each in model.named_parameters():
+        stack, *rest = name.split(".")
+        kinds.setdefault(stack + rest[-2] if len(rest) > 1 else stack, []).append((name, each))
+    given = [{"params": named, "lr": 0.01 * (1 + n)} for n, named in enumerate(kinds.values())]
+    optimizer = Adam(given)
+    model(x).square().mean().backward()
+    optimizer.step()
+    wide = sf.widen(model, x, "1", units=2)
+    found, named = wide.carry(optimizer), dict(wide.model.named_parameters())
+    for name, each in model.named_parameters():
+        for key, value in optimizer.state[each].items():
+            assert torch.equal(found.state[named[name]][key], value), name
+    new = [name for name in named if name.startswith(("1.2.", "1.3."))]
+    assert {named[name] for name in new}.isdisjoint(found.state)
+    of_name = {name: n for n, g in enumerate(found.param_groups) for name in g["param_names"]}
+    assert len(of_name) == len(named)
+    for name in new:
+        assert of_name[name] == of_name["1.1." + name[4:]], name
+    wide.model(x).square().mean().backward()
+    found.step()
 
 
 def test_hooks_are_left_behind_and_that_is_said(cases: Cases) -> None:

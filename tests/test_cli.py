@@ -622,6 +622,7 @@ def test_every_command_of_the_app_is_tested_here_or_in_a_file_of_its_own():
         "stages",
         "units",  # test_cli_modules.py, both, and widen of a module
         "shrink",
+        "grow",
         "reproduce",  # test_other_packages.py, and experiments/tests/test_papers.py
     }
 

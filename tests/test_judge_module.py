@@ -14,6 +14,11 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import semiflat as sf
 from helpers import refused
+from semiflat.modules.batches import Batches as BatchesOf
+from semiflat.modules.families import Search
+from semiflat.modules.flat import FlatModule
+from semiflat.modules.moves import Act, Move, Part, scaled
+from semiflat.modules.risk import OnBatches
 
 Batches = list[tuple[Any, Any]]
 
@@ -316,6 +321,155 @@ def test_dead_unheard_and_duplicate_units_are_named() -> None:
     assert "units 2 of '0' are read with weights 0" in families["unheard units: incoming"].reason
     assert "units 3 and 4 of '0'" in families["duplicate units"].reason
     assert families["duplicate units"].dimension == 2
+
+
+def families_of(found: sf.ModuleVerdict) -> list[sf.ModuleFamily]:
+    assert found.flat_directions is not None
+    return [each for each in found.flat_directions if isinstance(each, sf.ModuleFamily)]
+
+
+@functools.cache
+def of_lower_rank(which: int, shares: tuple[float, ...]) -> tuple[nn.Module, Batches]:
+    """A linear net that maps onto one of the three directions of the best one, and copies of its unit."""
+    X = drawn(40, 3)
+    Y = X @ (torch.tensor([3.0, 2.0, 1.0]).double()[:, None] * torch.linalg.qr(drawn(3, 3))[0]).mT
+    best: Tensor = torch.linalg.lstsq(X, Y).solution.mT
+    _, ways = torch.linalg.eigh(best @ X.mT @ X @ best.mT)
+    way = ways[:, which : which + 1]
+    into, out = nn.Linear(3, 1, bias=False), nn.Linear(1, 3, bias=False)
+    model = nn.Sequential(into, out).double()
+    with torch.no_grad():
+        into.weight.copy_(1.3 * way.mT @ best)
+        out.weight.copy_(way / 1.3)
+    return sf.widen(model, X[:2], "0", copies={0: list(shares)}).model, [(X, Y)]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("shares", [(0.3, 0.7), (-1.0, 2.0), (1.0, 0.0), (0.2, 0.3, 0.5)])
+def test_copies_in_a_linear_net_are_saddles_whose_zeros_are_what_matrices_mix(
+    which: int, shares: tuple[float, ...]
+) -> None:
+    model, batches = of_lower_rank(which, shares)
+    dense = hessian(reference(model, batches, half_square), vector_of(model))
+    values = torch.linalg.eigvalsh(dense)
+    zero = int((values.abs() < 1e-9).sum())
+    found = sf.judge_module(model, batches, half_square)
+    assert found.kind is sf.Kind.STRICT_SADDLE
+    assert found.inertia == (int((values > 1e-9).sum()), zero, int((values < -1e-9).sum()))
+    assert found.inertia.zeros_explained == zero
+    assert found.way_takes_off > 0
+    mixing = [each for each in families_of(found) if each.name == "mixing"]
+    assert [family.joint and not family.affine for family in mixing] == [True]
+    for seed in range(
+        8
+    ):  # what holds near by, too, leads from critical points to such: H is 0 along it
+        assert float((dense @ flat(mixing[0].direction(seed))).norm()) < 1e-11
+    if len(shares) == 2:
+        assert mixing[0].dimension == zero
+
+
+def test_straight_flat_families_are_joint_only_where_moves_along_all_keep_the_loss() -> None:
+    model, batches = of_lower_rank(1, (0.3, 0.7))
+    found = sf.judge_module(model, batches, half_square)
+    straight = [family for family in families_of(found) if family.affine]
+    assert {family.joint for family in straight} == {True, False}
+    risk = reference(model, batches, half_square)
+    named = {name: p.detach() for name, p in model.named_parameters()}
+    for family in straight:
+        there = float(risk(flat(family.moved(named, 0.5))))
+        assert there == pytest.approx(found.loss, rel=1e-12)
+    joint = every = named
+    for seed, family in enumerate(straight):
+        every = family.moved(every, 0.5, seed)
+        joint = family.moved(joint, 0.5, seed) if family.joint else joint
+    assert float(risk(flat(joint))) == pytest.approx(found.loss, rel=1e-12)
+    assert abs(float(risk(flat(every))) - found.loss) > 1e-6
+
+
+class Counted(nn.Module):
+    """A model that counts how often it runs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.runs += 1
+        return self.inner(x)
+
+    runs = 0
+
+
+def searched(model: nn.Module, batches: Batches) -> Search:
+    risk = OnBatches(FlatModule(model), BatchesOf(batches), mse_loss)
+    return Search(risk, {}, torch.zeros_like(risk.at, dtype=torch.bool), 1e-12, 2.3e-16)
+
+
+def scaling(sign: int, *ends: tuple[str, int]) -> Move:
+    parts = [Part(name, axis, torch.arange(4)[:, None], "") for name, axis in ends]
+    acts = (Act(part, scaled(sign * (-1) ** part.axis)) for part in parts)
+    return Move("scaling", "", (4,), tuple(acts))
+
+
+def test_moves_tried_together_are_told_apart_and_wrong_ones_never_cancel() -> None:
+    search = searched(seeded(Gated), [(drawn(20, 3), drawn(20, 2, seed=2))])
+    right = [
+        scaling(sign, ("up.weight", 0), ("up.bias", 0), ("down.weight", 1)) for sign in (1, -1)
+    ]
+    wrong = [scaling(sign, ("up.weight", 0)) for sign in (1, -1)]
+    assert search._verified(wrong, True) == []
+    found = search._verified([right[0], *wrong, right[1]], True)
+    assert [family._move for family in found] == right
+
+
+def test_families_cost_a_few_runs_of_the_model_and_not_some_each() -> None:
+    X = drawn(30, 3, 4)
+    model = Counted(seeded(lambda: nn.Sequential(Attention(), nn.Flatten(), nn.Linear(12, 2))))
+    risk = OnBatches(FlatModule(model), BatchesOf([(X, drawn(30, 2))]), mse_loss)
+    groups = sf.units(model, X[:2])
+    Counted.runs = 0
+    search = Search(risk, groups, torch.zeros_like(risk.at, dtype=torch.bool), 1e-12, 2.3e-16)
+    found = search.families()
+    assert len(found) >= 5
+    assert Counted.runs <= 3 + 3 * 3
+
+
+def test_products_run_the_model_once_where_slopes_are_kept_and_say_the_same() -> None:
+    X = drawn(12, 1, 4, 4)
+    model = Counted(seeded(normed))
+    batches = [(X[:7], LABELS[:7]), (X[7:], LABELS[7:])]
+    risk = OnBatches(FlatModule(model), BatchesOf(batches), cross_entropy)
+    ways = drawn(3, len(risk.at))
+    plain = [risk.product(way) for way in ways]
+    risk.keep, Counted.runs = True, 0
+    assert all(torch.equal(risk.product(way), each) for way, each in zip(ways, plain, strict=True))
+    assert Counted.runs == 2
+    there = risk.product(ways[0], risk.at + 0.1)
+    risk.keep = False
+    assert torch.equal(risk.product(ways[0], risk.at + 0.1), there)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 1), bias=False),
+        nn.Conv2d(2, 3, 2, padding=(0, 1), dilation=2),
+        nn.Conv2d(2, 4, 3, groups=2),
+        nn.Conv2d(2, 3, 3, padding="same"),
+        nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"),
+    ],
+    ids=str,
+)
+def test_convolutions_are_those_of_the_model_with_all_their_derivatives(conv: nn.Module) -> None:
+    X, Y = drawn(5, 2, 5, 4), LABELS[:5] % 2
+    model = nn.Sequential(conv, nn.Tanh(), nn.Flatten(), nn.LazyLinear(2)).double()
+    model(X)
+    risk = OnBatches(FlatModule(model), BatchesOf([(X, Y)]), cross_entropy)
+    plain = reference(model, [(X, Y)], cross_entropy)
+    assert float(risk.value()) == pytest.approx(float(plain(risk.at)), rel=1e-14)
+    assert float((risk.gradient() - torch.func.grad(plain)(risk.at)).abs().max()) < 1e-14
+    assert float((risk.hessian() - hessian(plain, risk.at)).abs().max()) < 1e-13
 
 
 # -- kinds -----------------------------------------------------------------------------------------

@@ -194,6 +194,48 @@ def test_parameters_that_are_not_reached_and_what_is_drawn_are_named():
     assert sf.units(model.eval(), torch.randn(5, 3)).random == ()
 
 
+class ByBatch(nn.Module):
+    """Another layer on the way of batches of more than four samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.more, self.two = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = torch.tanh(self.one(x))
+        return self.two(torch.tanh(self.more(h)) if len(x) > 4 else h)
+
+
+def test_what_was_taken_to_hold_of_inputs_is_said():
+    assert sf.units(ByBatch(), torch.randn(6, 3)).guards == ("x has sizes (6, 3)",)
+    few = sf.units(ByBatch(), torch.randn(3, 3))
+    assert few.guards == ("x has sizes (3, 3)",)
+    assert few.unreached == ("more.weight", "more.bias")
+    assert "guards" in repr(few)
+
+    class Asserts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x, scale):
+            count = (x > 0).sum().item()
+            torch._check(count <= 12)
+            return self.two(self.one(x)) * scale + count
+
+    _, scale, *asserted = sf.units(Asserts(), (torch.randn(4, 3), 3.0)).guards
+    assert scale == "an input is 3.0"
+    assert any("<= 12" in each for each in asserted)
+
+
+def test_a_branch_that_batches_take_otherwise_is_refused():
+    model = ByBatch().eval()
+    with refused("on batch 1, of other sizes than the first, the model takes another way"):
+        sf.shrink(model, [(torch.randn(6, 3), None), (torch.randn(3, 3), None)])
+    with refused("with 5 units of 'more' the model does not run"):
+        sf.widen(model, torch.randn(6, 3), "more", units=1)
+
+
 def test_weights_that_others_compute_are_not_edited_by_name():
     norm = nn.utils.parametrizations.weight_norm
     made = Of(lambda m, h: h)
@@ -202,6 +244,37 @@ def test_weights_that_others_compute_are_not_edited_by_name():
     hooked.one.register_forward_hook(lambda module, inputs, output: output * 2)
     assert "computed by a parametrisation" in sf.units(made, torch.randn(5, 3))["one"].refuses
     assert "a hook is registered" in sf.units(hooked, torch.randn(5, 3))["one"].refuses
+
+
+def test_weights_that_forward_computes_are_named_with_the_operation():
+    linear = Of(lambda m, h: torch.nn.functional.linear(h, m.mid.weight.abs()), mid=nn.Linear(4, 4))
+    why = "its weights are computed from parameters, by abs"
+    assert why in sf.units(linear, torch.randn(5, 3))["one"].refuses
+
+    class Convolved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv1d(3, 4, 1), nn.Conv1d(4, 5, 1)
+            self.last = nn.Conv1d(5, 1, 1)
+
+        def forward(self, x):
+            made = torch.conv1d(self.one(x).relu(), self.two.weight / 2, self.two.bias)
+            return self.last(made.relu())
+
+    groups = sf.units(Convolved(), torch.randn(2, 3, 6))
+    assert groups["one"].refuses == groups["two"].refuses == why.replace("abs", "div (conv1d)")
+    assert groups.unknown == {}
+
+
+class Takes(nn.Module):
+    def forward(self, x):
+        return x[: int((x > 0).sum().item())]
+
+
+def test_a_number_taken_out_of_a_tensor_prints_nothing(capfd):
+    with refused("depends on the values of its inputs"):
+        sf.units(Takes(), torch.randn(5, 3))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_given_model_and_the_random_state_stay():

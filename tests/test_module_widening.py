@@ -419,3 +419,94 @@ def test_outputs_that_are_not_finite_do_not_count_as_equal() -> None:
     assert change_of_outputs([nothing], [nothing]) == math.inf
     with refused("inf of their size"):
         sf.widen(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), nothing[None], "0", units=1)
+
+
+class Within(nn.Module):
+    """Units that are linear, and an input that is not heard, up to a limit far beyond any replay."""
+
+    def __init__(self, limit: float, gated: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.limit, self.gated = limit, gated
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = nn.functional.hardtanh(self.first(x), -self.limit, self.limit)
+        return self.last(h * torch.relu(x[:, :1] - self.limit) if self.gated else h)
+
+
+def test_what_is_exact_on_the_example_alone_is_refused() -> None:
+    """Scaled copies ask the law of what lies between, constants between which numbers it can be."""
+    example, pairs = torch.randn(5, 3), {1: [(2.0, 0.25), (0.5, 1.0)]}
+    with refused("are exact on the example, but need not be on other inputs"):
+        sf.widen(Within(1e9, False), example, "first", copies=pairs)
+    with refused("are constant on the example, but need not be on other inputs"):
+        sf.widen(Within(1e9, True), example, "first", constants=[0.7])
+    wide = sf.widen(Within(1e9, False), example, "first", copies={1: 2}, constants=[0.7], units=1)
+    narrow, far = copy.deepcopy(wide._given), 1e12 * torch.randn(50, 3)
+    assert gap(narrow(far).detach(), wide.model(far).detach()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("between", "scale", "allowed"),
+    [
+        (nn.ReLU(), 2.0, True),
+        (nn.PReLU(4), 0.5, True),
+        (nn.LeakyReLU(), -1.0, False),
+        (nn.Identity(), -3.0, True),
+        (nn.Tanh(), -1.0, True),
+        (nn.Tanh(), 2.0, False),
+    ],
+)
+def test_copies_are_scaled_as_far_as_what_lies_between_goes_along(
+    between: nn.Module, scale: float, allowed: bool
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), between, nn.Linear(4, 2))
+    pairs = {1: [(scale, 0.5), (1.0, 1 - 0.5 * scale)]}
+    if allowed:
+        assert sf.widen(model, torch.randn(5, 3), "0", copies=pairs).output_change < 1e-13
+        return
+    with pytest.raises(InputError):
+        sf.widen(model, torch.randn(5, 3), "0", copies=pairs)
+
+
+class Rough(nn.Module):
+    """Its batch norm divides by what tells rows apart, and its outputs may know how many units there are."""
+
+    def __init__(self, knows: float = 0.0) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 6), nn.Linear(6, 4)
+        self.norm, self.knows = nn.BatchNorm1d(4, eps=1e-30), knows
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.norm(self.second(torch.tanh(self.first(x))))
+        return made + self.knows * len(self.first.weight)
+
+
+def nearly_equal(apart: float) -> torch.Tensor:
+    return torch.randn(1, 3, dtype=torch.float64) + apart * torch.randn(4, 3, dtype=torch.float64)
+
+
+def test_an_edit_is_not_blamed_for_what_last_places_of_weights_do() -> None:
+    torch.manual_seed(
+        7
+    )  # of ten seeds the one where the edit rounds most: 1.4 times what last places do
+    model, example = Rough().double(), nearly_equal(1e-5)
+    wide = sf.widen(model, example, "first", copies={unit: [0.3, 0.7] for unit in range(6)})
+    assert 1e-12 < wide.changes["train"] < 1e-9
+    assert wide.changes["eval"] < 1e-14
+    assert "in train mode the last places of its weights change the outputs" in wide.note
+    # On rows that differ it is exact, and nothing is said.
+    wide = sf.widen(
+        model, nearly_equal(1.0), "first", copies={unit: [0.3, 0.7] for unit in range(6)}
+    )
+    assert wide.output_change < 1e-13
+    assert wide.note == ""
+
+
+@pytest.mark.parametrize(("apart", "knows"), [(1.0, 3e-12), (1e-5, 1e-8), (1e-9, 1e-7)])
+def test_what_is_larger_than_a_models_own_rounding_is_refused(apart: float, knows: float) -> None:
+    torch.manual_seed(0)
+    model, example = Rough(knows).double(), nearly_equal(apart)
+    with pytest.raises(InputError, match="so it is not exact"):
+        sf.widen(model, example, "first", units=2)

@@ -342,6 +342,45 @@ def test_a_head_with_opposite_values_is_the_opposite_of_another():
     assert small.removed[0].rule == "opposite"
 
 
+class Parts(nn.Module):
+    """A group whose number of units is written in the code, another, and samples that see one another."""
+
+    def __init__(self):
+        super().__init__()
+        self.fixed, self.free, self.last = nn.Linear(3, 5), nn.Linear(3, 5), nn.Linear(10, 2)
+
+    def forward(self, x):
+        one, two = (torch.tanh(each(x)) for each in (self.fixed, self.free))
+        return self.last(torch.cat([one.view(-1, 5), two - two.mean(0)], 1))
+
+
+def test_a_group_that_cannot_be_edited_does_not_keep_others_from_it():
+    torch.manual_seed(0)
+    model = Parts().double().eval()
+    with torch.no_grad():
+        for layer in (model.fixed, model.free):
+            layer.weight[4], layer.bias[4] = layer.weight[1], layer.bias[1]
+    batches = [(data(40, 3), None), (data(17, 3, seed=2), None)]
+    small = sf.shrink(model, batches)
+    assert small.widths == {"fixed": (5, 5), "free": (5, 4)}
+    assert "does not run" in small.refused["fixed"]
+    assert [(each.group, each.unit, each.by) for each in small.removed] == [("free", 4, (1,))]
+    assert max(change_on(model, small.model, x) for x, _ in batches) < 1e-12
+
+
+def test_the_bound_is_the_largest_change_over_the_largest_output_on_all_batches():
+    model = mlp(3, 9, 2)
+    batches = [(x, None) for x in (0.1 * data(30, 3), 3 * data(30, 3, seed=2), data(9, 3, seed=3))]
+    small = sf.shrink(model, batches, 0.05)
+    assert 0 < len(small.removed) < 9
+    with torch.no_grad():
+        pairs = [(model(x), small.model(x)) for x, _ in batches]
+    gap = max(float((one - other).abs().max()) for one, other in pairs)
+    bound = gap / max(float(one.abs().max()) for one, _ in pairs)
+    assert small.bound == small.changes["eval"] == pytest.approx(bound, rel=1e-9)
+    assert small.bound <= 0.05
+
+
 @pytest.mark.parametrize("train", [False, True])
 def test_nothing_but_the_widths_changes(train):
     torch.manual_seed(0)

@@ -293,7 +293,9 @@ def test_a_flat_family_that_the_hessian_contradicts_makes_no_minimum() -> None:
     family = next(family for family in flat.families if family.joint and not family.affine)
     for tilt in (1e-8, 1.0):
         tangents = evidence.unit * (flat.joint + tilt * stiff).mT
-        wrong = held_against_kernel(evidence, [replace(family, tangents=tangents)])
+        wrong = held_against_kernel(
+            evidence.spectrum, evidence.unit, [replace(family, tangents=tangents)]
+        )
         assert wrong.joint.shape == flat.joint.shape
         verdict = judge_plain(evidence, wrong)
         assert verdict.kind is sf.Kind.UNDECIDED

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 import semiflat as sf
 from branch_cases import KINDS, Channels, Drawn, Heads, Kind, Skips, change, drawn, verdict
 from helpers import refused
-from semiflat.modules.branches import Branch, Program, tried
+from semiflat.modules.batches import Batches
+from semiflat.modules.branches import FEW, Branch, Program, Programs, tried
+from semiflat.modules.unit_curvature import _Built, _Work
 
 MANY = 12
 """Cases of each kind in the slow test."""
@@ -178,8 +180,13 @@ def test_perceptrons_have_the_blocks_and_the_signs_that_judge_gives_them() -> No
         assert found[name].units[0].null_norm == pytest.approx(float(skip), rel=1e-12)
 
 
-def test_beyond_the_dense_limit_counts_and_extremes_are_bounds(channels: Drawn) -> None:
-    few = sf.unit_curvature(channels.model, channels.data, channels.loss, dense_limit=0, steps=6)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_beyond_the_dense_limit_counts_and_extremes_are_bounds(
+    channels: Drawn, dtype: torch.dtype
+) -> None:
+    few = sf.unit_curvature(
+        channels.model, channels.data, channels.loss, dense_limit=0, directions=6, dtype=dtype
+    )
     for name, group in few.items():
         assert (group.exact, group.blocks) == (False, None)
         for unit, other in zip(group.units, channels.found[name].units, strict=True):
@@ -188,8 +195,90 @@ def test_beyond_the_dense_limit_counts_and_extremes_are_bounds(channels: Drawn) 
             assert 0 < unit.rank_F <= other.rank_F
             slack = unit.floor + other.floor
             assert other.lowest - slack <= unit.lowest < 0 < unit.highest <= other.highest + slack
+            assert unit.floor < 1e-2 * unit.highest
     said = few.law({"conv": {0: [0.5, 0.5]}}, narrow=(1, 1, 1))
     assert (said.exact, said.zero) == (False, None)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, replace(KINDS[2], train=False)], ids=[*NAMES, "eval"])
+def test_in_some_directions_K_is_what_it_is_there(kind: Kind) -> None:
+    case = drawn(kind, 3)
+    work = _Work(Programs(case.model, torch.float64), Batches(case.data), case.loss)
+    built = _Built(work, work.start(None, 0, 3))
+    assert list(built.K) == list(case.found)
+    for name, branch in built.branches.items():
+        size = work.size(branch)
+        along = branch.coordinates(torch.eye(size, dtype=torch.float64))
+        assert along.shape[1] < size or all(len(basis) <= 3 for basis in branch.bases)
+        assert float((along.mT @ along - torch.eye(along.shape[1])).abs().max()) <= 1e-12
+        for unit, found in enumerate(built.K[name][0]):
+            K = case.found[name].K(unit)
+            assert float((found - along.mT @ K @ along).abs().max()) <= 1e-12 * float(K.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("kind", "replaced", "summed"),
+    [
+        (KINDS[0], 2, True),
+        (replace(KINDS[2], train=False), 2, True),
+        (KINDS[2], 2, False),  # statistics of the batch tie places
+        (KINDS[8], 0, False),  # the same weights at every time
+    ],
+    ids=["hidden units", "channels", "channels, statistics of the batch", "recurrent units"],
+)
+def test_what_units_share_is_taken_once(kind: Kind, replaced: int, summed: bool) -> None:
+    case = drawn(kind, 3)
+    work = _Work(Programs(case.model, torch.float64), Batches(case.data), case.loss)
+    name, branch = next(iter(work.start(None, 0, 3).items()))
+    assert len({line.node for line in branch.lines if line is not None}) == replaced
+    seen = next(work.passes())
+    assert (seen.local(seen.branches[name]).closed() is not None) == summed
+
+
+def test_what_may_not_be_replaced_is_refuted_by_numbers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    program = Program(model, x := torch.randn(3, 2, dtype=torch.float64))
+    branch = program.branches["0"]
+    assert isinstance(branch, Branch)
+    assert tried(program, x)["0"] is branch
+    reader, weight, bias = branch.lines
+    assert reader is not None
+    assert weight is not None
+    for lines in (
+        (replace(reader, axis=0), weight, bias),  # as many samples as units
+        (reader, replace(weight, axis=0), None),
+        (reader, None, bias),  # an operation that does not run so
+    ):
+        program.branches["0"] = replace(branch, lines=lines)
+        found = tried(program, x)["0"]
+        assert isinstance(found, Branch)
+        assert found.lines == (None, None, None)
+
+
+class Counted(nn.Module):
+    """Hidden units of a model in which the number of samples is written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 3), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.tanh(self.a(x)).view(x.shape[0], 3))
+
+
+def test_a_trial_takes_few_samples_where_the_operations_take_any_number() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(FEW + 4, 2)
+    free = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    for model, samples in ((free, FEW), (Counted(), FEW + 4)):
+        program = Program(model, x)
+        few = program.fewer(x, FEW)
+        assert isinstance(few, Tensor)
+        assert len(few) == samples
+        assert program.fewer(few, FEW) is few
+        found = sf.unit_curvature(model, [(x, x[:, :1])], F.mse_loss, dense_limit=0, directions=2)
+        assert len(found) == 1
 
 
 def test_float32_leaves_undecided_what_it_cannot_tell(channels: Drawn) -> None:

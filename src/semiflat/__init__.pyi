@@ -231,8 +231,10 @@ from semiflat.growth import (
     grow as grow,
     Grown as Grown,
     Growth as Growth,
+    GrowthSchedule as GrowthSchedule,
     GrowthStep as GrowthStep,
     GrowthTable as GrowthTable,
+    Visit as Visit,
     where_to_grow as where_to_grow,
 )
 from semiflat.checkpoints import (

@@ -28,6 +28,7 @@ from semiflat.cli.modules import (
     Shape,
     Weights,
     batches_of,
+    grow,
     shrink,
     units,
     widen_module,
@@ -532,6 +533,7 @@ def judge(
 app.command()(diagnose)
 app.command()(units)
 app.command()(shrink)
+app.command()(grow)
 app.command()(certify)
 app.command()(verify)
 app.command()(path)

@@ -218,6 +218,8 @@ def units(
         lines.append(
             f"{group.name:<32} {group.kind:<18} {group.size:>6}  {group.refuses or made_of}"
         )
+    if groups.guards:
+        lines.append(f"for inputs as the example's alone: {'; '.join(groups.guards)}")
     if groups.unreached:
         lines.append(f"not used on this example: {', '.join(groups.unreached)}")
     say(as_json, groups.to_json(), lines)
@@ -330,3 +332,86 @@ def shrink(
     say(as_json, small.to_json(), lines)
     if not small.removed:
         raise typer.Exit(NO)
+
+
+@threads(1)
+def grow(
+    model: Model,
+    data: Batches,
+    weights: Weights = None,
+    target: Target = None,
+    shape: Shape = None,
+    raw: Raw = False,
+    loss: Annotated[
+        str,
+        typer.Option(
+            "--loss",
+            help="cross_entropy or squared (half the squares' mean), or "
+            "PACKAGE.MODULE:FUNCTION, which makes a function loss(outputs, targets).",
+        ),
+    ] = "cross_entropy",
+    units: Annotated[int, typer.Option("--units", min=1, help="How many units to add.")] = 1,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", help="Grow this group alone; again for each further one."),
+    ] = None,
+    step: Annotated[
+        bool,
+        typer.Option("--step/--no-step", help="Whether the loss may fall; else the outputs stay."),
+    ] = True,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .safetensors file to write, if any.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Add units to a module of yours where they lower its loss most, and say how much was predicted and came.
+
+    Exit code 1: no new unit lowers the loss.
+
+    Example: semiflat grow --model mynets:make --weights net.safetensors --data digits --shape 1x8x8 --units 4
+    --out wide.safetensors
+    """
+    outputs = Outputs("grow", force, {"the weights": weights} if weights else {})
+    if out is not None:
+        outputs.check(out)
+    module, batches = module_of(model, weights), batches_of(data, target, shape, raw)
+    grown = sf.grow(
+        module, batches, _loss_of(loss), group or None, units=units, step=step, seed=seed
+    )
+    lines = [f"{'group':<32} {'units':>6} {'predicted':>11} {'came':>11}"]
+    for done in grown.plan:
+        new = done.growth
+        lines.append(
+            f"{new.group:<32} {new.units:>6} {new.predicted:>11.4g} {done.achieved:>11.4g}"
+        )
+    lines.append(
+        f"the loss over all data: {grown.loss_before:.6g} before, {grown.loss_after:.6g} after; {grown.reason}"
+    )
+    if out is not None and grown.plan:
+        outputs.write({out: packed(grown.model)})
+        changed = ", ".join(f"{name} = {value}" for name, value in grown.attributes.items())
+        lines.append(f"{out}: make the module with {changed}")
+    say(as_json, grown.to_json(), lines)
+    if not grown.plan:
+        raise typer.Exit(NO)
+
+
+def _loss_of(name: str) -> Any:
+    """A loss by name, or what a function of the user's makes."""
+    from torch.nn import functional
+
+    if ":" in name:
+        return called("--loss", name)
+    known = {
+        "cross_entropy": functional.cross_entropy,
+        "squared": lambda outputs, y: (
+            (outputs - y.view_as(outputs)).square().flatten(1).sum(1).mean() / 2
+        ),
+    }
+    if name not in known:
+        raise InputError(
+            f"--loss {name!r} is not known; give {' or '.join(known)}, or PACKAGE.MODULE:FUNCTION"
+        )
+    return known[name]

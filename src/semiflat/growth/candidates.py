@@ -22,11 +22,11 @@ from semiflat.modules.groups import Slot
 
 DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
-POOL, POOL_SAMPLES = 64, 256
-"""Candidates that are drawn before the best are chosen, and samples on which they are compared."""
-STEPS, BLOCK, PATIENCE = 40, 5, 2
+POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 32, 1000
+"""Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
+STEPS, BLOCK, PATIENCE = 30, 5, 3
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
-PENALTY = 1e-4
+PENALTY = 1e-2
 """On incoming weights, beside what the units take off: they stay at the size of the others."""
 SMALL = 1e-3
 """Of the loss: what units that take off less are fitted against."""
@@ -75,32 +75,33 @@ class LocalModel:
     Args:
         name: of the group.
         batches: seen from what reads its units.
-        candidates: whether all units of the group give way to candidates; else they are what they are at the
-            point, and some of them move on from there.
+        reference: the point from which changes count, that at which the batches are seen; the model's own, its
+            units unheard, if not given: then candidates can take their places.
         damping: see :data:`DAMPING`.
+
+    Attributes:
+        deaf: what reads the units, zero where it does.
     """
 
     def __init__(
         self,
         name: str,
         batches: Sequence[Downstream],
-        candidates: bool,
+        reference: Point | None = None,
         damping: float = DAMPING,
     ) -> None:
         self.name, self.batches, self.damping = name, batches, damping
-        first = batches[0]
-        self.branch = first.branches[name]
-        self.group, self.point = self.branch.group, first.point
+        self.branch = batches[0].branches[name]
+        self.group, self.point = self.branch.group, batches[0].program.point
         self.readers = [self._readers(batch) for batch in batches]
-        self.candidates = candidates
-        hears = [part for part in self.branch.parts if part.reads]
         self.deaf: dict[str, Tensor] = {}
-        for part in hears:
-            whole = self.deaf.get(part.name, self.point[part.name])
-            self.deaf[part.name] = whole - part.put(part.take(whole), whole)
-        before = {**self.point, **self.deaf} if candidates else self.point
+        for part in self.branch.parts:
+            if part.reads:
+                whole = self.deaf.get(part.name, self.point[part.name])
+                self.deaf[part.name] = whole - part.put(part.take(whole), whole)
+        self.reference = {**self.point, **self.deaf} if reference is None else dict(reference)
         with torch.no_grad():
-            self.before = [self._given(batch, before) for batch in batches]
+            self.before = [self._given(batch, self.reference) for batch in batches]
 
     def first(self, samples: int) -> LocalModel:
         """The same on the first batches, up to so many samples; at least one batch."""
@@ -111,7 +112,7 @@ class LocalModel:
             kept += 1
         total = sum(batch.weight for batch in self.batches[:kept])
         part = [replace(batch, weight=batch.weight / total) for batch in self.batches[:kept]]
-        return LocalModel(self.name, part, self.candidates, self.damping)
+        return LocalModel(self.name, part, self.reference, self.damping)
 
     def _readers(self, batch: Downstream) -> list[Reader]:
         found = readers_of(batch.program, batch.branches[self.name])
@@ -153,6 +154,32 @@ class LocalModel:
         """The same, a number."""
         with torch.no_grad():
             return float(self.model(point))
+
+    def added(self, point: Point) -> list[dict[fx.Node, Tensor]]:
+        """What readers give more at a point than where the model is, for each batch."""
+        found = []
+        for number, batch in enumerate(self.batches):
+            given = self._given(batch, point)
+            more = {node: given[node] - self.before[number][node] for node in given}
+            found.append(
+                {node: batch.added.get(node, 0.0) + change for node, change in more.items()}
+            )
+        return found
+
+    def losses(self, point: Point) -> list[float]:
+        """The loss of each batch itself, with the units as they are at a point."""
+        with torch.no_grad():
+            return [
+                batch.loss_with(self.name, added)
+                for batch, added in zip(self.batches, self.added(point), strict=True)
+            ]
+
+    def loss(self, point: Point) -> float:
+        """The same over all batches."""
+        return sum(
+            value * batch.weight
+            for value, batch in zip(self.losses(point), self.batches, strict=True)
+        )
 
     # -- candidates -------------------------------------------------------------------------------
 
@@ -227,10 +254,10 @@ class LocalModel:
                 values[node] = called(node, values)
         return rows
 
-    def chosen(self, count: int, seed: int, pool: int = POOL) -> dict[str, Tensor]:
+    def chosen(self, count: int, seed: int) -> dict[str, Tensor]:
         """A point with the best candidates of a pool in the first places, chosen one after the other."""
         generator = torch.Generator().manual_seed(seed)
-        rounds = -(-max(pool, 2 * count) // self.group.size)
+        rounds = min(-(-max(POOL, 2 * count) // self.group.size), POOL_ROUNDS)
         few = self.first(POOL_SAMPLES)
         points, rows, slopes = zip(
             *(few.heard(few.drawn(generator)) for _ in range(rounds)), strict=True
@@ -335,7 +362,7 @@ def pursued(
     gram = (rows @ rows.mT).double()
     slopes = slopes.double()
     own = gram.diagonal().clone()
-    ridge = damping * own + 1e-9 * own.mean().clamp(min=1e-300)
+    ridge = damping * own + 1e-9 * own.mean() + (own <= 0)  # what gives nothing is left at 0
     gram = gram + torch.diag(ridge)
     picked: list[int] = []
     t = torch.zeros(0, dtype=torch.float64)
@@ -347,6 +374,54 @@ def pursued(
         picked.append(int(score.argmax()))
         t = -torch.linalg.solve(gram[picked][:, picked], slopes[picked])
     return list(zip(picked, t.tolist(), strict=True))
+
+
+# -- steps --------------------------------------------------------------------------------------------
+
+PARTS = (1.3, 1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.03)
+"""Of the way to what was fitted, that are tried."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far to go from one point to another.
+
+    Attributes:
+        part: of the way; 0 where no part lowers the loss on both parts of the data.
+        point: there.
+        searched, confirmed: losses there.
+    """
+
+    part: float
+    point: dict[str, Tensor]
+    searched: float
+    confirmed: float
+
+
+def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -> Step:
+    """Go as far as the loss falls most on the searched batches, of where it falls on the confirming, too."""
+    best = Step(0.0, dict(start), search.loss(start), confirm.loss(start))
+    here = best.confirmed
+    for part in PARTS:
+        point = between(start, end, part)
+        searched = search.loss(point)
+        if best.part and searched > best.searched:
+            break
+        if searched < best.searched and (confirmed := confirm.loss(point)) < here:
+            best = Step(part, point, searched, confirmed)
+    return best
+
+
+def between(start: Point, end: Point, t: float) -> dict[str, Tensor]:
+    """A point on the way from one to another; what is no real number is that of the end.
+
+    >>> between({"a": torch.zeros(1)}, {"a": torch.ones(1)}, 0.25)
+    {'a': tensor([0.2500])}
+    """
+    return {
+        name: torch.lerp(start[name], end[name], t) if end[name].is_floating_point() else end[name]
+        for name in end
+    }
 
 
 # -- statistics that norms keep ----------------------------------------------------------------------

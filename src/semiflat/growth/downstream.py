@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from semiflat.modules.batches import Batch, LossFunction, loss_on, moved
-from semiflat.modules.branches import Branch, Point, Program, Programs, grads, outputs_like
+from semiflat.modules.branches import Branch, Program, Programs, grads, outputs_like
 
 EXACT_FACTORS = 10
 """Outputs of a sample up to which all columns of its curvature are taken."""
@@ -33,22 +34,42 @@ class Downstream:
 
     Attributes:
         weight: part of all samples that are in it.
-        samples: how many there are.
+        batch: it, in the type that is computed in.
+        of: the loss of outputs and targets.
         loss: of the batch.
         held: what enters the branches.
         deltas: for each reader what the loss changes by with what it gives.
         factors: for each reader the columns b, (K, …); each sample's curvature is their sum over K.
+        added: to what the readers give.
     """
 
     program: Program
     branches: dict[str, Branch]
-    point: Point
     weight: float
-    samples: int
+    batch: Batch
+    of: LossFunction
     loss: float
     held: Mapping[fx.Node, Any]
     deltas: Mapping[fx.Node, Tensor]
     factors: Mapping[fx.Node, Tensor]
+    added: Mapping[fx.Node, Tensor]
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return self.batch.size
+
+    def loss_with(self, name: str, added: Mapping[fx.Node, Tensor]) -> float:
+        """The loss when this is added to what the readers of a branch give."""
+        with torch.no_grad():
+            run = self.program.forward(
+                self.program.point, self.batch.inputs, [self.branches[name]], added
+            )
+            like = outputs_like(self.program.model, self.batch.inputs)
+            packed = self.program.packed(run[0], like, moved=True)
+            return float(
+                self.of(packed, self.batch.targets)
+            )  # not finite where a step goes too far
 
     @property
     def bytes(self) -> int:
@@ -69,14 +90,21 @@ def downstream(
     names: Iterable[str],
     weight: float,
     seed: int,
-    point: Point | None = None,
+    added: Mapping[fx.Node, Tensor] = MappingProxyType({}),
 ) -> Downstream:
-    """See one batch from the readers of the named branches, at the model's own point or another."""
+    """See one batch from the readers of the named branches.
+
+    Args:
+        weight: part of all samples that are in it.
+        seed: of the columns that are drawn.
+        added: to what the readers give: the loss is seen as it is then.
+    """
     program, found, inputs = programs.of(batch.inputs)
-    point = program.point if point is None else point
+    point = program.point
     branches = {name: each for name in names if isinstance(each := found[name], Branch)}
     targets = moved(batch.targets, programs.dtype, programs.device)
-    outputs, held, probes, _ = program.forward(point, inputs, branches.values())
+    data = replace(batch, inputs=inputs, targets=targets)
+    outputs, held, probes, _ = program.forward(point, inputs, branches.values(), added)
     packed = program.packed(outputs, outputs_like(program.model, inputs), moved=True)
     leaves, spec = pytree.tree_flatten(packed)
     real = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
@@ -84,8 +112,8 @@ def downstream(
     for k in real:
         free[k] = leaves[k].detach().requires_grad_()
     own = [free[k] for k in real]
-    value = loss_on(pytree.tree_unflatten(free, spec), loss, replace(batch, targets=targets))
-    slopes = torch.autograd.grad(value, own, create_graph=True, allow_unused=True)
+    here = loss_on(pytree.tree_unflatten(free, spec), loss, data)
+    slopes = torch.autograd.grad(here, own, create_graph=True, allow_unused=True)
     slopes = tuple(
         torch.zeros_like(x) if s is None else s for s, x in zip(slopes, own, strict=True)
     )
@@ -99,9 +127,8 @@ def downstream(
     deltas = back([slope.detach() for slope in slopes])
     columns = [back(column) for column in _columns(slopes, own, batch.size, seed)]
     factors = {node: torch.stack([column[node] for column in columns]) for node in probes}
-    return Downstream(
-        program, branches, point, weight, batch.size, float(value.detach()), held, deltas, factors
-    )
+    value = float(here.detach())
+    return Downstream(program, branches, weight, data, loss, value, held, deltas, factors, added)
 
 
 def _columns(
@@ -164,8 +191,8 @@ def _root_times(times: Any, start: Tensor, steps: int) -> Tensor:
             basis[-1] = torch.where(beta[:, None] > 0, basis[-1], 0 * basis[-1])
     values, vectors = torch.linalg.eigh(tri)
     root = torch.einsum("sij,sj,sj->si", vectors, values.clamp(min=0).sqrt(), vectors[:, 0])
-    combined: Tensor = torch.einsum("sk,skn->sn", root, torch.stack(basis, 1))
-    return length * combined
+    combined: Tensor = length * torch.einsum("sk,skn->sn", root, torch.stack(basis, 1))
+    return combined
 
 
 def by_sample(values: Tensor, samples: int) -> Tensor:

@@ -10,24 +10,18 @@ import torch
 from torch import nn
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
-from semiflat.growth.candidates import DAMPING, LocalModel, settled
 from semiflat.growth.data import Data, mean_of
-from semiflat.growth.table import PARTS, SAMPLES, Finder, Growth, between
+from semiflat.growth.table import SAMPLES, Finder, Growth
 from semiflat.modules.batches import LossFunction, check_asked
-from semiflat.modules.branches import Point
 from semiflat.modules.capture import copied
-from semiflat.modules.surgery import Change
+from semiflat.modules.surgery import Change, new_places
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
 
 ROUNDS = 4
 """How often the loss is made local again after a step."""
-STEPS = 20
-"""Steps of L-BFGS in each."""
 SHARES = 4
 """Into so many parts the units are cut, where several groups can take them."""
-LEAST, MOST = 1e-4, 10.0
-"""Bounds of the damping, which grows after a step that was cut short and falls after a full one."""
 EXAMPLE = 8
 """Samples on which an embedding is replayed."""
 
@@ -38,9 +32,7 @@ class GrowthStep(Rows):
 
     Attributes:
         growth: what was predicted of them.
-        before, embedded, after: the loss on the confirming batches: of the model before, of the wider one
-            whose outputs are the same, and after the steps.
-        rounds: steps that were taken; 0 if none lowered the loss there.
+        before, after: the loss on the confirming batches.
         output_change: of the embedding, as :func:`semiflat.widen` measures it.
 
     >>> import torch, semiflat as sf
@@ -55,9 +47,7 @@ class GrowthStep(Rows):
 
     growth: Growth
     before: float
-    embedded: float
     after: float
-    rounds: int
     output_change: float
 
     @property
@@ -74,7 +64,6 @@ class GrowthStep(Rows):
             "achieved": self.achieved,
             "before": self.before,
             "after": self.after,
-            "rounds": self.rounds,
             "output_change": self.output_change,
         }
 
@@ -91,6 +80,7 @@ class Grown(Rows):
         plan: what was added, in order.
         loss_before, loss_after: over all given batches.
         reason: why it stopped where it did.
+        attributes: attributes of modules that were changed.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -107,6 +97,7 @@ class Grown(Rows):
     loss_before: float
     loss_after: float
     reason: str
+    attributes: dict[str, Any]
     _given: nn.Module = field(repr=False, default_factory=nn.Module)
     _edits: list[Change] = field(repr=False, default_factory=list)
 
@@ -231,6 +222,7 @@ class _Work:
         self.frozen, self.dtype, self.seed = frozen, dtype, seed
         self.plan: list[GrowthStep] = []
         self.edits: list[Change] = []
+        self.attributes: dict[str, Any] = {}
 
     def finder(self) -> Finder:
         """Of the model as it is by now."""
@@ -256,19 +248,12 @@ class _Work:
             if not offers:
                 reason = f"no unit of any group fits into the {rest} parameter(s) that are left"
                 break
-            offer = max(offers, key=lambda o: o.per_parameter if parameters else o.predicted)
-            if offer.predicted <= 0:
-                reason = (
-                    "no new unit is predicted to lower the loss on the confirming batches; the way down, if "
-                    "there is one, is to train on"
-                )
-                break
-            taken = self._add(offer)
-            if self.step and taken.after >= taken.before:
-                reason = (
-                    f"new units of {offer.group!r} were predicted to take {offer.predicted:.3g} off the loss, "
-                    "and no step with them lowered it on the confirming batches; they were left out"
-                )
+            offers.sort(key=lambda o: -(o.per_parameter if parameters else o.predicted))
+            taken = self._first_that_helps(
+                finder, [offer for offer in offers if offer.predicted > 0]
+            )
+            if taken is None:
+                reason = self._why_none(offers)
                 break
             finder = self.finder()
             if until is not None and taken.after <= until:
@@ -280,6 +265,7 @@ class _Work:
             before,
             self._over_all(),
             reason,
+            self.attributes,
             self.given,
             self.edits,
         )
@@ -299,96 +285,55 @@ class _Work:
         for name in finder.names:
             one, _ = finder.cost(finder.units[name])
             if rest is None or one <= rest:
-                found.append(finder.new_units(name, chunk, self.seed + len(self.plan)))
+                found.append(finder.new_units(name, chunk, self._seed))
         return found
 
-    def _add(self, offer: Growth) -> GrowthStep:
-        """Widen by what is offered, and take the steps."""
+    @property
+    def _seed(self) -> int:
+        return self.seed + len(self.plan)
+
+    def _first_that_helps(self, finder: Finder, offers: Sequence[Growth]) -> GrowthStep | None:
+        for offer in offers:
+            done = self._add(finder, offer)
+            if done.after < done.before or not self.step:
+                return done
+        return None
+
+    def _why_none(self, offers: Sequence[Growth]) -> str:
+        best = offers[0]
+        if best.predicted > 0:
+            return (
+                f"new units of {best.group!r} were predicted to take {best.predicted:.3g} off the loss, and no "
+                "step with new units of any group lowered it on the confirming batches; they were left out"
+            )
+        return (
+            "no new unit is predicted to lower the loss on the confirming batches; the way down, if there is "
+            "one, is to train on"
+        )
+
+    def _add(self, finder: Finder, offer: Growth) -> GrowthStep:
+        """Take the steps that are left with what is offered, and widen by it."""
+        name, confirming = offer.group, self.data.confirming
+        best = finder.new_units(name, offer.units, self._seed, self.rounds) if self.step else offer
         batch = self.data.searched[0]
         example = batch.parts(max(1, batch.size // EXAMPLE))[0].inputs
-        wide = widen(self.model, example, offer.group, units=offer.units, seed=self.seed)
-        finder = Finder(wide.model, self.data, self.dtype, [offer.group], self.frozen)
-        confirming = self.data.confirming
-        places = range(wide.size - offer.units, wide.size)
-        descent = _Descent(finder, offer.group, places, self.seed)
-        before = mean_of(self.data.loss_at(finder.programs.model, None, confirming), confirming)
-        point, after, taken = descent.run(self.rounds, self.step)
-        done = GrowthStep(offer, before, before, after, taken, wide.output_change)
-        if taken or not self.step:
-            names = {slot.name for slot in wide.group.slots}
-            with torch.no_grad():
-                for name, tensor in (*wide.model.named_parameters(), *wide.model.named_buffers()):
-                    if name in names:
-                        tensor.copy_(point[name])
+        slots = {slot.name: slot for slot in finder.units[name].of("reads")}
+        incoming = {key: each for key, each in best._values.items() if key not in slots}
+        wide = widen(self.model, example, name, units=best.units, incoming=incoming)
+        before = mean_of(self.data.loss_at(self.model, None, confirming), confirming)
+        if self.step:
+            places = range(wide.size - best.units, wide.size)
+            for key, slot in slots.items():
+                tensor = wide.model.get_parameter(key)
+                length = self.model.get_parameter(key).shape[slot.axis]
+                at = new_places(slot, length, wide.size, places).reshape(-1)
+                with torch.no_grad():
+                    tensor.index_copy_(slot.axis, at, best._values[key].to(tensor))
+        after = mean_of(self.data.loss_at(wide.model, None, confirming), confirming)
+        done = GrowthStep(best, before, after, wide.output_change)
+        if after < before or not self.step:
             self.model = wide.model
             self.plan.append(done)
             self.edits += wide._edits
+            self.attributes |= wide.attributes
         return done
-
-
-class _Descent:
-    """Steps of new units down the loss, the others held."""
-
-    def __init__(self, finder: Finder, name: str, places: range, seed: int) -> None:
-        self.finder, self.data, self.name = finder, finder.data, name
-        self.places, self.seed = places, seed
-        self.damping = DAMPING
-
-    def _losses(self, point: Point) -> tuple[float, float]:
-        return tuple(  # type: ignore[return-value]
-            mean_of(self.data.loss_at(self.finder.programs.model, point, part), part)
-            for part in (self.data.searched, self.data.confirming)
-        )
-
-    def run(self, rounds: int, step: bool) -> tuple[dict[str, Any], float, int]:
-        """Take steps while they lower the loss on both parts of the data.
-
-        Returns:
-            The point, its loss on the confirming batches, and the number of steps.
-        """
-        program, _, _ = self.finder.programs.of(self.data.searched[0].inputs)
-        point: dict[str, Any] = dict(program.point)
-        here = self._losses(point)
-        taken = 0
-        for number in range(rounds):
-            seen = [
-                self.finder.seen([self.name], part, point, self.seed + number)
-                for part in (self.data.searched, self.data.confirming)
-            ]
-            if number == 0:
-                pool = LocalModel(self.name, seen[0], candidates=True, damping=self.damping)
-                start = self._placed(pool, point)
-            else:
-                start = point
-            local = LocalModel(self.name, seen[0], candidates=False, damping=self.damping)
-            others = LocalModel(self.name, seen[1], candidates=False, damping=0.0)
-            end = local.fitted(start, self.places, others, STEPS)
-            base = point
-            if number == 0:
-                base = {**end, **{n: point[n] for n in local.deaf}}
-                if not step:
-                    return settled(local.branch, seen[0], base, keep=True), here[1], 0
-            tried = [(self._losses(between(base, end, t)), t) for t in reversed(PARTS[1:])]
-            good = [each for each in tried if each[0][0] < here[0] and each[0][1] < here[1]]
-            if not good:
-                break
-            there, t = min(good, key=lambda each: each[0][0])
-            point, here, taken = between(base, end, t), there, taken + 1
-            factor = 3.0 if t < 0.5 else 1 / 3 if t >= 1 else 1.0
-            self.damping = min(max(self.damping * factor, LEAST), MOST)
-        if taken:
-            final = settled(local.branch, seen[0], point, keep=True)
-            if self._losses(final)[1] <= here[1] * (1 + 1e-6):
-                point = final
-        return point, here[1], taken
-
-    def _placed(self, pool: LocalModel, point: Point) -> dict[str, Any]:
-        """The point with the best of the pool where the new units are."""
-        chosen = pool.chosen(len(self.places), self.seed)
-        out = dict(point)
-        for slot in pool.group.slots:
-            tensor = out[slot.name].clone()
-            lines, source = (each.movedim(slot.axis, 0) for each in (tensor, chosen[slot.name]))
-            lines[slot.positions[list(self.places)]] = source[slot.positions[: len(self.places)]]
-            out[slot.name] = tensor
-        return out

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from semiflat.errors import InputError, whole, whole_seed
-from semiflat.growth.candidates import LocalModel, readers_of
+from semiflat.evidence.spectrum import ENOUGH
+from semiflat.growth.candidates import DAMPING, LocalModel, Step, readers_of, settled, stepped
 from semiflat.growth.data import Data, error_of, mean_of
 from semiflat.growth.downstream import Downstream, downstream
-from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, moved
+from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, loss_on, moved
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.unit_curvature import unit_curvature
-from semiflat.modules.unit_signs import UnitCurvature
+from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature
 from semiflat.records.shown import Facts, Rows, Shown
 
 SAMPLES = 2000
 """Samples that are searched at most, and that confirm."""
-STEPS = 15
-"""Steps of L-BFGS for the new units of a group in the table."""
 FACTORS_BYTES = 2**29
 """Memory that what is seen of the searched batches may take; at least one batch is."""
 
@@ -35,15 +34,14 @@ class Growth(Shown):
 
     Attributes:
         group, kind: of the units.
-        way: ``"new units"``, fitted on the searched batches; or ``"refit"``: the group's own units, fitted
-            alike, which adds none.
+        way: ``"new units"``, fitted on the searched batches; ``"split unit 3"`` in two, along the eigenvector
+            of its K; or ``"refit"``: the group's own units, fitted alike, which adds none.
         units: how many are added.
         parameters: that are added.
         flops: multiply–adds of their weights that are added for each sample.
-        predicted: by what the loss falls on the confirming batches, by the local model of the loss there.
+        predicted: by what the loss falls on the confirming batches.
         error: standard error of that between batches; None for one batch.
         searched: the same on the batches on which they were fitted: too good by the fit.
-        why_not: why there is no prediction; ``""`` if there is one.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -64,7 +62,7 @@ class Growth(Shown):
     predicted: float
     error: float | None
     searched: float
-    why_not: str = ""
+    _values: dict[str, Tensor] = field(repr=False, default_factory=dict)
 
     @property
     def per_parameter(self) -> float:
@@ -228,10 +226,13 @@ class Finder:
         self.programs = Programs(model, dtype or first.dtype)
         if frozen:
             self.programs.model.requires_grad_(True)
-        batch = data.searched[0]
-        program, branches, inputs = self.programs.of(batch.inputs)
-        targets = moved(batch.targets, self.programs.dtype, self.programs.device)
-        check_mean(outputs_like(program.model, inputs), targets, batch.size, data.loss)
+        whole_batch = data.batches.first()
+        place = self.programs.dtype, self.programs.device
+        inputs, targets = moved((whole_batch.inputs, whole_batch.targets), *place)
+        like = outputs_like(self.programs.model, inputs)
+        loss_on(like, data.loss, replace(whole_batch, targets=targets))
+        check_mean(like, targets, whole_batch.size, data.loss)
+        program, branches, _ = self.programs.of(data.searched[0].inputs)
         self.units = program.units
         if isinstance(groups, str):
             raise InputError(f"groups must be a list of names, as [{groups!r}]")
@@ -268,13 +269,13 @@ class Finder:
         self,
         names: Sequence[str],
         batches: Sequence[Batch],
-        point: Point | None = None,
         seed: int = 0,
+        added: Sequence[Mapping[fx.Node, Tensor]] = (),
     ) -> list[Downstream]:
         """Batches seen from the readers of some groups, as many as memory allows."""
         found = list[Downstream]()
         total = sum(batch.size for batch in batches)
-        for batch in batches:
+        for number, batch in enumerate(batches):
             found.append(
                 downstream(
                     self.programs,
@@ -282,8 +283,8 @@ class Finder:
                     self.data.loss,
                     names,
                     batch.size / total,
-                    seed + batch.number,
-                    point,
+                    seed + number,
+                    added[number] if added else {},
                 )
             )
             if sum(each.bytes for each in found) * (1 + 1 / len(found)) > FACTORS_BYTES:
@@ -292,6 +293,24 @@ class Finder:
         for each in found:
             each.weight /= whole_part
         return found
+
+    @cached_property
+    def noise(self) -> float:
+        """What rounding of the parameters may do to the loss on the confirming batches: no gain is less."""
+        model, confirming = self.programs.model, self.data.confirming
+        generator = torch.Generator().manual_seed(0)
+        here = mean_of(self.data.loss_at(model, None, confirming), confirming)
+        eps = torch.finfo(self.programs.dtype).eps
+        most = 0.0
+        for _ in range(2):
+            rounded = {
+                name: tensor.detach()
+                * (1 + 2 * eps * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
+                for name, tensor in model.named_parameters()
+            }
+            there = mean_of(self.data.loss_at(model, rounded, confirming), confirming)
+            most = max(most, abs(there - here))
+        return ENOUGH * most
 
     def cost(self, group: UnitGroup) -> tuple[int, int]:
         """Parameters of one more unit, and the multiply–adds of its weights for a sample."""
@@ -312,42 +331,116 @@ class Finder:
                         flops += int(entries[name] * max(places, 1))
         return parameters, flops
 
-    def new_units(self, name: str, count: int, seed: int, steps: int = STEPS) -> Growth:
-        """The best new units of a group, fitted on the searched batches and predicted on the confirming."""
-        search, confirm = self._models(name, True)
-        count = min(count, search.group.size)
-        chosen = search.chosen(count, seed)
-        point = search.fitted(chosen, range(count), confirm, steps)
-        return self._growth("new units", count, search, confirm, point)
-
-    def refit(self, name: str, steps: int = STEPS) -> Growth:
-        """The same of the units that there are."""
-        search, confirm = self._models(name, False)
-        every = range(search.group.size)
-        point = search.fitted(search.point, every, confirm, steps)
-        return self._growth("refit", 0, search, confirm, point)
-
     @cached_property
     def _seen(self) -> tuple[list[Downstream], list[Downstream]]:
         """The searched and the confirming batches, from the readers of all groups."""
-        data = self.data
-        return self.seen(self.names, data.searched), self.seen(self.names, data.confirming)
+        searched, confirming = self.data.searched, self.data.confirming
+        return self.seen(self.names, searched), self.seen(self.names, confirming)
 
-    def _models(self, name: str, candidates: bool) -> tuple[LocalModel, LocalModel]:
-        search, confirm = self._seen
-        return LocalModel(name, search, candidates), LocalModel(name, confirm, candidates, 0.0)
+    def new_units(self, name: str, count: int, seed: int, rounds: int = 1) -> Growth:
+        """The best new units of a group, at most as many as it has."""
+        search, confirm = (LocalModel(name, seen) for seen in self._seen)
+        count = min(count, search.group.size)
+        start = search.chosen(count, seed)
+        return self._descent(search, confirm, count, start, rounds, seed)
+
+    def refit(self, name: str) -> Growth:
+        """What the units that there are would take off, fitted in the same way."""
+        point = self.programs.of(self.data.searched[0].inputs)[0].point
+        search, confirm = (LocalModel(name, seen, point) for seen in self._seen)
+        return self._descent(search, confirm, 0, search.reference, 1, 0)
+
+    def split(self, known: GroupCurvature) -> Growth | None:
+        """The split of one unit of a group for which K opens the steepest sure way down; None if none does.
+
+        Two copies go where candidates go, and the unit itself is what changes count from.
+        """
+        name, places = known.group.name, range(2)
+        ways = [unit for unit in known.units if unit.best_shares is not None]
+        if not ways or known.group.size < 2:
+            return None
+        unit = min(ways, key=lambda each: each.steepest)
+        shares, seen = unit.best_shares, self._seen
+        assert shares is not None
+        free = LocalModel(name, seen[0])
+        reads, makes = known.way(unit.unit, -1 if shares[0] * shares[1] > 0 else 1)
+        alone, start, end = ({**free.point, **free.deaf} for _ in range(3))
+        for slot in free.group.slots:
+            lines = free.point[slot.name].movedim(slot.axis, 0)[slot.positions[unit.unit]]
+            for place in places:
+                share = shares[place] if slot.role == "reads" else 1.0
+                for point, factor in ((alone, 1.0 - place), (start, share), (end, share)):
+                    tensor = point[slot.name].clone()
+                    factor = factor if slot.role == "reads" else 1.0
+                    tensor.movedim(slot.axis, 0)[slot.positions[place]] = (lines * factor).to(
+                        tensor
+                    )
+                    point[slot.name] = tensor
+        own = torch.cat([part.take(free.point[part.name])[unit.unit] for part in free.branch.parts])
+        length = float(torch.linalg.vector_norm(own))
+        rests = {True: reads * length, False: makes * length}
+        for part in free.branch.parts:
+            tensor = end[part.name].clone()
+            lines = tensor.movedim(part.axis, 0)
+            shape = lines[part.positions[0]].shape
+            mine, rests[part.reads] = (
+                rests[part.reads][: shape.numel()],
+                rests[part.reads][shape.numel() :],
+            )
+            for place, sign in zip(places, (1.0, -1.0), strict=True):
+                factor = sign if part.reads else sign / shares[place]
+                lines[part.positions[place]] += (factor * mine.view(shape)).to(tensor)
+            end[part.name] = tensor
+        back = {n: 2 * start[n] - end[n] if end[n].is_floating_point() else end[n] for n in end}
+        search, confirm = (LocalModel(name, each, alone) for each in seen)
+        steps = [stepped(search, confirm, start, each) for each in (end, back)]
+        step = min(steps, key=lambda each: each.searched)
+        before = search.loss(start)
+        return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, before, places)
+
+    def _descent(
+        self,
+        search: LocalModel,
+        confirm: LocalModel,
+        count: int,
+        start: Point,
+        rounds: int,
+        seed: int,
+    ) -> Growth:
+        """Fit units and go as far as the loss falls, so many times, the loss made local again each time."""
+        places = range(count or search.group.size)
+        begun = confirm
+        before = search.loss(search.reference)
+        step: Step | None = None
+        for number in range(rounds):
+            if step is not None:
+                search, confirm = self._around(search, confirm, step.point, seed + number)
+            end = search.fitted(start, places, confirm)
+            base = {**end, **search.deaf} if count and step is None else search.reference
+            found = stepped(search, confirm, base, end)
+            if step is not None and not found.part:
+                break
+            step, start = found, found.point
+        assert step is not None
+        way = "new units" if count else "refit"
+        return self._growth(way, count, search, begun, step, before, places)
 
     def _growth(
-        self, way: str, count: int, search: LocalModel, confirm: LocalModel, point: Point
+        self,
+        way: str,
+        count: int,
+        search: LocalModel,
+        confirm: LocalModel,
+        step: Step,
+        before: float,
+        places: range,
     ) -> Growth:
-        """What is predicted of a point, the way to it gone as far as is best on the confirming batches."""
-        start = {**point, **search.deaf} if count else search.point
-        tried = [(confirm.value(between(start, point, t)), t) for t in PARTS]
-        _, t = min(tried)
-        end = between(start, point, t)
-        with torch.no_grad():
-            values = [-float(confirm.change(k, end)[0]) for k in range(len(confirm.batches))]
+        """What is predicted of units in some places after a step."""
+        point = settled(search.branch, search.batches, step.point, keep=True)
+        there = confirm.losses(point)
+        values = [batch.loss - loss for batch, loss in zip(confirm.batches, there, strict=True)]
         batches = self.data.confirming[: len(values)]
+        predicted = mean_of(values, batches)
         parameters, flops = self.cost(search.group)
         return Growth(
             group=search.name,
@@ -356,26 +449,29 @@ class Finder:
             units=count,
             parameters=count * parameters,
             flops=count * flops,
-            predicted=mean_of(values, batches),
+            predicted=predicted if predicted > self.noise else 0.0,
             error=error_of(values, batches),
-            searched=-search.value(end),
+            searched=before - step.searched,
+            _values={
+                slot.name: point[slot.name].index_select(
+                    slot.axis, slot.positions[: len(places)].reshape(-1)
+                )
+                for slot in search.group.slots
+            },
         )
 
-
-PARTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.3)
-"""Of the way to what was fitted, that are tried."""
-
-
-def between(start: Point, end: Point, t: float) -> dict[str, Tensor]:
-    """A point on the way from one to another; what is no real number is that of the end.
-
-    >>> between({"a": torch.zeros(1)}, {"a": torch.ones(1)}, 0.25)
-    {'a': tensor([0.2500])}
-    """
-    return {
-        name: torch.lerp(start[name], end[name], t) if end[name].is_floating_point() else end[name]
-        for name in end
-    }
+    def _around(
+        self, search: LocalModel, confirm: LocalModel, point: Point, seed: int
+    ) -> tuple[LocalModel, LocalModel]:
+        """The local models around another point of the units."""
+        found = []
+        for local, batches in ((search, self.data.searched), (confirm, self.data.confirming)):
+            with torch.no_grad():
+                added = local.added(point)
+            seen = self.seen([local.name], batches[: len(added)], seed, added)
+            damping = DAMPING if local is search else local.damping
+            found.append(LocalModel(local.name, seen, point, damping))
+        return found[0], found[1]
 
 
 def where_to_grow(
@@ -435,14 +531,16 @@ def where_to_grow(
         new = {name: finder.new_units(name, units, seed) for name in finder.names}
         refits = {name: finder.refit(name) for name in finder.names}
         values = data.loss_at(finder.programs.model, None, data.confirming)
-        known = None
+        known, splits = None, dict[str, Growth]()
         if curvature and finder.names:
             pairs = [(batch.inputs, batch.targets) for batch in data.searched]
             known = unit_curvature(model, pairs, loss, dtype=dtype or torch.float64)
+            found = {name: finder.split(known[name]) for name in finder.names if name in known}
+            splits = {name: each for name, each in found.items() if each is not None}
         return GrowthTable(
             new,
             refits,
-            {},
+            splits,
             known,
             finder.refused,
             mean_of(values, data.confirming),

@@ -37,6 +37,13 @@ class Batch:
     size: int
     number: int = 0
 
+    def few(self, most: int) -> Batch:
+        """The first samples, at most so many; the batch itself where it cannot be cut."""
+        leaves = _leaves((self.inputs, self.targets))
+        if self.size <= most or any(not leaf.ndim or len(leaf) != self.size for leaf in leaves):
+            return self
+        return self._cut(0, most)
+
     def parts(self, most: int) -> list[Batch]:
         """The batch cut into at most so many parts; itself alone where it cannot be cut."""
         leaves = _leaves((self.inputs, self.targets))

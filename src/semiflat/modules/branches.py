@@ -8,9 +8,11 @@ derivatives of the model itself, and the units do not couple in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,6 +36,8 @@ from semiflat.modules.ties import FIXED, UNIFORM
 
 Point = Mapping[str, Tensor]
 """Values of parameters and buffers by name."""
+FEW = 16
+"""Samples on which what is said of a program is tried."""
 LIKE = 1e-6
 """Relative difference up to which two ways of computing a derivative agree; what couples differs by more."""
 
@@ -59,6 +63,10 @@ class Part:
         """The same as a slot."""
         return Slot(self.name, "reads" if self.reads else "writes", self.axis, self.positions)
 
+    def count(self, like: Tensor) -> int:
+        """How many entries of a unit there are."""
+        return self.positions.shape[1] * like.numel() // max(like.shape[self.axis], 1)
+
     def take(self, tensor: Tensor) -> Tensor:
         """The entries of each unit, (units, n)."""
         return tensor.movedim(self.axis, 0)[self.positions.to(tensor.device)].flatten(1)
@@ -73,6 +81,23 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Line:
+    """An operation that takes what the units share times the entries of a part, each unit's its own.
+
+    Attributes:
+        node: the operation.
+        weight: what the part enters it by.
+        other: what it multiplies: for what reads, what the units give; else what enters from elsewhere.
+        axis: along which the units lie: in ``other`` for what reads them, else in what the operation gives.
+    """
+
+    node: fx.Node
+    weight: fx.Node
+    other: fx.Node
+    axis: int
+
+
+@dataclass(frozen=True)
 class Branch:
     """The operations of one group of units.
 
@@ -81,12 +106,18 @@ class Branch:
         parts: the trained entries of each unit: what reads it first, then what makes it and acts on it.
         nodes: operations to run again, in order.
         readers: those of them that read the units.
+        lines: for each part the operation that alone takes it, which is replaced by a cheaper one where not all
+            directions are looked at; None if there is none.
+        bases: where not all directions are looked at, for each part orthonormal columns, (n, m): the same for
+            all units, whose entries are then coordinates in them.
     """
 
     group: UnitGroup
     parts: tuple[Part, ...]
     nodes: tuple[fx.Node, ...]
     readers: tuple[fx.Node, ...]
+    lines: tuple[Line | None, ...] = ()
+    bases: tuple[Tensor, ...] = ()
 
     @property
     def outside(self) -> set[fx.Node]:
@@ -94,24 +125,152 @@ class Branch:
         own = set(self.nodes)
         return {each for node in self.nodes for each in node.all_input_nodes if each not in own}
 
-    def take(self, tensors: Point) -> Tensor:
-        """The entries of each unit in all parts, (units, n)."""
-        return torch.cat([part.take(tensors[part.name]) for part in self.parts], 1)
-
-    def put(self, entries: Tensor, like: Point) -> dict[str, Tensor]:
-        """Tensors, zero but for these entries, (units, n), of the units."""
-        out = {part.name: torch.zeros_like(like[part.name]) for part in self.parts}
-        sizes = [part.take(like[part.name]).shape[1] for part in self.parts]
-        for part, mine in zip(self.parts, entries.split(sizes, 1), strict=True):
-            out[part.name] = out[part.name] + part.put(mine, like[part.name])
-        return out
+    def sizes(self, like: Point) -> list[int]:
+        """Entries, or coordinates, of a unit in each part."""
+        if self.bases:
+            return [basis.shape[1] for basis in self.bases]
+        return [part.count(like[part.name]) for part in self.parts]
 
     def counts(self, like: Point) -> tuple[int, int]:
-        """How many entries read a unit, and how many make it."""
+        """How many entries, or coordinates, read a unit, and how many make it."""
         counts = [0, 0]
-        for part in self.parts:
-            counts[not part.reads] += part.take(like[part.name]).shape[1]
+        for part, size in zip(self.parts, self.sizes(like), strict=True):
+            counts[not part.reads] += size
         return counts[0], counts[1]
+
+    def take(self, tensors: Point) -> Tensor:
+        """The entries, or coordinates, of each unit in all parts, (units, n)."""
+        taken = [part.take(tensors[part.name]) for part in self.parts]
+        return self.coordinates(torch.cat(taken, 1))
+
+    def coordinates(self, entries: Tensor) -> Tensor:
+        """The coordinates (…, m) that entries (…, n) have; the entries where all are looked at."""
+        if not self.bases:
+            return entries
+        split = zip(
+            entries.split([len(basis) for basis in self.bases], -1), self.bases, strict=True
+        )
+        return torch.cat([mine @ basis.to(mine) for mine, basis in split], -1)
+
+    def entries(self, vectors: Tensor) -> Tensor:
+        """The entries that coordinates (…, m) stand for, (…, n)."""
+        if not self.bases:
+            return vectors
+        sizes = [basis.shape[1] for basis in self.bases]
+        split = zip(vectors.split(sizes, -1), self.bases, strict=True)
+        return torch.cat([mine @ basis.to(mine).mT for mine, basis in split], -1)
+
+    def moved(self, vectors: Sequence[Tensor], point: Point) -> dict[str, Tensor]:
+        """The parameters of a point, moved by these entries or coordinates, but for parts that are hoisted."""
+        out = {part.name: point[part.name] for part in self.parts}
+        for number, (part, mine) in enumerate(zip(self.parts, vectors, strict=True)):
+            if not self._line(number):
+                if self.bases:
+                    mine = mine @ self.bases[number].to(mine).mT
+                out[part.name] = out[part.name] + part.put(mine, point[part.name])
+        return out
+
+    def _line(self, number: int) -> Line | None:
+        return self.lines[number] if self.bases else None
+
+    def replaced(self, vectors: Sequence[Tensor]) -> dict[fx.Node, Hoisted]:
+        """For each operation that is replaced, by what."""
+        numbers: dict[fx.Node, list[int]] = {}
+        for number in range(len(self.parts)):
+            line = self._line(number)
+            if line is not None:
+                numbers.setdefault(line.node, []).append(number)
+        return {node: Hoisted(self, tuple(mine), vectors) for node, mine in numbers.items()}
+
+
+class Hoisted:
+    """An operation on what the units share, run once for each direction and not for each unit.
+
+    Args:
+        branch: that it is an operation of.
+        numbers: of the parts that enter it.
+        vectors: coordinates of each unit in the directions of each part, (units, m).
+    """
+
+    def __init__(self, branch: Branch, numbers: tuple[int, ...], vectors: Sequence[Tensor]) -> None:
+        self.numbers = numbers
+        lines = [line for number in numbers if (line := branch.lines[number]) is not None]
+        self._lines = lines
+        self._parts = [branch.parts[number] for number in numbers]
+        self._bases = [branch.bases[number].to(vectors[number]) for number in numbers]
+        self._vectors = torch.cat([vectors[number] for number in numbers], 1)
+        self.node, self.other, self.axis = lines[0].node, lines[0].other, lines[0].axis
+        self.reads, self._positions = self._parts[0].reads, self._parts[0].positions
+        self.size = self._vectors.shape[1]
+
+    def given(self, values: Mapping[fx.Node, Any]) -> Tensor:
+        """What the operation gives, which is made of units."""
+        still = called(self.node, values)
+        few = called(self.node, {**values, **self._few(values)})
+        self.directions = _folded(few.detach(), self.axis)
+        lines = _folded(still, self.axis)
+        along = self._combined(self.directions)
+        self.made: Tensor = lines.index_add(1, self._places(still), along)
+        return self.made.view(still.shape)
+
+    def heard(self, values: Mapping[fx.Node, Any], delta: Tensor) -> Tensor:
+        """``⟨δ, reader⟩``, but for what does not depend on the units."""
+        units: Tensor = values[self.other]
+        still = self._by_units(values, delta, units.detach())
+        shape = list(units.shape)
+        shape[self.axis] = self.size * self._positions.shape[1]
+        few = self._by_units({**values, **self._few(values)}, delta, units.new_zeros(shape))
+        along = self._combined(_folded(few, self.axis))
+        lines = _folded(units, self.axis).index_select(1, self._places(units))
+        return (still * units).sum() + (along * lines).sum()
+
+    def gram(self, weights: Tensor) -> Tensor:
+        """``Σ w x xᵀ`` of each unit over all places, for weights in the shape of what is made."""
+        units = len(self._vectors)
+        weights = weights.index_select(1, self._places(weights))
+        weights = weights.view(len(weights), units, -1).transpose(0, 1).reshape(units, -1)
+        lines = self.directions.reshape(len(self.directions), self.size, -1)
+        lines = lines.transpose(0, 1).reshape(self.size, -1)
+        return torch.stack([(weights * line) @ lines.mT for line in lines], 1)
+
+    def _by_units(self, values: Mapping[fx.Node, Any], delta: Tensor, units: Tensor) -> Tensor:
+        units = units.requires_grad_()
+        with torch.enable_grad():
+            out = called(self.node, {**values, self.other: units})
+        return torch.autograd.grad(out, units, delta)[0]
+
+    def _few(self, values: Mapping[fx.Node, Any]) -> dict[fx.Node, Tensor]:
+        """The weights with a unit for each direction; a bias that is not among the parts is 0."""
+        found: dict[fx.Node, Tensor] = {}
+        start, places = 0, self.size * self._positions.shape[1]
+        for line, part, basis in zip(self._lines, self._parts, self._bases, strict=True):
+            lines = values[line.weight].movedim(part.axis, 0)
+            few = basis.new_zeros((self.size, len(basis)))
+            few[start : start + basis.shape[1]] = basis.mT
+            few = few.reshape(places, *lines.shape[1:]).movedim(0, part.axis)
+            found[line.weight] = few.contiguous()
+            start += basis.shape[1]
+        for node in self.node.all_input_nodes:
+            if node not in found and node is not self.other and not self.reads:
+                found[node] = self._vectors.new_zeros(places)
+        return found
+
+    def _combined(self, few: Tensor) -> Tensor:
+        """Of lines (b, m · k, a), one for each direction, those of the units, (b, units · k, a)."""
+        before, _, after = few.shape
+        directions = few.reshape(before, self.size, -1)
+        if directions.shape[2] == 1:
+            return (directions[:, :, 0] @ self._vectors.mT)[:, :, None]
+        return (self._vectors @ directions).reshape(before, -1, after)
+
+    def _places(self, like: Tensor) -> Tensor:
+        return self._positions.reshape(-1).to(like.device)
+
+
+def _folded(tensor: Tensor, axis: int) -> Tensor:
+    """A tensor as (what lies before an axis, the axis, what lies behind)."""
+    before = torch.Size(tensor.shape[:axis]).numel()
+    return tensor.reshape(before, tensor.shape[axis], -1)
 
 
 class Program:
@@ -169,7 +328,27 @@ class Program:
         parts = self._parts(group)
         if not parts:
             return "none of its parameters is trained"
-        return Branch(group, parts, tuple(nodes), tuple(readers))
+        lines = [self._line(part, nodes, readers) for part in parts]
+        wide = {line.node for line in lines if line and line.weight.meta["val"].ndim > 1}
+        kept = tuple(line if line and line.node in wide else None for line in lines)
+        return Branch(group, parts, tuple(nodes), tuple(readers), kept)
+
+    def _line(self, part: Part, nodes: list[fx.Node], readers: list[fx.Node]) -> Line | None:
+        """The operation that alone takes a part, times what all units share; whether it does is tried later."""
+        leaves = {node for node in self._order if self._named.get(node.name) == part.name}
+        users = [node for node in nodes if not leaves.isdisjoint(node.all_input_nodes)]
+        if len(leaves) != 1 or len(users) != 1:
+            return None
+        (node,), (weight,) = users, leaves
+        others = [x for x in node.all_input_nodes if x is not weight and x not in self._weights]
+        if len(others) != 1 or (node in readers, others[0] in nodes) != (part.reads, part.reads):
+            return None
+        signal = others[0] if part.reads else node
+        axes = self._flow.axes.get(signal.name, [])
+        like = weight.meta["val"]
+        if len(axes) != 1 or signal.meta["val"].shape[axes[0]] != like.shape[part.axis]:
+            return None
+        return Line(node, weight, others[0], axes[0])
 
     @cached_property
     def _roots(self) -> dict[fx.Node, set[int]]:
@@ -270,13 +449,20 @@ class Program:
         return values
 
     def forward(
-        self, point: Point, inputs: Example, branches: Iterable[Branch]
+        self,
+        point: Point,
+        inputs: Example,
+        branches: Iterable[Branch],
+        added: Mapping[fx.Node, Tensor] = MappingProxyType({}),
     ) -> tuple[list[Any], dict[fx.Node, Any], dict[fx.Node, Tensor], Tensor]:
         """Run everything.
 
+        Args:
+            added: to what readers give.
+
         Returns:
-            What the model gives, in a list; what enters the branches; for each reader a tensor of zeros that is
-            added to what it gives; and a sum that changes with whatever is at a kink.
+            What the model gives, in a list; what enters the branches; for each reader the tensor that is
+            added to what it gives, zeros if none is given; and a sum that changes with whatever is at a kink.
         """
         keep = {node for branch in branches for node in branch.outside}
         readers = {node for branch in branches for node in branch.readers}
@@ -292,7 +478,9 @@ class Program:
                 kinks = kinks + at_kinks(node, values, kinks)
                 values[node] = called(node, values)
                 if node in readers:
-                    probes[node] = torch.zeros_like(values[node]).requires_grad_()
+                    start = added.get(node)
+                    start = torch.zeros_like(values[node]) if start is None else start.clone()
+                    probes[node] = start.requires_grad_()
                     values[node] = values[node] + probes[node]
                 if node in keep:
                     held[node] = detached(values[node])
@@ -303,6 +491,25 @@ class Program:
             for each in {each for each in node.all_input_nodes if last[each] is node}:
                 values.pop(each, None)
         return outputs, held, probes, kinks
+
+    def fewer(self, inputs: Example, most: int) -> Example:
+        """The first samples, at most so many, where the operations do with them what the model does; else all.
+
+        Operations in which the number of samples is written down do not.
+        """
+        leaves, spec = pytree.tree_flatten(inputs)
+        sizes = {len(x) if x.ndim else 0 for x in leaves if isinstance(x, Tensor)}
+        if len(sizes) != 1 or max(sizes) <= most:
+            return inputs
+        cut = [leaf[:most] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        few: Example = pytree.tree_unflatten(cut, spec)
+        try:
+            with torch.no_grad():
+                outputs, *_ = self.forward(self.point, few, ())
+                self.packed(outputs, outputs_like(self.model, few))
+        except (InputError, RuntimeError):
+            return inputs
+        return few
 
     def packed(self, outputs: list[Any], like: Any, moved: bool = False) -> Any:
         """What the operations give, packed as the model packs it.
@@ -339,7 +546,9 @@ def called(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     schema = getattr(node.target, "_schema", None)
     if schema is not None and schema.is_mutable and args and isinstance(args[0], Tensor):
         args[0] = args[0].clone()
-    with second_derivatives():
+    # Only attention has kernels to choose from; the choice takes longer than most operations do.
+    chosen = second_derivatives() if "attention" in name_of(node) else nullcontext()
+    with chosen:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
@@ -421,7 +630,7 @@ class Local:
         deltas: for each reader what the loss changes by with what it gives.
 
     Attributes:
-        gradient: of the surrogate, (units, n).
+        gradient: of the surrogate, (units, n): by entries, or by coordinates in the branch's directions.
         kinks: which units move something that is at a kink, (units,).
     """
 
@@ -433,45 +642,68 @@ class Local:
         held: Mapping[fx.Node, Any],
         deltas: Mapping[fx.Node, Tensor],
     ) -> None:
-        self.branch, self.point = branch, point
-        names = [part.name for part in branch.parts]
-        self._leaves = {name: point[name].clone().requires_grad_() for name in names}
-        start = program.start({**point, **self._leaves}, None)
-        values = {**held, **start}
+        self.program, self.branch, self.point = program, branch, point
+        self.held, self.deltas = held, deltas
+        start = {part.name: point[part.name] for part in branch.parts}
+        like = torch.zeros_like(branch.take(start))
+        self._sizes = branch.sizes(point)
+        self._vectors = [each.clone().requires_grad_() for each in like.split(self._sizes, 1)]
         kinks = torch.zeros((), dtype=torch.float64)
         s: Any = 0.0
-        self.outputs: dict[fx.Node, Tensor] = {}
         with torch.enable_grad():
+            changed = branch.moved(self._vectors, point)
+            values = {**held, **program.start({**point, **changed}, None)}
+            replaced = branch.replaced(self._vectors)
             for node in branch.nodes:
+                by = replaced.get(node)
+                if by is not None and by.reads:
+                    s = s + by.heard(values, deltas[node])
+                    continue
                 kinks = kinks + at_kinks(node, values, kinks)
-                values[node] = called(node, values)
+                values[node] = called(node, values) if by is None else by.given(values)
                 if node in deltas and node in branch.readers:
-                    self.outputs[node] = values[node].detach()
                     s = s + (deltas[node] * values[node]).sum()
-            every = tuple(self._leaves.values())
-            self._first = grads(s, every, create_graph=True)
-        self.gradient = branch.take(self._by_name([each.detach() for each in self._first]))
-        moves = grads(kinks, every, retain_graph=True) if kinks.requires_grad else None
-        self.kinks = torch.zeros(branch.group.size, dtype=torch.bool)
-        if moves is not None:
-            self.kinks = (branch.take(self._by_name(moves)) != 0).any(1).cpu()
+            self._written = [by for by in replaced.values() if not by.reads]
+            leaves = (*self._vectors, *(by.made for by in self._written))
+            first = grads(s, leaves, create_graph=True)
+            self._by_made = first[len(self._vectors) :]
+            moves = grads(kinks, tuple(self._vectors), retain_graph=True)
+        self._first = first[: len(self._vectors)]
+        self.gradient = torch.cat(self._first, 1).detach()
+        self.kinks = (torch.cat(moves, 1) != 0).any(1).cpu()
 
-    def _by_name(self, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
-        return dict(zip(self._leaves, tensors, strict=True))
+    def of(self, branch: Branch) -> Local:
+        """The same of a branch with other directions."""
+        return Local(self.program, branch, self.point, self.held, self.deltas)
 
     def times(self, vectors: Tensor) -> Tensor:
         """Each unit's K times its own vector, (units, n): one Hessian–vector product of the surrogate."""
-        along = self.branch.put(vectors, self._leaves)
-        inner = [
-            (first * along[name]).sum()
-            for name, first in zip(self._leaves, self._first, strict=True)
-            if first.requires_grad
+        along = [
+            (first * mine).sum()
+            for first, mine in zip(self._first, vectors.split(self._sizes, 1), strict=True)
+            if first.requires_grad and bool(mine.any())
         ]
-        leaves = tuple(self._leaves.values())
-        if not inner:
+        if not along:
             return torch.zeros_like(vectors)
-        second = grads(torch.stack(inner).sum(), leaves, retain_graph=True)
-        return self.branch.take(self._by_name(second))
+        leaves = tuple(self._vectors)
+        return torch.cat(grads(torch.stack(along).sum(), leaves, retain_graph=True), 1)
+
+    def closed(self) -> tuple[tuple[int, ...], Tensor] | None:
+        """Numbers of parts whose second derivatives are sums over places, and these, (units, m, m), if any are.
+
+        So it is where the surrogate's second derivatives by what a replaced operation gives are those at one
+        place alone: then their product with any vector follows from that with ones.
+        """
+        generator = torch.Generator().manual_seed(2)
+        both = zip(self._written, self._by_made, strict=True)
+        for by, first in sorted(both, key=lambda each: -each[0].size):
+            signs = (torch.randint(0, 2, first.shape, generator=generator) * 2 - 1).to(first)
+            (weights,) = grads(first.sum(), (by.made,), retain_graph=True)
+            (product,) = grads((first * signs).sum(), (by.made,), retain_graph=True)
+            apart = float((product - weights * signs).abs().max())
+            if apart <= self.program.like * float(weights.abs().max()):
+                return by.numbers, by.gram(weights)
+        return None
 
 
 def grads(
@@ -496,9 +728,10 @@ def tried(program: Program, inputs: Example) -> dict[str, Branch | str]:
     """The branches of a program that stand a trial on numbers; why not, for the others.
 
     The derivatives of the outputs, summed with weights drawn at random, by what is the units' own have to be
-    those of the surrogate with the same weights; and the product of the surrogate's Hessian with a vector that
-    is 0 for some units has to be 0 for them, and 0 for readers where it is 0 for all but readers.
+    those of the surrogate with the same weights; and the product of the surrogate's Hessian with a vector has
+    to be longer for each unit as its part is, and 0 for readers where the vector is 0 for all but readers.
     """
+    inputs = program.fewer(inputs, FEW)
     branches = {name: each for name, each in program.branches.items() if isinstance(each, Branch)}
     found = dict(program.branches)
     trained = {n: t for n, t in program.model.named_parameters() if t.requires_grad}
@@ -528,6 +761,8 @@ def tried(program: Program, inputs: Example) -> dict[str, Branch | str]:
         why = _refuted(branch, local, branch.take(mine), branch.take(models), program.like)
         if why:
             found[name] = why
+        elif any(branch.lines) and not _replaceable(local):
+            found[name] = replace(branch, lines=(None,) * len(branch.parts))
     return found
 
 
@@ -542,17 +777,36 @@ def _refuted(branch: Branch, local: Local, graph: Tensor, model: Tensor, like: f
     reads = branch.counts(local.point)[0]
     only = torch.zeros_like(vectors)
     only[:, :reads] = vectors[:, :reads]
-    scale = float(local.times(vectors).abs().max())
+    product = local.times(vectors)
+    scale = float(product.abs().max())
     bent = local.times(only)[:, :reads].abs()
     if reads and float(bent.max()) > like * scale:
         return "what is said to read the units is not linear in its weights"
-    numbers = torch.arange(branch.group.size)
-    for bit in range((branch.group.size - 1).bit_length()):  # any two units differ in some bit
-        still = (numbers >> bit) & 1 == 1
-        others = local.times(vectors * ~still[:, None].to(vectors.device))[still].abs()
-        if float(others.max()) > like * scale:
-            return "the units act on one another before they are read"
+    # Lengths that differ between any two units: where these act on one another, the products do not follow.
+    lengths = torch.linspace(-1.0, 1.0, branch.group.size)
+    lengths = lengths[torch.randperm(len(lengths), generator=generator), None].to(vectors)
+    apart = (local.times(lengths * vectors) - lengths * product).abs()
+    if float(apart.max()) > like * scale:
+        return "the units act on one another before they are read"
     return ""
+
+
+def _replaceable(local: Local) -> bool:
+    """Whether a product in some directions stays the same where operations are replaced."""
+    generator = torch.Generator().manual_seed(2)
+    bases = []
+    for size in local.branch.sizes(local.point):
+        drawn = torch.randn((size, min(size, 2)), generator=generator, dtype=torch.float64)
+        bases.append(torch.linalg.qr(drawn)[0])
+    some = replace(local.branch, bases=tuple(bases))
+    vectors = torch.randn((some.group.size, sum(some.sizes(local.point))), generator=generator)
+    vectors = vectors.to(local.gradient)
+    product = some.coordinates(local.times(some.entries(vectors)))
+    try:
+        apart = float((local.of(some).times(vectors) - product).abs().max())
+    except RuntimeError:  # an operation that cannot be run with another number of units
+        return False
+    return apart <= local.program.like * float(product.abs().max())
 
 
 def outputs_with_history(model: nn.Module, inputs: Example) -> Any:

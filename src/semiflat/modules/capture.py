@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,10 @@ def check_model(model: Any) -> nn.Module:
             raise InputError(
                 f"{name!r} has no values yet; run the model once on an example, or load its weights"
             )
+        if tensor.is_complex():
+            raise InputError(
+                f"{name!r} is complex ({tensor.dtype}); expected real parameters and buffers"
+            )
     return model
 
 
@@ -99,7 +104,8 @@ def quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        # Where a number is taken out of a tensor, it prints the graph so far.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -134,6 +140,20 @@ class Captured:
     inputs: dict[str, Any]
 
     @functools.cached_property
+    def guards(self) -> tuple[str, ...]:
+        """What of the inputs was taken as it is in the example: sizes, and what the graph asserts."""
+        found = [
+            f"{name} has sizes {tuple(value.shape)}"
+            if isinstance(value, Tensor)
+            else f"an input is {value!r:.60}"
+            for name, value in self.inputs.items()
+        ]
+        for node in self.graph.nodes:
+            if "_assert" in str(node.target) and "metadata" not in str(node.target):
+                found += [each for each in node.args if isinstance(each, str)]
+        return tuple(found)
+
+    @functools.cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and buffers of the model, by name."""
         return dict((*self.model.named_parameters(), *self.model.named_buffers()))
@@ -149,6 +169,9 @@ def capture(model: nn.Module, example: Example) -> Captured:
     args, kwargs = called_with(example)
     if any(isinstance(each, Tensor) and not each.numel() for each in (*args, *kwargs.values())):
         raise InputError("the example has an input without elements; give at least one sample")
+    for place, each in (*enumerate(args), *kwargs.items()):
+        if isinstance(each, Tensor) and each.is_complex():
+            raise InputError(f"input {place!r} is complex ({each.dtype}); expected real numbers")
     # A copy runs: batch normalisation in training mode changes its statistics.
     trial = copied(model)
     try:

@@ -337,17 +337,15 @@ def _made_again(
 ) -> Optimizer:
     """An optimiser of the same class, options and groups over other parameters, without state.
 
-    A parameter that was not there, as one of a new block is, follows the last one whose name differs in numbers
-    alone, or else the last of all.
+    A parameter that was not there, as one of a new block is, stands behind the one of the block before.
 
     Args:
         names: of the old parameters, by their ``id``.
         fresh: the new parameters by name.
     """
-    alike = {re.sub(r"\d+", "#", name): name for name in names.values()}
     followers: dict[str, list[str]] = {name: [] for name in names.values()}
     for name in fresh.keys() - followers.keys():
-        followers[alike.get(re.sub(r"\d+", "#", name), list(alike.values())[-1])].append(name)
+        followers[_before(name, list(followers))].append(name)
     groups = []
     for group in optimizer.param_groups:
         own = [names[id(parameter)] for parameter in group["params"]]
@@ -368,6 +366,21 @@ def _made_again(
             "one over the new model's parameters yourself"
         ) from error
     return out
+
+
+def _before(name: str, names: list[str]) -> str:
+    """The last of the names that differ in one number alone, as far behind as can be; or the last of all."""
+    parts = re.split(r"(\d+)", name)
+    best, found = 0, names[-1]
+    for other in names:
+        others = re.split(r"(\d+)", other)
+        places = [
+            at for at, pair in enumerate(zip(parts, others, strict=False)) if len(set(pair)) > 1
+        ]
+        alone = len(others) == len(parts) and len(places) == 1 and places[0] % 2 == 1
+        if alone and places[0] >= best:
+            best, found = places[0], other
+    return found
 
 
 def _checked_schedulers(optimizer: Optimizer, schedulers: Iterable[Any]) -> list[Any]:

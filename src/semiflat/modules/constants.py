@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from semiflat.errors import InputError
 from semiflat.modules.capture import Example, copied
-from semiflat.modules.groups import Slot, UnitGroup
+from semiflat.modules.groups import Slot, UnitGroup, units
+from semiflat.modules.ranges import ranges
+from semiflat.modules.signals import readers_of
 from semiflat.modules.surgery import EXACT, new_places, outputs_of
 
 
@@ -34,6 +36,24 @@ def check_constants(model: nn.Module, group: UnitGroup) -> None:
         ):
             raise InputError(
                 f"{slot.module!r} pads what it reads, so a constant is none at the edges; no bias takes it up"
+            )
+
+
+def check_settled(wide: nn.Module, group: UnitGroup, new: list[int], example: Example) -> None:
+    """Check that new units take one value alone, whatever the inputs are.
+
+    Raises:
+        InputError: if that is not known.
+    """
+    groups = units(copied(wide).eval(), example)
+    readers = readers_of(groups, groups[group.name])
+    for reader in readers:
+        ends = ranges(groups._flow, [reader.source])[reader.source]
+        low, high = (reader.outputs(end)[:, new] for end in ends)
+        if not bool((low == high).all()):
+            raise InputError(
+                f"new units of {group.name!r} are constant on the example, but need not be on other inputs, "
+                f"which what lies between them and {reader.slot.module!r} may depend on"
             )
 
 

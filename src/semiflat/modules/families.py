@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from semiflat.errors import InputError
 from semiflat.modules.flat import FlatModule
 from semiflat.modules.groups import UnitGroup, Units
-from semiflat.modules.moves import Move, Named, Piece, everywhere, on_data, pieces_of
+from semiflat.modules.moves import Move, everywhere, on_data, pieces_of
 from semiflat.modules.risk import OnBatches
 from semiflat.networks import Params
 from semiflat.symmetries.families import FlatFamily, TangentFamily
@@ -27,7 +26,7 @@ class ModuleFamily(FlatFamily):
     """Directions along which the loss of a model is constant on the batches, and how far that was measured.
 
     Attributes:
-        change: the largest change of the loss along moves of this family.
+        change: the largest change of the loss along moves of this family, and of those tried with it.
         allowed: what rounding may do to it.
 
     >>> import torch, semiflat as sf
@@ -123,29 +122,32 @@ class Search:
         self.slope = self.risk.gradient(self.near_by)
         self.loss_near_by = float(self.risk.value(self.near_by))
 
-    def families(self) -> Iterator[ModuleFamily]:
+    def families(self) -> list[ModuleFamily]:
         """The families, each verified."""
+        every: list[Move] = []
+        here: list[Move] = []
         for group in self.units.values():
             pieces = pieces_of(group, self.flat.shapes)
-            if not pieces:
-                continue
-            known: list[frozenset[int]] = []
-            moves = list(everywhere(self.flat.module, group, pieces, self.flat.shapes))
-            moves.sort(key=lambda move: not move.bases)
-            for move in moves:
+            if pieces:
+                every += everywhere(self.flat.module, group, pieces, self.flat.shapes)
+                silent = self._silent(group)
+                here += on_data(group, pieces, silent, self.flat.named(self.at))
+        found: list[ModuleFamily] = []
+        known: set[frozenset[int]] = set()
+        every.sort(key=lambda move: not move.bases)
+        while every:  # of those about the same one in each round, as long as none is found
+            now: dict[frozenset[int], list[Move]] = {}
+            later = []
+            for move in every:
                 pair = frozenset(map(id, move.pair))
-                if pair and pair in known:
-                    continue
-                found = self._screened(move)
-                family = None if found is None else self._verified(found, True)
-                if family is not None:
-                    known.append(pair)
-                    yield family
-            silent = self._silent(group)
-            for move in on_data(group, pieces, silent, self.flat.named(self.at)):
-                family = self._verified(move, False)
-                if family is not None:
-                    yield family
+                if pair and pair in now:
+                    later.append(move)
+                elif pair not in known and (screened := self._screened(move)) is not None:
+                    now.setdefault(pair, []).append(screened)
+            held = self._verified([move for moves in now.values() for move in moves], True)
+            known |= {frozenset(map(id, family._move.pair)) for family in held} - {frozenset()}
+            found, every = found + held, later
+        return self._composed(found + self._verified(here, False))
 
     def _silent(self, group: UnitGroup) -> Tensor:
         """Units that no batch has a gradient for."""
@@ -159,8 +161,7 @@ class Search:
 
     def _screened(self, move: Move) -> Move | None:
         """The move of the units for which it changes nothing to first order, near by; None for none."""
-        named = {name: each.detach() for name, each in self.flat.named(self.near_by).items()}
-        slope = self.flat.named(self.slope)
+        named, slope = self.flat.named(self.near_by), self.flat.named(self.slope)
         parts, terms = [], []
         for act in move.acts:
             c = torch.zeros(
@@ -206,10 +207,11 @@ class Search:
         size, count = move.shape[-1], 0
         named = self.flat.named(self.at)
         ranks = []
-        for piece in (piece for piece in move.pair if isinstance(piece, Piece)):
+        for undoes in (False, True):
             rows = [
-                part.of(named).unflatten(1, (-1, size)).transpose(1, 2).flatten(2)
-                for part in piece.parts
+                act.part.of(named).unflatten(1, (-1, size)).transpose(1, 2).flatten(2)
+                for act in move.acts
+                if act.undoes is undoes
             ]
             ranks.append(torch.linalg.matrix_rank(torch.cat(rows, 2).double()))
         for unit in held.nonzero().flatten().tolist():
@@ -218,48 +220,83 @@ class Search:
 
     def _note_nearly(self, move: Move, held: Tensor) -> None:
         some = self._counted(move, held)
-        change = self._change(some, self.at, self.loss, 1.0)
+        change = self._change([some], self.at, self.loss, 1.0)
         self.nearly.append((f"{move.reason}, {move.nearly}", change))
 
-    def _change(self, move: Move, at: Tensor, loss: float, sign: float) -> float:
-        named: Named = self.flat.named(at)
-        coefficients = sign * (move.within or STEP) * _drawn(move, at, 1)
-        if move.affine:  # of the parameter's own size
-            own = torch.cat([act.part.of(named).reshape(-1) for act in move.acts])
-            coefficients = coefficients * max(float(own.abs().mean()), 0.1)
+    def _change(self, moves: list[Move], at: Tensor, loss: float, sign: float) -> float:
+        """What moves do to the loss, one after the other, each drawn for itself."""
+        start = named = self.flat.named(at)
+        for seed, move in enumerate(moves, 1):
+            coefficients = sign * (move.within or STEP) * _drawn(move, at, seed)
+            if move.affine:  # of the parameter's own size
+                own = torch.cat([act.part.of(start).reshape(-1) for act in move.acts])
+                coefficients = coefficients * max(float(own.abs().mean()), 0.1)
+            named = move(named, coefficients)
         try:
-            return abs(float(self.risk.value(self.flat.flat(move(named, coefficients)))) - loss)
+            return abs(float(self.risk.value(self.flat.flat(named))) - loss)
         except InputError:  # a loss that is not finite
             return float("inf")
 
-    def _verified(self, move: Move, throughout: bool) -> ModuleFamily | None:
-        """The family of a move along which the loss stays; None if it does not.
+    def _stays(self, moves: list[Move]) -> float:
+        """What moves do to the loss at the most, on both sides."""
+        return max(self._change(moves, self.at, self.loss, sign) for sign in (1.0, -1.0))
+
+    def _verified(self, moves: list[Move], throughout: bool) -> list[ModuleFamily]:
+        """The families of moves along which the loss stays: tried together, and in halves where it does not.
 
         Args:
             throughout: whether it should hold near by as well.
         """
-        if not move.dimension:
-            move = replace(move, dimension=_product(move.shape))
-        allowed = self.noise
-        change = max(self._change(move, self.at, self.loss, sign) for sign in (1.0, -1.0))
-        if not change <= allowed:
-            return None
-        elsewhere = self._change(move, self.near_by, self.loss_near_by, 1.0)
-        holds = elsewhere <= 10 * max(allowed, 64 * self.eps * abs(self.loss_near_by))
-        if throughout and not holds:
-            return None
-        # What holds at every point near by composes with all the rest, whether straight or not.
-        return ModuleFamily(
-            move.name,
-            move.reason,
-            move.dimension,
-            joint=holds or move.affine,
-            affine=move.affine and not holds,
-            change=change,
-            allowed=allowed,
-            _move=move,
-            _flat=self.flat,
-        )
+        if not moves:
+            return []
+        change = self._stays(moves)
+        stays, holds = change <= self.noise, False
+        if stays:
+            elsewhere = self._change(moves, self.near_by, self.loss_near_by, 1.0)
+            holds = elsewhere <= 10 * max(self.noise, 64 * self.eps * abs(self.loss_near_by))
+        if len(moves) > 1 and not (stays and holds):
+            half = len(moves) // 2
+            return [
+                family
+                for some in (moves[:half], moves[half:])
+                for family in self._verified(some, throughout)
+            ]
+        if not stays or (throughout and not holds):
+            return []
+        return [
+            ModuleFamily(
+                move.name,
+                move.reason,
+                move.dimension or _product(move.shape),
+                joint=holds or move.affine,
+                affine=move.affine and not holds,
+                change=change,
+                allowed=self.noise,
+                _move=move,
+                _flat=self.flat,
+            )
+            for move in moves
+        ]
+
+    def _composed(self, families: list[ModuleFamily]) -> list[ModuleFamily]:
+        """The families, straight ones joint only as far as the loss stays where all joint ones are moved along.
+
+        What holds at every point near by composes with all the rest.
+        """
+        straight = [family for family in families if family.affine]
+        if not straight or self._stays([family._move for family in straight]) <= self.noise:
+            return families
+        joint: list[Move] = []
+        apart: list[ModuleFamily] = []
+        for family in straight:
+            if self._stays([*joint, family._move]) <= self.noise:
+                joint.append(family._move)
+            else:
+                apart.append(family)
+        return [
+            replace(family, joint=False) if any(family is each for each in apart) else family
+            for family in families
+        ]
 
 
 def _product(shape: tuple[int, ...]) -> int:

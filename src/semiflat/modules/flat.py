@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from semiflat.errors import InputError
 from semiflat.foreign import plain_parameters
@@ -21,8 +22,36 @@ from semiflat.modules.capture import (
 )
 from semiflat.problem import finite
 
-BATCHED = 64 * 2**20
-"""What the directions that the Hessian is applied to at a time may hold, in bytes."""
+BATCHED = 64
+"""Directions that the Hessian is applied to at a time: more are no faster, and take memory."""
+PLACES = 32
+"""Places of an output up to which a convolution is one product: at 16 three times as fast, at 64 no faster."""
+
+
+class Columns(TorchFunctionMode):
+    """Convolutions to a few places as one product of matrices for all samples.
+
+    torch's own in float64 on a CPU are a product for each sample, and its second derivatives are slower still.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and len(args) == 7 and not kwargs:  # as nn.Conv2d calls it
+            x, weight, bias, stride, padding, dilation, groups = args
+            plain = x.ndim == 4 and x.dtype == torch.float64 and x.device.type == "cpu"
+            if plain and groups == 1 and not isinstance(padding, str):
+                shape = [
+                    (size + 2 * pad - gap * (width - 1) - 1) // step + 1
+                    for size, pad, gap, width, step in zip(
+                        x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
+                    )
+                ]
+                if shape[0] * shape[1] <= PLACES:
+                    columns = nn.functional.unfold(
+                        x, weight.shape[2:], dilation, padding, stride
+                    ).mT
+                    made = nn.functional.linear(columns.flatten(0, 1), weight.flatten(1), bias)
+                    return made.unflatten(0, columns.shape[:2]).mT.unflatten(2, shape)
+        return func(*args, **(kwargs or {}))
 
 
 class FlatModule:
@@ -99,7 +128,7 @@ class FlatModule:
         """What the module gives for some inputs at flat parameters; twice differentiable."""
         buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
         state = self.named(vector) | self._fixed | buffers
-        with second_derivatives():
+        with second_derivatives(), Columns():
             return torch.func.functional_call(self.module, state, args, kwargs)
 
 
@@ -187,10 +216,13 @@ class Derivatives(ABC):
     Attributes:
         at: the parameters θ, (P,).
         decay: λ of a penalty ``½ λ ‖θ‖²`` on top.
+        keep: whether what slopes at θ are made of is kept from product to product, where memory has room.
     """
 
     at: Tensor
     decay: float = 0.0
+    keep: bool = False
+    _kept: list[tuple[Tensor, Tensor]] | None = None
 
     @abstractmethod
     def terms(self) -> Iterator[Term]:
@@ -222,19 +254,29 @@ class Derivatives(ABC):
     def product(self, vector: Tensor, at: Tensor | None = None) -> Tensor:
         """``H v`` for v of shape (P,), or ``V H`` for directions V (k, P), one a row."""
         total = self.decay * vector
-        for term in self.terms():
-            here = (self.at if at is None else at).detach().requires_grad_()
-            (slope,) = torch.autograd.grad(term(here), here, create_graph=True)
+        for here, slope in self._curved(at):
             if slope.requires_grad:  # the loss of a linear model may be linear
-                total = total + _turned(slope, here, vector)
+                total = total + _turned(slope, here, vector, at is None and self.keep)
         return total
+
+    def _curved(self, at: Tensor | None) -> Iterable[tuple[Tensor, Tensor]]:
+        """Parameters and the slope of each part there, which can be differentiated again."""
+        if at is not None or not self.keep:
+            return self._slopes(self.at if at is None else at)
+        if self._kept is None:
+            self._kept = list(self._slopes(self.at))
+        return self._kept
+
+    def _slopes(self, at: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for term in self.terms():
+            here = at.detach().requires_grad_()
+            yield here, torch.autograd.grad(term(here), here, create_graph=True)[0]
 
     def hessian(self, at: Tensor | None = None) -> Tensor:
         """The Hessian, (P, P)."""
         size = len(self.at)
         eye = torch.eye(size, dtype=self.at.dtype, device=self.at.device)
-        few = max(1, BATCHED // (8 * size))
-        found = torch.cat([self.product(rows, at) for rows in eye.split(few)])
+        found = torch.cat([self.product(rows, at) for rows in eye.split(BATCHED)])
         # torch's batches of cotangents have been wrong before: one product alone tells.
         trial = torch.linspace(-1, 1, size).to(self.at).cos()
         apart = found @ trial - self.product(trial, at)
@@ -245,10 +287,10 @@ class Derivatives(ABC):
         return found
 
 
-def _turned(slope: Tensor, at: Tensor, vector: Tensor) -> Tensor:
+def _turned(slope: Tensor, at: Tensor, vector: Tensor, again: bool) -> Tensor:
     """What the derivative of a slope does to one direction (P,) or several (k, P)."""
     if vector.ndim == 1:
-        return torch.autograd.grad(slope, at, vector)[0]
+        return torch.autograd.grad(slope, at, vector, retain_graph=again)[0]
     try:
         return torch.autograd.grad(slope, at, vector, retain_graph=True, is_grads_batched=True)[0]
     except (RuntimeError, ValueError):  # an operation that takes no batch of cotangents

@@ -106,6 +106,7 @@ class Flow:
         shared: parameters that act on several units alike, as the gain of a norm within each head does.
         passes: modules that normalise, and the labels of their places.
         carried: for each operation the atoms in what it gives.
+        axes: for each operation that gives one tensor the axes along which its labels are not expanded.
     """
 
     captured: Captured
@@ -117,6 +118,7 @@ class Flow:
     shared: set[str] = field(default_factory=set)
     passes: list[tuple[str, Tensor]] = field(default_factory=list)
     carried: dict[str, Tensor] = field(default_factory=dict)
+    axes: dict[str, list[int]] = field(default_factory=dict)
     _later: list[tuple[Weight, Tensor, Tensor, fx.Node]] = field(default_factory=list)
     _values: dict[fx.Node, Value] = field(default_factory=dict)
     _atoms: dict[str, Tensor] = field(default_factory=dict)
@@ -143,7 +145,11 @@ class Flow:
                 args = list(fx.node.map_arg(node.args, self._values.__getitem__))
                 kwargs = dict(fx.node.map_arg(node.kwargs, self._values.__getitem__))
                 self._values[node] = rule_of(node)(self, node, args, kwargs)
-                self.carried[node.name] = _atoms_in(self._values[node])
+                given = self._values[node]
+                self.carried[node.name] = _atoms_in(given)
+                if isinstance(given, Tensor):
+                    thin = slim(given)
+                    self.axes[node.name] = [a for a, size in enumerate(thin.shape) if size > 1]
                 self._in_place(node, args)
             else:
                 self._values[node] = filled(FIXED, ())

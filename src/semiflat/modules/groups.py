@@ -130,6 +130,8 @@ class Units(Rows, Mapping[str, UnitGroup]):
         random: operations that draw at random, in words.
         unknown: operations that no rule is known for and that a unit meets, and where.
         mode: ``"train"`` or ``"eval"``, of the model when it was looked at.
+        guards: what was taken to hold of inputs: that they have the example's sizes, as a branch may depend on
+            these, and what the model itself asserts. Of other inputs nothing is said.
 
     >>> import torch, semiflat as sf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
@@ -147,11 +149,12 @@ class Units(Rows, Mapping[str, UnitGroup]):
         random: tuple[str, ...] = (),
         unknown: Mapping[str, str] = MappingProxyType({}),
         mode: str = "eval",
+        guards: tuple[str, ...] = (),
     ) -> None:
         self._groups = {group.name: group for group in groups}
         self._also = {other: group.name for group in groups for other in group.also}
         self.unreached, self.random, self.mode = unreached, random, mode
-        self.unknown = dict(unknown)
+        self.unknown, self.guards = dict(unknown), guards
 
     @classmethod
     def _of(cls, captured: Captured, flow: Flow, groups: list[UnitGroup]) -> Units:
@@ -160,7 +163,8 @@ class Units(Rows, Mapping[str, UnitGroup]):
         used |= {other for name in used for other in same.get(name, ())}
         unreached = (name for name, _ in captured.model.named_parameters() if name not in used)
         mode = "train" if captured.model.training else "eval"
-        found = cls(groups, tuple(unreached), tuple(flow.random), flow.unknown, mode)
+        random = tuple(flow.random)
+        found = cls(groups, tuple(unreached), random, flow.unknown, mode, captured.guards)
         found._flow = flow
         return found
 
@@ -195,6 +199,7 @@ class Units(Rows, Mapping[str, UnitGroup]):
             "groups": len(self),
             "that can be changed": can,
             "mode": self.mode,
+            "guards": self.guards,
             "unreached": self.unreached,
             "random": self.random,
             "unknown": self.unknown,
@@ -212,6 +217,8 @@ def units(model: nn.Module, example: Example) -> Units:
     """The groups of units of a model, and what stands in the way of changing them.
 
     The model is run once on the example, by ``torch.export``, in the mode that it is in; it is not changed.
+    What is found is so for inputs of the example's sizes: where the model takes another way for others, that is
+    not seen. Parameters that it did not reach are named.
     Axes are followed by position from the weights that write them to those that read them. An operation that
     is not known, or a value that a unit is tied to, is named by the groups that it forbids to change.
 

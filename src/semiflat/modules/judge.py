@@ -299,7 +299,9 @@ class _Judge:
             direction = way
         if not_looked == "":
             flat = FlatDirections(tuple(families), dimension, explained, unexplained)
-        along = None if direction is None else float(direction @ self.risk.product(direction))
+        along = (
+            found.bend if kind is Kind.NOT_CRITICAL else None if direction is None else curvature
+        )
         named = self.flat.named
         return ModuleVerdict(
             kind=kind,
@@ -340,7 +342,7 @@ class _Judge:
             search = Search(
                 self.risk, groups, self.found.untouched, self.found.loss_noise, self.found.eps
             )
-            families = list(search.families())
+            families = search.families()
         except InputError as error:
             return [], (), str(error)
         nearly = tuple(f"{why} (the loss changes by {by:.1e})" for why, by in search.nearly)

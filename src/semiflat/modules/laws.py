@@ -102,6 +102,12 @@ def _after(node: fx.Node, found: dict[fx.Node, Law | None]) -> Law | None:
         return _with_addend(node, found, WITH_ADDEND[name])
     if "max_pool" in name or name == "amax":
         return Law(laws[0].degree, laws[0].positive, 0) if laws[0].positive else None
+    if name == "prelu":
+        return (
+            Law(laws[0].degree, laws[0].positive, 0)
+            if laws[0].positive and laws[1] == STILL
+            else None
+        )
     if name == "batch_norm":
         training = node.args[5]
         alone = all(each == STILL for each in laws[1:])

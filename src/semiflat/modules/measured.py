@@ -21,8 +21,7 @@ from semiflat.evidence.spectrum import (
 )
 from semiflat.modules.families import ModuleFamily, scale_of
 from semiflat.modules.risk import OnBatches, kink, watched
-from semiflat.symmetries.families import TangentFamily, span
-from semiflat.symmetries.flatness import Flatness
+from semiflat.symmetries.flatness import Flatness, held_against_kernel
 from semiflat.verdicts.lanczos import krylov
 from semiflat.verdicts.verdict import Kind, Margin
 
@@ -30,6 +29,10 @@ PARTS = 32
 """Parts of the data whose gradients tell how large the whole would be if its terms did not cancel."""
 TRIED = 10
 """Products that a step down may take, and how often it is halved twice."""
+KEPT = 2**30
+"""Bytes that what slopes are made of may hold, from product to product."""
+GRADIENT = 4
+"""Times what a loss holds on its way, that its gradient with a second derivative may."""
 LENGTHS = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5)
 """Lengths, in parts of ‖θ‖, that a way down is gone."""
 
@@ -46,7 +49,10 @@ class Measured:
     def __init__(self, risk: OnBatches, tolerance: float) -> None:
         self.risk, self.at, self.tolerance = risk, risk.at, tolerance
         self.loss = float(risk.value())
-        self.eps = watched(risk, risk.at, risk.moved(risk.batches.first())).eps
+        first = risk.moved(risk.batches.first())
+        seen = watched(risk, risk.at, first)
+        self.eps = seen.eps
+        risk.keep = GRADIENT * seen.bytes * risk.batches.samples <= KEPT * first.size
         self.rounded = roundings(self.at.double(), self.eps).to(self.at)
         self._gradients()
         losses = [float(risk.value(at)) for at in self.rounded]
@@ -57,8 +63,8 @@ class Measured:
         """The gradient, its standard error between batches, and what no batch has one in."""
         risk = self.risk
         shares = [batch.size / risk.batches.samples for batch in risk.batches]
-        total, squares = torch.zeros_like(self.at), torch.zeros_like(self.at)
-        sizes, weights = torch.zeros_like(self.at), 0.0
+        total, squares, weighed, sizes = (torch.zeros_like(self.at) for _ in range(4))
+        weights = 0.0
         self.untouched = torch.ones_like(self.at, dtype=torch.bool)
         for share, slope in zip(shares, risk.slopes(), strict=True):
             if not bool(torch.isfinite(slope).all()):
@@ -67,7 +73,8 @@ class Measured:
                     "way?"
                 )
             total, sizes = total + slope, sizes + slope.abs()
-            squares, weights = squares + slope.square(), weights + share**2
+            squares, weighed = squares + slope.square(), weighed + share * slope
+            weights += share**2
             self.untouched &= slope == 0
         self.gradient = total
         self.errors: Tensor | None = None
@@ -75,18 +82,10 @@ class Measured:
         count = risk.batches.count
         if count > 1:
             # Σ w² (g_b − g)², of slopes w g_b: what the squares of the shares leave.
-            spread = squares - 2 * total * self._weighted(shares) + weights * total.square()
+            spread = squares - 2 * total * weighed + weights * total.square()
             self.errors = (spread.clamp(min=0) * count / (count - 1)).sqrt()
             self.between = float(torch.linalg.vector_norm(self.errors))
         self.sizes = sizes
-
-    def _weighted(self, shares: list[float]) -> Tensor:
-        if len(set(shares)) == 1:
-            return shares[0] * self.gradient
-        whole = torch.zeros_like(self.at)
-        for share, slope in zip(shares, self.risk.slopes(), strict=True):
-            whole = whole + share * slope
-        return whole
 
     @cached_property
     def largest(self) -> Tensor:
@@ -159,12 +158,14 @@ class Measured:
         v = v / torch.linalg.vector_norm(v)
         turned = self.risk.product(v.to(self.at)).double()
         here = float(v @ turned)
-        floor = self.eps * len(v) ** 0.5 * float(v.abs() @ turned.abs())
-
-        def change(at: Tensor) -> float:
-            return abs(float(v @ self.risk.product(v.to(self.at), at).double()) - here)
-
-        return here, floor + LUCK / ROUNDINGS**2 * max(change(at) for at in self.rounded)
+        sums, largest, floor = self.eps * len(v) ** 0.5 * float(v.abs() @ turned.abs()), 0.0, 0.0
+        for count, at in enumerate(self.rounded, 1):
+            change = abs(float(v @ self.risk.product(v.to(self.at), at).double()) - here)
+            largest = max(largest, change)
+            floor = sums + LUCK / count**2 * largest
+            if abs(here) > ENOUGH * floor:  # more would only make it lower
+                break
+        return here, floor
 
     def negative(self, curvature: float, floor: float) -> bool:
         """Whether a curvature is surely negative."""
@@ -173,14 +174,25 @@ class Measured:
     # -- ways down --------------------------------------------------------------------------------
 
     @cached_property
+    def _krylov(self) -> tuple[Tensor, Tensor]:
+        """An orthonormal basis of ``g, Hg, …``, (k, P), and H in it, (k, k)."""
+        steps = min(TRIED, len(self.at))
+        for own, tri, _, _ in krylov(self.times, self.gradient.double().cpu(), steps):
+            basis, matrix = own, tri
+        return basis, matrix
+
+    @property
+    def bend(self) -> float:
+        """The curvature along the gradient."""
+        return float(self._krylov[1][0, 0])
+
+    @cached_property
     def step(self) -> Tensor:
         """A Newton step in the space of ``g, Hg, …``, every curvature taken as positive, (P,)."""
         length = float(torch.linalg.vector_norm(self.gradient.double()))
         if not length:
             return torch.zeros_like(self.at)
-        steps = min(TRIED, len(self.at))
-        for own, tri, _, _ in krylov(self.times, self.gradient.double().cpu(), steps):
-            basis, matrix = own, tri
+        basis, matrix = self._krylov
         values, vectors = torch.linalg.eigh(matrix)
         values = values.abs().clamp(min=1e-12 * float(values.abs().max().clamp(min=1e-300)))
         step: Tensor = -length * (basis.mT @ (vectors @ (vectors[0] / values)))
@@ -295,13 +307,8 @@ class Dense:
 
     def held_against(self, families: list[ModuleFamily]) -> Flatness:
         """The flat families against the kernel."""
-        known: list[TangentFamily] = [family._tangents() for family in families]
-        joint = span([family for family in known if family.joint], self.unit)
-        every = span(known, self.unit)
-        kernel = self.spectrum.vectors[:, self.spectrum.zero]
-        cosines = torch.linalg.svdvals(every.mT @ kernel) if kernel.shape[1] else torch.zeros(0)
-        explained = int((cosines > 1 - 1e-6).sum())
-        return Flatness(known, joint, every.shape[1], explained, kernel.shape[1] - explained)
+        tangents = [family._tangents() for family in families]
+        return held_against_kernel(self.spectrum, self.unit, tangents)
 
     def way_down(self) -> tuple[Tensor | None, float | None]:
         """The direction of lowest curvature, if that is surely negative, and it."""
@@ -391,8 +398,9 @@ class Dense:
             return Kind.UNDECIDED, reason, margin
         reason = (
             f"no eigenvalue is negative, but of {hidden} zero ones (within floors up to {floor:.2g}) "
-            f"{hidden - joint} are not explained by a flat direction: higher derivatives decide, or the "
-            "minimum lies at infinity"
+            f"{hidden - joint} are not explained by "
+            + ("a flat direction" if flat.unexplained else "flat directions that hold together")
+            + ": higher derivatives decide, or the minimum lies at infinity"
         )
         return Kind.UNDECIDED, reason, margin
 

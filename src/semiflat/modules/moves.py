@@ -8,7 +8,7 @@ elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations, permutations
 
@@ -116,10 +116,11 @@ def _segments(slot: Slot) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Act:
-    """What a move does to one part."""
+    """What a move does to one part; ``undoes`` is whether that is the inverse of a change of basis."""
 
     part: Part
     how: How
+    undoes: bool = False
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,8 @@ def everywhere(
             acts([one], scaled(1)) + acts([other], scaled(-1)),
             pair=(one, other),
         )
+    if all_read and all_written and not whole[1]:
+        yield from _mixed(name, writers, readers)
     if group.kind == "head":
         yield from _turns(group, writers, readers if all_read else [])
     normed = bool(group.norms) or any(_by_batch(model, piece) for piece in norms)
@@ -375,10 +378,34 @@ def _turns(group: UnitGroup, writers: list[Piece], readers: list[Piece]) -> Iter
             f"{reads} has no basis of its own: any invertible matrix a head, and its inverse",
             (group.size, size, size),
             tuple(Act(part, turned(1)) for part in one.parts)
-            + tuple(Act(part, turned(-1)) for part in other.parts),
+            + tuple(Act(part, turned(-1), True) for part in other.parts),
             pair=(one, other),
             bases=True,
         )
+
+
+def _mixed(name: str, writers: list[Piece], readers: list[Piece]) -> Iterator[Move]:
+    """Bases of units that are passed on as they are: as if they were the places of one head."""
+    size = len(writers[0].parts[0].places)
+    if size < 2 or any(piece.each > 1 for piece in writers):
+        return
+
+    def acts(pieces: list[Piece], sign: int) -> tuple[Act, ...]:
+        return tuple(
+            Act(replace(part, places=part.places.mT.reshape(1, -1)), turned(sign), sign < 0)
+            for piece in pieces
+            for part in piece.parts
+        )
+
+    yield Move(
+        "mixing",
+        f"units of {name!r} are passed on as they are: {_names(writers)} may make any invertible mixture of "
+        f"them, and {_names(readers)} undo it",
+        (1, size, size),
+        acts(writers, 1) + acts(readers, -1),
+        pair=(*writers, *readers),
+        bases=True,
+    )
 
 
 def _folded(
@@ -507,6 +534,22 @@ def _pair(
     first, other = pair
     exact = abs(factor - 1) <= close
 
+    for part in readers:
+        spread = torch.zeros(group.size).to(part.of(named))
+        spread[first], spread[other] = 1.0 if exact else factor, -1.0
+        shape = tuple(part.of(named).shape[1:])
+
+        alike = "alike" if exact else f"alike, but for a factor {factor:.3g},"
+        yield Move(
+            "duplicate units",
+            f"units {first} and {other} of {group.name!r} are written {alike} and may share what "
+            f"{part.name!r} reads of them in any way",
+            shape,
+            (Act(part, partial(_shared, by=spread)),),
+            by_unit=False,
+            affine=True,
+        )
+    # What the other reads may have been shared out anew before.
     if factor > 0:
         for part in written:
             yield Move(
@@ -525,21 +568,6 @@ def _pair(
                 affine=True,
                 within=1e-3,
             )
-    for part in readers:
-        spread = torch.zeros(group.size).to(part.of(named))
-        spread[first], spread[other] = 1.0 if exact else factor, -1.0
-        shape = tuple(part.of(named).shape[1:])
-
-        alike = "alike" if exact else f"alike, but for a factor {factor:.3g},"
-        yield Move(
-            "duplicate units",
-            f"units {first} and {other} of {group.name!r} are written {alike} and may share what "
-            f"{part.name!r} reads of them in any way",
-            shape,
-            (Act(part, partial(_shared, by=spread)),),
-            by_unit=False,
-            affine=True,
-        )
 
 
 def _listed(flagged: Tensor) -> str:

@@ -125,17 +125,21 @@ def _linear(node: fx.Node, one: fx.Node, found: dict[fx.Node, Range]) -> Range:
         made: Tensor = _run(node, given)
         return made
 
-    ends = found[one]
-    finite = [torch.where(torch.isfinite(end), end, 0.0) for end in ends]
-    far = [torch.isinf(end).to(end.dtype) for end in ends]
+    low, high = (torch.where(torch.isfinite(end), end, 0.0) for end in found[one])
+    centre, reach = (low + high) / 2, (high - low) / 2
+    middle = of(centre, values, True)
+    apart = of(reach + 2 * ROUNDED * (centre.abs() + reach), values.abs())
+    # Where every term is 0 nothing is rounded: what comes out is the bias.
+    apart = torch.where(apart == 0, 0.0, apart + ROUNDED * middle.abs())
+    made = [middle - apart, middle + apart]
+    far = [torch.isinf(end).to(end.dtype) for end in found[one]]
     up, down = values.clamp(min=0), values.clamp(max=0)
-    largest = torch.maximum(finite[0].abs(), finite[1].abs())
-    slack = ROUNDED * (of(largest, values.abs()) + of(largest * 0, values, True).abs())
-    heard = of(torch.ones_like(largest), values.abs()) > 0
-    slack = torch.where(heard, slack, 0.0)  # what has no weights is its bias
-    made = []
     for below, above, side in ((0, 1, -1), (1, 0, 1)):
-        end = of(finite[below], up, True) + of(finite[above], down) + side * slack
-        open_end = of(far[below], up) - of(far[above], down) > 0
-        made.append(torch.where(open_end, side * float("inf"), end))
+        reaching = [
+            of(far[end], each.abs()) > 0
+            for end, each in ((below, up), (above, down))
+            if bool(far[end].any())
+        ]
+        for each in reaching:
+            made[below] = torch.where(each, side * float("inf"), made[below])
     return made[0], made[1]

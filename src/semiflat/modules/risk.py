@@ -116,16 +116,18 @@ class Watch(TorchDispatchMode):
 
     Attributes:
         eps: unit of rounding of that type.
+        bytes: what all that was made holds.
         seen: for each operation with a kink what it is given and its kinks, or a maximum's places.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
-        self.eps = torch.finfo(dtype).eps
+        self.eps, self.bytes = torch.finfo(dtype).eps, 0
         self.seen: list[tuple[str, Tensor, tuple[float, ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.bytes += sum(leaf.nbytes for leaf in _real(out))
         given, made = (_precisions(each) for each in ((args, kwargs), out))
         if given and made and max(made) > min(given):  # what is computed is rounded on its way
             self.eps = max(self.eps, *made)
@@ -147,10 +149,13 @@ class Watch(TorchDispatchMode):
         return out
 
 
-def _precisions(value: Any) -> list[float]:
+def _real(value: Any) -> list[Tensor]:
     leaves = torch.utils._pytree.tree_leaves(value)
-    real = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    return [torch.finfo(leaf.dtype).eps for leaf in real]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _precisions(value: Any) -> list[float]:
+    return [torch.finfo(leaf.dtype).eps for leaf in _real(value)]
 
 
 def watched(risk: OnBatches, at: Tensor, batch: Batch) -> Watch:

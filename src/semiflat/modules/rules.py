@@ -448,9 +448,13 @@ def _linear(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
         and _owned(flow, [weight])
         and not _from_inputs(flow, [of_weight])
     ):
-        flow.forbid(node, weight, "its weights are computed from parameters")
+        flow.forbid(node, weight, _computed(flow, of_weight))
     out = contract(flow, node, x, weight, f"{batch}z,yz->{batch}y")
     return flow.join(node, [out, *bias], "joined")
+
+
+def _computed(flow: Flow, weight: fx.Node) -> str:
+    return f"its weights are computed from parameters, by {flow.where(weight)}"
 
 
 @_rule("scaled_dot_product_attention")
@@ -498,6 +502,11 @@ def _convolve(flow: Flow, node: fx.Node, args: list[Any], kwargs: dict[str, Any]
     x, weight, bias = args[0], args[1], given("bias", None)
     groups = given("groups", 1)
     across = "transpose" in name_of(node) or bool(given("transposed", False))
+    of_weight = node.args[1]
+    if isinstance(weight, Tensor) and isinstance(of_weight, fx.Node) and _owned(flow, [weight]):
+        for value in _tensors([x, weight, bias]):
+            flow.forbid(node, flow.labels(value), _computed(flow, of_weight))
+        return _fixed(node)
     if not isinstance(weight, Weight) or weight.buffer or not weight.untouched:
         return _unknown(flow, node, args, kwargs)
     labels = flow.labels(x)

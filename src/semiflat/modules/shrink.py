@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,8 @@ from semiflat.errors import InputError, finite_number
 from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import check_model, copied
 from semiflat.modules.groups import UnitGroup, Units
-from semiflat.modules.signals import Look, look
+from semiflat.modules.replays import Replay
+from semiflat.modules.signals import Look, look, places
 from semiflat.modules.spare import ANY_INPUT, ON_DATA, WITHIN, Rules, Spared
 from semiflat.modules.surgery import (
     EXACT,
@@ -23,8 +26,6 @@ from semiflat.modules.surgery import (
     edit,
     float64,
     one_of,
-    outputs_of,
-    same_tensors,
     set_tensor,
 )
 from semiflat.records.shown import Facts, Rows, Shown
@@ -298,6 +299,37 @@ class _Step:
 
 
 @dataclass
+class _Plan:
+    """Units of a group that may go, in this order.
+
+    Attributes:
+        number: of the group.
+        group: it, as it is now.
+        rules: for it.
+        spared: the units.
+        costs: of each step, which takes some more of them, 0 where they make no difference.
+        counts: how many units have gone after each step.
+    """
+
+    number: int
+    group: UnitGroup
+    rules: Rules
+    spared: list[Spared]
+    costs: list[float]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, number: int, rules: Rules, holds: str) -> _Plan:
+        """By the rules of one kind."""
+        steps = rules.steps(holds)
+        counts = list(range(1, len(steps) + 1))
+        if rules.group.norms:  # through these some alone may be no step
+            counts = counts[-1:]
+        spared, costs = [each for each, _ in steps], [steps[count - 1][1] for count in counts]
+        return cls(number, rules.group, rules, spared, costs, counts)
+
+
+@dataclass
 class _Work:
     """Shrinking of one model.
 
@@ -305,7 +337,6 @@ class _Work:
         given: the model.
         double: it in float64, in its mode.
         batches: that outputs are compared on.
-        example: the first of them.
         groups: of the given model; those of later ones are the same in the same order.
         chosen: numbers of the groups to shrink.
         precision: relative rounding error of weights as they are given.
@@ -317,13 +348,13 @@ class _Work:
     given: nn.Module
     double: nn.Module
     batches: Batches
-    example: Any
     groups: Units
     chosen: list[int]
     precision: float
     limit: float
     now: _Step
     refused: dict[str, str]
+    _replays: dict[bool | None, Replay] = field(default_factory=dict)
 
     @classmethod
     def on(cls, model: nn.Module, given: Any, names: Iterable[str] | None) -> _Work:
@@ -346,15 +377,18 @@ class _Work:
                 f"the model draws at random in {groups.mode} mode ({groups.random[0]}), so its units have no "
                 "outputs to compare; call model.eval() first"
             )
-        places = list(groups)
+        order = list(groups)
         if isinstance(names, str):
             names = [names]
+        if names is not None and not isinstance(names, Iterable):
+            raise InputError(f"groups must be names of groups, as ['fc1'], not {names!r:.60}")
+        names = None if names is None else list(names)
         for name in names or ():
             if groups[name].refuses:
                 raise InputError(f"the units of {name!r} cannot be changed: {groups[name].refuses}")
-        wanted = places if names is None else [groups[name].name for name in names]
+        wanted = order if names is None else [groups[name].name for name in names]
         refused = {name: group.refuses for name, group in groups.items() if group.refuses}
-        chosen = [places.index(name) for name in wanted if name not in refused]
+        chosen = [order.index(name) for name in wanted if name not in refused]
         types = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
         coarsest = max((torch.finfo(each).eps for each in types), default=0.0)
         # Weights of a half-precision type are exact in float64, where all is compared: copies are equal there.
@@ -363,137 +397,66 @@ class _Work:
         origins = [list(range(group.size)) for group in groups.values()]
         precision = max(GIVEN * coarsest, ROUNDING * torch.finfo(torch.float64).eps)
         now = _Step(double, origins=origins)
-        return cls(model, double, batches, example, groups, chosen, precision, limit, now, refused)
+        return cls(model, double, batches, groups, chosen, precision, limit, now, refused)
 
     # -- the loop ---------------------------------------------------------------------------------
 
     def go(self, allowed: float, on_data: bool) -> None:
         """Apply the rules until none leaves out a unit: those for any input first."""
-        while True:
+        kinds = [(ANY_INPUT, self.limit), *[(ON_DATA, self.limit)] * on_data]
+        kinds += [(WITHIN, allowed)] * (allowed > self.limit)
+        some = True
+        while some:
             known = self.groups if self.now.model is self.double else None
             seen = look(self.now.model, self.batches, known)
-            if list(map(_what, seen.groups.values())) != list(map(_what, self.groups.values())):
+            if list(map(places, seen.groups.values())) != list(map(places, self.groups.values())):
                 return  # the groups are no longer the given model's
-            if self._sure(seen, ANY_INPUT) or (on_data and self._sure(seen, ON_DATA)):
-                continue
-            if not allowed > self.limit or not self._nearly(seen, allowed):
-                return
+            some = any(self._spare(seen, holds, most) for holds, most in kinds)
 
-    def _alone(self, seen: Look, touched: set[tuple[str, int]]) -> Iterable[tuple[int, UnitGroup]]:
-        """The chosen groups whose places are as they were when the units were looked at."""
-        every = list(seen.groups.values())
+    def _plans(self, seen: Look, holds: str, given_up: set[int]) -> list[_Plan]:
+        """What can be spared by the rules of one kind, of chosen groups that do not touch one another."""
+        every, found = list(seen.groups.values()), []
+        # Outputs are sums of many terms; weights are as they were given, or sums of a few of these.
+        precision = self.precision if holds == ANY_INPUT else self.limit
+        touched: set[tuple[str, int]] = set()
         for number in self.chosen:
             group = every[number]
-            if group.name not in seen.outputs or group.size < 2:
-                if group.name in seen.unread:
-                    self.refused.setdefault(self._name(number), seen.unread[group.name])
+            if group.name in seen.unread:
+                self.refused.setdefault(self._name(number), seen.unread[group.name])
+            if group.name not in seen.outputs or group.size < 2 or number in given_up:
                 continue
             own = {(slot.name, slot.axis) for slot in group.slots}
             read = {slot.name for slot in group.of("reads")}
-            if not own & touched and not read & {name for name, _ in touched}:
-                yield number, group
+            if own & touched or read & {name for name, _ in touched}:
+                continue
+            rules = Rules(group, _tensors(self.now.model), seen, precision)
+            plan = _Plan.of(number, rules, holds)
+            if plan.spared:
+                found.append(plan)
+                touched |= own
+        return found
 
     def _name(self, number: int) -> str:
         return list(self.groups)[number]
 
-    def _sure(self, seen: Look, holds: str) -> bool:
-        """Leave out what makes no difference; whether there was any."""
-        touched: set[tuple[str, int]] = set()
-        for number, group in self._alone(seen, touched):
-            rules = Rules(group, _tensors(self.now.model), seen, self._precision(holds))
-            spared = rules.for_any_input() if holds == ANY_INPUT else rules.on_data()
-            step = self._most(number, group, rules, spared, holds)
-            if step is not None:
-                self.now = step
-                touched |= {(slot.name, slot.axis) for slot in group.slots}
-        return bool(touched)
-
-    def _precision(self, holds: str) -> float:
-        # Outputs are sums of many terms; weights are as they were given, or sums of a few of these.
-        return self.precision if holds == ANY_INPUT else self.limit
-
-    def _most(
-        self, number: int, group: UnitGroup, rules: Rules, spared: list[Spared], holds: str
-    ) -> _Step | None:
-        """The model without as many of these units, from the first, as the replay allows."""
-        whole = self._without(number, group, rules, spared, holds, self.fits(self.limit))
-        if whole is not None or group.norms:
-            return whole
-        return _longest(
-            len(spared) - 1,
-            lambda count: self._without(
-                number, group, rules, spared[:count], holds, self.fits(self.limit)
-            ),
-        )
-
-    def fits(self, allowed: float) -> Callable[[nn.Module], bool]:
-        """Whether a model's outputs are no further from the given one's."""
-        return lambda model: self.change(model) <= allowed
-
-    # -- within a tolerance -----------------------------------------------------------------------
-
-    def _nearly(self, seen: Look, allowed: float) -> bool:
-        """Leave out what makes least difference, of all groups at once, then of each; whether there was any."""
-        every: dict[int, tuple[UnitGroup, Rules, list[tuple[Spared, float]]]] = {}
-        touched: set[tuple[str, int]] = set()
-        for number, group in self._alone(seen, touched):
-            rules = Rules(group, _tensors(self.now.model), seen, self._precision(WITHIN))
-            steps = rules.nearly()
-            if steps:
-                every[number] = group, rules, steps
-                touched |= {(slot.name, slot.axis) for slot in group.slots}
-        costs = sorted({cost for _, _, steps in every.values() for _, cost in steps})
-
-        def counts(rank: int) -> dict[int, int]:
-            most = costs[rank - 1]
-            return {
-                number: sum(cost <= most for _, cost in steps)
-                for number, (_, _, steps) in every.items()
-            }
-
-        def made(some: dict[int, int]) -> _Step | None:
-            step: _Step | None = self.now
-            for number, count in some.items():
-                group, rules, steps = every[number]
-                if count and step is not None:
-                    spared = [each for each, _ in steps[:count]]
-                    step = self._without(
-                        number, group, rules, spared, WITHIN, lambda model: True, step
-                    )
-            return step if step is not None and self.change(step.model) <= allowed else None
-
-        rank = _furthest(len(costs), lambda rank: made(counts(rank)) is not None)
-        some = counts(rank) if rank else dict.fromkeys(every, 0)
-        for number, (_, _, steps) in every.items():
-            more = _furthest(
-                len(steps) - some[number],
-                lambda count, number=number: (
-                    made(some | {number: some[number] + count}) is not None
-                ),  # type: ignore[misc]
-            )
-            some[number] += more
-        step = made(some) if any(some.values()) else None
-        if step is None:
-            return False
-        self.now = step
-        return True
+    def _spare(self, seen: Look, holds: str, allowed: float) -> bool:
+        """Leave out what costs least, of all groups at once, then more of each; whether there was any."""
+        given_up: set[int] = set()
+        while plans := self._plans(seen, holds, given_up):
+            search = _Search(self, plans, holds, allowed)
+            if search.best is not None:
+                self.now = search.best
+                return True
+            given_up |= {plan.number for plan in plans}
+        return False
 
     # -- one edit ---------------------------------------------------------------------------------
 
-    def _without(
-        self,
-        number: int,
-        group: UnitGroup,
-        rules: Rules,
-        spared: list[Spared],
-        holds: str,
-        accept: Callable[[nn.Module], bool],
-        start: _Step | None = None,
+    def without(
+        self, plan: _Plan, count: int, start: _Step, holds: str, allowed: float
     ) -> _Step | None:
-        """The model without some units of a group; None if it is not accepted."""
-        start = start or self.now
-        if not spared:
-            return None
+        """A model without the first units of a plan; None if on a few samples it is not accepted."""
+        number, group, rules, spared = plan.number, plan.group, plan.rules, plan.spared[:count]
         gone = [each.unit for each in spared]
         kept = [unit for unit in range(group.size) if unit not in set(gone)]
         times = _taken_over(rules, spared, kept)
@@ -519,10 +482,19 @@ class _Work:
         base = self._with_constants(start.model, group, rules, spared, kept, times)
         if base is None:
             return None
+        runs = False
+
+        def accept(model: nn.Module) -> bool:
+            nonlocal runs
+            change = self.replay().on_few(model)
+            runs |= change < math.inf
+            return change <= allowed
+
         try:
-            edited: Edited = edit(base, change, self.example, accept)
+            edited = edit(base, change, accept)
         except InputError as error:
-            self.refused.setdefault(self._name(number), str(error)) if holds == ANY_INPUT else None
+            if holds == ANY_INPUT and not runs:
+                self.refused.setdefault(self._name(number), str(error))
             return None
         units = start.origins[number]
         origins = [
@@ -572,46 +544,13 @@ class _Work:
 
     # -- outputs ----------------------------------------------------------------------------------
 
-    def change(self, model: nn.Module, mode: bool | None = None) -> float:
-        """The largest change of an output on all batches, relative to the largest; each output by itself.
-
-        Args:
-            mode: whether in train mode; None for the model's own. NaN where something is drawn at random.
-        """
-        sizes: dict[int, float] = {}
-        gaps: dict[int, float] = {}
-        # Copies run: norms in training mode change their statistics.
-        given, fewer = copied(self.double), copied(model)
-        if mode is not None:
-            given.train(mode)
-            fewer.train(mode)
-        for batch in self.batches:
-            inputs = moved(batch.inputs, torch.float64, "cpu")
-            before = outputs_of(given, inputs)
-            if mode and not same_tensors(before, outputs_of(given, inputs, seed=1)):
-                return math.nan
-            after = outputs_of(fewer, inputs)
-            for place, (one, other) in enumerate(zip(before, after, strict=True)):
-                if one.shape != other.shape:
-                    return math.inf
-                if not one.numel():
-                    continue
-                if not one.is_floating_point():
-                    gaps[place] = max(
-                        gaps.get(place, 0.0), 0.0 if torch.equal(one, other) else math.inf
-                    )
-                    continue
-                # What is not finite has to stay what it is: masks of −∞, for one.
-                gap = torch.where(one == other, 0.0, (one - other).abs())
-                finite = one[torch.isfinite(one)].abs()
-                sizes[place] = max(
-                    sizes.get(place, 0.0), float(finite.max()) if len(finite) else 0.0
-                )
-                largest = float(gap.max())
-                gaps[place] = max(
-                    gaps.get(place, 0.0), math.inf if math.isnan(largest) else largest
-                )
-        return max((gap / (sizes.get(place) or 1.0) for place, gap in gaps.items()), default=0.0)
+    def replay(self, train: bool | None = None) -> Replay:
+        """The given model on all batches in a mode, run once; None for its own."""
+        if {each.training for each in self.double.modules()} == {train}:
+            train = None
+        if train not in self._replays:
+            self._replays[train] = Replay(self.double, self.batches, train)
+        return self._replays[train]
 
     def result(self, tolerance: float) -> Shrunk:
         """What has come of it."""
@@ -624,8 +563,10 @@ class _Work:
                 set_tensor(out, name, values.to(device))
         for (path, name), value in now.attributes.items():
             setattr(out.get_submodule(path), name, value)
-        changes = {"train": self.change(now.model, True), "eval": self.change(now.model, False)}
-        changes = {mode: value for mode, value in changes.items() if not math.isnan(value)}
+        modes = {"train": self.replay(True), "eval": self.replay(False)}
+        changes = {
+            mode: replay.change(now.model) for mode, replay in modes.items() if not replay.random
+        }
         widths = {
             name: (group.size, len(now.origins[number]))
             for number, (name, group) in enumerate(self.groups.items())
@@ -635,7 +576,7 @@ class _Work:
             out,
             now.removed,
             widths,
-            self.change(now.model),
+            self.replay().change(now.model),
             changes,
             self.groups.mode,
             tolerance,
@@ -644,11 +585,6 @@ class _Work:
             self.given,
             now.edits,
         )
-
-
-def _what(group: UnitGroup) -> tuple[Any, ...]:
-    """What a group is, whatever its size."""
-    return tuple((slot.name, slot.role, slot.axis) for slot in group.slots)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -692,19 +628,52 @@ def _record(
     return SparedUnit(name, units[spared.unit], spared.rule, holds, by, reason)
 
 
+class _Search:
+    """The largest numbers of units that can go, of all groups at once by their cost, then of each.
+
+    Attributes:
+        best: the model without them; None if there are none.
+    """
+
+    def __init__(self, work: _Work, plans: list[_Plan], holds: str, allowed: float) -> None:
+        self.work, self.plans, self.holds, self.allowed = work, plans, holds, allowed
+        self.best: _Step | None = None
+        levels = sorted({cost for plan in plans for cost in plan.costs})
+
+        def level(rank: int) -> list[int]:
+            return [bisect_right(plan.costs, levels[rank - 1]) for plan in plans]
+
+        rank = _furthest(len(levels), lambda rank: self.fits(level(rank)))
+        taken = level(rank) if rank else [0] * len(plans)
+        for place, plan in enumerate(plans):
+            left = len(plan.costs) - taken[place]
+            taken[place] += _furthest(left, functools.partial(self._more, taken, place))
+
+    def _more(self, taken: list[int], place: int, count: int) -> bool:
+        return self.fits([*taken[:place], taken[place] + count, *taken[place + 1 :]])
+
+    def fits(self, taken: list[int]) -> bool:
+        """Whether so many steps of each plan can be taken."""
+        step: _Step | None = self.work.now
+        for plan, steps in zip(self.plans, taken, strict=True):
+            if steps and step is not None:
+                count = plan.counts[steps - 1]
+                step = self.work.without(plan, count, step, self.holds, self.allowed)
+        if step is None or self.work.replay().change(step.model, self.allowed) > self.allowed:
+            return False
+        self.best = step
+        return True
+
+
 def _furthest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to ``most`` that was seen to fit: by doubling, then bisection."""
+    """The largest number up to ``most`` that was seen to fit: all, or by doubling, then bisection."""
+    if most and fits(most):
+        return most
     good, bad = 0, 1
-    while bad <= most and fits(bad):
+    while bad < most and fits(bad):
         good, bad = bad, 2 * bad
-    bad = min(bad, most + 1)
+    bad = min(bad, most)
     while bad - good > 1:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
-
-
-def _longest(most: int, made: Callable[[int], _Step | None]) -> _Step | None:
-    """What is made of the largest number that fits."""
-    count = _furthest(most, lambda count: made(count) is not None)
-    return made(count) if count else None

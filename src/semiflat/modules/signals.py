@@ -8,6 +8,7 @@ c of the units, to rounding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from semiflat.errors import InputError
 from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import called_with, same_random_state, second_derivatives
-from semiflat.modules.flow import Flow
+from semiflat.modules.flow import Flow, name_of
 from semiflat.modules.groups import Slot, UnitGroup, Units, units
+from semiflat.modules.ranges import Range, ranges
 from semiflat.modules.ties import slim
 
 NOT_APART = "what its units hand on cannot be told apart where they are read"
@@ -63,7 +66,9 @@ class Reader:
         It does where a constant makes the same difference wherever the bias is added: not at the border of a
         convolution that pads with zeros.
         """
-        self._call, self._shape, self._length = call, shape, length
+        one = (self.slot.conv or name_of(self.node) == "linear") and 0 not in self.axes
+        self._call, self._length = call, length
+        self._shape = torch.Size([1, *shape[1:]]) if one else shape  # one sample says it
         drawn = torch.randn(self.columns.shape, generator=torch.Generator().manual_seed(0)).double()
         if self.of_constants(drawn) is None:
             self.bias = self._call = None
@@ -156,6 +161,12 @@ class Look:
     outputs: dict[str, Outputs]
     unread: dict[str, str]
 
+    @functools.cached_property
+    def ranges(self) -> dict[fx.Node, Range]:
+        """Between which numbers lies what any reader gets, whatever the inputs are."""
+        readers = [reader for each in self.outputs.values() for reader in each.readers]
+        return ranges(self.groups._flow, [reader.source for reader in readers])
+
 
 def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look:
     """Run a float64 model on all batches and keep what the readers of each group get; the model stays as it is.
@@ -178,10 +189,15 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
                 {
                     name: readers
                     for name, group in groups.items()
-                    if not group.refuses and (readers := _readers(groups, group))
+                    if not group.refuses and (readers := readers_of(groups, group))
                 },
             )
         groups, reading = known[shapes]
+        if found is not None and _kinds(groups) != _kinds(found.groups):
+            raise InputError(
+                f"on batch {batch.number}, of other sizes than the first, the model takes another way, where "
+                "its units are others; give batches of one kind"
+            )
         if found is None:
             unread = {
                 name: NOT_APART
@@ -194,7 +210,16 @@ def look(model: nn.Module, batches: Batches, first: Units | None = None) -> Look
     return found
 
 
-def _readers(groups: Units, group: UnitGroup) -> list[Reader]:
+def places(group: UnitGroup) -> tuple[Any, ...]:
+    """Where the units of a group lie, however many there are."""
+    return tuple((slot.name, slot.role, slot.axis) for slot in group.slots)
+
+
+def _kinds(groups: Units) -> list[Any]:
+    return [(group.size, group.refuses, places(group)) for group in groups.values()]
+
+
+def readers_of(groups: Units, group: UnitGroup) -> list[Reader]:
     """All operations that read a group; none if what the units hand on cannot be told apart at one of them."""
     flow = groups._flow
     nodes = {node.name: node for node in flow.captured.graph.nodes}

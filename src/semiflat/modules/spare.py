@@ -12,7 +12,6 @@ from torch import Tensor
 
 from semiflat.modules.groups import Slot, UnitGroup
 from semiflat.modules.laws import CONSTANT, SIGN, Law, law
-from semiflat.modules.ranges import ranges
 from semiflat.modules.signals import Look, Outputs
 from semiflat.modules.surgery import EXACT, Row
 from semiflat.reduction.state import ROUNDING
@@ -72,6 +71,13 @@ class Rules:
         """What is kept of the outputs."""
         return self.look.outputs[self.group.name]
 
+    def steps(self, holds: str) -> list[tuple[Spared, float]]:
+        """Units that can be spared by the rules of one kind, and what it costs to leave out all up to each."""
+        if holds == WITHIN:
+            return self.nearly()
+        found = self.for_any_input() if holds == ANY_INPUT else self.on_data()
+        return [(each, 0.0) for each in found]
+
     # -- for any input ----------------------------------------------------------------------------
 
     def for_any_input(self) -> list[Spared]:
@@ -80,7 +86,9 @@ class Rules:
             return self._of_stream(exact=True)
         unheard = self._zero(*self.group.of("reads"))
         spared = {int(unit): Spared(int(unit), "unheard") for unit in unheard.nonzero()}
-        flat = self._settled() & self._flat()
+        flat = self._flat()
+        if bool(flat.any()):  # ranges take their time, and what is settled is flat on any data
+            flat &= self._settled()
         for unit in flat.nonzero().flatten().tolist():
             if unit not in spared:
                 dead = not bool(self.outputs.sizes[unit])
@@ -101,11 +109,9 @@ class Rules:
 
     def _settled(self) -> Tensor:
         """Which units can take one value alone, by the ranges of what comes before them."""
-        readers = self.outputs.readers
-        ends = ranges(self.look.groups._flow, [reader.source for reader in readers])
         settled = torch.ones(self.group.size, dtype=torch.bool)
-        for reader in readers:
-            low, high = (reader.outputs(end) for end in ends[reader.source])
+        for reader in self.outputs.readers:
+            low, high = (reader.outputs(end) for end in self.look.ranges[reader.source])
             settled &= (low == high).all(2).all(0)
         return settled
 

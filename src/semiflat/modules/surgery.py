@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -326,13 +327,11 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in every.items() if tensor is not None}
 
 
-def edit(
-    model: nn.Module, change: Change, example: Example, accept: Callable[[nn.Module], bool]
-) -> Edited:
+def edit(model: nn.Module, change: Change, accept: Callable[[nn.Module], bool]) -> Edited:
     """A copy of a model in which a group's units are changed.
 
     Attributes of torch's classes follow their tensors. Whole numbers that other classes keep are tried where
-    they are a size that has changed, as few as do, until the copy runs and is accepted.
+    they are a size that has changed, as few as do, until the copy is accepted, which may fail to run.
 
     Raises:
         InputError: if no such copy runs.
@@ -356,13 +355,12 @@ def edit(
         setattr(wide.get_submodule(path), name, value)
     if change.rescale is not None:
         set_to |= _rescale(wide, change, tensors)
-    want = _sizes(copied(model), example)
     first: Exception | None = None
     for trial in _trials(model, change, touched):
         for (path, name), value in trial.items():
             setattr(wide.get_submodule(path), name, value)
         try:
-            if _sizes(copied(wide), example) == want and accept(wide):
+            if accept(wide):
                 return Edited(wide, tensors, set_to | trial)
         except Exception as error:  # whatever the model's own code raises for sizes that do not fit
             first = first or error
@@ -375,10 +373,6 @@ def edit(
         "takes their number from somewhere else; let it read sizes off the tensors (as -1 in a view), or keep "
         "them as attributes of the module"
     )
-
-
-def _sizes(model: nn.Module, example: Example) -> list[torch.Size]:
-    return [tensor.shape for tensor in outputs_of(model, example)]
 
 
 def outputs_of(model: nn.Module, example: Example, seed: int = 0) -> list[Tensor]:
@@ -551,28 +545,37 @@ def in_float64(example: Any) -> Any:
     return example
 
 
-def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """The largest difference of two lists of outputs, relative to the size of the first."""
-    worst = 0.0
+def gaps(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """The largest difference of each output, infinite where they are no match, and its size: of the first."""
+    if len(one) != len(other):
+        return [(math.inf, 0.0)]
+    found = []
     for a, b in zip(one, other, strict=True):
         if a.shape != b.shape:
-            return float("inf")
+            found.append((math.inf, 0.0))
+            continue
         if not a.numel() or not a.is_floating_point():
-            worst = max(worst, float("inf") if not torch.equal(a, b) else 0.0)
+            found.append((0.0 if torch.equal(a, b) else math.inf, 0.0))
             continue
         alike, known = (a == b) | (a.isnan() & b.isnan()), torch.isfinite(a)
         if not bool(known.any()) or not bool(torch.isfinite((a - b)[~alike]).all()):
-            return float("inf")  # nothing is compared, or not all that differs is finite
-        size = float(a[known].abs().max())
-        gap = float(torch.where(alike, 0.0, a - b).abs().max())
-        worst = max(worst, gap / size if size else gap)
-    return worst
+            found.append((math.inf, 0.0))  # nothing is compared, or not all that differs is finite
+            continue
+        gap = torch.where(alike, 0.0, a - b).abs().max()
+        found.append((float(gap), float(a[known].abs().max())))
+    return found
+
+
+def change_of_outputs(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """The largest difference of two lists of outputs, relative to the size of the first."""
+    return max((gap / (size or 1.0) for gap, size in gaps(one, other)), default=0.0)
 
 
 def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, float]:
     """The change of the outputs in train and eval mode; train is left out where something is drawn at random.
 
-    On the example, and on one beside it: what an example of zeros, say, does not show must not pass.
+    On the example, on one beside it, and on half of it: what an example of zeros, or so many samples, do not
+    show must not pass.
 
     Args:
         model, wide: float64, as are the inputs; they are not changed.
@@ -584,21 +587,36 @@ def replay(model: nn.Module, wide: nn.Module, example: Example) -> dict[str, flo
         if train and not same_tensors(one, outputs_of(copied(model).train(train), example, seed=1)):
             continue
         found[mode] = change_of_outputs(one, outputs_of(copied(wide).train(train), example))
-        other = _beside(example)
-        if other is None:
-            continue
-        try:
-            one = outputs_of(copied(model).train(train), other)
-        except Exception:  # it is anybody's code, and may take none but certain inputs
-            continue
-        if all(bool(torch.isfinite(each).all()) for each in one if each.is_floating_point()):
-            beside = change_of_outputs(one, outputs_of(copied(wide).train(train), other))
-            found[mode] = max(found[mode], beside)
+        for other in (_beside(example), _half(example)):
+            if other is None:
+                continue
+            try:
+                one = outputs_of(copied(model).train(train), other)
+            except Exception:  # it is anybody's code, and may take none but certain inputs
+                continue
+            if all(bool(torch.isfinite(each).all()) for each in one if each.is_floating_point()):
+                beside = change_of_outputs(one, outputs_of(copied(wide).train(train), other))
+                found[mode] = max(found[mode], beside)
     return found
 
 
+def _half(example: Example) -> Example | None:
+    """The first half of an example's samples, whose number a branch may depend on; None where none is known."""
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+    sizes = {leaf.shape[:1] for leaf in leaves}
+    if len(sizes) != 1 or not min(sizes) or min(sizes)[0] < 2:
+        return None
+    half: Example = torch.utils._pytree.tree_map(
+        lambda leaf: leaf[: len(leaf) // 2] if isinstance(leaf, Tensor) else leaf, example
+    )
+    return half
+
+
 def _beside(example: Example) -> Example | None:
-    """The example with its real numbers moved at random by about their own size, and others drawn again.
+    """The example with its real numbers moved at random, and others drawn again.
+
+    The samples are moved by about their own size and up to a thousand times as far: on these few numbers a
+    function may be linear, or 0, that is not on others.
 
     Whole numbers are drawn from those between the least and the largest there, 0 and 1 among them: they
     may be places, or a mask. None if there is nothing to move.
@@ -617,10 +635,22 @@ def _beside(example: Example) -> Example | None:
             least, most = min(0, int(leaf.min())), max(1, int(leaf.max()))
             return torch.randint(least, most + 1, leaf.shape, generator=chance).to(leaf)
         step = torch.randn(leaf.shape, generator=chance, dtype=torch.float64).to(leaf)
-        return leaf + step * (float(leaf.abs().mean()) or 1.0)
+        far = 10 ** (3 * torch.arange(1, len(leaf) + 1).to(leaf) / len(leaf)) if leaf.ndim else 1.0
+        far = far.view(-1, *[1] * (leaf.ndim - 1)) if isinstance(far, Tensor) else far
+        return leaf + step * far * (float(leaf.abs().mean()) or 1.0)
 
     other: Example = torch.utils._pytree.tree_map(move, example)
     return other if moved else None
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """A copy of a float64 model with each of its weights moved by about its last place."""
+    other, chance = copied(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for each in filter(Tensor.is_floating_point, other.parameters()):
+            ways = 2.0 * torch.randint(0, 2, each.shape, generator=chance) - 1
+            each.mul_(1 + torch.finfo(torch.float64).eps * ways.to(each))
+    return other
 
 
 def same_tensors(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:

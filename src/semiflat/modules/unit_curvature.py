@@ -3,11 +3,12 @@
 The units of a group do not couple in the surrogate ``s(u, v) = Σ ⟨δ, reader⟩`` (theory §9). So one
 Hessian–vector product of s with a vector that has a part for every unit gives K of each unit times its part.
 Up to a stated number of parameters of a unit all K are built, from one product for each parameter that makes a
-unit; beyond, a few products tell sure signs of extreme eigenvalues, and no more.
+unit; beyond, K is built in some directions alone, which tells sure signs of extreme eigenvalues, and no more.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,14 +35,24 @@ from semiflat.modules.batches import (
     loss_on,
     moved,
 )
-from semiflat.modules.branches import Branch, Local, Point, Program, Programs, grads, outputs_like
+from semiflat.modules.branches import (
+    Branch,
+    Local,
+    Point,
+    Program,
+    Programs,
+    grads,
+    outputs_like,
+)
 from semiflat.modules.nulls import Silence, gives_nothing, silences
 from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature, UnitSigns, loudest
 
 NEIGHBOURS = 2
 """Roundings of the parameters at which everything is computed again."""
-DENSE, STEPS = 256, 24
-"""Parameters of a unit up to which its K is built, and Lanczos steps beyond."""
+DENSE, DIRECTIONS = 256, 16
+"""Parameters of a unit up to which its K is built, and of how many directions of each parameter beyond."""
+SHOWN, PASSES = 32, 2
+"""Samples, and products with K on them, that its directions are taken from."""
 
 
 def unit_curvature(
@@ -51,7 +62,7 @@ def unit_curvature(
     groups: Sequence[str] | None = None,
     *,
     dense_limit: int = DENSE,
-    steps: int = STEPS,
+    directions: int = DIRECTIONS,
     dtype: torch.dtype = torch.float64,
 ) -> UnitCurvature:
     """The curvature K of every unit: what decides what copies of it do to the loss.
@@ -68,7 +79,7 @@ def unit_curvature(
         loss: ``loss(outputs, targets)``, a mean over the samples of a batch.
         groups: names of groups of :func:`units`; all whose units are parallel branches if not given.
         dense_limit: parameters of a unit up to which K is built, which gives its inertia; beyond, sure signs.
-        steps: of Lanczos, for units that are larger.
+        directions: of each parameter of a unit that is larger, in which K is built.
         dtype: in which it is computed; floors are those that it deserves.
 
     Raises:
@@ -91,21 +102,14 @@ def unit_curvature(
     check_asked(loss, dtype)
     batches = Batches(batches)
     whole("dense_limit", dense_limit, 0)
-    whole("steps", steps, 1)
+    whole("directions", directions, 1)
     work = _Work(Programs(model, dtype), batches, loss)
-    first = work.start(groups)
-    dense = {name for name, branch in first.items() if work.size(branch) <= dense_limit}
-    ways: list[_Dense | _Large] = []
-    if dense:
-        ways.append(_Dense(work, {name: first[name] for name in first if name in dense}))
-    if len(dense) < len(first):
-        large = {name: branch for name, branch in first.items() if name not in dense}
-        ways.append(_Large(work, large, steps))
-    found = {name: group for way in ways for name, group in way.groups().items()}
+    built = _Built(work, work.start(groups, dense_limit, directions))
+    found = built.groups()
     return UnitCurvature(
-        {name: found[name] for name in first if name in found},
+        found,
         work.refused,
-        work.loss_found,
+        built.loss,
         "train" if model.training else "eval",
         model,
         batches,
@@ -113,28 +117,60 @@ def unit_curvature(
     )
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A batch that went through the model at one point.
+
+    Attributes:
+        weight: the part of all samples that are in it.
+        site: number of the point.
+        point: parameters and buffers.
+        branches: by group.
+        held, deltas: what enters the branches, and what the loss changes by with what readers give.
+        loss: of the batch.
+        kinked: groups for which what readers give goes into a kink.
+    """
+
+    weight: float
+    site: int
+    point: Point
+    program: Program
+    branches: dict[str, Branch]
+    held: Mapping[fx.Node, Any]
+    deltas: Mapping[fx.Node, Tensor]
+    loss: float
+    kinked: frozenset[str]
+
+    def local(self, branch: Branch, point: Point | None = None) -> Local:
+        """The surrogate of a branch."""
+        return Local(
+            self.program, branch, self.point if point is None else point, self.held, self.deltas
+        )
+
+
 class _Work:
-    """Passes over the batches that the ways of computing share."""
+    """Passes over the batches."""
 
     def __init__(self, programs: Programs, batches: Batches, loss: LossFunction) -> None:
         self.programs, self.batches, self.loss = programs, batches, loss
         self.refused: dict[str, str] = {}
-        self.loss_found, self.value = math.nan, 0.0
         self.eps = torch.finfo(programs.dtype).eps
 
-    def start(self, groups: Sequence[str] | None) -> dict[str, Branch]:
-        """The branches that are asked for, on the first batch."""
+    def start(
+        self, groups: Sequence[str] | None, dense_limit: int, directions: int
+    ) -> dict[str, Branch]:
+        """The branches that are asked for, on the first batch; of large units some directions."""
         batch = self.batches.first()
         program, branches, _ = self.programs.of(batch.inputs)
         self.eps = max(self.eps, program.eps)
         if groups is not None and isinstance(groups, str):
             raise InputError(f"groups must be a list of names, as [{groups!r}]")
         names = list(branches) if groups is None else [program.units[name].name for name in groups]
-        chosen: dict[str, Branch] = {}
+        self.chosen: dict[str, Branch] = {}
         for name in names:
             branch = branches[name]
             if isinstance(branch, Branch):
-                chosen[name] = branch
+                self.chosen[name] = branch
             elif groups is None:
                 self.refused[name] = branch
             else:
@@ -145,11 +181,18 @@ class _Work:
         self.trained = {
             name for name, tensor in program.model.named_parameters() if tensor.requires_grad
         }
-        return chosen
+        large = [name for name, each in self.chosen.items() if self.size(each) > dense_limit]
+        if large:
+            inputs = moved(batch.inputs, self.programs.dtype, self.programs.device)
+            few = batch if program.fewer(inputs, SHOWN) is inputs else batch.few(SHOWN)
+            (seen,) = self.of(few, program, {n: self.chosen[n] for n in large}, [self.point])
+            for name in large:
+                self.chosen[name] = in_directions(seen.local(self.chosen[name]), directions)
+        return self.chosen
 
     def size(self, branch: Branch) -> int:
         """Parameters of a unit."""
-        return sum(branch.counts(self.point))
+        return sum(part.count(self.point[part.name]) for part in branch.parts)
 
     @property
     def sites(self) -> list[dict[str, Tensor]]:
@@ -167,40 +210,45 @@ class _Work:
             sites.append(moved_point)
         return sites
 
-    def passes(
-        self, names: Sequence[str], points: Sequence[Point]
-    ) -> Iterator[tuple[Batch, int, Program, dict[str, Branch], Mapping[fx.Node, Any], Any, Any]]:
-        """For each batch and each point what enters the branches, their δ and what is at a kink."""
-        checked = False
+    def passes(self) -> Iterator[_Pass]:
+        """Each batch at each of the sites."""
+        sites = self.sites
         for batch in self.batches:
-            program, all_branches, inputs = self.programs.of(batch.inputs)
+            program, all_branches, _ = self.programs.of(batch.inputs)
             branches = {}
-            for name in names:
+            for name, chosen in self.chosen.items():
                 branch = all_branches.get(name, "it is not there for inputs of this shape")
                 if isinstance(branch, str):
                     raise InputError(f"{name!r} cannot be judged on all batches: {branch}")
-                branches[name] = branch
-            like = outputs_like(program.model, inputs)
-            targets = moved(batch.targets, self.programs.dtype, self.programs.device)
-            if not checked:
-                check_mean(like, targets, batch.size, self.loss)
-                checked = True
-            for number, point in enumerate(points):
-                outputs, held, probes, kinks = program.forward(point, inputs, branches.values())
-                packed = program.packed(outputs, like, moved=point is not self.point)
-                value = loss_on(packed, self.loss, replace(batch, targets=targets))
-                every = tuple(probes.values())
-                deltas = dict(
-                    zip(probes, grads(value, every, retain_graph=kinks.requires_grad), strict=True)
-                )
-                moves = dict(zip(probes, grads(kinks, every), strict=True))
-                if number == 0:
-                    self.value = float(value.detach())
-                yield batch, number, program, branches, held, deltas, moves
+                branches[name] = replace(branch, bases=chosen.bases)
+            yield from self.of(batch, program, branches, sites)
 
-    def weight(self, batch: Batch) -> float:
-        """The part of all samples that are in a batch."""
-        return float(batch.size / self.batches.samples)
+    def of(
+        self, batch: Batch, program: Program, branches: dict[str, Branch], points: Sequence[Point]
+    ) -> Iterator[_Pass]:
+        """A batch at some points."""
+        inputs = moved(batch.inputs, self.programs.dtype, self.programs.device)
+        like = outputs_like(program.model, inputs)
+        targets = moved(batch.targets, self.programs.dtype, self.programs.device)
+        if batch.number == 0:
+            check_mean(like, targets, batch.size, self.loss)
+        for site, point in enumerate(points):
+            outputs, held, probes, kinks = program.forward(point, inputs, branches.values())
+            packed = program.packed(outputs, like, moved=point is not self.point)
+            value = loss_on(packed, self.loss, replace(batch, targets=targets))
+            every = tuple(probes.values())
+            deltas = dict(
+                zip(probes, grads(value, every, retain_graph=kinks.requires_grad), strict=True)
+            )
+            moves = dict(zip(probes, grads(kinks, every), strict=True))
+            kinked = frozenset(
+                name
+                for name, branch in branches.items()
+                if any(bool((moves[node] != 0).any()) for node in branch.readers)
+            )
+            weight = float(batch.size / self.batches.samples)
+            loss = float(value.detach())
+            yield _Pass(weight, site, point, program, branches, held, deltas, loss, kinked)
 
 
 @dataclass
@@ -212,86 +260,68 @@ class _Null:
     F: list[Tensor] = field(default_factory=list)
 
 
-class _Dense:
-    """All K of some groups, built."""
+class _Built:
+    """All K of some groups: in all directions at every site, or in some and, at the neighbours, one product."""
 
     def __init__(self, work: _Work, branches: Mapping[str, Branch]) -> None:
         self.work, self.branches = work, dict(branches)
-        self.K: dict[str, list[Tensor]] = {}
-        self.kinks: dict[str, Tensor] = {}
+        self.K = {name: [torch.zeros(())] * (1 + NEIGHBOURS) for name in branches}
+        self.kinks = {name: torch.zeros((), dtype=torch.bool) for name in branches}
         self.nulls = {name: _Null() for name in branches}
-        self._build()
+        self.loss = 0.0 if branches else math.nan
+        generator = torch.Generator().manual_seed(1)
+        self.signs: dict[str, Tensor] = {}
+        for name, branch in branches.items():
+            if branch.bases:
+                shape = (branch.group.size, sum(branch.sizes(work.point)))
+                self.signs[name] = torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
+                self.nulls[name].why = "its units are too large for dense K; raise dense_limit"
+        for number, seen in enumerate(work.passes() if branches else ()):
+            self._add(seen, number < 1 + NEIGHBOURS)
 
-    def _build(self) -> None:
-        work = self.work
-        sites = work.sites
-        total = 0.0
-        for number, (batch, site, program, branches, held, deltas, moves) in enumerate(
-            work.passes(list(self.branches), sites)
-        ):
-            weight, point = work.weight(batch), sites[site]
-            if site == 0:
-                total += weight * work.value
-            first = number < len(sites)
-            for name, branch in branches.items():
-                if any(bool((moves[node] != 0).any()) for node in branch.readers):
-                    self.work.refused[name] = (
-                        "what its readers give goes into a kink of an activation"
-                    )
-                local = Local(program, branch, point, held, deltas)
-                blocks = self.K.setdefault(name, [])
-                if first:
-                    blocks.append(torch.zeros((), dtype=torch.float64))
-                    self.kinks.setdefault(name, local.kinks)
-                blocks[site] = blocks[site] + weight * built(local)
-                self.kinks[name] = self.kinks[name] | local.kinks
-                self._null(name, program, branch, point, held, deltas, site, first, weight)
-        work.loss_found = total
+    def _add(self, seen: _Pass, first: bool) -> None:
+        if seen.site == 0:
+            self.loss += seen.weight * seen.loss
+        for name, branch in seen.branches.items():
+            if name in seen.kinked:
+                self.work.refused[name] = "what its readers give goes into a kink of an activation"
+            local = seen.local(branch)
+            if name in self.signs and seen.site:
+                found = local.times(self.signs[name].to(local.gradient)).cpu().double()
+            else:
+                found = built(local)
+            self.K[name][seen.site] = self.K[name][seen.site] + seen.weight * found
+            self.kinks[name] = self.kinks[name] | local.kinks
+            if name not in self.signs:
+                self._null(self.nulls[name], seen, branch, first)
 
-    def _null(
-        self,
-        name: str,
-        program: Program,
-        branch: Branch,
-        point: Point,
-        held: Mapping[fx.Node, Any],
-        deltas: Mapping[fx.Node, Tensor],
-        site: int,
-        first: bool,
-        weight: float,
-    ) -> None:
-        null = self.nulls[name]
-        if first and site == 0:
-            self._choose(null, program, branch, point, held, deltas)
+    def _null(self, null: _Null, seen: _Pass, branch: Branch, first: bool) -> None:
+        if first and seen.site == 0:
+            self._choose(null, seen, branch)
         if null.way is None:
             return
-        silent = null.way.of(branch, program, point)
-        if site == 0 and not gives_nothing(program, branch, silent, held, self.work.trained):
+        silent = null.way.of(branch, seen.program, seen.point)
+        if seen.site == 0 and not self._nothing(seen, branch, silent):
             null.way, null.why = None, "a unit that gives nothing on one batch does on another"
             return
-        F = weight * skipping(Local(program, branch, silent, held, deltas))
+        F = seen.weight * skipping(seen.local(branch, silent))
         if first:
             null.F.append(F)
         else:
-            null.F[site] = null.F[site] + F
+            null.F[seen.site] = null.F[seen.site] + F
 
-    def _choose(
-        self,
-        null: _Null,
-        program: Program,
-        branch: Branch,
-        point: Point,
-        held: Mapping[fx.Node, Any],
-        deltas: Mapping[fx.Node, Tensor],
-    ) -> None:
+    def _nothing(self, seen: _Pass, branch: Branch, silent: Point) -> bool:
+        return gives_nothing(seen.program, branch, silent, seen.held, self.work.trained)
+
+    def _choose(self, null: _Null, seen: _Pass, branch: Branch) -> None:
         best = -1.0
-        for way in silences(branch, point):
+        for way in silences(branch, seen.point):
             if null.way is not None and way.fill != null.way.fill:
                 return
-            silent = way.of(branch, program, point)
-            if not gives_nothing(program, branch, silent, held, self.work.trained):
+            silent = way.of(branch, seen.program, seen.point)
+            if not self._nothing(seen, branch, silent):
                 continue
-            local = Local(program, branch, silent, held, deltas)
+            local = seen.local(branch, silent)
             if bool(local.kinks.any()):
                 null.why = "units that give nothing stand at a kink of their activation"
                 continue
@@ -308,6 +338,23 @@ class _Dense:
         }
 
     def _group(self, name: str, branch: Branch) -> GroupCurvature:
+        null, exact = self.nulls[name], not branch.bases
+        signs, ways = self._whole(name, branch) if exact else self._bounds(name, branch)
+        return GroupCurvature(
+            group=branch.group,
+            units=tuple(signs),
+            exact=exact,
+            blocks=self.K[name][0] if exact else None,
+            reading=replace(branch, bases=()).counts(self.work.point)[0],
+            null="" if null.way is None else null.way.what,
+            why_no_null=null.why if null.way is None else "",
+            silent=self._silent(branch, null, signs),
+            _parts=branch.parts,
+            _ways=ways,
+        )
+
+    def _whole(self, name: str, branch: Branch) -> tuple[list[UnitSigns], Tensor]:
+        """The signs of each unit, and its extreme eigenvectors, (units, 2, n)."""
         reads = branch.counts(self.work.point)[0]
         sites, null = self.K[name], self.nulls[name]
         signs, ways = [], []
@@ -321,21 +368,46 @@ class _Dense:
                 if null.way is not None
                 else None
             )
-            kink = bool(self.kinks[name][unit])
-            signs.append(_signs(name, unit, K, F, skip, kink))
+            signs.append(_signs(name, unit, K, F, skip, bool(self.kinks[name][unit])))
             ways.append(K.vectors[:, [0, -1]].mT)
-        return GroupCurvature(
-            group=branch.group,
-            units=tuple(signs),
-            exact=True,
-            blocks=sites[0],
-            reading=reads,
-            null="" if null.way is None else null.way.what,
-            why_no_null=null.why if null.way is None else "",
-            silent=self._silent(branch, null, signs),
-            _parts=branch.parts,
-            _ways=torch.stack(ways),
-        )
+        return signs, torch.stack(ways)
+
+    def _bounds(self, name: str, branch: Branch) -> tuple[list[UnitSigns], Tensor]:
+        """The same from K in some directions."""
+        (K, *others), signs = self.K[name], self.signs[name]
+        size, reads = self.work.size(branch), branch.counts(self.work.point)[0]
+        values, vectors = torch.linalg.eigh(K)
+        heard = torch.linalg.svdvals(K[:, :reads, reads:])
+        here = (K @ signs[:, :, None])[:, :, 0]
+        changes = torch.stack([torch.linalg.vector_norm(each - here, dim=1) for each in others])
+        known = self.work.eps * size * values.abs().amax(1)
+        floor = known + LUCK / NEIGHBOURS**2 * 3 * changes.amax(0)
+        bar = ENOUGH * floor[:, None]
+        ranks = (heard > bar).sum(1).tolist()
+        positive, negative = ((sign * values > bar).sum(1).tolist() for sign in (1, -1))
+        found = []
+        for unit, rank in enumerate(ranks):
+            kink = bool(self.kinks[name][unit])
+            found.append(
+                UnitSigns(
+                    group=name,
+                    unit=unit,
+                    parameters=size,
+                    positive=0 if kink else max(positive[unit], rank),
+                    negative=0 if kink else max(negative[unit], rank),
+                    rank_F=0 if kink else rank,
+                    exact=False,
+                    lowest=float(values[unit, 0]),
+                    highest=float(values[unit, -1]),
+                    floor=float(floor[unit]),
+                    null_norm=None,
+                    null_rank=None,
+                    note=AT_KINK
+                    if kink
+                    else f"counts and extremes are bounds, from {len(K[0])} of its directions",
+                )
+            )
+        return found, branch.entries(vectors[:, :, [0, -1]].mT)
 
     def _silent(self, branch: Branch, null: _Null, signs: Sequence[UnitSigns]) -> dict[str, Tensor]:
         """What makes the unit with the largest F∅ when it gives nothing."""
@@ -349,6 +421,9 @@ class _Dense:
             for slot in branch.group.slots
             if slot.role != "reads"
         }
+
+
+AT_KINK = "it stands at a kink of its activation on the data, where K does not exist"
 
 
 def _spectrum(of: Callable[..., Spectrum], sites: list[Tensor], eps: float) -> Spectrum:
@@ -367,7 +442,7 @@ def _signs(
     exact = not kink and not K.doubtful and not F.doubtful
     note = ""
     if kink:
-        note = "it stands at a kink of its activation on the data, where K does not exist"
+        note = AT_KINK
     elif not exact:
         note = f"{K.doubtful + F.doubtful} value(s) too near to the noise floor to tell the sign"
     empty = not len(K.values)
@@ -395,14 +470,26 @@ def _top(skip: Spectrum | None) -> float | None:
 
 
 def built(local: Local) -> Tensor:
-    """K of all units, (units, n, n), from one product for each entry that makes a unit."""
-    reads, makes = local.branch.counts(local.point)
+    """K of all units, (units, n, n): what is a sum over places so, the rest from a product for each entry."""
+    reads, _ = local.branch.counts(local.point)
+    sizes = local.branch.sizes(local.point)
+    starts = [0, *itertools.accumulate(sizes)]
     units, size = local.gradient.shape
     K = torch.zeros((units, size, size), dtype=torch.float64)
-    for entry in range(reads, reads + makes):
-        K[:, :, entry] = local.times(one_each(local, entry)).cpu().double()
+    places: list[int] = []
+    closed = local.closed()
+    if closed is not None:
+        numbers, block = closed
+        places = [place for n in numbers for place in range(starts[n], starts[n + 1])]
+        K[:, torch.tensor(places)[:, None], places] = block.cpu().double()
+    # Where entries that make a unit are known, those that read it need first derivatives alone.
+    for entry in range(0 if places else reads, size):
+        if entry not in places:
+            column = local.times(one_each(local, entry)).cpu().double()
+            K[:, :, entry] = column
+            K[:, entry] = column
     # What reads a unit enters linearly: that block is 0, and tried to be.
-    K[:, reads:, :reads] = K[:, :reads, reads:].mT
+    K[:, :reads, :reads] = 0.0
     return K
 
 
@@ -429,158 +516,29 @@ def one_each(local: Local, entry: int) -> Tensor:
 # -- larger units ----------------------------------------------------------------------------------
 
 
-class _Krylov:
-    """Lanczos on K of every unit of a group, fully reorthogonalised."""
+def in_directions(local: Local, most: int) -> Branch:
+    """A branch of which some directions alone are looked at, ``most`` for each part: those that K shows.
 
-    def __init__(self, units: int, size: int, steps: int) -> None:
-        self.steps = min(steps, size)
-        generator = torch.Generator().manual_seed(0)
-        start = torch.randn((units, size), generator=generator, dtype=torch.float64)
-        self.basis: list[Tensor] = [start / torch.linalg.vector_norm(start, dim=1, keepdim=True)]
-        self.tri = torch.zeros((units, self.steps, self.steps), dtype=torch.float64)
-        self.products: list[Tensor] = []
-
-    @property
-    def vectors(self) -> Tensor:
-        """What to multiply next, (units, n)."""
-        return self.basis[-1]
-
-    def advance(self, product: Tensor) -> None:
-        """Take the products, and make the next vectors."""
-        step = len(self.products)
-        self.products.append(product)
-        self.tri[:, step, step] = (product * self.basis[-1]).sum(1)
-        basis = torch.stack(self.basis, 1)
-        for _ in range(2):
-            product = product - torch.einsum(
-                "uk,ukn->un", torch.einsum("ukn,un->uk", basis, product), basis
-            )
-        beta = torch.linalg.vector_norm(product, dim=1)
-        size = self.tri.abs().flatten(1).amax(1).clamp(min=1e-300)
-        beta = torch.where(beta > 64 * EPS * size, beta, torch.zeros_like(beta))
-        if step + 1 < self.steps:
-            self.tri[:, step, step + 1] = self.tri[:, step + 1, step] = beta
-        safe = torch.where(beta > 0, beta, torch.ones_like(beta))
-        following = product / safe[:, None]
-        self.basis.append(torch.where(beta[:, None] > 0, following, torch.zeros_like(following)))
+    Products of ``K_u``, ``K_u²``, … with a vector drawn at random lie where ``K_u`` is large. What they have
+    in common is taken for all units.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(local.gradient.shape, generator=generator, dtype=torch.float64)
+    rows: list[Tensor] = []
+    while len(rows) < PASSES or len(rows) * len(vectors) < 2 * most:
+        vectors = local.times(vectors.to(local.gradient)).cpu().double()
+        vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-300)
+        rows.append(vectors)
+    sizes = local.branch.sizes(local.point)
+    bases = tuple(_main(mine, most, generator) for mine in torch.cat(rows).split(sizes, 1))
+    return replace(local.branch, bases=bases)
 
 
-class _Large:
-    """Sure signs of K of units too large to build it."""
-
-    def __init__(self, work: _Work, branches: Mapping[str, Branch], steps: int) -> None:
-        self.work, self.branches, self.kinks = work, dict(branches), dict[str, Tensor]()
-        self._kept: list[Any] = []
-        self.krylov = {
-            name: _Krylov(branch.group.size, work.size(branch), steps)
-            for name, branch in branches.items()
-        }
-        for step in range(steps):
-            asked = {name: each.vectors for name, each in self.krylov.items() if step < each.steps}
-            for name, product in self._products(asked, work.point).items():
-                self.krylov[name].advance(product)
-        signs = {}
-        generator = torch.Generator().manual_seed(1)
-        for name, branch in branches.items():
-            shape = (branch.group.size, work.size(branch))
-            signs[name] = torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
-        here = self._products(signs, work.point)
-        self._kept = []
-        moved_by = {name: torch.zeros(len(each)) for name, each in signs.items()}
-        for site in work.sites[1:]:
-            there = self._products(signs, site, keep=False)
-            for name, each in there.items():
-                change = torch.linalg.vector_norm(each - here[name], dim=1)
-                moved_by[name] = torch.maximum(moved_by[name].double(), change)
-        self.moved_by = moved_by
-
-    def _products(
-        self, asked: Mapping[str, Tensor], point: Point, keep: bool = True
-    ) -> dict[str, Tensor]:
-        """K of every unit times its vector, in one pass over the batches; of one batch it stays in memory."""
-        work, single = self.work, self.work.batches.count == 1 and keep
-        if single and self._kept:
-            weight, locals_ = self._kept[0]
-            return {name: weight * _times(locals_[name], each) for name, each in asked.items()}
-        found: dict[str, Tensor] = {}
-        total = 0.0
-        for batch, _, program, branches, held, deltas, moves in work.passes(list(asked), [point]):
-            weight = work.weight(batch)
-            total += weight * work.value
-            locals_ = {}
-            for name, branch in branches.items():
-                if any(bool((moves[node] != 0).any()) for node in branch.readers):
-                    self.work.refused[name] = (
-                        "what its readers give goes into a kink of an activation"
-                    )
-                local = Local(program, branch, point, held, deltas)
-                self.kinks[name] = self.kinks.get(name, local.kinks) | local.kinks
-                product = weight * _times(local, asked[name])
-                found[name] = found[name] + product if name in found else product
-                if single:
-                    locals_[name] = local
-            if single:
-                self._kept = [(weight, locals_)]
-        if keep:
-            work.loss_found = total
-        return found
-
-    def groups(self) -> dict[str, GroupCurvature]:
-        """What was found, by group."""
-        return {
-            name: self._group(name, branch)
-            for name, branch in self.branches.items()
-            if name not in self.work.refused
-        }
-
-    def _group(self, name: str, branch: Branch) -> GroupCurvature:
-        krylov, work = self.krylov[name], self.work
-        size, (reads, _) = work.size(branch), branch.counts(work.point)
-        values, inner = torch.linalg.eigh(krylov.tri)
-        basis = torch.stack(krylov.basis[: krylov.steps], 1)
-        ways = torch.einsum("uke,ukn->uen", inner[:, :, [0, -1]], basis)
-        ways = ways / torch.linalg.vector_norm(ways, dim=2, keepdim=True).clamp(min=1e-300)
-        heard = torch.stack(krylov.products, 1)[:, :, :reads]
-        largest = values.abs().amax(1)
-        floor = work.eps * size * largest + LUCK / NEIGHBOURS**2 * 3 * self.moved_by[name]
-        signs = []
-        for unit in range(branch.group.size):
-            kink, bar = bool(self.kinks[name][unit]), ENOUGH * float(floor[unit])
-            rank = int((torch.linalg.svdvals(heard[unit]) > bar).sum())
-            positive, negative = (int((sign * values[unit] > bar).sum()) for sign in (1, -1))
-            signs.append(
-                UnitSigns(
-                    group=name,
-                    unit=unit,
-                    parameters=size,
-                    positive=0 if kink else max(positive, rank),
-                    negative=0 if kink else max(negative, rank),
-                    rank_F=0 if kink else rank,
-                    exact=False,
-                    lowest=float(values[unit, 0]),
-                    highest=float(values[unit, -1]),
-                    floor=float(floor[unit]),
-                    null_norm=None,
-                    null_rank=None,
-                    note="it stands at a kink of its activation on the data, where K does not exist"
-                    if kink
-                    else f"counts and extremes are bounds, after {krylov.steps} Lanczos steps",
-                )
-            )
-        return GroupCurvature(
-            group=branch.group,
-            units=tuple(signs),
-            exact=False,
-            blocks=None,
-            reading=reads,
-            null="",
-            why_no_null="its units are too large for dense K; raise dense_limit",
-            silent={},
-            _parts=branch.parts,
-            _ways=ways,
-        )
-
-
-def _times(local: Local, vectors: Tensor) -> Tensor:
-    product: Tensor = local.times(vectors.to(local.gradient)).cpu().double()
-    return product
+def _main(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns along which rows are largest, (n, most); all directions if there are no more."""
+    size = rows.shape[1]
+    if size <= most:
+        return torch.eye(size, dtype=torch.float64)
+    mixed = torch.randn((2 * most, len(rows)), generator=generator, dtype=torch.float64) @ rows
+    main: Tensor = torch.linalg.svd(mixed, full_matrices=False)[2]
+    return main[:most].mT

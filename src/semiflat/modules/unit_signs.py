@@ -70,6 +70,15 @@ class UnitSigns(Shown):
         """
         return shares_for(self.lowest, self.highest, self.floor)
 
+    @property
+    def steepest(self) -> float:
+        """The eigenvalue that those shares make negative, as they make it; 0 if there are none."""
+        shares = self.best_shares
+        if shares is None:
+            return 0.0
+        product = shares[0] * shares[1]
+        return (self.lowest if product > 0 else self.highest) / product
+
 
 INSIDE, OUTSIDE = (0.375, 0.625), (1.5, -0.5)
 """Shares of two copies for negative and for positive curvature; not halves, which never part again."""
@@ -291,12 +300,29 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         >>> wide.positive, wide.zero, wide.negative, wide.exact
         (23, 3, 10, True)
         """
+        for asked, of in ((copies, "units to copies"), (nulls, "a number")):
+            if asked is not None and not isinstance(asked, Mapping):
+                raise InputError(
+                    f"copies and nulls map groups to {of}; expected a dict, not {asked!r:.60}"
+                )
         copies, nulls = dict(copies or {}), dict(nulls or {})
-        positive, negative = (0, 0) if narrow is None else (int(narrow[0]), int(narrow[2]))
+        if narrow is not None:
+            if not isinstance(narrow, Sequence) or len(narrow) != 3:
+                raise InputError(
+                    "narrow must be three counts, of positive, zero and negative eigenvalues, not "
+                    f"{narrow!r:.60}"
+                )
+            narrow = [whole("narrow", each, 0) for each in narrow]
+        positive, negative = (0, 0) if narrow is None else (narrow[0], narrow[2])
         exact, doors = narrow is not None, list[str]()
         sizes: dict[str, int] = {}
         for name, chosen in copies.items():
             group = self[name]
+            if not isinstance(chosen, Mapping):
+                raise InputError(
+                    f"copies[{name!r}] must be a mapping from units to what becomes of each, as {{0: 2}}, not "
+                    f"{chosen!r:.60}"
+                )
             for unit, given in chosen.items():
                 known = group.units[_of(unit, group.group)]
                 pairs = shares_of(unit, given)
@@ -323,7 +349,7 @@ class UnitCurvature(Rows, Mapping[str, GroupCurvature]):
         if negative:
             kind, before = (
                 Kind.STRICT_SADDLE,
-                "" if narrow is None else f"{int(narrow[2])} of the narrow model",
+                "" if narrow is None else f"{narrow[2]} of the narrow model",
             )
             why = ", ".join(filter(None, [before, *doors]))
             reason = f"{least}{negative} directions of negative curvature: {why}"

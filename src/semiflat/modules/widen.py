@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from semiflat.errors import InputError, whole, whole_seed
+from semiflat.memory import check_floats
 from semiflat.modules.blocks import all_run, is_stack, silences, stack_of, with_blocks
 from semiflat.modules.capture import Captured, Example, capture, copied
-from semiflat.modules.constants import check_constants, taken_up
+from semiflat.modules.constants import check_constants, check_settled, taken_up
 from semiflat.modules.flow import Flow
 from semiflat.modules.groups import Slot, UnitGroup, Units
 from semiflat.modules.groups import units as groups_of
+from semiflat.modules.laws import SIGN, law
+from semiflat.modules.signals import readers_of
 from semiflat.modules.surgery import (
     EXACT,
     Change,
@@ -31,8 +34,14 @@ from semiflat.modules.surgery import (
     outputs_of,
     replay,
     set_tensor,
+    shaken,
 )
 from semiflat.records.shown import Facts, Shown
+
+ROUNDINGS = 16
+"""A wide model rounds in other places than a narrow one: by so many times what last places of weights do."""
+UNSURE = 1e-8
+"""A change of the outputs that is never taken for rounding of float64."""
 
 
 @dataclass
@@ -178,30 +187,31 @@ def widen(
     if chosen.refuses:
         raise InputError(f"the units of {chosen.name!r} cannot be changed: {chosen.refuses}")
     biases = finite_numbers("constants", constants)
+    _check_room(model, chosen, units + len(biases), copies)
     if biases:
         check_constants(model, chosen)
     change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
-    limit, note = EXACT, ""
+    limit, note, asked = EXACT, "", False
 
     def exact(wide: nn.Module) -> bool:
-        nonlocal limit, note
+        nonlocal limit, note, asked
         seen.clear()
         seen.update(replay(double, wide, given))
-        if max(seen.values()) > limit and not note:
-            limit, note = tolerance(double, given)
+        if max(seen.values()) > limit and not asked:
+            (limit, note), asked = tolerance(double, given), True
         return max(seen.values()) <= limit
 
     try:
         try:
-            edited = edit(double, change, given, exact)
+            edited = edit(double, change, exact)
         except InputError:
             if not (change.free and change.new and seen):
                 raise
             # A layer may read the units as they are before the norm, too: then none may hear the new ones.
             change.fill = unheard(change.fill)
-            edited = edit(double, change, given, exact)
+            edited = edit(double, change, exact)
     except InputError:
         if seen and max(seen.values()) > limit:
             worst = max(seen, key=seen.__getitem__)
@@ -222,11 +232,55 @@ def widen(
                 f"constant units of {chosen.name!r} change the outputs by {max(seen.values()):.1e} of their "
                 "size: they are not constant everywhere"
             )
+        check_settled(edited.model, chosen, steady, given)
+    check_scales(model, example, change)
     if "train" not in seen:
         note = "; ".join(filter(None, [note, "in train mode something is drawn at random"]))
     wide = edited.applied_to(model)
     own = change_of_outputs(*(outputs_of(copied(each).eval(), example) for each in (model, wide)))
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
+
+
+def check_scales(model: nn.Module, example: Example, change: Change) -> None:
+    """Check that units whose incoming weights are scaled are scaled themselves, whatever the inputs are.
+
+    Under norms over them that is not asked: what a norm gives is not scaled.
+
+    Raises:
+        InputError: if that is not known.
+    """
+    group = change.group
+    scales = {factor for row in change.values["writes"] for _, factor in row}
+    if scales == {1.0} or group.norms:
+        return
+    groups = groups_of(model, example)
+    names = {slot.name for slot in group.of("writes", "adds")}
+    how = law(groups._flow, names, [each.source for each in readers_of(groups, groups[group.name])])
+    positive = how is not None and how.degree == 1 and how.positive
+    turns = how is not None and how.degree == 1 and how.opposite == SIGN
+    for scale in scales:
+        if (scale not in (1.0, -1.0) and not positive) or (scale < 0 and not turns):
+            raise InputError(
+                f"units of {group.name!r} scaled by {scale:g} are exact on the example, but need not be on "
+                "other inputs: what lies between them and their readers is not known to be homogeneous"
+            )
+
+
+def _check_room(model: nn.Module, group: UnitGroup, more: int, copies: Any) -> None:
+    """Check that there is memory for as many more units.
+
+    Raises:
+        InputError: if not.
+    """
+    if isinstance(copies, Mapping):
+        more += sum(each for each in copies.values() if isinstance(each, int))
+    named = dict((*model.named_parameters(), *model.named_buffers()))
+    each = sum(
+        named[slot.name].numel() // named[slot.name].shape[slot.axis] * slot.positions.shape[1]
+        for slot in group.slots
+    )
+    # Copies of the model in float64, and what becomes of each unit as Python keeps it.
+    check_floats(f"{more} more units of {group.name!r}", more * (4 * each + 200), "give fewer")
 
 
 def _deepened(
@@ -236,6 +290,10 @@ def _deepened(
         raise InputError(
             f"{name!r} is a list of blocks: give units, a number of new ones, and no more"
         )
+    stack = stack_of(model, name)
+    last = list(model.get_submodule(name).children())[-1]
+    each = sum(tensor.numel() for tensor in last.state_dict().values())
+    check_floats(f"{count} more blocks of {name!r}", 4 * count * each, "give fewer")
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
     for zero in silences(groups, name, model):
@@ -259,7 +317,6 @@ def _deepened(
             own = change_of_outputs(
                 *(outputs_of(copied(each).eval(), example) for each in (model, wide))
             )
-            stack = stack_of(model, name)
             return Widened(wide, stack, stack.size + count, seen, own, {}, note, model, [])
     raise InputError(
         f"new blocks in {name!r} change the outputs by {max(seen.values()):.1e} of their size, even with "
@@ -284,8 +341,22 @@ def why_not(group: UnitGroup) -> str:
 
 
 def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs a float64 model is the same, and why if it is not rounding."""
-    return tolerance_of(capture(model, example))
+    """Up to which change of its outputs a float64 model is the same, and why if that is more than usual.
+
+    What a model computes may hang on the last places of its weights: a batch norm over two images that
+    hardly differ divides by what is left of them. How far they move its outputs is measured.
+    """
+    limit, note = tolerance_of(capture(model, example))
+    if note:
+        return limit, note
+    own = replay(model, shaken(model), example)
+    mode = max(own, key=own.__getitem__)
+    if not EXACT < ROUNDINGS * own[mode] < math.inf:
+        return EXACT, ""
+    return min(ROUNDINGS * own[mode], UNSURE), (
+        f"the model rounds: in {mode} mode the last places of its weights change the outputs by "
+        f"{own[mode]:.0e} of their size"
+    )
 
 
 def tolerance_of(captured: Captured) -> tuple[float, str]:
@@ -463,8 +534,7 @@ def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]
     whats = {what for what, _ in group.norms}
     pairs = [ways.get(unit, [(1.0, 1.0)]) for unit in range(group.size)]
     alike = len({len(each) for each in pairs}) == 1
-    places = [{(slot.name, slot.axis) for slot in group.of(role)} for role in ("writes", "reads")]
-    both = sorted(name for name, _ in places[0] & places[1])
+    both = sorted(name for name, _ in _places(group, "writes") & _places(group, "reads"))
     if "layer norm" in whats and not alike:
         where = next(where for what, where in group.norms if what == "layer norm")
         raise InputError(
@@ -485,6 +555,10 @@ def _enter_squared(group: UnitGroup, ways: Mapping[int, list[tuple[float, float]
             f"shares, as copies={{unit: [0.5, 0.5] for unit in range({group.size})}}"
         )
     return True
+
+
+def _places(group: UnitGroup, role: str) -> set[tuple[str, int]]:
+    return {(slot.name, slot.axis) for slot in group.of(role)}
 
 
 Fill = Callable[[Slot, Tensor, torch.Size], Tensor | None]
@@ -514,7 +588,14 @@ def _new_units(
     group = change.group
     generator = torch.Generator().manual_seed(seed)
     writers = {slot.name for slot in group.slots if slot.role != "reads"}
+    reading = _places(group, "reads")
+    tied = {s.name for s in group.slots if s.role != "reads" and (s.name, s.axis) in reading}
     for name in incoming:
+        if name in tied:
+            raise InputError(
+                f"incoming names {name!r}, which both makes and reads the units of {group.name!r}: nothing may "
+                "hear new ones, so it is 0 there; leave it out"
+            )
         if name not in writers:
             raise InputError(
                 f"incoming names {name!r}, which does not write {group.name!r}; {sorted(writers)} do"
@@ -529,7 +610,7 @@ def _new_units(
             change.values[role] = rows + [mean] * len(change.new)
 
     def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
-        if slot.name in incoming:
+        if slot.name in incoming and slot.role != "reads":
             given = torch.as_tensor(incoming[slot.name])
             if given.shape != shape:
                 raise InputError(

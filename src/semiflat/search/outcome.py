@@ -177,7 +177,7 @@ def _at_small_gradient(evidence: Evidence) -> tuple[Status, str, tuple[int, int,
     if not spectrum.doubtful and not bool(spectrum.hidden.any()):
         return Status.CONVERGED, f"{certain}; no flat direction", spectrum.count()
     alike = OnData(problem, evidence.point.params, ALIKE)
-    flat = held_against_kernel(evidence, flat_families(alike))
+    flat = held_against_kernel(evidence.spectrum, evidence.unit, flat_families(alike))
     explained = flat.joint.shape[1]
     if not spectrum.doubtful and int(spectrum.hidden.sum()) == explained:
         return (

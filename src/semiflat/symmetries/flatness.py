@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semiflat.curvature.gradient import risk_gradient
-from semiflat.evidence import Evidence, OnData
+from semiflat.evidence import Evidence, OnData, Spectrum
 from semiflat.networks import Params
 from semiflat.problem import Problem
 from semiflat.symmetries.families import TangentFamily, flat_families, span
@@ -95,14 +95,20 @@ def _evened(problem: Problem, params: Params, tangents: Tensor) -> Tensor:
 
 def flatness(evidence: Evidence) -> Flatness:
     """Flat families of a point, and which of its zero eigenvalues they explain."""
-    return held_against_kernel(evidence, flat_families(evidence.on_data))
+    return held_against_kernel(evidence.spectrum, evidence.unit, flat_families(evidence.on_data))
 
 
-def held_against_kernel(evidence: Evidence, families: list[TangentFamily]) -> Flatness:
-    """Families of a point, and which of its zero eigenvalues they explain."""
-    spectrum = evidence.spectrum
-    joint = span([family for family in families if family.joint], evidence.unit)
-    everything = span(families, evidence.unit)
+def held_against_kernel(
+    spectrum: Spectrum, unit: Tensor, families: list[TangentFamily]
+) -> Flatness:
+    """Families of a point, and which of its zero eigenvalues they explain.
+
+    Args:
+        spectrum: of the Hessian.
+        unit: what each parameter is measured in there, (P,).
+    """
+    joint = span([family for family in families if family.joint], unit)
+    everything = span(families, unit)
     kernel = spectrum.vectors[:, spectrum.zero]
     # Cosines of the angles between kernel and families: 1 where a zero is explained. The kernel's
     # vectors are known to about floor/gap, far better than the 1e-3 asked for.
