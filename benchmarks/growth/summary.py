@@ -84,12 +84,12 @@ def ranks(ways: dict[str, list[Figures]], measure: str) -> dict[str, float]:
 
 
 def within_factor(pairs: Iterable[tuple[float, float]], factor: float = 2.0) -> float:
-    """The share of pairs of which neither is more than so many times the other.
+    """The share of pairs of which neither is more than so many times the other; nothing is as much as nothing.
 
     >>> within_factor([(1.0, 1.5), (1.0, 3.0)])
     0.5
     """
-    found = [a > 0 and b > 0 and max(a, b) <= factor * min(a, b) for a, b in pairs]
+    found = [a == b or (min(a, b) > 0 and max(a, b) <= factor * min(a, b)) for a, b in pairs]
     return sum(found) / max(len(found), 1)
 
 
@@ -240,6 +240,15 @@ def _predicted(cases: Figures) -> list[str]:
     return [*lines, ""]
 
 
+def _unused(found: dict[str, dict[str, list[Figures]]]) -> list[str]:
+    missing = {
+        task: max(run["time_missing"] for runs in ways.values() for run in runs)
+        for task, ways in found.items()
+    }
+    cut = [f"{task} ({seconds:.0f} s)" for task, seconds in missing.items() if seconds > 0]
+    return [f"Cut short before their time was up: {', '.join(cut)}."] if cut else []
+
+
 def page(cases: Figures) -> str:
     """The figures in Markdown."""
     machines = [case["machine"] for case in cases.values()]
@@ -256,6 +265,7 @@ def page(cases: Figures) -> str:
         "theirs, in process time. Losses in eval mode; means over seeds with 95 % intervals (t). Ranks are of "
         "the mean training losses, no growth and the wide one included. The wide one has the final width from "
         "the start, and as many epochs in all.",
+        *_unused(found),
         "",
         *(_aims(found) if found else []),
         *_tasks(found, cases),

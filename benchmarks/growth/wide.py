@@ -148,6 +148,7 @@ class Wide:
         for hook in hooks:
             hook.remove()
         x, h = patches(first, held["x"]), patches(second, held["h"])
+        assert isinstance(second, nn.Linear | nn.Conv1d | nn.Conv2d)
         if isinstance(second, nn.Linear):
             return Seen(x, h, slope.flatten(0, -2), x[:, :, None])
         image = held["h"][:, :1].expand(-1, x.shape[1], *held["h"].shape[2:])
