@@ -162,3 +162,29 @@ def test_what_cannot_be_used_is_refused_in_one_line(
 ) -> None:
     assert why in refused_command(capsys, *given)
     assert not (folder / "w.safetensors").exists()
+
+
+def test_growing_says_what_was_predicted_and_what_came(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    asked = ("--units", "1", "--group", "4", "--out", "wide.safetensors")
+    code, out, _ = run(capsys, "grow", *ASKED, *asked, "--json")
+    assert code == 0
+    found = json.loads(out)
+    (row,) = found["rows"]
+    assert row["group"] == "4"
+    assert row["after"] < row["before"]
+    assert found["attributes"] == {"4.out_features": 17, "6.in_features": 17}
+    wide = made(width=17)
+    load_model(wide, "wide.safetensors")
+    Path("foreign.safetensors").write_bytes(b"mine")
+    refused_command(capsys, "grow", *ASKED, "--out", "foreign.safetensors")
+    assert Path("foreign.safetensors").read_bytes() == b"mine"
+
+
+def test_a_loss_that_is_not_known_is_refused(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    line = refused_command(capsys, "grow", *ASKED, "--loss", "hinge")
+    assert "hinge" in line
+    assert "cross_entropy" in line

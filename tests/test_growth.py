@@ -187,7 +187,7 @@ def test_drawn_columns_give_the_curvature_in_the_mean() -> None:
     data = Data.of([(X, y)], F.cross_entropy, 100)
     every = list(data.batches)
     finder = Finder(model, Data(data.batches, every, every, data.loss), torch.float64)
-    seen = [finder.seen(["0"], every, seed=seed)[0] for seed in range(400)]
+    seen = [finder.seen(["0"], every, seed=seed)[0] for seed in range(150)]
     (node,) = seen[0].factors
     found = torch.stack([torch.einsum("kni,knj->nij", *[s.factors[node]] * 2) for s in seen])
     outputs = model(X).detach()
@@ -274,6 +274,23 @@ def test_statistics_of_new_channels_are_those_of_the_data_and_the_outputs_stay()
     torch.testing.assert_close(settled_point["1.running_mean"], z.mean((0, 2, 3)))
     torch.testing.assert_close(settled_point["1.running_var"], z.var((0, 2, 3), correction=0))
     assert not torch.allclose(point["1.running_mean"], settled_point["1.running_mean"])
+
+
+def test_in_train_mode_what_is_predicted_comes_and_eval_mode_follows() -> None:
+    """Batch statistics hold while growing; running ones of new channels are those of the data."""
+    model, X, _, group = made("channels through batch norm", 1, samples=320)
+    y = (X.flatten(1)[:, :2].prod(1) > 0).long()
+    model.train()
+    data = list(zip(X.split(40), y.split(40), strict=True))
+    grown = sf.grow(model, data, F.cross_entropy, [group], units=2)
+    for step in grown.plan:
+        assert step.achieved == pytest.approx(step.growth.predicted, rel=1e-6)
+    assert grown.plan
+    with torch.no_grad():
+        taught = [F.cross_entropy(m(X), y) for m in (model.train(), grown.model.train())]
+        kept = [F.cross_entropy(m(X), y) for m in (model.eval(), grown.model.eval())]
+    assert taught[1] < taught[0]
+    assert kept[1] < kept[0]
 
 
 def test_at_an_exact_fit_nothing_is_offered() -> None:

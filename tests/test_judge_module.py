@@ -547,6 +547,65 @@ def test_at_a_kink_there_is_no_hessian() -> None:
     assert "'relu' is given on batch 0 are at its kink" in found.reason
 
 
+class Formula(nn.Module):
+    """A function of two parameters, times the inputs."""
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], *at: float) -> None:
+        super().__init__()
+        self.f, self.p = f, nn.Parameter(torch.tensor(at, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(*self.p) * x
+
+
+NO_MINIMUM: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "where": (lambda a: torch.where(a >= 0, a**2, -(a**2)), 0.0),
+    "times a comparison": (lambda a: a**2 * (a >= 0) - a**2 * (a < 0), 0.0),
+    "the smaller": (lambda a: torch.minimum(a, 0 * a) - a / 2 + a**2, 0.0),
+    "the larger": (lambda a: a**2 - torch.maximum(a, -a), 0.0),
+    "the largest of all": (lambda a: a**2 - torch.stack([a, -a]).max(), 0.0),
+    "the largest along an axis": (lambda a: a**2 - torch.stack([a, -a]).amax(0), 0.0),
+    "the largest of several": (lambda a: a + a**2 - torch.stack([a, -a]).topk(1)[0][0], 0.0),
+    "the largest norm": (
+        lambda a: a**2 - torch.linalg.vector_norm(torch.stack([a, 2 * a, -2 * a]), math.inf),
+        0.0,
+    ),
+    "soft shrinking": (lambda a: (a - 0.5) ** 2 - nn.functional.softshrink(a, 0.5), 0.5),
+    "celu": (lambda a: nn.functional.celu(a, 0.5) - a + a**2, 0.0),
+    "Huber's loss": (lambda a: a - nn.functional.huber_loss(a, 0 * a) + 0.1 * (a - 1) ** 2, 1.0),
+    "a step": (lambda a: a**2 + a.floor(), 0.0),
+    "a step at halves": (lambda a: (a - 0.5) ** 2 - a.round(), 0.5),
+}
+"""Functions of one number, and a place where derivatives say minimum, but where there are none."""
+
+
+@pytest.mark.parametrize("name", NO_MINIMUM)
+def test_where_an_operation_has_no_second_derivative_no_kind_is_said(name: str) -> None:
+    f, at = NO_MINIMUM[name]
+    model = Formula(lambda a, b: f(a) + b**2, at, 0.0)
+    batches = [(torch.ones(4, 1).double(), torch.zeros(4, 1).double())]
+    found = sf.judge_module(model, batches, lambda outputs, _: outputs.mean())
+    assert found.kind is sf.Kind.UNDECIDED
+    assert found.lowest is None
+    assert "not differentiable" in found.reason
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda a, b: (torch.where(a > 0, a, -a) - 1) ** 2 + b**2,
+        lambda a, b: (torch.stack([a, b]).amax(0) - 1) ** 2 + b**2,
+        lambda a, b: torch.fft.fft(torch.stack([a - 1, b])).real.square().sum(),
+    ],
+)
+def test_a_choice_that_stays_near_by_hides_no_minimum(
+    f: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    batches = [(torch.ones(4, 1).double(), torch.zeros(4, 1).double())]
+    found = sf.judge_module(Formula(f, 1.0, 0.0), batches, lambda outputs, _: outputs.mean())
+    assert found.kind is sf.Kind.STRICT_MINIMUM
+
+
 def test_of_a_point_that_is_not_critical_it_is_said_whether_a_step_helps() -> None:
     model = seeded(lambda: nn.Linear(1, 1))
     X = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
@@ -554,6 +613,12 @@ def test_of_a_point_that_is_not_critical_it_is_said_whether_a_step_helps() -> No
     # A quadratic loss: a Newton step takes all of it off.
     assert found.takes_off == pytest.approx(found.loss, rel=1e-9)
     assert "off the loss of" in found.reason
+
+
+def test_a_loss_that_does_not_depend_on_the_parameters_is_refused() -> None:
+    batches = [(drawn(4, 3), drawn(4, 2))]
+    with refused("no derivative by the model's parameters"):
+        sf.judge_module(seeded(lambda: nn.Linear(3, 2)), batches, lambda _, y: y.square().mean())
 
 
 # -- what is kept ----------------------------------------------------------------------------------

@@ -372,6 +372,86 @@ class Masked(nn.Module):
         return self.last(torch.relu(self.first(x)) * mask[..., None])
 
 
+def test_what_is_uncertain_in_train_mode_lets_nothing_pass_in_eval_mode():
+    class Counted(nn.Module):
+        """Its outputs depend on the number of units by 10⁻¹⁰."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 4)
+            self.norm = nn.BatchNorm1d(4, eps=1e-30, affine=False)
+
+        def forward(self, x):
+            hidden = torch.tanh(self.first(x))
+            return self.norm(self.last(hidden)) + 1e-10 * hidden.shape[-1]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Counted().double()
+        x = torch.randn(1, 3).double() + 1e-5 * torch.randn(4, 3).double()
+    with refused("in eval mode, so it is not exact"):
+        sf.widen(model, x, "first", units=2)
+
+
+def test_where_nothing_is_finite_nothing_is_said_to_stay():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    for each in model.parameters():
+        nn.init.constant_(each, math.nan)
+    x = torch.ones(4, 3)
+    for ask in (lambda: sf.widen(model, x, "0", units=1), lambda: sf.shrink(model, x)):
+        with refused("no output of the model is finite"):
+            ask()
+
+
+def test_an_output_that_is_no_number_for_some_samples_is_not_taken_for_chance():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    x = torch.ones(4, 3)
+    x[0, 0] = math.nan
+    assert set(sf.widen(model, x, "0", units=1).changes) == {"train", "eval"}
+    assert set(sf.shrink(model, x).changes) == {"train", "eval"}
+
+
+def test_a_group_of_another_model_is_refused():
+    x = torch.ones(4, 3)
+    named = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    others = [
+        nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+    ]
+    for other in others:
+        with refused("the group '0' is of another model"):
+            sf.widen(other, x, sf.units(named, x)["0"], units=1)
+
+
+def test_numbers_that_the_models_own_type_cannot_hold_are_refused():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    with refused("too large for torch.float32"):
+        sf.widen(model, torch.ones(4, 3), "0", constants=[1e300])
+    with refused("must be numbers of the shape"):
+        sf.widen(model, torch.ones(4, 3), "0", units=1, incoming={"0.weight": "x"})
+
+
+def test_a_constant_is_refused_where_the_bias_of_what_reads_it_is_not_added() -> None:
+    class Einsum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return torch.einsum("bh,oh->bo", self.first(x).relu(), self.last.weight)
+
+    class Tied(Einsum):
+        def forward(self, x):
+            return nn.functional.linear(self.first(x).tanh(), self.first.weight.T)
+
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    with refused("'last' is not called with them"):
+        sf.widen(Einsum(), x, "first", constants=[0.7])
+    tied = Tied()
+    with refused("has no bias to take up a constant"):
+        sf.widen(tied, x, next(iter(sf.units(tied, x))), constants=[0.7])
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.long])
 def test_a_mask_that_is_all_ones_does_not_hide_that_a_constant_unit_is_none(
     dtype: torch.dtype,
@@ -417,7 +497,7 @@ def test_outputs_that_are_not_finite_do_not_count_as_equal() -> None:
     assert change_of_outputs([one], [inf]) == math.inf
     nothing = torch.full((2,), math.nan)
     assert change_of_outputs([nothing], [nothing]) == math.inf
-    with refused("inf of their size"):
+    with refused("no output of the model is finite"):
         sf.widen(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), nothing[None], "0", units=1)
 
 

@@ -440,6 +440,51 @@ def test_a_unit_at_a_kink_has_no_signs() -> None:
         found.split("0", 2)
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda h: h * (h > 0),
+        lambda h: torch.where(h > 0, h, 0.1 * h),
+        lambda h: torch.maximum(h, torch.zeros_like(h)),
+        lambda h: torch.stack([h, 0 * h]).amax(0),
+        lambda h: h.clamp(min=torch.zeros(())),
+        lambda h: h.masked_fill(h < 0, 0.0),
+    ],
+)
+def test_an_activation_of_own_code_has_its_kinks_too(activation: Any) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(activation(self.first(x)))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model = Own()
+    with torch.no_grad():
+        model.first.weight[2] = 0
+        model.first.bias[2] = 0
+    found = sf.unit_curvature(model, [(torch.randn(6, 3), torch.randn(6, 1))], F.mse_loss)
+    assert [unit.exact for unit in found["first"].units] == [True, True, False, True]
+    assert "kink" in found["first"].units[2].note
+
+
+def test_batches_and_shares_that_do_not_fit_are_refused_in_a_line() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    x, y = torch.randn(6, 3), torch.randn(6, 1)
+    with refused("the batch has no targets"):
+        sf.unit_curvature(model, [(x, None)], F.mse_loss)
+    with refused("not finite"):
+        sf.unit_curvature(model, [(x / 0, y)], F.mse_loss)
+    found = sf.unit_curvature(model, [(x, y)], F.mse_loss)
+    given: list[Any] = [(0.2, 0.3, 0.5), "ab", (float("nan"), 1.0)]
+    for shares in given:
+        with refused("shares"):
+            found.split("0", 0, shares)
+
+
 # -- the way down ----------------------------------------------------------------------------------
 
 

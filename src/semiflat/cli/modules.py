@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import semiflat as sf
-from semiflat.cli.options import NO, Force, Json, Raw, Target, say
+from semiflat.cli.options import LOSSES, NO, Force, Json, Raw, Target, say
 from semiflat.errors import InputError
 from semiflat.outputs import Outputs
 from semiflat.threads import threads
@@ -346,8 +346,8 @@ def grow(
         str,
         typer.Option(
             "--loss",
-            help="cross_entropy or squared (half the squares' mean), or "
-            "PACKAGE.MODULE:FUNCTION, which makes a function loss(outputs, targets).",
+            help=f"{', '.join(LOSSES)}; or PACKAGE.MODULE:FUNCTION, which makes a function "
+            "loss(outputs, targets), a mean over the batch.",
         ),
     ] = "cross_entropy",
     units: Annotated[int, typer.Option("--units", min=1, help="How many units to add.")] = 1,
@@ -399,19 +399,15 @@ def grow(
 
 
 def _loss_of(name: str) -> Any:
-    """A loss by name, or what a function of the user's makes."""
-    from torch.nn import functional
-
+    """A loss of the library's as the mean over a batch, or what a function of the user's makes."""
     if ":" in name:
         return called("--loss", name)
-    known = {
-        "cross_entropy": functional.cross_entropy,
-        "squared": lambda outputs, y: (
-            (outputs - y.view_as(outputs)).square().flatten(1).sum(1).mean() / 2
-        ),
-    }
-    if name not in known:
-        raise InputError(
-            f"--loss {name!r} is not known; give {' or '.join(known)}, or PACKAGE.MODULE:FUNCTION"
-        )
-    return known[name]
+    from semiflat.losses import loss_named
+
+    kind = loss_named(name)
+
+    def mean(outputs: Any, y: Any) -> Any:
+        f = outputs.flatten(1)
+        return kind.value(f, kind.targets(y, len(f), f.shape[1])).mean()
+
+    return mean

@@ -22,7 +22,7 @@ from semiflat.modules.groups import Slot
 
 DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
-POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 32, 1000
+POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 16, 512
 """Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
 STEPS, BLOCK, PATIENCE = 30, 5, 3
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
@@ -78,6 +78,7 @@ class LocalModel:
         reference: the point from which changes count, that at which the batches are seen; the model's own, its
             units unheard, if not given: then candidates can take their places.
         damping: see :data:`DAMPING`.
+        only: places of the units that are run; all if not given. Only these may differ from the reference.
 
     Attributes:
         deaf: what reads the units, zero where it does.
@@ -89,8 +90,10 @@ class LocalModel:
         batches: Sequence[Downstream],
         reference: Point | None = None,
         damping: float = DAMPING,
+        only: Sequence[int] | None = None,
     ) -> None:
         self.name, self.batches, self.damping = name, batches, damping
+        self.only = None if only is None else list(only)
         self.branch = batches[0].branches[name]
         self.group, self.point = self.branch.group, batches[0].program.point
         self.readers = [self._readers(batch) for batch in batches]
@@ -114,6 +117,34 @@ class LocalModel:
         part = [replace(batch, weight=batch.weight / total) for batch in self.batches[:kept]]
         return LocalModel(self.name, part, self.reference, self.damping)
 
+    def narrowed(self, places: Sequence[int], start: Point) -> LocalModel:
+        """The same with the units of some places alone, if the operations run without the others.
+
+        They do not where a view asks for the number of units. That they do, and give the same, is tried.
+        """
+        slots = self.group.slots
+        if len(places) == self.group.size or len({slot.name for slot in slots}) < len(slots):
+            return self
+        first, trial = self.batches[:1], dict(start)
+        for part in self.branch.parts:
+            trial[part.name] = trial[part.name] * 1.25
+        for part in self.branch.parts:
+            rest = [unit for unit in range(self.group.size) if unit not in places]
+            at = part.positions[rest].reshape(-1)
+            still = self.reference[part.name].index_select(part.axis, at)
+            trial[part.name] = trial[part.name].index_copy(part.axis, at, still)
+        try:
+            thin = LocalModel(self.name, first, self.reference, self.damping, places)
+            ((own, _), (same, _)) = [
+                local.change(0, trial)
+                for local in (thin, LocalModel(self.name, first, self.reference, self.damping))
+            ]
+        except (RuntimeError, IndexError):
+            return self
+        if abs(float(own - same)) > 1e-4 * abs(float(same)):
+            return self
+        return LocalModel(self.name, self.batches, self.reference, self.damping, places)
+
     def _readers(self, batch: Downstream) -> list[Reader]:
         found = readers_of(batch.program, batch.branches[self.name])
         assert not isinstance(found, str)
@@ -122,6 +153,12 @@ class LocalModel:
     def _given(self, batch: Downstream, point: Point) -> dict[fx.Node, Tensor]:
         """What the readers give."""
         branch = batch.branches[self.name]
+        if self.only is not None:
+            at = {
+                slot.name: (slot.axis, slot.positions[self.only].reshape(-1))
+                for slot in branch.group.slots
+            }
+            point = {**point, **{name: point[name].index_select(*at[name]) for name in at}}
         values = {**batch.held, **batch.program.start(point)}
         for node in branch.nodes:
             values[node] = called(node, values)
@@ -290,6 +327,9 @@ class LocalModel:
         Source: theory §9; the Gauss–Newton step in what reads a unit, in one with what makes it.
         """
         places = list(places)
+        local, judge = (
+            each.narrowed(places, start) for each in (self, self if others is None else others)
+        )
         parts = self.branch.parts
         firsts = [part.take(start[part.name])[places] for part in parts]
         sizes = [
@@ -316,7 +356,7 @@ class LocalModel:
             return out
 
         unit = max(
-            abs(self.value(point())),
+            abs(local.value(point())),
             SMALL * sum(batch.weight * batch.loss for batch in self.batches),
             1e-30,
         )
@@ -326,14 +366,13 @@ class LocalModel:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value = self.model(point()) / unit
+            value = local.model(point()) / unit
             for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
                 if not part.reads:
                     value = value + PENALTY * (first / size + move).square().sum()
             value.backward()
             return value
 
-        judge = self if others is None else others
         best, low, worse = detached(point()), judge.value(point()), 0
         for _ in range(-(-steps // BLOCK)):
             optimizer.step(closure)
@@ -462,7 +501,7 @@ def settled(
                     square = square + batch.weight / total * x.square().mean(axes)
                 at = slots[names[3]].positions.reshape(-1)
                 fresh = [mean[at], (square - mean.square()).clamp(min=0)[at]]
-                if keep:
+                if keep and not node.args[5]:  # in train mode it does not go by what it keeps
                     _refold(out, names, at, fresh, float(node.args[7]))  # type: ignore[arg-type]
                 for name, each in zip(names[3:5], fresh, strict=True):
                     out[name] = out[name].index_copy(0, at, each.to(out[name]))

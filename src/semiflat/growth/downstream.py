@@ -41,6 +41,7 @@ class Downstream:
         deltas: for each reader what the loss changes by with what it gives.
         factors: for each reader the columns b, (K, …); each sample's curvature is their sum over K.
         added: to what the readers give.
+        like: what the model gives, for how it is packed.
     """
 
     program: Program
@@ -53,6 +54,7 @@ class Downstream:
     deltas: Mapping[fx.Node, Tensor]
     factors: Mapping[fx.Node, Tensor]
     added: Mapping[fx.Node, Tensor]
+    like: Any
 
     @property
     def samples(self) -> int:
@@ -65,8 +67,7 @@ class Downstream:
             run = self.program.forward(
                 self.program.point, self.batch.inputs, [self.branches[name]], added
             )
-            like = outputs_like(self.program.model, self.batch.inputs)
-            packed = self.program.packed(run[0], like, moved=True)
+            packed = self.program.packed(run[0], self.like, moved=True)
             return float(
                 self.of(packed, self.batch.targets)
             )  # not finite where a step goes too far
@@ -105,7 +106,8 @@ def downstream(
     targets = moved(batch.targets, programs.dtype, programs.device)
     data = replace(batch, inputs=inputs, targets=targets)
     outputs, held, probes, _ = program.forward(point, inputs, branches.values(), added)
-    packed = program.packed(outputs, outputs_like(program.model, inputs), moved=True)
+    like = outputs_like(program.model, inputs)
+    packed = program.packed(outputs, like, moved=True)
     leaves, spec = pytree.tree_flatten(packed)
     real = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
     free = list(leaves)
@@ -128,7 +130,9 @@ def downstream(
     columns = [back(column) for column in _columns(slopes, own, batch.size, seed)]
     factors = {node: torch.stack([column[node] for column in columns]) for node in probes}
     value = float(here.detach())
-    return Downstream(program, branches, weight, data, loss, value, held, deltas, factors, added)
+    return Downstream(
+        program, branches, weight, data, loss, value, held, deltas, factors, added, like
+    )
 
 
 def _columns(

@@ -123,6 +123,7 @@ class Grown(Rows):
             "loss_before": self.loss_before,
             "loss_after": self.loss_after,
             "reason": self.reason,
+            "attributes": self.attributes,
         }
 
     def _rows(self) -> list[Facts]:

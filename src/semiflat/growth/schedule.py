@@ -54,7 +54,9 @@ class GrowthSchedule(Rows):
         limit: parameters that the model may have at most.
         patience: calls without a new lowest held-out loss after which it stops to grow.
         tolerance: if given, units are left out at the end as :func:`semiflat.shrink` does within it.
-        rounds, samples, seed: of :func:`semiflat.grow`.
+        rounds: of :func:`semiflat.grow`.
+        samples: that are searched at most, and that confirm.
+        seed: of what is drawn.
 
     Attributes:
         curve: what was seen at each call.
@@ -68,17 +70,17 @@ class GrowthSchedule(Rows):
     >>> X = torch.randn(300, 2)
     >>> y = X.prod(1, keepdim=True)
     >>> loss = torch.nn.functional.mse_loss
-    >>> schedule = sf.GrowthSchedule([(X[:200], y[:200])], loss, held_out=[(X[200:], y[200:])], limit=20)
+    >>> schedule = sf.GrowthSchedule([(X[:200], y[:200])], loss, held_out=[(X[200:], y[200:])], limit=12)
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Tanh(), torch.nn.Linear(1, 1))
     >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    >>> for epoch in range(15):
+    >>> for epoch in range(5):
     ...     optimizer.zero_grad()
     ...     loss(model(X[:200]), y[:200]).backward()
     ...     optimizer.step()
     ...     if change := schedule.step(model):
     ...         model, optimizer = change.model, change.carry(optimizer)
     >>> model[0].out_features, schedule.done
-    (4, True)
+    (2, True)
     """
 
     def __init__(

@@ -12,7 +12,15 @@ from torch import Tensor, fx, nn
 
 from semiflat.errors import InputError, whole, whole_seed
 from semiflat.evidence.spectrum import ENOUGH
-from semiflat.growth.candidates import DAMPING, LocalModel, Step, readers_of, settled, stepped
+from semiflat.growth.candidates import (
+    DAMPING,
+    STEPS,
+    LocalModel,
+    Step,
+    readers_of,
+    settled,
+    stepped,
+)
 from semiflat.growth.data import Data, error_of, mean_of
 from semiflat.growth.downstream import Downstream, downstream
 from semiflat.modules.batches import Batch, LossFunction, check_asked, check_mean, loss_on, moved
@@ -24,6 +32,8 @@ from semiflat.records.shown import Facts, Rows, Shown
 
 SAMPLES = 2000
 """Samples that are searched at most, and that confirm."""
+REFIT, REFIT_SAMPLES = 10, 256
+"""Steps of L-BFGS for all the units of a group, and samples for them: it is a yardstick, and large."""
 FACTORS_BYTES = 2**29
 """Memory that what is seen of the searched batches may take; at least one batch is."""
 
@@ -347,7 +357,9 @@ class Finder:
     def refit(self, name: str) -> Growth:
         """What the units that there are would take off, fitted in the same way."""
         point = self.programs.of(self.data.searched[0].inputs)[0].point
-        search, confirm = (LocalModel(name, seen, point) for seen in self._seen)
+        search, confirm = (
+            LocalModel(name, seen, point).first(REFIT_SAMPLES) for seen in self._seen
+        )
         return self._descent(search, confirm, 0, search.reference, 1, 0)
 
     def split(self, known: GroupCurvature) -> Growth | None:
@@ -415,7 +427,7 @@ class Finder:
         for number in range(rounds):
             if step is not None:
                 search, confirm = self._around(search, confirm, step.point, seed + number)
-            end = search.fitted(start, places, confirm)
+            end = search.fitted(start, places, confirm, STEPS if count else REFIT)
             base = {**end, **search.deaf} if count and step is None else search.reference
             found = stepped(search, confirm, base, end)
             if step is not None and not found.part:

@@ -8,7 +8,7 @@ derivatives of the model itself, and the units do not couple in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +32,7 @@ from semiflat.modules.capture import (
 )
 from semiflat.modules.flow import Flow, name_of
 from semiflat.modules.groups import Grouping, Slot, UnitGroup, Units
+from semiflat.modules.kinks import distances
 from semiflat.modules.ties import FIXED, UNIFORM
 
 Point = Mapping[str, Tensor]
@@ -475,7 +476,7 @@ class Program:
             if node.op == "output":
                 outputs = list(fx.node.map_arg(node.args[0], values.__getitem__))
             elif node.op == "call_function":
-                kinks = kinks + at_kinks(node, values, kinks)
+                kinks = kinks + at_kinks(node, values)
                 values[node] = called(node, values)
                 if node in readers:
                     start = added.get(node)
@@ -528,6 +529,11 @@ class Program:
             if isinstance(other, Tensor):
                 same = same and isinstance(one, Tensor) and one.shape == other.shape
                 if same and not moved and other.is_floating_point() and other.numel():
+                    if not bool(torch.isfinite(other).all()):
+                        raise InputError(
+                            "the model gives numbers that are not finite; look at the batches, and at its "
+                            "parameters and buffers"
+                        )
                     gap = float((one - other).detach().abs().max())
                     eps = torch.finfo(other.dtype).eps
                     same = gap <= 1e5 * eps * float(other.detach().abs().max()) or gap == 0
@@ -560,59 +566,24 @@ def detached(value: Any) -> Any:
 # -- kinks -----------------------------------------------------------------------------------------
 
 
-def _limits(args: list[Any], low: float | None, high: float | None) -> list[float]:
-    given = (
-        [*args[1:3], low, high][:2]
-        if len(args) > 2
-        else [*args[1:2], high][:2]
-        if len(args) > 1
-        else [low, high]
-    )
-    return [float(each) for each in given if isinstance(each, int | float)]
-
-
-KINKS: dict[str, Callable[[list[Any]], list[float]]] = {
-    **dict.fromkeys(
-        ("relu", "leaky_relu", "prelu", "abs", "elu", "selu", "celu"), lambda args: [0.0]
-    ),
-    "relu6": lambda args: [0.0, 6.0],
-    "hardtanh": lambda args: _limits(args, -1.0, 1.0),
-    "clamp": lambda args: _limits(args, None, None),
-    "clamp_min": lambda args: _limits(args, None, None),
-    "hardsigmoid": lambda args: [-3.0, 3.0],
-    "hardswish": lambda args: [-3.0, 3.0],
-    "threshold": lambda args: [float(args[1])],
-    "softshrink": lambda args: [-float(args[1]), float(args[1])] if len(args) > 1 else [-0.5, 0.5],
-    "hardshrink": lambda args: [-float(args[1]), float(args[1])] if len(args) > 1 else [-0.5, 0.5],
-}
-"""Where operations have no second derivative."""
-
-
-def at_kinks(node: fx.Node, values: Mapping[fx.Node, Any], like: Tensor) -> Tensor:
+def at_kinks(node: fx.Node, values: Mapping[fx.Node, Any]) -> Tensor:
     """A sum, with weights drawn at random, over what enters an operation where it has no second derivative.
 
     Its derivative says what moves such places; they do not matter where nothing does.
     """
-    places = KINKS.get(name_of(node))
-    zero = torch.zeros((), dtype=torch.float64)
-    if places is None:
-        return zero
-    args = list(fx.node.map_arg(node.args, values.__getitem__))
-    x = args[0]
-    if (
-        not isinstance(x, Tensor)
-        or not x.requires_grad
-        or not x.is_floating_point()
-        or not x.numel()
-    ):
-        return zero
-    near = 8 * torch.finfo(x.dtype).eps * x.detach().abs().max()
-    at = torch.stack(
-        [(x.detach() - place).abs() <= near for place in places(args)] or [x.detach() != x.detach()]
-    ).any(0)
-    if not bool(at.any()):
-        return zero
-    chosen = x[at]
+    entering = fx.node.map_arg((list(node.args), node.kwargs), values.__getitem__)
+    far = [
+        each for each in distances(node.target, *entering) if each.requires_grad and each.numel()
+    ]
+    if not far:
+        return torch.zeros((), dtype=torch.float64)
+    largest = max(
+        float(leaf.detach().abs().max())
+        for leaf in pytree.tree_leaves(entering)
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
+    )
+    every = torch.cat([each.reshape(-1) for each in far])
+    chosen = every[every.detach().abs() <= 8 * torch.finfo(every.dtype).eps * largest]
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(len(chosen), generator=generator, dtype=torch.float64) + 2
     return (chosen.cpu().double() * weights).sum()
@@ -659,7 +630,7 @@ class Local:
                 if by is not None and by.reads:
                     s = s + by.heard(values, deltas[node])
                     continue
-                kinks = kinks + at_kinks(node, values, kinks)
+                kinks = kinks + at_kinks(node, values)
                 values[node] = called(node, values) if by is None else by.given(values)
                 if node in deltas and node in branch.readers:
                     s = s + (deltas[node] * values[node]).sum()

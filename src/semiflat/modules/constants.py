@@ -27,7 +27,7 @@ def check_constants(model: nn.Module, group: UnitGroup) -> None:
     for slot in group.of("reads"):
         reader = model.get_submodule(slot.module)
         plain = isinstance(reader, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        if not plain or reader.bias is None:
+        if not plain or reader.bias is None or slot.axis != 1:
             raise InputError(
                 f"{slot.module!r} reads the units of {group.name!r} and has no bias to take up a constant"
             )
@@ -102,6 +102,11 @@ def _values(wide: nn.Module, slot: Slot, places: Tensor, example: Example) -> Te
         trial = copied(wide).train(mode)
         trial.get_submodule(slot.module).register_forward_pre_hook(keep)
         outputs_of(trial, example)
+    if not seen:
+        raise InputError(
+            f"{slot.name!r} reads the units, but {slot.module!r} is not called with them: its bias takes up no "
+            "constant"
+        )
     every = torch.cat(seen, 1)
     first = every[:, 0]
     if float((every - first[:, None]).abs().max()) > EXACT * max(1.0, float(first.abs().max())):

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from semiflat.memory import UNASKED
 from semiflat.modules.batches import Batch, Batches, moved
 from semiflat.modules.capture import copied
-from semiflat.modules.surgery import EXACT, change_of_outputs, gaps, outputs_of, same_tensors
+from semiflat.modules.surgery import (
+    EXACT,
+    change_of_outputs,
+    check_comparable,
+    gaps,
+    outputs_of,
+    same_tensors,
+)
 
 
 class Replay:
@@ -36,6 +43,7 @@ class Replay:
         room = UNASKED
         for inputs, outputs in self._run(model):
             if not self._sizes:
+                check_comparable(outputs)
                 again = outputs_of(self._ready(model), inputs, seed=1)
                 self.random = not same_tensors(outputs, again)
             sizes = [size for _, size in gaps(outputs, outputs)]

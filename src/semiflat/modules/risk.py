@@ -23,6 +23,7 @@ from semiflat.modules.batches import (
 )
 from semiflat.modules.capture import same_random_state
 from semiflat.modules.flat import Derivatives, FlatModule, Term
+from semiflat.modules.kinks import distances
 
 
 class OnBatches(Derivatives):
@@ -83,6 +84,10 @@ def check_repeats(risk: OnBatches) -> None:
             "way; call model.eval(), or take it out"
         )
     check_mean(once, batch.targets, batch.size, risk.loss)
+    if not risk.of(risk.at.detach().requires_grad_(), batch).requires_grad:
+        raise InputError(
+            "the loss has no derivative by the model's parameters: is it a constant, or detached from them?"
+        )
 
 
 def _drawn(risk: OnBatches, batch: Batch, seed: int) -> Any:
@@ -95,20 +100,8 @@ def _drawn(risk: OnBatches, batch: Batch, seed: int) -> Any:
 
 # -- what is seen on the way -----------------------------------------------------------------------
 
-aten = torch.ops.aten
-KINKS: dict[Any, tuple[float, ...]] = {
-    aten.relu: (0.0,),
-    aten.leaky_relu: (0.0,),
-    aten.elu: (0.0,),
-    aten.abs: (0.0,),
-    aten.sign: (0.0,),
-    aten._prelu_kernel: (0.0,),
-    aten.hardswish: (-3.0, 3.0),
-    aten.hardsigmoid: (-3.0, 3.0),
-}
-"""Where operations have a kink, or their slope has one."""
-BOUNDED = (aten.hardtanh, aten.clamp, aten.clamp_min, aten.clamp_max, aten.threshold)
-"""Those that have it at bounds that they are given."""
+CHOICES = (torch.bool, torch.int32, torch.int64)
+"""Types of what operations choose from numbers: places of the largest, an order, whether a number is larger."""
 
 
 class Watch(TorchDispatchMode):
@@ -117,41 +110,35 @@ class Watch(TorchDispatchMode):
     Attributes:
         eps: unit of rounding of that type.
         bytes: what all that was made holds.
-        seen: for each operation with a kink what it is given and its kinks, or a maximum's places.
+        seen: by name of an operation, how far what enters it is from its kinks; or what it chooses, which
+            changes at kinks alone.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.eps, self.bytes = torch.finfo(dtype).eps, 0
-        self.seen: list[tuple[str, Tensor, tuple[float, ...]]] = []
+        self.seen: list[tuple[str, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.rstrip("_")
+        far = distances(func, args, kwargs or {})  # before it is run: it may work in place
+        self.seen += [(name, each) for each in far]
         out = func(*args, **(kwargs or {}))
         self.bytes += sum(leaf.nbytes for leaf in _real(out))
         given, made = (_precisions(each) for each in ((args, kwargs), out))
         if given and made and max(made) > min(given):  # what is computed is rounded on its way
             self.eps = max(self.eps, *made)
-        packet = func.overloadpacket
-        name = packet.__name__.rstrip("_")
-        plain = getattr(aten, name, packet)
-        if plain in KINKS:
-            self.seen.append((name, args[0].detach().clone(), KINKS[plain]))
-        elif plain in BOUNDED:
-            bounds = [
-                each
-                for each in (*args[1:3], *(kwargs or {}).values())
-                if isinstance(each, int | float)
-            ]
-            bounds = bounds[:1] if plain is aten.threshold else bounds
-            self.seen.append((name, args[0].detach().clone(), tuple(map(float, bounds))))
-        elif isinstance(out, tuple) and "max_pool" in name:
-            self.seen.append((name, out[1].clone(), ()))
+        if given and not far:
+            self.seen += [(name, each.clone()) for each in _tensors(out) if each.dtype in CHOICES]
         return out
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
 def _real(value: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(value)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf for leaf in _tensors(value) if leaf.is_floating_point()]
 
 
 def _precisions(value: Any) -> list[float]:
@@ -176,15 +163,12 @@ def kink(risk: OnBatches, neighbours: list[tuple[Tensor, float]]) -> str:
         data = risk.moved(batch)
         here = watched(risk, risk.at, data).seen
         for at, times in neighbours:
-            for (name, z, kinks), (_, other, _) in zip(
-                here, watched(risk, at, data).seen, strict=True
-            ):
-                if not kinks:
+            for (name, z), (_, other) in zip(here, watched(risk, at, data).seen, strict=True):
+                if not z.is_floating_point():
                     near = z != other
                 else:
                     moves = times * (other - z).abs()
-                    near = torch.stack([(z - kink).abs() < moves for kink in kinks]).any(0)
-                    near |= torch.stack([(z == kink) & (moves > 0) for kink in kinks]).any(0)
+                    near = (z.abs() < moves) | ((z == 0) & (moves > 0))
                 if bool(near.any()):
                     count = int(near.sum())
                     return (

@@ -12,7 +12,7 @@ from semiflat.errors import InputError
 from semiflat.modules.batches import Batch, loss_of, moved
 from semiflat.modules.capture import copied, same_random_state
 from semiflat.modules.surgery import new_places
-from semiflat.modules.widen import widen
+from semiflat.modules.widen import finite_numbers, widen
 from semiflat.records.shown import Facts, Shown
 
 if TYPE_CHECKING:
@@ -87,7 +87,12 @@ def split(
     known = found[group]
     known.way(unit, 1)  # checks the unit
     signs = known.units[unit]
-    best = signs.best_shares if shares is None else (float(shares[0]), float(shares[1]))
+    best = signs.best_shares
+    if shares is not None:
+        numbers = finite_numbers("shares", shares)
+        if len(numbers) != 2:
+            raise InputError(f"shares are of two copies, as (0.25, 0.75), not {shares!r:.60}")
+        best = (numbers[0], numbers[1])
     if "kink" in signs.note or best is None:
         why = (
             signs.note

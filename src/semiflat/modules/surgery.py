@@ -654,5 +654,22 @@ def shaken(model: nn.Module) -> nn.Module:
 
 
 def same_tensors(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether two lists of outputs are equal to the last bit."""
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    """Whether two lists of outputs are equal to the last bit, numbers that are none at the same places too."""
+    return all(
+        a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def check_comparable(outputs: Sequence[Tensor]) -> None:
+    """Check that there is something in a model's outputs that others can be held against.
+
+    Raises:
+        InputError: if none of their numbers is finite.
+    """
+    known = [torch.isfinite(each) for each in outputs if each.is_floating_point() and each.numel()]
+    if known and not any(bool(each.any()) for each in known):
+        raise InputError(
+            "no output of the model is finite on the given inputs, so nothing can be compared: look at the "
+            "inputs, and at the model's parameters and buffers"
+        )

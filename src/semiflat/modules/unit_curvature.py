@@ -231,6 +231,7 @@ class _Work:
         like = outputs_like(program.model, inputs)
         targets = moved(batch.targets, self.programs.dtype, self.programs.device)
         if batch.number == 0:
+            loss_on(like, self.loss, replace(batch, targets=targets))  # says why if it fails
             check_mean(like, targets, batch.size, self.loss)
         for site, point in enumerate(points):
             outputs, held, probes, kinks = program.forward(point, inputs, branches.values())

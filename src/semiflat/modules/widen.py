@@ -27,6 +27,7 @@ from semiflat.modules.surgery import (
     Row,
     Rows,
     change_of_outputs,
+    check_comparable,
     edit,
     float64,
     in_float64,
@@ -178,6 +179,7 @@ def widen(
         raise InputError(f"incoming must be a mapping from tensors to values, not {incoming!r:.60}")
     if isinstance(group, UnitGroup):
         chosen = group
+        _check_of(model, chosen)
     else:
         found = groups_of(model, example)
         if group not in found and is_stack(model, group):
@@ -193,15 +195,18 @@ def widen(
     change = planned(chosen, units, copies or {}, incoming or {}, seed, biases)
     double, given = float64(model), in_float64(example)
     seen: dict[str, float] = {}
-    limit, note, asked = EXACT, "", False
+    limits, note = dict[str, float](), ""
 
     def exact(wide: nn.Module) -> bool:
-        nonlocal limit, note, asked
+        nonlocal limits, note
         seen.clear()
         seen.update(replay(double, wide, given))
-        if max(seen.values()) > limit and not asked:
-            (limit, note), asked = tolerance(double, given), True
-        return max(seen.values()) <= limit
+        if beyond() and not limits:
+            limits, note = tolerance(double, given)
+        return not beyond()
+
+    def beyond() -> bool:
+        return any(seen[mode] > limits.get(mode, EXACT) for mode in seen)
 
     try:
         try:
@@ -213,8 +218,9 @@ def widen(
             change.fill = unheard(change.fill)
             edited = edit(double, change, exact)
     except InputError:
-        if seen and max(seen.values()) > limit:
-            worst = max(seen, key=seen.__getitem__)
+        if beyond():
+            check_comparable(outputs_of(copied(double).eval(), given))
+            worst = max(seen, key=lambda mode: seen[mode] / limits.get(mode, EXACT))
             raise InputError(
                 f"widening {chosen.name!r} changes the outputs by {seen[worst]:.1e} of their size in {worst} "
                 f"mode, so it is not exact{why_not(chosen)}"
@@ -227,7 +233,7 @@ def widen(
             set_tensor(edited.model, name, values)
         edited.tensors |= taken
         seen = replay(double, edited.model, given)
-        if max(seen.values()) > max(limit, EXACT):
+        if beyond():
             raise InputError(
                 f"constant units of {chosen.name!r} change the outputs by {max(seen.values()):.1e} of their "
                 "size: they are not constant everywhere"
@@ -237,6 +243,12 @@ def widen(
     if "train" not in seen:
         note = "; ".join(filter(None, [note, "in train mode something is drawn at random"]))
     wide = edited.applied_to(model)
+    kept = dict((*wide.named_parameters(), *wide.named_buffers()))
+    for name, tensor in edited.tensors.items():
+        if bool(torch.isfinite(tensor).all()) and not bool(torch.isfinite(kept[name]).all()):
+            raise InputError(
+                f"{name!r} would hold numbers too large for {kept[name].dtype}; give smaller ones"
+            )
     own = change_of_outputs(*(outputs_of(copied(each).eval(), example) for each in (model, wide)))
     return Widened(wide, chosen, change.size, dict(seen), own, edited.named, note, model, [change])
 
@@ -263,6 +275,24 @@ def check_scales(model: nn.Module, example: Example, change: Change) -> None:
             raise InputError(
                 f"units of {group.name!r} scaled by {scale:g} are exact on the example, but need not be on "
                 "other inputs: what lies between them and their readers is not known to be homogeneous"
+            )
+
+
+def _check_of(model: nn.Module, group: UnitGroup) -> None:
+    """Check that a group is one of a model.
+
+    Raises:
+        InputError: if the model has other tensors.
+    """
+    shapes = {
+        name: each.shape for name, each in (*model.named_parameters(), *model.named_buffers())
+    }
+    for slot in group.slots:
+        shape = shapes.get(slot.name, ())
+        if slot.axis >= len(shape) or int(slot.positions.max()) >= shape[slot.axis]:
+            raise InputError(
+                f"the group {group.name!r} is of another model: here is no {slot.name!r} with such places; "
+                "give its name, or ask units for the groups of this model"
             )
 
 
@@ -340,20 +370,25 @@ def why_not(group: UnitGroup) -> str:
     return f": {why}; give every unit the same number of copies"
 
 
-def tolerance(model: nn.Module, example: Example) -> tuple[float, str]:
-    """Up to which change of its outputs a float64 model is the same, and why if that is more than usual.
+def tolerance(model: nn.Module, example: Example) -> tuple[dict[str, float], str]:
+    """Up to which change of its outputs, by mode, a float64 model is the same; why, if that is more than usual.
 
     What a model computes may hang on the last places of its weights: a batch norm over two images that
-    hardly differ divides by what is left of them. How far they move its outputs is measured.
+    hardly differ divides by what is left of them. How far they move its outputs is measured, each mode apart:
+    what is uncertain in one says nothing of the other.
     """
     limit, note = tolerance_of(capture(model, example))
     if note:
-        return limit, note
+        return dict.fromkeys(("train", "eval"), limit), note
     own = replay(model, shaken(model), example)
+    limits = dict.fromkeys(("train", "eval"), EXACT)
+    for mode, moves in own.items():
+        if EXACT < ROUNDINGS * moves < math.inf:
+            limits[mode] = min(ROUNDINGS * moves, UNSURE)
     mode = max(own, key=own.__getitem__)
-    if not EXACT < ROUNDINGS * own[mode] < math.inf:
-        return EXACT, ""
-    return min(ROUNDINGS * own[mode], UNSURE), (
+    if limits[mode] == EXACT:
+        return limits, ""
+    return limits, (
         f"the model rounds: in {mode} mode the last places of its weights change the outputs by "
         f"{own[mode]:.0e} of their size"
     )
@@ -611,7 +646,13 @@ def _new_units(
 
     def fill(slot: Slot, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if slot.name in incoming and slot.role != "reads":
-            given = torch.as_tensor(incoming[slot.name])
+            try:
+                given = torch.as_tensor(incoming[slot.name])
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"incoming[{slot.name!r}] must be numbers of the shape {tuple(shape)}, not "
+                    f"{incoming[slot.name]!r:.60}"
+                ) from error
             if given.shape != shape:
                 raise InputError(
                     f"incoming[{slot.name!r}] has shape {tuple(given.shape)}; expected {tuple(shape)}"
