@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-torch test-all lint format types bench bench-compare coverage mutants mass docs examples figures gallery reproduce wheels clean
+.PHONY: help setup study test test-torch test-all lint format types bench growth bench-compare coverage mutants mass docs examples figures gallery reproduce wheels clean
 
 help:
 	@echo "make study   find, embed, judge and report on the diabetes data, into study/"
@@ -13,6 +13,7 @@ help:
 	@echo "make reproduce   rerun the papers' experiments in full, into docs/results/ (hours; goes on where it was)"
 	@echo "make mutants   change numbers and comparisons one at a time and see that a test fails (hours; likewise)"
 	@echo "make mass   judge thousands of points and hold them against high precision (16 minutes of one core; likewise)"
+	@echo "make growth   grow networks in ten ways, beside each other (hours; likewise)"
 	@echo "make docs    build the site, into site/"
 	@echo "make lint types coverage bench bench-compare examples figures gallery format wheels clean"
 
@@ -80,6 +81,12 @@ bench: setup
 	$(BIN)/python benchmarks/judge_module.py
 	$(BIN)/python benchmarks/module_peers.py  # makes an environment for each peer first
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes
+
+# Growing against other ways of growing, then predictions; goes on where it was (hours of one core). The spoken vowels
+# come with aeon: pip install --no-deps aeon.
+growth: setup
+	cd benchmarks && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m growth
+	cd benchmarks && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m growth --predictions 24
 
 # Beside the figures last recorded, which hold for their machine; ONLY="paths induced" for some, NEW=folder for what is
 # measured already.

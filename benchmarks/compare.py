@@ -118,8 +118,8 @@ def main() -> None:
         file = folder / f"{name}.json"
         if options.new is None:
             file.unlink(missing_ok=True)
-            script = Path(__file__).with_name(f"{name}.py")
-            subprocess.run([sys.executable, str(script), "--out", str(file)], check=True)
+            command = [sys.executable, "-m", name, "--out", str(file.resolve())]
+            subprocess.run(command, check=True, cwd=Path(__file__).parent)
         recorded, now = read(RESULTS / f"{name}.json"), read(file)
         print(f"\n== {name}: recorded, now, now/recorded")
         worse += [f"{name}, {text}" for text in compared(recorded, now, options.factor)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RECORDED = sorted(BENCHMARKS.glob("results/*.json"))
@@ -44,6 +45,7 @@ def test_every_record_is_compared() -> None:
         "carry",
         "certificates",
         "engine",
+        "growth",
         "hessian",
         "induced",
         "judge_module",
@@ -58,6 +60,7 @@ def test_every_record_is_compared() -> None:
     }
     # compare.py has each measured again into a file of its own.
     scripts = [BENCHMARKS / f"{file.stem}.py" for file in RECORDED]
+    scripts = [file if file.exists() else file.with_suffix("") / "run.py" for file in scripts]
     assert all('"--out"' in script.read_text(encoding="utf-8") for script in scripts)
 
 
@@ -88,3 +91,90 @@ def test_a_record_keeps_what_is_not_measured_again(load, tmp_path: Path) -> None
     common.Record(file, lambda cases: " ".join(cases), ["b", "a"]).keep("b", {"seconds": 1.0})
     assert json.loads(file.read_text())["cases"]["a"]["seconds"] is None
     assert file.with_suffix(".md").read_text() == "b a"
+
+
+@pytest.fixture
+def start(load):
+    """A small trained model in float64 that is to be grown, and the parts of the benchmark."""
+    tasks, run, wide = (load(f"growth.{name}") for name in ("tasks", "run", "wide"))
+    draw = torch.Generator().manual_seed(0)
+    X = torch.randn(60, 4, generator=draw, dtype=torch.float64)
+    y = torch.stack([X.prod(1), X.square().sum(1)], 1)
+
+    def model(width: int, convolution: bool = False) -> torch.nn.Module:
+        if convolution:
+            layers = [
+                torch.nn.Unflatten(1, (1, 2, 2)),
+                torch.nn.Conv2d(1, width, 3, padding=1, bias=False),
+                torch.nn.BatchNorm2d(width),
+                torch.nn.SiLU(),
+                torch.nn.Conv2d(width, 2, 3, padding=1),
+                torch.nn.AdaptiveAvgPool2d(1),
+                torch.nn.Flatten(),
+            ]
+        else:
+            layers = [torch.nn.Linear(4, width), torch.nn.GELU(), torch.nn.Linear(width, 2)]
+        return torch.nn.Sequential(*layers).double()
+
+    def start(convolution: bool = False):
+        task = tasks.Task(
+            lambda: tasks.Split(X[:40], y[:40], X[40:], y[40:]),
+            lambda width: model(width, convolution),
+            torch.nn.functional.mse_loss,
+            3,
+            2,
+            {"1": ("1", "4")} if convolution else {"0": ("0", "2")},
+            before=5,
+            after=1,
+            batch=10,
+        )
+        return run.started(task, 0), wide
+
+    return start
+
+
+@pytest.mark.parametrize("convolution", [False, True])
+def test_ways_of_growing_add_what_is_asked_and_none_raises_the_loss(
+    load, start, convolution
+) -> None:
+    here, _ = start(convolution)
+    before = load("growth.run").losses(here.task, here.model, here.data)[0]
+    for name, method in load("growth.methods").METHODS.items():
+        model, optimizer = method(here)
+        after = load("growth.run").losses(here.task, model, here.data)[0]
+        same = name in ("no growth", "null units", "Net2Net", "GradMax")
+        assert after == pytest.approx(before, rel=1e-9) if same else after <= before * 1.01, name
+        more = 0 if name == "no growth" else 2
+        assert model[1 if convolution else 0].weight.shape[0] == 3 + more, name
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert own == {id(p) for p in model.parameters()}, name
+
+
+@pytest.mark.parametrize("convolution", [False, True])
+def test_the_mixed_derivative_is_how_what_reads_a_new_unit_moves_what_makes_it(
+    start, convolution
+) -> None:
+    here, parts = start(convolution)
+    wide = parts.Wide(here, {next(iter(here.task.groups)): 1})
+    name, place = next(iter(wide.added)), 3
+    seen = wide.seen(name)
+    mixed = seen.mixed(seen.slope)
+    wide.clear(name)
+    out = torch.randn(1, mixed.shape[1], generator=torch.Generator().manual_seed(1)).double()
+    wide.put(name, [place], torch.zeros(1, mixed.shape[0], dtype=torch.float64), "writes", "adds")
+    wide.put(name, [place], out, "reads")
+    loss = wide.task.loss(wide.model(here.X), here.y)
+    keys = [key for key, _ in wide.lines(name, "writes", "adds")]
+    slopes = torch.autograd.grad(loss, [wide.tensors[key] for key in keys])
+    found = torch.cat([slope[place].flatten() for slope in slopes])
+    slope = 0.5 * ((1 + wide.model[2].eps) ** -0.5 if convolution else 1.0)
+    assert torch.allclose(found, slope * (mixed @ out[0]), rtol=1e-9, atol=1e-12)
+
+
+def test_the_best_step_leaves_no_slope_that_its_layer_could_follow(load, start) -> None:
+    here, parts = start()
+    wide = parts.Wide(here, {"0": 1})
+    h, slope = wide.seen("0").h, wide.seen("0").slope
+    left = load("growth.methods").best_step(wide, "0")
+    heard = [0, 1, 2, 4]
+    assert (h[:, heard].T @ left).abs().max() < 1e-4 * (h.T @ slope).abs().max()
