@@ -14,7 +14,7 @@ import semiflat as sf
 from semiflat.growth.candidates import LocalModel, between, pursued, settled, stepped
 from semiflat.growth.data import Data
 from semiflat.growth.downstream import _root_times
-from semiflat.growth.table import Finder
+from semiflat.growth.finder import Finder
 
 
 class Gated(nn.Module):
@@ -415,7 +415,7 @@ def test_a_split_falls_as_its_curvature_says(name: str) -> None:
         return stepped(search, confirm, start, end)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semiflat.growth.table.stepped", small)
+        patch.setattr("semiflat.growth.finder.stepped", small)
         split = finder.split(known[group])
     assert split is not None
     search, start, end = asked[0]

@@ -11,7 +11,7 @@ from torch import nn
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
-from semiflat.growth.table import SAMPLES, Finder, Growth
+from semiflat.growth.finder import SAMPLES, Finder, Growth
 from semiflat.modules.batches import LossFunction, check_asked, moved
 from semiflat.modules.capture import check_model, copied
 from semiflat.modules.surgery import Change, new_places

@@ -10,8 +10,9 @@ from torch import nn
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth.data import Data, error_of, mean_of
+from semiflat.growth.finder import SAMPLES
 from semiflat.growth.grow import ROUNDS, Grown, grow
-from semiflat.growth.table import SAMPLES, where_to_grow
+from semiflat.growth.table import where_to_grow
 from semiflat.modules.batches import Batch, Batches, LossFunction, check_asked
 from semiflat.modules.shrink import Shrunk, shrink
 from semiflat.records.shown import Facts, Rows, Shown
