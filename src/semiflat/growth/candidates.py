@@ -435,6 +435,11 @@ PARTS = (1.3, 1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.03)
 """Of the way to what was fitted, that are tried."""
 
 
+LIKEWISE = 0.3
+"""What the loss has to fall on the confirming batches, in parts of its fall on the searched: less is a fit to
+these alone, which other data pay for."""
+
+
 @dataclass(frozen=True)
 class Step:
     """How far to go from one point to another.
@@ -452,16 +457,19 @@ class Step:
 
 
 def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -> Step:
-    """Go as far as the loss falls most on the searched batches, of where it falls on the confirming, too."""
-    best = Step(0.0, dict(start), search.loss(start), confirm.loss(start))
-    here = best.confirmed
+    """Go as far as the loss falls most on the searched batches, if on the confirming ones likewise."""
+    begun = Step(0.0, dict(start), search.loss(start), confirm.loss(start))
+    best = begun
     for part in PARTS:
         point = between(start, end, part)
         searched = search.loss(point)
         if best.part and searched > best.searched:
             break
-        if searched < best.searched and (confirmed := confirm.loss(point)) < here:
-            best = Step(part, point, searched, confirmed)
+        falls = begun.searched - searched
+        if searched < best.searched:
+            confirmed = confirm.loss(point)
+            if begun.confirmed - confirmed > LIKEWISE * falls:
+                best = Step(part, point, searched, confirmed)
     return best
 
 

@@ -56,8 +56,8 @@ class Growth(Shown):
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    >>> X = torch.randn(200, 3)
-    >>> data = [(X, X.prod(1, keepdim=True))]
+    >>> X = torch.randn(400, 3)
+    >>> data = [(X, X[:, :2].prod(1, keepdim=True))]
     >>> best = sf.where_to_grow(model, data, torch.nn.functional.mse_loss).best
     >>> best.group, best.parameters, best.predicted > 0
     ('0', 5, True)

@@ -38,8 +38,8 @@ class GrowthStep(Rows):
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    >>> X = torch.randn(200, 3)
-    >>> data = [(X, X.prod(1, keepdim=True))]
+    >>> X = torch.randn(400, 3)
+    >>> data = [(X, X[:, :2].prod(1, keepdim=True))]
     >>> step = sf.grow(model, data, torch.nn.functional.mse_loss, units=1).plan[0]
     >>> step.growth.group, step.after < step.before, step.output_change
     ('0', True, 0.0)
@@ -85,8 +85,8 @@ class Grown(Rows):
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    >>> X = torch.randn(200, 3)
-    >>> data = [(X, X.prod(1, keepdim=True))]
+    >>> X = torch.randn(400, 3)
+    >>> data = [(X, X[:, :2].prod(1, keepdim=True))]
     >>> grown = sf.grow(model, data, torch.nn.functional.mse_loss, units=3)
     >>> grown.model[0], grown.loss_after < grown.loss_before
     (Linear(in_features=3, out_features=5, bias=True), True)
@@ -176,8 +176,8 @@ def grow(
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    >>> X = torch.randn(200, 3)
-    >>> data = [(X, X.prod(1, keepdim=True))]
+    >>> X = torch.randn(400, 3)
+    >>> data = [(X, X[:, :2].prod(1, keepdim=True))]
     >>> same = sf.grow(model, data, torch.nn.functional.mse_loss, units=2, step=False)
     >>> bool((same.model(X) == model(X)).all()), same.plan[0].growth.predicted > 0
     (True, True)

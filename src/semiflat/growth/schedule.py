@@ -69,12 +69,12 @@ class GrowthSchedule(Rows):
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> X = torch.randn(300, 2)
-    >>> y = X.prod(1, keepdim=True)
+    >>> y = X[:, :2].prod(1, keepdim=True)
     >>> loss = torch.nn.functional.mse_loss
     >>> schedule = sf.GrowthSchedule([(X[:200], y[:200])], loss, held_out=[(X[200:], y[200:])], limit=12)
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Tanh(), torch.nn.Linear(1, 1))
     >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    >>> for epoch in range(5):
+    >>> for epoch in range(9):
     ...     optimizer.zero_grad()
     ...     loss(model(X[:200]), y[:200]).backward()
     ...     optimizer.step()

@@ -32,8 +32,8 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    >>> X = torch.randn(200, 3)
-    >>> table = sf.where_to_grow(model, [(X, X.prod(1, keepdim=True))], torch.nn.functional.mse_loss)
+    >>> X = torch.randn(400, 3)
+    >>> table = sf.where_to_grow(model, [(X, X[:, :2].prod(1, keepdim=True))], torch.nn.functional.mse_loss)
     >>> list(table), table.refused, table["0"].way
     (['0'], {'2': 'it is an output of the model'}, 'new units')
     """
@@ -185,8 +185,8 @@ def where_to_grow(
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    >>> X = torch.randn(200, 3)
-    >>> table = sf.where_to_grow(model, [(X, X.prod(1, keepdim=True))], torch.nn.functional.mse_loss)
+    >>> X = torch.randn(400, 3)
+    >>> table = sf.where_to_grow(model, [(X, X[:, :2].prod(1, keepdim=True))], torch.nn.functional.mse_loss)
     >>> table.best.predicted > 0, table.curvature["0"].units[0].rank_F
     (True, 1)
     """
