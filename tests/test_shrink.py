@@ -94,8 +94,8 @@ QUICK = ("gpt tied", "gated")
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO],
 )
 def test_after_widening_shrink_gives_the_old_widths_back(name):
-    torch.manual_seed(0)
-    model = ZOO[name].make().double().eval()
+    # With norms as they are made a post-norm stream takes a unit more, exactly, which none could with others.
+    model = ZOO[name].born()[0].eval()
     inputs = doubled(ZOO[name].example())
     groups = sf.units(model, inputs)
     wide, planted = model, set()
