@@ -54,6 +54,7 @@ Shape = Annotated[
     str | None,
     typer.Option("--shape", help="Shape of one input, if it is no row of a table: 1x8x8."),
 ]
+Out = Annotated[Path | None, typer.Option("--out", help="The .safetensors file to write, if any.")]
 MOST_LINES = 20
 """Units whose reasons are printed."""
 BATCH = 256
@@ -281,6 +282,13 @@ def widen_module(
     say(as_json, {"file": str(out), **wide.to_json()}, [line for line in lines if line])
 
 
+def _written(out: Path, outputs: Outputs, changed: sf.Shrunk | sf.Grown) -> str:
+    """Write the weights of a changed module, and say how to make one that they fit."""
+    outputs.write({out: packed(changed.model)})
+    sizes = ", ".join(f"{name} = {value}" for name, value in changed.attributes.items())
+    return f"{out}: make the module with {sizes}"
+
+
 @threads(1)
 def shrink(
     model: Model,
@@ -297,9 +305,7 @@ def shrink(
         list[str] | None,
         typer.Option("--group", help="Shrink this group alone; again for each further one."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The .safetensors file to write, if any.")
-    ] = None,
+    out: Out = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -326,9 +332,7 @@ def shrink(
         f"on these data the outputs change by {small.bound:.1e} of their size, which says nothing of others"
     )
     if out is not None and small.removed:
-        outputs.write({out: packed(small.model)})
-        changed = ", ".join(f"{name} = {value}" for name, value in small.attributes.items())
-        lines.append(f"{out}: make the module with {changed}")
+        lines.append(_written(out, outputs, small))
     say(as_json, small.to_json(), lines)
     if not small.removed:
         raise typer.Exit(NO)
@@ -360,9 +364,7 @@ def grow(
         typer.Option("--step/--no-step", help="Whether the loss may fall; else the outputs stay."),
     ] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The .safetensors file to write, if any.")
-    ] = None,
+    out: Out = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -390,9 +392,7 @@ def grow(
         f"the loss over all data: {grown.loss_before:.6g} before, {grown.loss_after:.6g} after; {grown.reason}"
     )
     if out is not None and grown.plan:
-        outputs.write({out: packed(grown.model)})
-        changed = ", ".join(f"{name} = {value}" for name, value in grown.attributes.items())
-        lines.append(f"{out}: make the module with {changed}")
+        lines.append(_written(out, outputs, grown))
     say(as_json, grown.to_json(), lines)
     if not grown.plan:
         raise typer.Exit(NO)

@@ -125,23 +125,18 @@ class LocalModel:
         slots = self.group.slots
         if len(places) == self.group.size or len({slot.name for slot in slots}) < len(slots):
             return self
-        first, trial = self.batches[:1], dict(start)
+        trial, rest = dict(start), [k for k in range(self.group.size) if k not in places]
         for part in self.branch.parts:
-            trial[part.name] = trial[part.name] * 1.25
-        for part in self.branch.parts:
-            rest = [unit for unit in range(self.group.size) if unit not in places]
             at = part.positions[rest].reshape(-1)
             still = self.reference[part.name].index_select(part.axis, at)
-            trial[part.name] = trial[part.name].index_copy(part.axis, at, still)
+            trial[part.name] = (1.25 * trial[part.name]).index_copy(part.axis, at, still)
         try:
-            thin = LocalModel(self.name, first, self.reference, self.damping, places)
-            ((own, _), (same, _)) = [
-                local.change(0, trial)
-                for local in (thin, LocalModel(self.name, first, self.reference, self.damping))
-            ]
+            thin = LocalModel(self.name, self.batches[:1], self.reference, self.damping, places)
+            with torch.no_grad():
+                own, same = (float(local.change(0, trial)[0]) for local in (thin, self))
         except (RuntimeError, IndexError):
             return self
-        if abs(float(own - same)) > 1e-4 * abs(float(same)):
+        if abs(own - same) > 1e-4 * abs(same):
             return self
         return LocalModel(self.name, self.batches, self.reference, self.damping, places)
 
@@ -167,7 +162,7 @@ class LocalModel:
     def change(self, number: int, point: Point) -> tuple[Tensor, Tensor]:
         """The loss of a batch at a point beyond that of the batch, to second order, and its slope alone."""
         batch = self.batches[number]
-        slope = curved = damp = torch.zeros((), dtype=batch.dtype)
+        slope = damp = torch.zeros((), dtype=batch.dtype)
         given = self._given(batch, point)
         products: Any = 0.0
         for reader in self.readers[number]:
