@@ -8,22 +8,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from semiflat.modules.batches import Batch, Batches, LossFunction, loss_of, moved
+from semiflat.modules.batches import MEAN, Batch, Batches, LossFunction, loss_of, moved, run
 from semiflat.modules.branches import Point
 from semiflat.modules.capture import copied, same_random_state
 
 CONFIRMS = 4
-"""One batch of so many confirms; the others are searched."""
+"""One sample of so many confirms, in as many batches at least; the others are searched."""
+BATCH_BYTES = 2**25
+"""What a pass may keep for its way back, if the batches that were given do not keep more."""
 
 
 @dataclass
 class Data:
-    """Batches to search and batches to confirm.
+    """Samples to search and samples to confirm.
+
+    They are drawn from all batches, and put into few large ones: what is read of a batch is the same in any
+    company, if the model takes each sample by itself. Where it does not, as with batch norms in train mode, or
+    samples differ in shape, batches stay as they are, and whole ones are searched or confirm.
 
     Attributes:
-        batches: all of them.
-        searched, confirming: which; where the data cannot be cut, the same.
+        batches: as they were given.
+        searched, confirming: samples; where there is only one, the same.
         loss: ``loss(outputs, targets)``, a mean.
     """
 
@@ -33,17 +40,36 @@ class Data:
     loss: LossFunction
 
     @classmethod
-    def of(cls, batches: Any, loss: LossFunction, samples: int) -> Data:
+    def of(
+        cls, model: nn.Module, batches: Any, loss: LossFunction, samples: int, seed: int = 0
+    ) -> Data:
         """Cut data in two, and take so many samples of it to search at most."""
         given = Batches(batches)
+        order = torch.Generator().manual_seed(seed)
+        most = min(given.samples, samples + -(-samples // (CONFIRMS - 1)))
+        drawn = torch.randperm(given.samples, generator=order)[:most]
+        rest = drawn[: most // CONFIRMS]
+        parts = (drawn[len(rest) :], rest if len(rest) else drawn)
+        apart = _each_by_itself(model, given)
+        searched, confirming = (_taken(given, part) if apart else None for part in parts)
+        if searched is not None and confirming is not None:
+            first = given.first()
+            few = max(first.size, BATCH_BYTES // max(_kept(model, loss, first) // first.size, 1))
+            return cls(
+                given,
+                searched.parts(-(-searched.size // few)),
+                confirming.parts(max(CONFIRMS, -(-confirming.size // few))),
+                loss,
+            )
         every = list(given)
         if len(every) < 2 * CONFIRMS:
             every = [
                 part for batch in every for part in batch.parts(min(2 * CONFIRMS, batch.size // 2))
             ]
-        searched = [batch for k, batch in enumerate(every) if k % CONFIRMS != CONFIRMS - 1]
-        confirming = [batch for k, batch in enumerate(every) if k % CONFIRMS == CONFIRMS - 1]
-        return cls(given, _up_to(searched, samples), _up_to(confirming or every, samples), loss)
+        every = [every[k] for k in torch.randperm(len(every), generator=order).tolist()]
+        some = [batch for k, batch in enumerate(every) if k % CONFIRMS != CONFIRMS - 1]
+        others = every[CONFIRMS - 1 :: CONFIRMS] or every
+        return cls(given, _up_to(some, samples), _up_to(others, samples), loss)
 
     @property
     def apart(self) -> bool:
@@ -61,10 +87,8 @@ class Data:
         """The loss of each batch with other parameters and buffers; with the model's own if None."""
         found = []
         twin = copied(model)
-        first = next(p for p in model.parameters() if p.is_floating_point())
         for batch in batches:
-            inputs, targets = moved((batch.inputs, batch.targets), first.dtype, first.device)
-            here = replace(batch, inputs=inputs, targets=targets)
+            here = _placed(model, batch)
             held = {name: tensor.clone() for name, tensor in (point or {}).items()}
 
             def at(*args: Any, held: dict[str, Tensor] = held, **kwargs: Any) -> Any:
@@ -101,3 +125,95 @@ def error_of(values: Sequence[float], batches: Sequence[Batch]) -> float | None:
         ((v - mean) * batch.size / total) ** 2 for v, batch in zip(values, batches, strict=True)
     )
     return float((squares * len(values) / (len(values) - 1)) ** 0.5)
+
+
+# -- samples in other company ------------------------------------------------------------------------
+
+
+def _placed(model: nn.Module, batch: Batch) -> Batch:
+    """The batch in the type of a model and on its device."""
+    first = next(p for p in model.parameters() if p.is_floating_point())
+    inputs, targets = moved((batch.inputs, batch.targets), first.dtype, first.device)
+    return replace(batch, inputs=inputs, targets=targets)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch | None:
+    """One batch of all samples; None where they cannot be put together."""
+    flat = [pytree.tree_flatten((batch.inputs, batch.targets)) for batch in batches]
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=False))
+    if any(spec != flat[0][1] for _, spec in flat):
+        return None
+    whole = []
+    for column in columns:
+        first = column[0]
+        if not isinstance(first, Tensor):
+            if any(other is not first and other != first for other in column):
+                return None
+            whole.append(first)
+            continue
+        alike = all(
+            x.ndim
+            and len(x) == batch.size
+            and (x.shape[1:], x.dtype) == (first.shape[1:], first.dtype)
+            for x, batch in zip(column, batches, strict=True)
+        )
+        if not alike:
+            return None
+        whole.append(torch.cat(column))
+    inputs, targets = pytree.tree_unflatten(whole, flat[0][1])
+    return Batch(inputs, targets, sum(batch.size for batch in batches))
+
+
+def _taken(given: Batches, which: Tensor) -> Batch | None:
+    """Samples by their numbers over all batches, in one batch; None where they cannot be put together."""
+    found, start = [], 0
+    for batch in given:
+        mine = which[(which >= start) & (which < start + batch.size)] - start
+        start += batch.size
+        if len(mine):
+            found.append(batch.taken(mine))
+    return None if None in found else _joined(found)
+
+
+def _each_by_itself(model: nn.Module, given: Batches) -> bool:
+    """Whether the model gives for a sample the same in any company; tried on the first batches."""
+    whole = _joined([batch for _, batch in zip(range(2), given, strict=False)])
+    if whole is None:
+        return False
+    twin = copied(model)
+    try:
+        with torch.no_grad(), same_random_state():
+            together, *apart = (
+                pytree.tree_leaves(run(twin, _placed(model, batch).inputs))
+                for batch in (whole, *whole.parts(2))
+            )
+    except Exception:  # a model that fails on its own batches is told so where it runs on them
+        return False
+    for one, *parts in zip(together, *apart, strict=True):
+        if isinstance(one, Tensor):
+            same = one.ndim > 0 and len(one) == whole.size
+            if not same or not torch.allclose(
+                one, torch.cat(parts), rtol=0, atol=MEAN * float(one.abs().max())
+            ):
+                return False
+    return True
+
+
+def _kept(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
+    """Bytes that a pass forward keeps for the way back, beside the model's own."""
+    twin = copied(model)
+    own = {p.untyped_storage().data_ptr() for p in (*twin.parameters(), *twin.buffers())}
+    kept = dict[int, int]()
+
+    def noted(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor),
+        same_random_state(),
+    ):
+        loss_of(twin, loss, _placed(twin, batch))
+    return sum(kept.values())

@@ -101,7 +101,7 @@ def downstream(
         seed: of the columns that are drawn.
         added: to what the readers give: the loss is seen as it is then.
     """
-    program, found, inputs = programs.of(batch.inputs)
+    program, found, inputs = programs.of(batch.inputs, of_any_size=True)
     point = program.point
     branches = {name: each for name in names if isinstance(each := found[name], Branch)}
     targets = moved(batch.targets, programs.dtype, programs.device)

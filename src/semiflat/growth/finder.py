@@ -218,7 +218,7 @@ class Finder:
         assert isinstance(branch, Branch)
         entries = {part.name: part.take(program.point[part.name]).shape[1] for part in branch.parts}
         parameters = sum(part.take(program.point[part.name]).shape[1] for part in branch.parts)
-        flops = 0
+        flops, samples = 0, program.samples
         for node in branch.nodes:
             for each in node.all_input_nodes:
                 name = program._named.get(each.name, "")
@@ -226,7 +226,7 @@ class Finder:
                     out, weight = node.meta.get("val"), program.point[name]
                     if isinstance(out, Tensor):
                         lines = max(weight.shape[0], 1)
-                        places = out.numel() / self.data.searched[0].size / lines
+                        places = out.numel() / samples / lines
                         flops += int(entries[name] * max(places, 1))
         return parameters, flops
 

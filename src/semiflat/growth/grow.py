@@ -198,9 +198,8 @@ def grow(
     whole_seed(seed)
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():
-        work = _Work(
-            model, Data.of(batches, loss, samples), groups, step, rounds, frozen, dtype, seed
-        )
+        data = Data.of(check_model(model), batches, loss, samples, seed)
+        work = _Work(model, data, groups, step, rounds, frozen, dtype, seed)
         return work.grown(units, parameters, until)
 
 

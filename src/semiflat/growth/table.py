@@ -12,6 +12,7 @@ from semiflat.errors import InputError, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import SAMPLES, Finder, Growth
 from semiflat.modules.batches import LossFunction, check_asked
+from semiflat.modules.capture import check_model
 from semiflat.modules.unit_curvature import unit_curvature
 from semiflat.modules.unit_signs import UnitCurvature
 from semiflat.records.shown import Facts, Rows
@@ -195,7 +196,7 @@ def where_to_grow(
     whole_seed(seed)
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():
-        data = Data.of(batches, loss, samples)
+        data = Data.of(check_model(model), batches, loss, samples, seed)
         finder = Finder(model, data, dtype, groups, frozen)
         new = {name: finder.new_units(name, units, seed) for name in finder.names}
         refits = {name: finder.refit(name) for name in finder.names}

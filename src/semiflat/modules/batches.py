@@ -39,26 +39,28 @@ class Batch:
 
     def few(self, most: int) -> Batch:
         """The first samples, at most so many; the batch itself where it cannot be cut."""
-        leaves = _leaves((self.inputs, self.targets))
-        if self.size <= most or any(not leaf.ndim or len(leaf) != self.size for leaf in leaves):
-            return self
-        return self._cut(0, most)
+        return self if self.size <= most else self.taken(slice(0, most)) or self
 
     def parts(self, most: int) -> list[Batch]:
         """The batch cut into at most so many parts; itself alone where it cannot be cut."""
-        leaves = _leaves((self.inputs, self.targets))
         most = min(most, self.size)
-        if most < 2 or any(not leaf.ndim or len(leaf) != self.size for leaf in leaves):
+        if most < 2:
             return [self]
         bounds = [self.size * place // most for place in range(most + 1)]
-        return [self._cut(*ends) for ends in itertools.pairwise(bounds)]
+        cut = [self.taken(slice(*ends)) for ends in itertools.pairwise(bounds)]
+        return [part for part in cut if part is not None] or [self]
 
-    def _cut(self, start: int, end: int) -> Batch:
+    def taken(self, which: Tensor | slice) -> Batch | None:
+        """Some of its samples; None where it cannot be cut, as tensors do not have them first."""
+        leaves = _leaves((self.inputs, self.targets))
+        if any(not leaf.ndim or len(leaf) != self.size for leaf in leaves):
+            return None
         inputs, targets = torch.utils._pytree.tree_map(
-            lambda leaf: leaf[start:end] if isinstance(leaf, Tensor) else leaf,
+            lambda leaf: leaf[which] if isinstance(leaf, Tensor) else leaf,
             (self.inputs, self.targets),
         )
-        return Batch(inputs, targets, end - start, self.number)
+        size = len(which) if isinstance(which, Tensor) else which.stop - which.start
+        return Batch(inputs, targets, size, self.number)
 
 
 class Batches:

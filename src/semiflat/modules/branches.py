@@ -282,6 +282,7 @@ class Program:
         captured: its operations.
         units: its groups.
         branches: for each group its branch, or why its units are none.
+        samples: number of them in the inputs that it was made for.
     """
 
     def __init__(self, model: nn.Module, example: Example) -> None:
@@ -292,6 +293,7 @@ class Program:
         self._flow = flow
         self._trainable = dict(model.named_parameters()).keys()
         self._order = {node: place for place, node in enumerate(self.captured.graph.nodes)}
+        self.samples = next(len(x) for x in pytree.tree_leaves(example) if isinstance(x, Tensor))
         self.branches = {name: self._branch(group) for name, group in self.units.items()}
 
     @cached_property
@@ -504,13 +506,17 @@ class Program:
             return inputs
         cut = [leaf[:most] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         few: Example = pytree.tree_unflatten(cut, spec)
+        return few if self.does(few) else inputs
+
+    def does(self, inputs: Example) -> bool:
+        """Whether the operations do with inputs of another number of samples what the model does."""
         try:
             with torch.no_grad():
-                outputs, *_ = self.forward(self.point, few, ())
-                self.packed(outputs, outputs_like(self.model, few))
-        except (InputError, RuntimeError):
-            return inputs
-        return few
+                outputs, *_ = self.forward(self.point, inputs, ())
+                self.packed(outputs, outputs_like(self.model, inputs))
+        except (InputError, RuntimeError, IndexError, KeyError):
+            return False
+        return True
 
     def packed(self, outputs: list[Any], like: Any, moved: bool = False) -> Any:
         """What the operations give, packed as the model packs it.
@@ -808,14 +814,27 @@ class Programs:
         self.device: torch.device | str = "cpu" if first is None else first.device
         self._known: dict[Any, tuple[Program, dict[str, Branch | str]]] = {}
 
-    def of(self, inputs: Example) -> tuple[Program, dict[str, Branch | str], Example]:
-        """The program for inputs, its branches or why there are none, and the inputs in its dtype."""
+    def of(
+        self, inputs: Example, of_any_size: bool = False
+    ) -> tuple[Program, dict[str, Branch | str], Example]:
+        """The program for inputs, its branches or why there are none, and the inputs in its dtype.
+
+        Args:
+            of_any_size: whether one for another number of samples will do, where it does with these what the
+                model does.
+        """
         inputs = moved(inputs, self.dtype, self.device)
         leaves, spec = pytree.tree_flatten(inputs)
-        key = (
+        kind = (
             str(spec),
-            *((tuple(x.shape), x.dtype) if isinstance(x, Tensor) else repr(x) for x in leaves),
+            *((tuple(x.shape[1:]), x.dtype) if isinstance(x, Tensor) else repr(x) for x in leaves),
         )
+        key = (kind, *(x.shape[:1] for x in leaves if isinstance(x, Tensor)))
+        if key not in self._known and of_any_size:
+            for (other, *_), (program, branches) in self._known.items():
+                if other == kind and program.does(inputs):
+                    self._known[key] = program, branches
+                    break
         if key not in self._known:
             program = Program(self.model, inputs)
             if program.units.random:
