@@ -15,6 +15,7 @@ from semiflat.growth.candidates import LocalModel, between, pursued, settled, st
 from semiflat.growth.data import Data
 from semiflat.growth.downstream import _root_times
 from semiflat.growth.finder import Finder
+from semiflat.modules.batches import Batches
 
 
 class Gated(nn.Module):
@@ -89,16 +90,17 @@ def made(name: str, seed: int = 0, samples: int = 12) -> tuple[Any, Tensor, Tens
             parameter.add_(0.3 * torch.randn_like(parameter))
         model.train()(torch.randn(40, *shape, dtype=torch.float64))
     X = torch.randn(samples, *shape, dtype=torch.float64)
-    return model.eval(), X, torch.randint(0, 2, (samples,)), group
+    return model.eval(), X, (X.flatten(1).sum(1) > 0).long(), group
 
 
 def searched(
     model: nn.Module, X: Tensor, y: Tensor, loss: Any, group: str, parts: int = 1
 ) -> LocalModel:
     pairs = [(X.chunk(parts)[k], y.chunk(parts)[k]) for k in range(parts)]
-    data = Data.of(pairs, loss, 10**6)
-    every = list(data.batches)
-    finder = Finder(model, Data(data.batches, every, every, loss), torch.float64, [group])
+    batches = Batches(pairs)
+    finder = Finder(
+        model, Data(batches, list(batches), list(batches), loss), torch.float64, [group]
+    )
     return LocalModel(group, finder._seen[0], damping=0.0)
 
 
@@ -184,7 +186,7 @@ def test_drawn_columns_give_the_curvature_in_the_mean() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 14)).double()
     X, y = torch.randn(6, 3, dtype=torch.float64), torch.randint(0, 14, (6,))
-    data = Data.of([(X, y)], F.cross_entropy, 100)
+    data = Data.of(model, [(X, y)], F.cross_entropy, 100)
     every = list(data.batches)
     finder = Finder(model, Data(data.batches, every, every, data.loss), torch.float64)
     seen = [finder.seen(["0"], every, seed=seed)[0] for seed in range(150)]
@@ -404,7 +406,7 @@ def test_data_that_cannot_be_used_are_refused_in_a_line() -> None:
 def test_a_split_falls_as_its_curvature_says(name: str) -> None:
     """The loss replayed along the way of a split has the second derivative that K gives it, and no first."""
     model, X, y, group = made(name, samples=160)
-    every_batch = Data.of([(X, y)], F.cross_entropy, 10**6).batches
+    every_batch = Batches([(X, y)])
     every = list(every_batch)
     finder = Finder(model, Data(every_batch, every, every, F.cross_entropy), torch.float64, [group])
     known = sf.unit_curvature(model, [(X, y)], F.cross_entropy)

@@ -22,9 +22,9 @@ from semiflat.modules.groups import Slot
 
 DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
-POOL, POOL_ROUNDS, POOL_SAMPLES = 192, 16, 512
+POOL, POOL_ROUNDS, POOL_SAMPLES = 96, 16, 512
 """Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
-STEPS, BLOCK, PATIENCE = 60, 5, 6
+STEPS, BLOCK, PATIENCE = 40, 5, 3
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
 PENALTY = 1e-2
 """On incoming weights, beside what the units take off: they stay at the size of the others."""
@@ -103,8 +103,14 @@ class LocalModel:
                 whole = self.deaf.get(part.name, self.point[part.name])
                 self.deaf[part.name] = whole - part.put(part.take(whole), whole)
         self.reference = {**self.point, **self.deaf} if reference is None else dict(reference)
-        with torch.no_grad():
-            self.before = [self._given(batch, self.reference) for batch in batches]
+        self._before = dict[int, dict[fx.Node, Tensor]]()
+
+    def before(self, number: int) -> dict[fx.Node, Tensor]:
+        """What the readers give of a batch at the reference."""
+        if number not in self._before:
+            with torch.no_grad():
+                self._before[number] = self._given(self.batches[number], self.reference)
+        return self._before[number]
 
     def first(self, samples: int) -> LocalModel:
         """The same on the first batches, up to so many samples; at least one batch."""
@@ -165,9 +171,10 @@ class LocalModel:
         slope = damp = torch.zeros((), dtype=batch.dtype)
         given = self._given(batch, point)
         products: Any = 0.0
+        before = self.before(number)
         for reader in self.readers[number]:
             node = reader.node
-            change = given[node] - self.before[number][node]
+            change = given[node] - before[node]
             slope = slope + (batch.deltas[node] * change).sum()
             placed = (batch.factors[node] * change).sum(reader.axis % change.ndim + 1)
             products = products + torch.stack(
@@ -187,26 +194,22 @@ class LocalModel:
         with torch.no_grad():
             return float(self.model(point))
 
-    def best_part(self, point: Point) -> float:
-        """The lowest that it becomes on the way to a point, if what readers give changes evenly on it."""
+    def on_the_way(self, point: Point) -> tuple[float, float, float]:
+        """Which part of the way to a point is best, its value, and the slope, by what readers give there."""
         with torch.no_grad():
             both = [self.change(k, point) for k in range(len(self.batches))]
-        value, slope = (
-            sum(
-                float(each[k]) * batch.weight
-                for each, batch in zip(both, self.batches, strict=True)
-            )
-            for k in (0, 1)
-        )
+        value, slope = (self.mean([float(each[k]) for each in both]) for k in (0, 1))
         curved = value - slope
-        return min(0.0, -(slope**2) / (4 * curved)) if slope < 0 < curved else min(value, 0.0)
+        if slope < 0 < curved:
+            return -slope / (2 * curved), -(slope**2) / (4 * curved), slope
+        return (1.0, value, slope) if value < 0 else (0.0, 0.0, slope)
 
     def added(self, point: Point) -> list[dict[fx.Node, Tensor]]:
         """What readers give more at a point than where the model is, for each batch."""
         found = []
         for number, batch in enumerate(self.batches):
             given = self._given(batch, point)
-            more = {node: given[node] - self.before[number][node] for node in given}
+            more = {node: given[node] - self.before(number)[node] for node in given}
             found.append(
                 {node: batch.added.get(node, 0.0) + change for node, change in more.items()}
             )
@@ -222,10 +225,12 @@ class LocalModel:
 
     def loss(self, point: Point) -> float:
         """The same over all batches."""
-        return sum(
-            value * batch.weight
-            for value, batch in zip(self.losses(point), self.batches, strict=True)
-        )
+        return self.mean(self.losses(point))
+
+    def mean(self, values: Sequence[float] | None = None) -> float:
+        """Over all batches of a value of each; if not given, of the loss at the reference."""
+        values = [batch.loss for batch in self.batches] if values is None else values
+        return sum(v * batch.weight for v, batch in zip(values, self.batches, strict=True))
 
     # -- candidates -------------------------------------------------------------------------------
 
@@ -325,7 +330,6 @@ class LocalModel:
         start: Mapping[str, Tensor],
         places: Sequence[int],
         others: LocalModel | None = None,
-        steps: int = STEPS,
     ) -> dict[str, Tensor]:
         """A point at which the weights of units in some places are fitted to the local model.
 
@@ -335,11 +339,8 @@ class LocalModel:
 
         Source: theory §9; the Gauss–Newton step in what reads a unit, in one with what makes it.
         """
-        places = list(places)
-        local, judge = (
-            each.narrowed(places, start) for each in (self, self if others is None else others)
-        )
-        parts = self.branch.parts
+        places, parts = list(places), self.branch.parts
+        judge = self if others is None else others
         firsts = [part.take(start[part.name])[places] for part in parts]
         sizes = [
             float(
@@ -365,7 +366,7 @@ class LocalModel:
             return out
 
         unit = max(
-            abs(local.value(point())),
+            abs(self.value(point())),
             SMALL * sum(batch.weight * batch.loss for batch in self.batches),
             1e-30,
         )
@@ -375,17 +376,17 @@ class LocalModel:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value = local.model(point()) / unit
+            value = self.model(point()) / unit
             for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
                 if not part.reads:
                     value = value + PENALTY * (first / size + move).square().sum()
             value.backward()
             return value
 
-        best, low, worse = detached(point()), judge.best_part(point()), 0
-        for _ in range(-(-steps // BLOCK)):
+        best, low, worse = detached(point()), judge.on_the_way(point())[1], 0
+        for _ in range(STEPS // BLOCK):
             optimizer.step(closure)
-            value = judge.best_part(point())
+            value = judge.on_the_way(point())[1]
             if value < low:
                 best, low, worse = detached(point()), value, 0
             elif (worse := worse + 1) == PATIENCE or not math.isfinite(value):
@@ -426,10 +427,8 @@ def pursued(
 
 # -- steps --------------------------------------------------------------------------------------------
 
-PARTS = (1.3, 1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.03)
-"""Of the way to what was fitted, that are tried."""
-
-
+SHORTEST, LONGEST, NEAR, TRIED = 0.2, 1.6, 0.2, 6
+"""Of a step, what the next one is at least, and at most; how near it need not be tried; how many are tried."""
 LIKEWISE = 0.3
 """What the loss has to fall on the confirming batches, in parts of its fall on the searched: less is a fit to
 these alone, which other data pay for."""
@@ -442,29 +441,44 @@ class Step:
     Attributes:
         part: of the way; 0 where no part lowers the loss on both parts of the data.
         point: there.
-        searched, confirmed: losses there.
+        searched: the loss there.
+        confirmed: the loss of each confirming batch there.
     """
 
     part: float
     point: dict[str, Tensor]
     searched: float
-    confirmed: float
+    confirmed: list[float]
 
 
 def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -> Step:
-    """Go as far as the loss falls most on the searched batches, if on the confirming ones likewise."""
-    begun = Step(0.0, dict(start), search.loss(start), confirm.loss(start))
-    best = begun
-    for part in PARTS:
+    """Go as far as the loss falls most on the searched batches, if on the confirming ones likewise.
+
+    The first step is as long as the local model asks for, each further one goes to where the parabola through
+    the start, its slope and the last step is lowest.
+
+    Args:
+        start: does what the reference does.
+    """
+    begun = Step(0.0, dict(start), search.mean(), [batch.loss for batch in confirm.batches])
+    part, _, slope = search.on_the_way(end)
+    part, best = min(part, LONGEST), begun
+    for _ in range(TRIED if slope < 0 else 0):
         point = between(start, end, part)
         searched = search.loss(point)
-        if best.part and searched > best.searched:
+        if best.part and not searched < best.searched:
             break
         falls = begun.searched - searched
-        if searched < best.searched:
-            confirmed = confirm.loss(point)
-            if begun.confirmed - confirmed > LIKEWISE * falls:
-                best = Step(part, point, searched, confirmed)
+        confirmed = confirm.losses(point) if falls > 0 else begun.confirmed
+        if confirm.mean(begun.confirmed) - confirm.mean(confirmed) > LIKEWISE * max(falls, 0.0):
+            best = Step(part, point, searched, confirmed)
+        bend = -falls - slope * part
+        longer = -slope * part / (2 * bend) if bend > 0 else LONGEST
+        if best.part != part:
+            longer = min(longer, 0.5)
+        elif abs(longer - 1) < NEAR:
+            break
+        part *= min(max(longer, SHORTEST), LONGEST)
     return best
 
 

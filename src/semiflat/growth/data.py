@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
 
 from semiflat.modules.batches import MEAN, Batch, Batches, LossFunction, loss_of, moved, run
 from semiflat.modules.branches import Point
@@ -16,6 +17,9 @@ from semiflat.modules.capture import copied, same_random_state
 
 CONFIRMS = 4
 """One sample of so many confirms, in as many batches at least; the others are searched."""
+MOST, LEAST, PART, WORK = 2000, 64, 32, 2**31
+"""Samples that are searched: at most, at least; one of so many; or as many as take so many operations of
+floating point in a pass forward. So a search takes about an epoch at most where an epoch is long."""
 BATCH_BYTES = 2**25
 """What a pass may keep for its way back, if the batches that were given do not keep more."""
 
@@ -41,11 +45,14 @@ class Data:
 
     @classmethod
     def of(
-        cls, model: nn.Module, batches: Any, loss: LossFunction, samples: int, seed: int = 0
+        cls, model: nn.Module, batches: Any, loss: LossFunction, samples: int | None, seed: int = 0
     ) -> Data:
-        """Cut data in two, and take so many samples of it to search at most."""
+        """Cut data in two, and take so many samples of it to search at most; None for what is affordable."""
         given = Batches(batches)
-        order = torch.Generator().manual_seed(seed)
+        order, first = torch.Generator().manual_seed(seed), given.first()
+        work, kept = (each // first.size for each in _pass_of(model, loss, first))
+        if samples is None:
+            samples = min(MOST, max(LEAST, given.samples // PART, WORK // max(work, 1)))
         most = min(given.samples, samples + -(-samples // (CONFIRMS - 1)))
         drawn = torch.randperm(given.samples, generator=order)[:most]
         rest = drawn[: most // CONFIRMS]
@@ -53,8 +60,7 @@ class Data:
         apart = _each_by_itself(model, given)
         searched, confirming = (_taken(given, part) if apart else None for part in parts)
         if searched is not None and confirming is not None:
-            first = given.first()
-            few = max(first.size, BATCH_BYTES // max(_kept(model, loss, first) // first.size, 1))
+            few = max(first.size, BATCH_BYTES // max(kept, 1))
             return cls(
                 given,
                 searched.parts(-(-searched.size // few)),
@@ -69,7 +75,7 @@ class Data:
         every = [every[k] for k in torch.randperm(len(every), generator=order).tolist()]
         some = [batch for k, batch in enumerate(every) if k % CONFIRMS != CONFIRMS - 1]
         others = every[CONFIRMS - 1 :: CONFIRMS] or every
-        return cls(given, _up_to(some, samples), _up_to(others, samples), loss)
+        return cls(given, up_to(some, samples), up_to(others, samples), loss)
 
     @property
     def apart(self) -> bool:
@@ -81,6 +87,11 @@ class Data:
         """Batches that are searched or confirm, each once."""
         return list({id(batch): batch for batch in (*self.searched, *self.confirming)}.values())
 
+    @property
+    def entire(self) -> bool:
+        """Whether these are all samples that were given."""
+        return sum(batch.size for batch in self.seen) == self.batches.samples
+
     def loss_at(
         self, model: nn.Module, point: Point | None, batches: Sequence[Batch]
     ) -> list[float]:
@@ -88,7 +99,7 @@ class Data:
         found = []
         twin = copied(model)
         for batch in batches:
-            here = _placed(model, batch)
+            here = placed(model, batch)
             held = {name: tensor.clone() for name, tensor in (point or {}).items()}
 
             def at(*args: Any, held: dict[str, Tensor] = held, **kwargs: Any) -> Any:
@@ -99,7 +110,16 @@ class Data:
         return found
 
 
-def _up_to(batches: list[Batch], samples: int) -> list[Batch]:
+def placed(model: nn.Module, batch: Batch) -> Batch:
+    """The batch in the type of a model and on its device."""
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if first is None:
+        return batch
+    inputs, targets = moved((batch.inputs, batch.targets), first.dtype, first.device)
+    return replace(batch, inputs=inputs, targets=targets)
+
+
+def up_to(batches: list[Batch], samples: int) -> list[Batch]:
     """The first batches, up to so many samples; at least one."""
     kept, total = list[Batch](), 0
     for batch in batches:
@@ -128,13 +148,6 @@ def error_of(values: Sequence[float], batches: Sequence[Batch]) -> float | None:
 
 
 # -- samples in other company ------------------------------------------------------------------------
-
-
-def _placed(model: nn.Module, batch: Batch) -> Batch:
-    """The batch in the type of a model and on its device."""
-    first = next(p for p in model.parameters() if p.is_floating_point())
-    inputs, targets = moved((batch.inputs, batch.targets), first.dtype, first.device)
-    return replace(batch, inputs=inputs, targets=targets)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch | None:
@@ -166,13 +179,16 @@ def _joined(batches: Sequence[Batch]) -> Batch | None:
 
 def _taken(given: Batches, which: Tensor) -> Batch | None:
     """Samples by their numbers over all batches, in one batch; None where they cannot be put together."""
-    found, start = [], 0
+    found, start = list[Batch](), 0
     for batch in given:
         mine = which[(which >= start) & (which < start + batch.size)] - start
         start += batch.size
         if len(mine):
-            found.append(batch.taken(mine))
-    return None if None in found else _joined(found)
+            some = batch.taken(mine)
+            if some is None:
+                return None
+            found.append(some)
+    return _joined(found)
 
 
 def _each_by_itself(model: nn.Module, given: Batches) -> bool:
@@ -184,7 +200,7 @@ def _each_by_itself(model: nn.Module, given: Batches) -> bool:
     try:
         with torch.no_grad(), same_random_state():
             together, *apart = (
-                pytree.tree_leaves(run(twin, _placed(model, batch).inputs))
+                pytree.tree_leaves(run(twin, placed(model, batch).inputs))
                 for batch in (whole, *whole.parts(2))
             )
     except Exception:  # a model that fails on its own batches is told so where it runs on them
@@ -199,8 +215,8 @@ def _each_by_itself(model: nn.Module, given: Batches) -> bool:
     return True
 
 
-def _kept(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
-    """Bytes that a pass forward keeps for the way back, beside the model's own."""
+def _pass_of(model: nn.Module, loss: LossFunction, batch: Batch) -> tuple[int, int]:
+    """Operations of floating point of a pass forward, and the bytes that it keeps for the way back."""
     twin = copied(model)
     own = {p.untyped_storage().data_ptr() for p in (*twin.parameters(), *twin.buffers())}
     kept = dict[int, int]()
@@ -211,9 +227,7 @@ def _kept(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
             kept[place] = tensor.numel() * tensor.element_size()
         return tensor
 
-    with (
-        torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor),
-        same_random_state(),
-    ):
-        loss_of(twin, loss, _placed(twin, batch))
-    return sum(kept.values())
+    hooks = torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor)
+    with hooks, same_random_state(), FlopCounterMode(display=False) as counter:
+        loss_of(twin, loss, placed(twin, batch))
+    return counter.get_total_flops(), sum(kept.values())

@@ -22,7 +22,9 @@ from semiflat.modules.batches import Batch, LossFunction, loss_on, moved
 from semiflat.modules.branches import Branch, Program, Programs, grads, outputs_like
 
 EXACT_FACTORS = 10
-"""Outputs of a sample up to which all columns of its curvature are taken."""
+"""Outputs of a sample up to which columns of its curvature are taken along its eigenvectors."""
+KEPT = 0.99
+"""Of the curvature, what the columns hold that are kept: a trained classifier hesitates between few."""
 DRAWN = 6
 """Random combinations of columns that are taken beyond."""
 STEPS = 12
@@ -101,7 +103,7 @@ def downstream(
         seed: of the columns that are drawn.
         added: to what the readers give: the loss is seen as it is then.
     """
-    program, found, inputs = programs.of(batch.inputs, of_any_size=True)
+    program, found, inputs = programs.of(batch.inputs)
     point = program.point
     branches = {name: each for name in names if isinstance(each := found[name], Branch)}
     targets = moved(batch.targets, programs.dtype, programs.device)
@@ -169,7 +171,9 @@ def _columns(
         eye = torch.eye(total, dtype=own[0].dtype, device=own[0].device)
         curvature = torch.stack([times(line.expand(samples, -1)) for line in eye], 2)
         values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
-        columns = list((vectors * values.clamp(min=0).sqrt()[:, None]).unbind(2))
+        held = values.clamp(min=0).sum(0).flip(0).cumsum(0)
+        most = int((held < KEPT * held[-1]).sum()) + 1
+        columns = list((vectors * values.clamp(min=0).sqrt()[:, None]).unbind(2))[-most:]
     else:
         generator = torch.Generator().manual_seed(seed)
         columns = []

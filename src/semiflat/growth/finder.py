@@ -13,7 +13,6 @@ from semiflat.errors import InputError
 from semiflat.evidence.spectrum import ENOUGH
 from semiflat.growth.candidates import (
     DAMPING,
-    STEPS,
     LocalModel,
     Step,
     between,
@@ -21,19 +20,17 @@ from semiflat.growth.candidates import (
     settled,
     stepped,
 )
-from semiflat.growth.data import Data, error_of, mean_of
+from semiflat.growth.data import Data, error_of, mean_of, placed, up_to
 from semiflat.growth.downstream import Downstream, downstream
-from semiflat.modules.batches import Batch, check_mean, moved
+from semiflat.modules.batches import Batch, check_mean, moved, run
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
-from semiflat.modules.capture import check_model
+from semiflat.modules.capture import check_model, copied, same_random_state
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.unit_signs import GroupCurvature
 from semiflat.records.shown import Facts, Shown
 
-SAMPLES = 2000
-"""Samples that are searched at most, and that confirm."""
-REFIT, REFIT_SAMPLES = 10, 256
-"""Steps of L-BFGS for all the units of a group, and samples for them: it is a yardstick, and large."""
+TRAIN_STEPS, TRAIN_SAMPLES = 4, 64
+"""Steps of L-BFGS for all weights, and samples for them: a yardstick for what training on would bring."""
 FACTORS_BYTES = 2**29
 """Memory that what is seen of the searched batches may take; at least one batch is."""
 
@@ -44,8 +41,8 @@ class Growth(Shown):
 
     Attributes:
         group, kind: of the units.
-        way: ``"new units"``, fitted on the searched batches; ``"split unit 3"`` in two, along the eigenvector
-            of its K; or ``"refit"``: the group's own units, fitted alike, which adds none.
+        way: ``"new units"``, fitted on the searched batches; or ``"split unit 3"`` in two, along the
+            eigenvector of its K.
         units: how many are added.
         parameters: that are added.
         flops: multiply–adds of their weights that are added for each sample.
@@ -73,7 +70,7 @@ class Growth(Shown):
     error: float | None
     searched: float
     _values: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    _point: dict[str, Tensor] = field(repr=False, default_factory=dict)
+    _step: Step | None = field(repr=False, default=None)
 
     @property
     def per_parameter(self) -> float:
@@ -243,27 +240,66 @@ class Finder:
             )
         return searched, self.seen(self.names, self.data.confirming)
 
+    def _locals(self, name: str) -> tuple[LocalModel, LocalModel]:
+        """The loss of the searched and of the confirming batches around the model, in units of one group."""
+        searched, confirming = self._seen
+        return LocalModel(name, searched), LocalModel(name, confirming)
+
     def new_units(self, name: str, count: int, seed: int) -> Growth:
         """The best new units of a group, at most as many as it has."""
-        search, confirm = (LocalModel(name, seen) for seen in self._seen)
+        search, confirm = self._locals(name)
         count = min(count, search.group.size)
         start = search.chosen(count, seed)
-        return self._descent(search, confirm, count, start, 1, seed)
+        search, confirm = (each.narrowed(range(count), start) for each in (search, confirm))
+        end = search.fitted(start, range(count), confirm)
+        step = stepped(search, confirm, {**end, **search.deaf}, end)
+        return self._growth("new units", count, search, confirm, step, range(count))
 
     def further(self, offer: Growth, rounds: int, seed: int) -> Growth:
-        """New units after further steps, so many with the one that they have taken."""
-        search, confirm = (LocalModel(offer.group, seen) for seen in self._seen)
-        point = offer._point
-        taken = Step(1.0, point, search.loss(point), confirm.loss(point))
-        return self._descent(search, confirm, offer.units, point, rounds, seed, taken)
+        """New units after further steps, each from a new local model; so many with the one they have taken."""
+        places, step = range(offer.units), offer._step
+        assert step is not None
+        search, confirm = begun = [
+            each.narrowed(places, step.point) for each in self._locals(offer.group)
+        ]
+        for number in range(1, rounds):
+            search, confirm = self._around(search, confirm, step.point, seed + number)
+            end = search.fitted(step.point, places, confirm)
+            found = stepped(search, confirm, search.reference, end)
+            if not found.part:
+                break
+            step = found
+        return self._growth("new units", offer.units, begun[0], begun[1], step, places)
 
-    def refit(self, name: str) -> Growth:
-        """What the units that there are would take off, fitted in the same way."""
-        point = self.programs.of(self.data.searched[0].inputs)[0].point
-        search, confirm = (
-            LocalModel(name, seen, point).first(REFIT_SAMPLES) for seen in self._seen
-        )
-        return self._descent(search, confirm, 0, search.reference, 1, 0)
+    def trained(self) -> float:
+        """What a few steps of all the weights there are take off the loss on the confirming batches.
+
+        Source: Nocedal & Wright, Numerical Optimization, ch. 7: L-BFGS.
+        """
+        twin, confirming = copied(self.programs.model), self.data.confirming
+        weights = [p for p in twin.parameters() if p.requires_grad]
+        if not weights:
+            return 0.0
+        batches = [placed(twin, batch) for batch in up_to(self.data.searched, TRAIN_SAMPLES)]
+        total = sum(batch.size for batch in batches)
+        optimizer = torch.optim.LBFGS(weights, max_iter=TRAIN_STEPS, line_search_fn="strong_wolfe")
+
+        def closure() -> float:
+            optimizer.zero_grad()
+            value = 0.0
+            for batch in batches:
+                loss = self.data.loss(run(twin, batch.inputs), batch.targets) * (batch.size / total)
+                loss.backward()
+                value += float(loss.detach())
+            return value
+
+        before = mean_of(self.data.loss_at(twin, None, confirming), confirming)
+        with same_random_state():
+            optimizer.step(closure)
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+            return 0.0
+        gain = before - mean_of(self.data.loss_at(twin, None, confirming), confirming)
+        return gain if gain > self.noise else 0.0
 
     def split(self, known: GroupCurvature) -> Growth | None:
         """The split of one unit of a group for which K opens the steepest sure way down; None if none does.
@@ -279,38 +315,10 @@ class Finder:
         assert shares is not None
         alone, start, end = copies(LocalModel(name, seen[0]), known, unit.unit, shares)
         back = between(start, end, -1.0)
-        search, confirm = (LocalModel(name, each, alone) for each in seen)
-        steps = [stepped(search, confirm, start, each) for each in (end, back)]
-        step = min(steps, key=lambda each: each.searched)
-        before = search.loss(start)
-        return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, before, places)
-
-    def _descent(
-        self,
-        search: LocalModel,
-        confirm: LocalModel,
-        count: int,
-        start: Point,
-        rounds: int,
-        seed: int,
-        step: Step | None = None,
-    ) -> Growth:
-        """Fit units and go as far as the loss falls, so many times, the loss made local again each time."""
-        places = range(count or search.group.size)
-        begun = confirm
-        before = search.loss(search.reference)
-        for number in range(0 if step is None else 1, rounds):
-            if step is not None:
-                search, confirm = self._around(search, confirm, step.point, seed + number)
-            end = search.fitted(start, places, confirm, STEPS if count else REFIT)
-            base = {**end, **search.deaf} if count and step is None else search.reference
-            found = stepped(search, confirm, base, end)
-            if step is not None and not found.part:
-                break
-            step, start = found, found.point
-        assert step is not None
-        way = "new units" if count else "refit"
-        return self._growth(way, count, search, begun, step, before, places)
+        search, confirm = (LocalModel(name, each, alone).narrowed(places, end) for each in seen)
+        way = min(end, back, key=lambda point: search.on_the_way(point)[1])
+        step = stepped(search, confirm, start, way)
+        return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, places)
 
     def _growth(
         self,
@@ -319,12 +327,11 @@ class Finder:
         search: LocalModel,
         confirm: LocalModel,
         step: Step,
-        before: float,
         places: range,
     ) -> Growth:
-        """What is predicted of units in some places after a step."""
+        """What is predicted of units in some places after a step from what these batches were first seen at."""
         point = settled(search.branch, search.batches, step.point, keep=True)
-        there = confirm.losses(point)
+        there = step.confirmed if point is step.point else confirm.losses(point)
         values = [batch.loss - loss for batch, loss in zip(confirm.batches, there, strict=True)]
         batches = self.data.confirming[: len(values)]
         predicted = mean_of(values, batches)
@@ -338,8 +345,8 @@ class Finder:
             flops=count * flops,
             predicted=predicted if predicted > self.noise else 0.0,
             error=error_of(values, batches),
-            searched=before - step.searched,
-            _point=step.point,
+            searched=search.mean() - step.searched,
+            _step=step,
             _values={
                 slot.name: point[slot.name].index_select(
                     slot.axis, slot.positions[: len(places)].reshape(-1)
@@ -358,7 +365,7 @@ class Finder:
                 added = local.added(point)
             seen = self.seen([local.name], batches[: len(added)], seed, added)
             damping = DAMPING if local is search else local.damping
-            found.append(LocalModel(local.name, seen, point, damping))
+            found.append(LocalModel(local.name, seen, point, damping, local.only))
         return found[0], found[1]
 
 

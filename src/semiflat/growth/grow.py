@@ -11,7 +11,7 @@ from torch import nn
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
-from semiflat.growth.finder import SAMPLES, Finder, Growth
+from semiflat.growth.finder import Finder, Growth
 from semiflat.modules.batches import LossFunction, check_asked, moved
 from semiflat.modules.capture import check_model, copied
 from semiflat.modules.surgery import Change, new_places
@@ -142,7 +142,7 @@ def grow(
     step: bool = True,
     rounds: int = ROUNDS,
     frozen: bool = False,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
 ) -> Grown:
@@ -163,7 +163,7 @@ def grow(
         step: whether steps are taken; else the outputs stay, and the new units are made but not read.
         rounds: how many steps at most, for the units that are added together.
         frozen: whether layers that are not trained may grow.
-        samples: that are searched at most, and that confirm.
+        samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
         dtype: to compute in; None for the model's own.
         seed: of what is drawn.
 
@@ -194,7 +194,8 @@ def grow(
                 "until= is a loss to come down to, and step=False keeps it; give units="
             )
     whole("rounds", rounds, 1)
-    whole("samples", samples, 1)
+    if samples is not None:
+        whole("samples", samples, 1)
     whole_seed(seed)
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():

@@ -10,7 +10,6 @@ from torch import nn
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth.data import Data, error_of, mean_of
-from semiflat.growth.finder import SAMPLES
 from semiflat.growth.grow import ROUNDS, Grown, grow
 from semiflat.growth.table import where_to_grow
 from semiflat.modules.batches import Batch, Batches, LossFunction, check_asked
@@ -56,7 +55,7 @@ class GrowthSchedule(Rows):
         patience: calls without a new lowest held-out loss after which it stops to grow.
         tolerance: if given, units are left out at the end as :func:`semiflat.shrink` does within it.
         rounds: of :func:`semiflat.grow`.
-        samples: that are searched at most, and that confirm.
+        samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
         seed: of what is drawn.
 
     Attributes:
@@ -96,7 +95,7 @@ class GrowthSchedule(Rows):
         patience: int = 5,
         tolerance: float | None = None,
         rounds: int = ROUNDS,
-        samples: int = SAMPLES,
+        samples: int | None = None,
         seed: int = 0,
     ) -> None:
         check_asked(loss, None)
@@ -105,7 +104,9 @@ class GrowthSchedule(Rows):
         self.tolerance = None if tolerance is None else finite_number("tolerance", tolerance)
         if self.tolerance is not None and self.tolerance < 0:
             raise InputError(f"tolerance must be 0 or more, not {tolerance!r}")
-        self.rounds, self.samples = whole("rounds", rounds, 1), whole("samples", samples, 1)
+        self.rounds, self.samples = whole("rounds", rounds, 1), samples
+        if samples is not None:
+            whole("samples", samples, 1)
         self.groups, self.seed = groups, whole_seed(seed)
         self._batches, self._loss = Batches(batches), loss
         self._held_out = Data(Batches(held_out), [], [], loss)

@@ -10,10 +10,10 @@ from torch import nn
 
 from semiflat.errors import InputError, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
-from semiflat.growth.finder import SAMPLES, Finder, Growth
-from semiflat.modules.batches import LossFunction, check_asked
+from semiflat.growth.finder import Finder, Growth
+from semiflat.modules.batches import Batches, LossFunction, check_asked
 from semiflat.modules.capture import check_model
-from semiflat.modules.unit_curvature import unit_curvature
+from semiflat.modules.unit_curvature import curvature_by
 from semiflat.modules.unit_signs import UnitCurvature
 from semiflat.records.shown import Facts, Rows
 
@@ -24,7 +24,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     Attributes:
         loss: on the confirming batches.
         splits: for each group the way down by splitting one unit, the steepest that is sure.
-        refits: for each group what its own units would take off, fitted as new ones are.
+        trained: what a few steps of all the weights there are would take off, on the confirming batches.
         curvature: K of the units, or None if it was not asked for.
         refused: groups that cannot grow, and why.
         apart: whether other samples confirm than were searched.
@@ -42,7 +42,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     def __init__(
         self,
         new: Mapping[str, Growth],
-        refits: Mapping[str, Growth],
+        trained: float,
         splits: Mapping[str, Growth],
         curvature: UnitCurvature | None,
         refused: Mapping[str, str],
@@ -50,7 +50,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         apart: bool,
         entire: bool,
     ) -> None:
-        self._new, self.refits, self.splits = dict(new), dict(refits), dict(splits)
+        self._new, self.trained, self.splits = dict(new), trained, dict(splits)
         self.curvature, self.refused = curvature, dict(refused)
         self.loss, self.apart, self.entire = loss, apart, entire
 
@@ -79,20 +79,20 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         if not self._new:
             why = "; ".join(f"{name!r}: {why}" for name, why in self.refused.items())
             return f"no group can grow: {why or 'there is none'}"
-        best, refit = self.best, max((r.predicted for r in self.refits.values()), default=0.0)
-        if best is None and refit <= 0:
+        best = self.best
+        if best is None and self.trained <= 0:
             return (
                 "nothing is predicted to lower the loss on the confirming batches: neither new units nor the "
-                "units there are"
+                "weights there are"
             )
-        if best is None or refit > best.predicted:
+        if best is None or self.trained > best.predicted:
             return (
-                f"the way down is to train on: the units of one group alone are predicted to take off "
-                f"{refit:.3g}, new ones {0.0 if best is None else best.predicted:.3g}"
+                f"the way down is to train on: a few steps of the weights there are take off "
+                f"{self.trained:.3g}, new units {0.0 if best is None else best.predicted:.3g}"
             )
         return (
             f"grow {best.group!r}: {best.units} new unit(s) are predicted to take off {best.predicted:.3g}, "
-            f"the units of one group fitted alike {refit:.3g}"
+            f"a few steps of the weights there are {self.trained:.3g}"
         )
 
     @property
@@ -116,6 +116,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
             "loss": self.loss,
             "apart": self.apart,
             "best": None if self.best is None else self.best.group,
+            "trained": self.trained,
             "advice": self.advice,
             "truly_bad": self.truly_bad,
             "refused": self.refused,
@@ -124,7 +125,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     def _rows(self) -> list[Facts]:
         rows = []
         for name, new in self._new.items():
-            for each in (new, self.splits.get(name), self.refits.get(name)):
+            for each in (new, self.splits.get(name)):
                 if each is not None:
                     rows.append(each._facts() | self._signs(name))
         return rows
@@ -152,7 +153,7 @@ def where_to_grow(
     units: int = 1,
     curvature: bool = True,
     frozen: bool = False,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
 ) -> GrowthTable:
@@ -160,20 +161,20 @@ def where_to_grow(
 
     For each group so many new units are chosen from a pool and fitted, incoming and outgoing weights together,
     to the loss as a quadratic function of what reads them: its slope, and its Gauss–Newton curvature through
-    the later layers. They are fitted on some of the batches, and what they take off is predicted on others,
-    that they have not seen. Beside it stands what the group's own units would take off, fitted alike: where
-    that is more, the way down is to train on.
+    the later layers. They are fitted on some of the samples, and what they take off is predicted on others,
+    that they have not seen. Beside it stands what a few steps of all weights there are take off: where that is
+    more, the way down is to train on.
 
     Args:
         model: any ``nn.Module``; it is not changed. The mode is that which it is in.
-        batches: re-iterable pairs ``(inputs, targets)``. One of four confirms; fewer than four are cut.
+        batches: re-iterable pairs ``(inputs, targets)``. One sample of four confirms.
         loss: ``loss(outputs, targets)``, a mean over the samples of a batch.
         groups: names of groups of :func:`units`; all that can grow if not given.
         units: how many new units, at most as many as a group has.
-        curvature: whether K of every unit is computed, too, on searched and confirming batches together, as a
-            critical point is one of all data: inertia, and splits.
+        curvature: whether K of every unit is computed, too: inertia, and splits. It is that of all samples, as
+            a critical point is one of all data; of one searched batch, where more are given than are looked at.
         frozen: whether layers that are not trained may grow.
-        samples: that are searched at most, and that confirm.
+        samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
         dtype: to compute in; None for the model's own.
         seed: of what is drawn.
 
@@ -192,28 +193,30 @@ def where_to_grow(
     (True, 1)
     """
     whole("units", units, 1)
-    whole("samples", samples, 1)
+    if samples is not None:
+        whole("samples", samples, 1)
     whole_seed(seed)
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():
         data = Data.of(check_model(model), batches, loss, samples, seed)
         finder = Finder(model, data, dtype, groups, frozen)
         new = {name: finder.new_units(name, units, seed) for name in finder.names}
-        refits = {name: finder.refit(name) for name in finder.names}
+        trained = finder.trained()
         values = data.loss_at(finder.programs.model, None, data.confirming)
         known, splits = None, dict[str, Growth]()
         if curvature and finder.names:
-            pairs = [(batch.inputs, batch.targets) for batch in data.seen]
-            known = unit_curvature(model, pairs, loss, dtype=dtype or torch.float64)
+            seen = data.seen if data.entire else data.searched[:1]
+            pairs = Batches([(batch.inputs, batch.targets) for batch in seen])
+            known = curvature_by(finder.programs, model, pairs, loss, None)
             found = {name: finder.split(known[name]) for name in finder.names if name in known}
             splits = {name: each for name, each in found.items() if each is not None}
         return GrowthTable(
             new,
-            refits,
+            trained,
             splits,
             known,
             finder.refused,
             mean_of(values, data.confirming),
             data.apart,
-            sum(batch.size for batch in data.seen) == data.batches.samples,
+            data.entire,
         )

@@ -800,7 +800,7 @@ def outputs_like(model: nn.Module, inputs: Example) -> Any:
 
 
 class Programs:
-    """The programs of a model, one for each set of shapes of its inputs.
+    """The programs of a model, for each set of shapes of its inputs.
 
     Args:
         model: it is copied.
@@ -814,14 +814,10 @@ class Programs:
         self.device: torch.device | str = "cpu" if first is None else first.device
         self._known: dict[Any, tuple[Program, dict[str, Branch | str]]] = {}
 
-    def of(
-        self, inputs: Example, of_any_size: bool = False
-    ) -> tuple[Program, dict[str, Branch | str], Example]:
+    def of(self, inputs: Example) -> tuple[Program, dict[str, Branch | str], Example]:
         """The program for inputs, its branches or why there are none, and the inputs in its dtype.
 
-        Args:
-            of_any_size: whether one for another number of samples will do, where it does with these what the
-                model does.
+        One for another number of samples will do, where it does with these what the model does.
         """
         inputs = moved(inputs, self.dtype, self.device)
         leaves, spec = pytree.tree_flatten(inputs)
@@ -830,7 +826,7 @@ class Programs:
             *((tuple(x.shape[1:]), x.dtype) if isinstance(x, Tensor) else repr(x) for x in leaves),
         )
         key = (kind, *(x.shape[:1] for x in leaves if isinstance(x, Tensor)))
-        if key not in self._known and of_any_size:
+        if key not in self._known:
             for (other, *_), (program, branches) in self._known.items():
                 if other == kind and program.does(inputs):
                     self._known[key] = program, branches

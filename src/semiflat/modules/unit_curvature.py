@@ -103,18 +103,26 @@ def unit_curvature(
     batches = Batches(batches)
     whole("dense_limit", dense_limit, 0)
     whole("directions", directions, 1)
-    work = _Work(Programs(model, dtype), batches, loss)
+    return curvature_by(
+        Programs(model, dtype), model, batches, loss, groups, dense_limit, directions
+    )
+
+
+def curvature_by(
+    programs: Programs,
+    model: nn.Module,
+    batches: Batches,
+    loss: LossFunction,
+    groups: Sequence[str] | None,
+    dense_limit: int = DENSE,
+    directions: int = DIRECTIONS,
+) -> UnitCurvature:
+    """The same, by programs of the model that may be known from elsewhere."""
+    work = _Work(programs, batches, loss)
     built = _Built(work, work.start(groups, dense_limit, directions))
     found = built.groups()
-    return UnitCurvature(
-        found,
-        work.refused,
-        built.loss,
-        "train" if model.training else "eval",
-        model,
-        batches,
-        loss,
-    )
+    mode = "train" if model.training else "eval"
+    return UnitCurvature(found, work.refused, built.loss, mode, model, batches, loss)
 
 
 @dataclass(frozen=True)
