@@ -17,7 +17,7 @@ from semiflat.modules.capture import copied, same_random_state
 
 CONFIRMS = 4
 """One sample of so many confirms, in as many batches at least; the others are searched."""
-MOST, LEAST, PART, WORK = 2000, 64, 32, 2**27
+MOST, LEAST, PART, WORK = 2000, 64, 32, 2**25
 """Samples that are searched: at most, at least; one of so many; or as many as take so many operations of
 floating point in a pass forward. So a search takes about an epoch at most where an epoch is long."""
 BATCH_BYTES = 2**25
