@@ -26,6 +26,7 @@ from semiflat.modules.batches import Batch, check_mean, moved, run
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
 from semiflat.modules.capture import check_model, copied, same_random_state
 from semiflat.modules.groups import UnitGroup
+from semiflat.modules.splits import move_apart
 from semiflat.modules.unit_signs import GroupCurvature
 from semiflat.records.shown import Facts, Shown
 
@@ -392,15 +393,8 @@ def copies(
                 point[slot.name] = tensor
     own = torch.cat([part.take(local.point[part.name])[unit] for part in local.branch.parts])
     length = float(torch.linalg.vector_norm(own))
-    rests = {True: reads * length, False: makes * length}
-    for part in local.branch.parts:
-        tensor = end[part.name].clone()
-        lines = tensor.movedim(part.axis, 0)
-        shape = lines[part.positions[0]].shape
-        count = shape.numel()
-        mine, rests[part.reads] = rests[part.reads][:count], rests[part.reads][count:]
-        for place, sign in enumerate((1.0, -1.0)):
-            factor = sign if part.reads else sign / shares[place]
-            lines[part.positions[place]] += (factor * mine.view(shape)).to(tensor)
-        end[part.name] = tensor
+    end |= {part.name: end[part.name].clone() for part in local.branch.parts}
+    move_apart(
+        end, local.branch.parts, lambda p: p.positions[:2], shares, reads * length, makes * length
+    )
     return alone, start, end
