@@ -32,6 +32,8 @@ from semiflat.records.shown import Facts, Shown
 
 TRAIN_STEPS, TRAIN_SAMPLES = 4, 64
 """Steps of L-BFGS for all weights, and samples for them: a yardstick for what training on would bring."""
+LENGTHS = (1.0, 0.03, 0.001)
+"""Of the way of a split, in the length of the unit: K is of the smallest steps, and may not hold for long."""
 FACTORS_BYTES = 2**29
 """Memory that what is seen of the searched batches may take; at least one batch is."""
 
@@ -193,17 +195,17 @@ class Finder:
 
     @cached_property
     def noise(self) -> float:
-        """What rounding of the parameters may do to the loss on the confirming batches: no gain is less."""
+        """What rounding may do to the loss on the confirming batches: no gain is less."""
         model, confirming = self.programs.model, self.data.confirming
         generator = torch.Generator().manual_seed(0)
         here = mean_of(self.data.loss_at(model, None, confirming), confirming)
         eps = torch.finfo(self.programs.dtype).eps
-        most = 0.0
+        most = eps * abs(here)
         for _ in range(2):
             rounded = {
-                name: tensor.detach()
-                * (1 + 2 * eps * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
+                name: tensor.detach() * (1 + 2 * eps * (2 * drawn.to(tensor) - 1))
                 for name, tensor in model.named_parameters()
+                for drawn in [torch.randint(0, 2, tensor.shape, generator=generator)]
             }
             there = mean_of(self.data.loss_at(model, rounded, confirming), confirming)
             most = max(most, abs(there - here))
@@ -315,10 +317,13 @@ class Finder:
         shares, seen = unit.best_shares, self._seen
         assert shares is not None
         alone, start, end = copies(LocalModel(name, seen[0]), known, unit.unit, shares)
-        back = between(start, end, -1.0)
         search, confirm = (LocalModel(name, each, alone).narrowed(places, end) for each in seen)
-        way = min(end, back, key=lambda point: search.on_the_way(point)[1])
-        step = stepped(search, confirm, start, way)
+        for part in LENGTHS:
+            ways = [between(start, end, sign * part) for sign in (1.0, -1.0)]
+            way = min(ways, key=lambda point: search.on_the_way(point)[1])
+            step = stepped(search, confirm, start, way)
+            if step.part:
+                break
         return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, places)
 
     def _growth(
