@@ -136,6 +136,9 @@ class Finder:
             example = str(groups or next(iter(branches)))
             raise InputError(f"groups must be a list of names, as [{example!r}]")
         asked = list(branches) if groups is None else [program.units[name].name for name in groups]
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"groups names the units of {twice!r} twice; name each group once")
         self.names: list[str] = []
         self.refused: dict[str, str] = {}
         for name in asked:

@@ -29,6 +29,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         refused: groups that cannot grow, and why.
         apart: whether other samples confirm than were searched.
         entire: whether these are all samples that were given.
+        fine: whether it was computed in float64.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -49,10 +50,11 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         loss: float,
         apart: bool,
         entire: bool,
+        fine: bool,
     ) -> None:
         self._new, self.trained, self.splits = dict(new), trained, dict(splits)
         self.curvature, self.refused = curvature, dict(refused)
-        self.loss, self.apart, self.entire = loss, apart, entire
+        self.loss, self.apart, self.entire, self.fine = loss, apart, entire, fine
 
     def __getitem__(self, name: str) -> Growth:
         """The best new units of a group."""
@@ -100,14 +102,17 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         """Whether no copy and no null unit curves the loss down anywhere: K = 0 and F∅ = 0 in every group.
 
         At a critical point that is no saddle, that is what a truly bad point needs (Z22 Thm 6.3). None where it
-        is not known of every group, or by all samples.
+        is not known of every group, or by all samples; in float32, which does not tell 0 from little, it is never
+        True.
         """
         if self.curvature is None or self.curvature.refused.keys() - self.refused.keys():
             return None
         units = [unit for group in self.curvature.values() for unit in group.units]
         if any(unit.positive or unit.negative or unit.null_rank for unit in units):
             return False
-        known = self.entire and all(u.exact and u.null_rank is not None for u in units)
+        known = (
+            self.entire and self.fine and all(u.exact and u.null_rank is not None for u in units)
+        )
         return True if units and known else None
 
     def _facts(self) -> Facts:
@@ -219,4 +224,5 @@ def where_to_grow(
             mean_of(values, data.confirming),
             data.apart,
             data.entire,
+            finder.programs.dtype is torch.float64,
         )
