@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import semiflat as sf
 from semiflat.growth.data import Data
+from semiflat.growth.finder import Finder
 from semiflat.modules.batches import Batches
 
 
@@ -193,3 +195,164 @@ def test_where_K_and_F_are_0_what_is_offered_is_first_order_and_comes(all_data: 
     assert table["0"].predicted > 0
     (step,) = sf.grow(model, [(X, y)], half_squared, units=1, rounds=1).plan
     assert step.achieved == pytest.approx(table["0"].predicted, rel=1e-9)
+
+
+# -- what cannot be asked for, or only in part --------------------------------------------------------
+
+
+def small() -> tuple[Any, Tensor, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    X = torch.randn(80, 3, dtype=torch.float64)
+    return model, X, torch.stack([X[:, 0] * X[:, 1], X[:, 2]], 1)
+
+
+def absolute_beside_squared(outputs: Any, targets: Any) -> Tensor:
+    gaps = outputs - targets
+    return (gaps[:, 0].abs() + gaps[:, 1].square()).mean()
+
+
+def absolute_for_some(outputs: Any, targets: Any) -> Tensor:
+    gaps = outputs - targets
+    return torch.where(targets > 0, gaps.abs(), gaps.square()).mean()
+
+
+def squared_hinge(outputs: Any, targets: Any) -> Tensor:
+    return F.relu(1 - outputs * targets.sign()).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale", "partly"),
+    [
+        (absolute_beside_squared, 1.0, True),
+        (absolute_for_some, 1.0, True),
+        (F.smooth_l1_loss, 5.0, True),
+        (squared_hinge, 1.0, False),
+        (F.mse_loss, 1.0, False),
+    ],
+)
+def test_a_loss_without_curvature_in_places_is_told_and_what_is_predicted_comes(
+    loss: Any, scale: float, partly: bool
+) -> None:
+    model, X, y = small()
+    data = [(X, scale * y)]
+    table = sf.where_to_grow(model, data, loss)
+    assert (table.uncurved > 0.01) == partly
+    assert ("no curvature" in table.advice) == partly
+    grown = sf.grow(model, data, loss, units=1, rounds=1)
+    for step in grown.plan:
+        assert step.achieved == pytest.approx(step.growth.predicted, rel=1e-6)
+    if not grown.plan:
+        assert ("no curvature" in grown.reason) == partly
+
+
+class FixedWidth(nn.Module):
+    """It has the number of its units in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.tanh(self.first(x)).reshape(len(x), 2, 2).flatten(1)
+        return self.last(torch.tanh(self.second(h)))
+
+
+def test_what_widen_refuses_the_table_refuses() -> None:
+    _, X, y = small()
+    model = FixedWidth().double()
+    table = sf.where_to_grow(model, [(X, y)], F.mse_loss)
+    assert set(table) == {"second"}
+    for name in table.refused:
+        with pytest.raises(sf.InputError):
+            sf.widen(model, X[:8], name, units=1)
+    for name in table:
+        sf.widen(model, X[:8], name, units=1)
+    with pytest.raises(sf.InputError, match="first"):
+        sf.where_to_grow(model, [(X, y)], F.mse_loss, ["first"])
+
+
+class ByValue(nn.Module):
+    """What it does depends on the values of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.tanh(self.first(x))
+        return self.last(h if float(h.detach().sum()) > 0 else -h)
+
+
+def refusals() -> Iterator[tuple[str, Any, Any, Any, dict[str, Any], str]]:
+    model, X, y = small()
+    yield (
+        "twice",
+        model,
+        [(X, y)],
+        F.mse_loss,
+        {"groups": ["0", "0"]},
+        "names the units of '0' twice",
+    )
+    yield "by value", ByValue().double(), [(X, y)], F.mse_loss, {}, "depends on the values"
+    yield "no pairs", model, [X], F.mse_loss, {}, "expected a pair"
+    yield "no targets", model, [(X, None)], F.mse_loss, {}, "no targets"
+    added_up = lambda o, t: F.mse_loss(o, t, reduction="sum")  # noqa: E731
+    yield "a sum", model, [(X, y)], added_up, {}, "mean over the batch"
+    coarse = [(X.bfloat16(), y.bfloat16())]
+    yield "coarse", small()[0].bfloat16(), coarse, F.mse_loss, {}, "too coarse"
+    normed = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    alone = [(X[k : k + 1], y[k : k + 1]) for k in range(9)]
+    yield "single samples in a norm", normed, alone, F.mse_loss, {}, "the model fails on batch 0"
+    broken = small()[0]
+    with torch.no_grad():
+        broken[0].weight[0, 0] = torch.nan
+    yield "not finite", broken, [(X, y)], F.mse_loss, {}, "finite"
+    yield "inputs not finite", model, [(X / 0, y)], F.mse_loss, {}, "finite"
+    deep = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    deep[0].requires_grad_(False)
+    yield "frozen", deep, [(X, y)], F.mse_loss, {"groups": ["0"]}, "frozen=True"
+
+
+@pytest.mark.parametrize("case", list(refusals()), ids=lambda case: case[0])
+def test_what_cannot_be_is_refused_in_a_line_and_nothing_changes(
+    case: tuple[str, Any, Any, Any, dict[str, Any], str],
+) -> None:
+    _, model, data, loss, asked, said = case
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for ask in (
+        sf.where_to_grow,
+        lambda *given, **more: sf.grow(*given, units=1, depth=True, **more),
+    ):
+        with pytest.raises(sf.InputError, match=said) as caught:
+            ask(model, data, loss, **asked)
+        assert "\n" not in str(caught.value)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_batches_of_one_sample_are_batches() -> None:
+    model, X, y = small()
+    alone = [(X[k : k + 1], y[k : k + 1]) for k in range(20)]
+    assert sf.where_to_grow(model, alone, F.mse_loss)["0"].searched > 0
+    assert sf.grow(model, alone[:1], F.mse_loss, units=1).units == 1
+
+
+def test_the_losses_of_all_data_and_of_a_model_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is not asked for any more is not looked for: no search after the last step."""
+    made: list[Any] = []
+
+    class Counted(Finder):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            made.append(given)
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(sys.modules["semiflat.growth.grow"], "Finder", Counted)
+    model, X, y = small()
+    assert sf.grow(model, [(X, y)], F.mse_loss, ["0"], units=2).units == 2
+    assert len(made) == 1
+    made.clear()
+    assert not sf.grow(model, [(X, y)], F.mse_loss, until=1e9).plan
+    assert len(made) == 1

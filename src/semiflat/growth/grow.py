@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth import depth as blocks
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import Finder, Growth
-from semiflat.modules.batches import LossFunction, check_asked, moved
-from semiflat.modules.capture import Example, check_model, copied
+from semiflat.modules.batches import LossFunction, check_asked, moved, run
+from semiflat.modules.branches import grads
+from semiflat.modules.capture import Example, check_model, copied, same_random_state
 from semiflat.modules.surgery import Change, new_places
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
@@ -25,6 +27,8 @@ SHARES = 4
 """Into so many parts the units are cut, where several groups can take them."""
 EXAMPLE = 8
 """Samples on which an embedding is replayed."""
+UNCURVED = 0.01
+"""Part of the slope without curvature of which nothing is said."""
 BLOCK, PROBED = 4, 8
 """Hidden units of a new block at least, and of those in which its candidates are tried."""
 
@@ -217,6 +221,45 @@ def grow(
         return work.grown(units, parameters, until)
 
 
+def few_of(model: nn.Module, data: Data) -> Example:
+    """Few samples on which a change of a model is replayed, as it takes them."""
+    batch = data.searched[0]
+    few = batch.parts(max(1, batch.size // EXAMPLE))[0]
+    like = next(p for p in model.parameters() if p.is_floating_point())
+    example: Example = moved(few.inputs, like.dtype, like.device)
+    return example
+
+
+def uncurved(model: nn.Module, data: Data) -> float:
+    """What part of the loss's slope in what the model gives is where it has no curvature, on one batch."""
+    like = next(p for p in model.parameters() if p.is_floating_point())
+    batch = data.searched[0]
+    inputs, targets = moved((batch.inputs, batch.targets), like.dtype, like.device)
+    with torch.no_grad(), same_random_state():
+        leaves, spec = pytree.tree_flatten(run(copied(model), inputs))
+    free = [x.requires_grad_() for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+    value = data.loss(pytree.tree_unflatten(leaves, spec), targets)
+    slopes = grads(value, tuple(free), create_graph=True)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(x.shape, generator=generator).to(x) for x in free]
+    along = sum((slope * way).sum() for slope, way in zip(slopes, drawn, strict=True))
+    curved = grads(along, tuple(free))
+    every = torch.cat([slope.detach().flatten() for slope in slopes])
+    flat = torch.cat([(each == 0).flatten() for each in curved])
+    total = float(every.square().sum())
+    return float(every[flat].square().sum()) / total if total else 0.0
+
+
+def where_uncurved(part: float) -> str:
+    """A remark on that; ``""`` where there is nothing to say."""
+    if part < UNCURVED:
+        return ""
+    return (
+        f"; {part:.0%} of the slope of the loss is where it has no curvature, as an absolute error has none: "
+        "steps may go too far there, and be left out"
+    )
+
+
 class _Work:
     """Adds units, one group after the other."""
 
@@ -291,7 +334,10 @@ class _Work:
         offers = self._offers(finder, units, left, rest)
         if self._first_that_helps(finder, offers, self._widened):
             return ""
-        why = self._why_none(offers, rest) if finder.names else "nothing in the model can grow"
+        why = "nothing in the model can grow"
+        if finder.names:
+            part = uncurved(finder.programs.model, self.data)
+            why = self._why_none(offers, rest) + where_uncurved(part)
         if not self.depth:
             return f"{why}; blocks of new units between the layers are tried if asked: depth=True"
         deep = self._with_blocks()
@@ -302,7 +348,7 @@ class _Work:
 
     def _with_blocks(self) -> Finder:
         """Of the model with blocks wherever one can stand: their hidden units are what can grow."""
-        example = self._example()
+        example = few_of(self.model, self.data)
         shapes = blocks.places(self.model, example, PROBED, self.frozen)
         deep = blocks.with_blocks(self.model, shapes)
         finder = Finder(deep, self.data, self.dtype)
@@ -389,20 +435,14 @@ class _Work:
             yield finder.further(offer, self.rounds, self._seed)
         yield offer
 
-    def _example(self) -> Example:
-        """Few samples, as the model takes them."""
-        batch = self.data.searched[0]
-        few = batch.parts(max(1, batch.size // EXAMPLE))[0]
-        like = next(p for p in self.model.parameters() if p.is_floating_point())
-        example: Example = moved(few.inputs, like.dtype, like.device)
-        return example
-
     def _widened(self, finder: Finder, best: Growth) -> _Built:
         """Widen by units as they were fitted."""
         name = best.group
         slots = {slot.name: slot for slot in finder.units[name].of("reads")}
         incoming = {key: each for key, each in best._values.items() if key not in slots}
-        wide = widen(self.model, self._example(), name, units=best.units, incoming=incoming)
+        wide = widen(
+            self.model, few_of(self.model, self.data), name, units=best.units, incoming=incoming
+        )
         if self.step:
             places = range(wide.size - best.units, wide.size)
             for key, slot in slots.items():
@@ -423,7 +463,7 @@ class _Work:
             for key, values in best._values.items():
                 if key != last:
                     deep.get_parameter(key).copy_(values)
-            change = blocks.change(self.model, deep, self._example())
+            change = blocks.change(self.model, deep, few_of(self.model, self.data))
             if self.step:
                 deep.get_parameter(last).copy_(best._values[last])
         growth = replace(best, way=f"new block behind {path!r}")
