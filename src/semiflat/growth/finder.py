@@ -322,8 +322,8 @@ class Finder:
         alone, start, end = copies(LocalModel(name, seen[0]), known, unit.unit, shares)
         search, confirm = (LocalModel(name, each, alone).narrowed(places, end) for each in seen)
         for part in LENGTHS:
-            ways = [between(start, end, sign * part) for sign in (1.0, -1.0)]
-            way = min(ways, key=lambda point: search.on_the_way(point)[1])
+            both = [between(start, end, sign * part) for sign in (1.0, -1.0)]
+            way = min(both, key=lambda point: search.on_the_way(point)[1])
             step = stepped(search, confirm, start, way)
             if step.part:
                 break
