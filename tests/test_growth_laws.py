@@ -167,6 +167,23 @@ def test_where_no_function_does_better_no_way_down_is_offered(
                 assert grown.loss_after == grown.loss_before
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_no_gain_is_less_than_what_rounding_does_to_the_loss(dtype: torch.dtype) -> None:
+    """Of the loss itself, and of parameters whose products cancel."""
+    model, X, y = (each.to(dtype) for each in exact_fit(2, nn.Tanh))
+    eps = torch.finfo(dtype).eps
+    plain = Finder(model, Data.of(model, [(X, y + 1)], half_squared, 12), None).noise
+    assert eps * 0.5 <= plain <= 1e3 * eps
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = model[0].weight[0], model[0].bias[0]
+        model[2].weight.copy_(torch.tensor([[1e3, -1e3]]))
+    cancel = Finder(model, Data.of(model, [(X, y + 1)], half_squared, 12), None).noise
+    assert cancel >= 1e2 * eps
+    assert cancel > 10 * plain
+    model, X, y = (each.to(dtype) for each in constant(2, nn.Tanh))  # rounding changes no output
+    assert Finder(model, Data.of(model, [(X, y)], half_squared, 24), None).noise >= eps * 0.5
+
+
 def test_sums_that_cancel_have_no_rank() -> None:
     """F∅ of units that nothing reads is a sum of terms that cancel: what is left of them is rounding."""
     for seed in range(5):

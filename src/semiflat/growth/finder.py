@@ -44,8 +44,8 @@ class Growth(Shown):
 
     Attributes:
         group, kind: of the units.
-        way: ``"new units"``, fitted on the searched batches; or ``"split unit 3"`` in two, along the
-            eigenvector of its K.
+        way: ``"new units"``, fitted on the searched batches; ``"split unit 3"`` in two, along the
+            eigenvector of its K; or ``"new block behind '1'"``, the units of a new layer.
         units: how many are added.
         parameters: that are added.
         flops: multiply–adds of their weights that are added for each sample.
