@@ -228,6 +228,7 @@ from semiflat.modules import (
     UnitSplit as UnitSplit,
 )
 from semiflat.growth import (
+    deepen as deepen,
     grow as grow,
     Grown as Grown,
     Growth as Growth,

@@ -98,20 +98,22 @@ def module_of(path: str, weights: Path | None) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise InputError(f"--model {path!r} makes a {type(module).__name__}; expected an nn.Module")
     if weights is not None:
-        _load(module, path, weights)
+        module = _loaded(module, path, weights)
     return module.eval()
 
 
-def _load(module: nn.Module, path: str, weights: Path) -> None:
+def _loaded(module: nn.Module, path: str, weights: Path) -> nn.Module:
     from safetensors import SafetensorError
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file, load_model
 
     if not weights.is_file():
         raise InputError(
             f"there is no file {str(weights)!r}; give a .safetensors file of a state_dict"
         )
     try:
+        module = sf.deepen(module, load_file(weights))
         load_model(module, weights)
+        return module
     except SafetensorError as error:
         raise InputError(
             f"{str(weights)!r} is no .safetensors file; write one with safetensors.torch.save_file("
@@ -286,7 +288,14 @@ def _written(out: Path, outputs: Outputs, changed: sf.Shrunk | sf.Grown) -> str:
     """Write the weights of a changed module, and say how to make one that they fit."""
     outputs.write({out: packed(changed.model)})
     sizes = ", ".join(f"{name} = {value}" for name, value in changed.attributes.items())
-    return f"{out}: make the module with {sizes}"
+    from semiflat.growth.depth import blocks_in
+
+    blocks = ", ".join(map(repr, blocks_in(changed.model)))
+    how = [f"make the module with {sizes}"] if sizes else []
+    how += (
+        [f"semiflat.deepen(module, weights) puts in the blocks behind {blocks}"] if blocks else []
+    )
+    return f"{out}: {'; '.join(how)}"
 
 
 @threads(1)
@@ -363,6 +372,10 @@ def grow(
         bool,
         typer.Option("--step/--no-step", help="Whether the loss may fall; else the outputs stay."),
     ] = True,
+    depth: Annotated[
+        bool,
+        typer.Option("--depth", help="Where no new unit helps, add blocks between the layers."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn.")] = 0,
     out: Out = None,
     force: Force = False,
@@ -380,7 +393,14 @@ def grow(
         outputs.check(out)
     module, batches = module_of(model, weights), batches_of(data, target, shape, raw)
     grown = sf.grow(
-        module, batches, _loss_of(loss), group or None, units=units, step=step, seed=seed
+        module,
+        batches,
+        _loss_of(loss),
+        group or None,
+        units=units,
+        step=step,
+        depth=depth,
+        seed=seed,
     )
     lines = [f"{'group':<32} {'units':>6} {'predicted':>11} {'came':>11}"]
     for done in grown.plan:

@@ -1,5 +1,6 @@
 """Where new units lower the loss of a model, and growing it by them."""
 
+from semiflat.growth.depth import deepen
 from semiflat.growth.finder import Growth
 from semiflat.growth.grow import Grown, GrowthStep, grow
 from semiflat.growth.schedule import GrowthSchedule, Visit
@@ -12,6 +13,7 @@ __all__ = [
     "GrowthStep",
     "GrowthTable",
     "Visit",
+    "deepen",
     "grow",
     "where_to_grow",
 ]

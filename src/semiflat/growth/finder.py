@@ -26,11 +26,14 @@ from semiflat.modules.batches import Batch, check_mean, moved, run
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
 from semiflat.modules.capture import check_model, copied, same_random_state
 from semiflat.modules.groups import UnitGroup
+from semiflat.modules.splits import move_apart
 from semiflat.modules.unit_signs import GroupCurvature
 from semiflat.records.shown import Facts, Shown
 
 TRAIN_STEPS, TRAIN_SAMPLES = 4, 64
 """Steps of L-BFGS for all weights, and samples for them: a yardstick for what training on would bring."""
+LENGTHS = (1.0, 0.03, 0.001)
+"""Of the way of a split, in the length of the unit: K is of the smallest steps, and may not hold for long."""
 FACTORS_BYTES = 2**29
 """Memory that what is seen of the searched batches may take; at least one batch is."""
 
@@ -41,8 +44,8 @@ class Growth(Shown):
 
     Attributes:
         group, kind: of the units.
-        way: ``"new units"``, fitted on the searched batches; or ``"split unit 3"`` in two, along the
-            eigenvector of its K.
+        way: ``"new units"``, fitted on the searched batches; ``"split unit 3"`` in two, along the
+            eigenvector of its K; or ``"new block behind '1'"``, the units of a new layer.
         units: how many are added.
         parameters: that are added.
         flops: multiply–adds of their weights that are added for each sample.
@@ -133,6 +136,9 @@ class Finder:
             example = str(groups or next(iter(branches)))
             raise InputError(f"groups must be a list of names, as [{example!r}]")
         asked = list(branches) if groups is None else [program.units[name].name for name in groups]
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"groups names the units of {twice!r} twice; name each group once")
         self.names: list[str] = []
         self.refused: dict[str, str] = {}
         for name in asked:
@@ -192,17 +198,17 @@ class Finder:
 
     @cached_property
     def noise(self) -> float:
-        """What rounding of the parameters may do to the loss on the confirming batches: no gain is less."""
+        """What rounding may do to the loss on the confirming batches: no gain is less."""
         model, confirming = self.programs.model, self.data.confirming
         generator = torch.Generator().manual_seed(0)
         here = mean_of(self.data.loss_at(model, None, confirming), confirming)
         eps = torch.finfo(self.programs.dtype).eps
-        most = 0.0
+        most = eps * abs(here)
         for _ in range(2):
             rounded = {
-                name: tensor.detach()
-                * (1 + 2 * eps * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
+                name: tensor.detach() * (1 + 2 * eps * (2 * drawn.to(tensor) - 1))
                 for name, tensor in model.named_parameters()
+                for drawn in [torch.randint(0, 2, tensor.shape, generator=generator)]
             }
             there = mean_of(self.data.loss_at(model, rounded, confirming), confirming)
             most = max(most, abs(there - here))
@@ -314,10 +320,13 @@ class Finder:
         shares, seen = unit.best_shares, self._seen
         assert shares is not None
         alone, start, end = copies(LocalModel(name, seen[0]), known, unit.unit, shares)
-        back = between(start, end, -1.0)
         search, confirm = (LocalModel(name, each, alone).narrowed(places, end) for each in seen)
-        way = min(end, back, key=lambda point: search.on_the_way(point)[1])
-        step = stepped(search, confirm, start, way)
+        for part in LENGTHS:
+            both = [between(start, end, sign * part) for sign in (1.0, -1.0)]
+            way = min(both, key=lambda point: search.on_the_way(point)[1])
+            step = stepped(search, confirm, start, way)
+            if step.part:
+                break
         return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, places)
 
     def _growth(
@@ -392,15 +401,8 @@ def copies(
                 point[slot.name] = tensor
     own = torch.cat([part.take(local.point[part.name])[unit] for part in local.branch.parts])
     length = float(torch.linalg.vector_norm(own))
-    rests = {True: reads * length, False: makes * length}
-    for part in local.branch.parts:
-        tensor = end[part.name].clone()
-        lines = tensor.movedim(part.axis, 0)
-        shape = lines[part.positions[0]].shape
-        count = shape.numel()
-        mine, rests[part.reads] = rests[part.reads][:count], rests[part.reads][count:]
-        for place, sign in enumerate((1.0, -1.0)):
-            factor = sign if part.reads else sign / shares[place]
-            lines[part.positions[place]] += (factor * mine.view(shape)).to(tensor)
-        end[part.name] = tensor
+    end |= {part.name: end[part.name].clone() for part in local.branch.parts}
+    move_apart(
+        end, local.branch.parts, lambda p: p.positions[:2], shares, reads * length, makes * length
+    )
     return alone, start, end

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
+from semiflat.growth import depth as blocks
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import Finder, Growth
-from semiflat.modules.batches import LossFunction, check_asked, moved
-from semiflat.modules.capture import check_model, copied
+from semiflat.modules.batches import LossFunction, check_asked, moved, run
+from semiflat.modules.branches import grads
+from semiflat.modules.capture import Example, check_model, copied, same_random_state
 from semiflat.modules.surgery import Change, new_places
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
@@ -24,6 +27,10 @@ SHARES = 4
 """Into so many parts the units are cut, where several groups can take them."""
 EXAMPLE = 8
 """Samples on which an embedding is replayed."""
+UNCURVED = 0.01
+"""Part of the slope without curvature of which nothing is said."""
+BLOCK, PROBED = 4, 8
+"""Hidden units of a new block at least, and of those in which its candidates are tried."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Grown(Rows):
         plan: what was added, in order.
         loss_before, loss_after: over all given batches.
         reason: why it stopped where it did.
-        attributes: attributes of modules that were changed.
+        attributes: attributes of modules of the given model that were changed.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -106,6 +113,11 @@ class Grown(Rows):
         """How many were added."""
         return sum(step.growth.units for step in self.plan)
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Modules behind which a block stands: :func:`semiflat.deepen` puts them in a model made anew."""
+        return blocks.blocks_in(self.model)
+
     def carry(self, optimizer: torch.optim.Optimizer, schedulers: Sequence[Any] = ()) -> Any:
         """A new optimiser for the new model, with the state of the given one: see :meth:`Widened.carry`.
 
@@ -124,6 +136,7 @@ class Grown(Rows):
             "loss_after": self.loss_after,
             "reason": self.reason,
             "attributes": self.attributes,
+            "blocks": self.blocks,
         }
 
     def _rows(self) -> list[Facts]:
@@ -141,6 +154,7 @@ def grow(
     until: float | None = None,
     step: bool = True,
     rounds: int = ROUNDS,
+    depth: bool = False,
     frozen: bool = False,
     samples: int | None = None,
     dtype: torch.dtype | None = None,
@@ -162,7 +176,10 @@ def grow(
         until: loss on the confirming batches at which it stops.
         step: whether steps are taken; else the outputs stay, and the new units are made but not read.
         rounds: how many steps at most, for the units that are added together.
-        frozen: whether layers that are not trained may grow.
+        depth: whether, where no new unit of any group helps, blocks of new units are tried behind the model's
+            modules: x + V·φ(W·x + b), which adds nothing at first. The new model then has modules that the
+            given one has not; :func:`semiflat.deepen` puts them in one that is made anew.
+        frozen: whether layers that are not trained may grow, and blocks stand where nothing before is trained.
         samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
         dtype: to compute in; None for the model's own.
         seed: of what is drawn.
@@ -200,8 +217,47 @@ def grow(
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():
         data = Data.of(check_model(model), batches, loss, samples, seed)
-        work = _Work(model, data, groups, step, rounds, frozen, dtype, seed)
+        work = _Work(model, data, groups, step, rounds, depth, frozen, dtype, seed)
         return work.grown(units, parameters, until)
+
+
+def few_of(model: nn.Module, data: Data) -> Example:
+    """Few samples on which a change of a model is replayed, as it takes them."""
+    batch = data.searched[0]
+    few = batch.parts(max(1, batch.size // EXAMPLE))[0]
+    like = next(p for p in model.parameters() if p.is_floating_point())
+    example: Example = moved(few.inputs, like.dtype, like.device)
+    return example
+
+
+def uncurved(model: nn.Module, data: Data) -> float:
+    """What part of the loss's slope in what the model gives is where it has no curvature, on one batch."""
+    like = next(p for p in model.parameters() if p.is_floating_point())
+    batch = data.searched[0]
+    inputs, targets = moved((batch.inputs, batch.targets), like.dtype, like.device)
+    with torch.no_grad(), same_random_state():
+        leaves, spec = pytree.tree_flatten(run(copied(model), inputs))
+    free = [x.requires_grad_() for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+    value = data.loss(pytree.tree_unflatten(leaves, spec), targets)
+    slopes = grads(value, tuple(free), create_graph=True)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(x.shape, generator=generator).to(x) for x in free]
+    along = sum((slope * way).sum() for slope, way in zip(slopes, drawn, strict=True))
+    curved = grads(along, tuple(free))
+    every = torch.cat([slope.detach().flatten() for slope in slopes])
+    flat = torch.cat([(each == 0).flatten() for each in curved])
+    total = float(every.square().sum())
+    return float(every[flat].square().sum()) / total if total else 0.0
+
+
+def where_uncurved(part: float) -> str:
+    """A remark on that; ``""`` where there is nothing to say."""
+    if part < UNCURVED:
+        return ""
+    return (
+        f"; {part:.0%} of the slope of the loss is where it has no curvature, as an absolute error has none: "
+        "steps may go too far there, and be left out"
+    )
 
 
 class _Work:
@@ -214,59 +270,34 @@ class _Work:
         groups: Sequence[str] | None,
         step: bool,
         rounds: int,
+        depth: bool,
         frozen: bool,
         dtype: torch.dtype | None,
         seed: int,
     ) -> None:
         self.given, self.model, self.data = model, copied(check_model(model)), data
-        self.groups, self.step, self.rounds = groups, step, rounds
+        self.groups, self.step, self.rounds, self.depth = groups, step, rounds, depth
         self.frozen, self.dtype, self.seed = frozen, dtype, seed
         self.plan: list[GrowthStep] = []
         self.edits: list[Change] = []
         self.attributes: dict[str, Any] = {}
         self.narrow: dict[str, str] = {}  # groups that cannot be widened, and why
-
-    def finder(self) -> Finder:
-        """Of the model as it is by now."""
-        return Finder(self.model, self.data, self.dtype, self.groups, self.frozen)
+        self.finder = self._found_in(self.model)  # checks all that was given
+        self.here = self._confirmed(self.model)
 
     def grown(self, units: int | None, parameters: int | None, until: float | None) -> Grown:
         """Grow as far as is asked."""
-        finder = self.finder()
-        before = self._over_all()
-        reason = "nothing in the model can grow"
-        while finder.names:
-            here = self._confirmed() if until is not None else 0.0
-            if until is not None and here <= until:
-                reason = f"the loss on the confirming batches came down to {here:.6g}"
-                break
-            left = None if units is None else units - sum(s.growth.units for s in self.plan)
-            rest = (
-                None
-                if parameters is None
-                else parameters - sum(s.growth.parameters for s in self.plan)
-            )
-            if left == 0:
-                reason = f"{units} unit(s) were asked for"
-                break
-            chunk = self._chunk(finder, units, left)
-            offers = self._offers(finder, chunk, rest)
-            if not offers:
-                reason = self._why_none(offers, rest)
-                break
-            offers.sort(key=lambda o: -(o.per_parameter if parameters else o.predicted))
-            taken = self._first_that_helps(
-                finder, [offer for offer in offers if offer.predicted > 0]
-            )
-            if taken is None:
-                reason = self._why_none(offers, rest)
-                break
-            finder = self.finder()
+        before = after = self._over_all()
+        reason = ""
+        while not reason:
+            reason = self._enough(units, until) or self._further(units, parameters)
+        if self.plan:
+            after = self._over_all()
         return Grown(
             self.model,
             tuple(self.plan),
             before,
-            self._over_all(),
+            after,
             reason,
             self.attributes,
             self.given,
@@ -277,18 +308,69 @@ class _Work:
         every = list(self.data.batches)
         return mean_of(self.data.loss_at(self.model, None, every), every)
 
-    def _confirmed(self) -> float:
-        return mean_of(
-            self.data.loss_at(self.model, None, self.data.confirming), self.data.confirming
-        )
+    def _found_in(self, model: nn.Module) -> Finder:
+        return Finder(model, self.data, self.dtype, self.groups, self.frozen)
 
-    def _chunk(self, finder: Finder, units: int | None, left: int | None) -> int:
-        """How many units are added together."""
-        if units is None or left is None:
-            return 1
-        return left if len(finder.names) == 1 else min(left, -(-units // SHARES))
+    def _confirmed(self, model: nn.Module) -> float:
+        return mean_of(self.data.loss_at(model, None, self.data.confirming), self.data.confirming)
 
-    def _offers(self, finder: Finder, chunk: int, rest: int | None) -> list[Growth]:
+    def _enough(self, units: int | None, until: float | None) -> str:
+        """Why what was asked for is there; ``""`` if it is not."""
+        if until is not None and self.here <= until:
+            return f"the loss on the confirming batches came down to {self.here:.6g}"
+        if units is not None and not units - sum(s.growth.units for s in self.plan):
+            return f"{units} unit(s) were asked for"
+        return ""
+
+    def _further(self, units: int | None, parameters: int | None) -> str:
+        """Add the units that are predicted to help most; why there are none, or ``""``."""
+        if self.finder.model is not self.model:
+            self.finder = self._found_in(self.model)
+        finder = self.finder
+        left = None if units is None else units - sum(s.growth.units for s in self.plan)
+        rest = None
+        if parameters is not None:
+            rest = parameters - sum(s.growth.parameters for s in self.plan)
+        offers = self._offers(finder, units, left, rest)
+        if self._first_that_helps(finder, offers, self._widened):
+            return ""
+        why = "nothing in the model can grow"
+        if finder.names:
+            part = uncurved(finder.programs.model, self.data)
+            why = self._why_none(offers, rest) + where_uncurved(part)
+        if not self.depth:
+            return f"{why}; blocks of new units between the layers are tried if asked: depth=True"
+        deep = self._with_blocks()
+        found = self._offers(deep, units, left, rest, BLOCK)
+        if self._first_that_helps(deep, found, self._deepened):
+            return ""
+        return f"{why}; nor does a block of new units behind any of {len(deep.names)} module(s)"
+
+    def _with_blocks(self) -> Finder:
+        """Of the model with blocks wherever one can stand: their hidden units are what can grow."""
+        example = few_of(self.model, self.data)
+        shapes = blocks.places(self.model, example, PROBED, self.frozen)
+        deep = blocks.with_blocks(self.model, shapes)
+        finder = Finder(deep, self.data, self.dtype)
+        finder.names = [
+            f"{path}.{blocks.NAME}.0"
+            for path in shapes
+            if f"{path}.{blocks.NAME}.0" in finder.names and blocks.goes_on(finder.units, path)
+        ]
+        return finder
+
+    def _offers(
+        self, finder: Finder, units: int | None, left: int | None, rest: int | None, least: int = 1
+    ) -> list[Growth]:
+        """What each group offers, the best first.
+
+        Args:
+            least: so many units together, where so many are left.
+        """
+        chunk = 1
+        if units is not None and left is not None:  # each of several groups takes a share
+            chunk = left if len(finder.names) == 1 else min(left, -(-units // SHARES))
+        chunk = max(chunk, least if left is None else min(least, left))
         found = []
         for name in finder.names:
             if name in self.narrow:
@@ -297,24 +379,38 @@ class _Work:
             if rest is None or one <= rest:
                 count = chunk if rest is None else min(chunk, rest // one)
                 found.append(finder.new_units(name, count, self._seed))
-        return found
+        return sorted(found, key=lambda o: -(o.predicted if rest is None else o.per_parameter))
 
     @property
     def _seed(self) -> int:
         return self.seed + len(self.plan)
 
-    def _first_that_helps(self, finder: Finder, offers: Sequence[Growth]) -> GrowthStep | None:
+    def _first_that_helps(
+        self, finder: Finder, offers: Sequence[Growth], build: Callable[[Finder, Growth], _Built]
+    ) -> bool:
         for offer in offers:
+            if offer.predicted <= 0:
+                break
             try:
                 for growth in self._ways(finder, offer):
-                    done = self._add(finder, growth)
-                    if done.after < done.before or not self.step:
-                        return done
+                    if self._taken(build(finder, growth)):
+                        return True
             except InputError as error:
-                if self.groups is not None:
+                if self.groups is not None and not blocks.in_block(offer.group):
                     raise
                 self.narrow[offer.group] = str(error)
-        return None
+        return False
+
+    def _taken(self, built: _Built) -> bool:
+        """Go on with a model that was built, if the loss is lower there."""
+        after = self._confirmed(built.model)
+        if self.step and not after < self.here:
+            return False
+        self.plan.append(GrowthStep(built.growth, self.here, after, built.output_change))
+        self.model, self.here = built.model, after
+        self.edits += built.edits
+        self.attributes |= built.attributes
+        return True
 
     def _why_none(self, offers: Sequence[Growth], rest: int | None) -> str:
         if self.narrow:
@@ -339,17 +435,14 @@ class _Work:
             yield finder.further(offer, self.rounds, self._seed)
         yield offer
 
-    def _add(self, finder: Finder, best: Growth) -> GrowthStep:
+    def _widened(self, finder: Finder, best: Growth) -> _Built:
         """Widen by units as they were fitted."""
-        name, confirming = best.group, self.data.confirming
-        batch = self.data.searched[0]
-        few = batch.parts(max(1, batch.size // EXAMPLE))[0]
-        like = next(p for p in self.model.parameters() if p.is_floating_point())
-        example = moved(few.inputs, like.dtype, like.device)
+        name = best.group
         slots = {slot.name: slot for slot in finder.units[name].of("reads")}
         incoming = {key: each for key, each in best._values.items() if key not in slots}
-        wide = widen(self.model, example, name, units=best.units, incoming=incoming)
-        before = self._confirmed()
+        wide = widen(
+            self.model, few_of(self.model, self.data), name, units=best.units, incoming=incoming
+        )
         if self.step:
             places = range(wide.size - best.units, wide.size)
             for key, slot in slots.items():
@@ -358,11 +451,36 @@ class _Work:
                 at = new_places(slot, length, wide.size, places).reshape(-1)
                 with torch.no_grad():
                     tensor.index_copy_(slot.axis, at, best._values[key].to(tensor))
-        after = mean_of(self.data.loss_at(wide.model, None, confirming), confirming)
-        done = GrowthStep(best, before, after, wide.output_change)
-        if after < before or not self.step:
-            self.model = wide.model
-            self.plan.append(done)
-            self.edits += wide._edits
-            self.attributes |= wide.attributes
-        return done
+        own = {key: v for key, v in wide.attributes.items() if not blocks.in_block(key)}
+        return _Built(best, wide.model, wide.output_change, wide._edits, own)
+
+    def _deepened(self, _: Finder, best: Growth) -> _Built:
+        """Put in a block of units as they were fitted."""
+        path = best.group.rpartition(f".{blocks.NAME}.")[0]
+        first, last = (f"{path}.{blocks.NAME}.{k}.weight" for k in (0, 2))
+        deep = blocks.with_blocks(self.model, {path: tuple(best._values[first].shape)})
+        with torch.no_grad():
+            for key, values in best._values.items():
+                if key != last:
+                    deep.get_parameter(key).copy_(values)
+            change = blocks.change(self.model, deep, few_of(self.model, self.data))
+            if self.step:
+                deep.get_parameter(last).copy_(best._values[last])
+        growth = replace(best, way=f"new block behind {path!r}")
+        return _Built(growth, deep, change, [], {})
+
+
+@dataclass
+class _Built:
+    """A model with units that may be taken.
+
+    Attributes:
+        output_change: before they are heard.
+        edits, attributes: what was changed of the model before.
+    """
+
+    growth: Growth
+    model: nn.Module
+    output_change: float
+    edits: list[Change]
+    attributes: dict[str, Any]

@@ -11,10 +11,12 @@ from torch import nn
 from semiflat.errors import InputError, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import Finder, Growth
+from semiflat.growth.grow import few_of, uncurved, where_uncurved
 from semiflat.modules.batches import Batches, LossFunction, check_asked
 from semiflat.modules.capture import check_model
 from semiflat.modules.unit_curvature import curvature_by
 from semiflat.modules.unit_signs import UnitCurvature
+from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
 
 
@@ -29,6 +31,8 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         refused: groups that cannot grow, and why.
         apart: whether other samples confirm than were searched.
         entire: whether these are all samples that were given.
+        fine: whether it was computed in float64.
+        uncurved: what part of the slope of the loss is where it has no curvature.
 
     >>> import torch, semiflat as sf
     >>> _ = torch.manual_seed(0)
@@ -49,10 +53,13 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         loss: float,
         apart: bool,
         entire: bool,
+        fine: bool,
+        uncurved: float,
     ) -> None:
         self._new, self.trained, self.splits = dict(new), trained, dict(splits)
         self.curvature, self.refused = curvature, dict(refused)
-        self.loss, self.apart, self.entire = loss, apart, entire
+        self.loss, self.apart, self.entire, self.fine = loss, apart, entire, fine
+        self.uncurved = uncurved
 
     def __getitem__(self, name: str) -> Growth:
         """The best new units of a group."""
@@ -76,6 +83,10 @@ class GrowthTable(Rows, Mapping[str, Growth]):
     @property
     def advice(self) -> str:
         """One sentence: grow, train on, or neither."""
+        return self._advice + where_uncurved(self.uncurved)
+
+    @property
+    def _advice(self) -> str:
         if not self._new:
             why = "; ".join(f"{name!r}: {why}" for name, why in self.refused.items())
             return f"no group can grow: {why or 'there is none'}"
@@ -100,14 +111,17 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         """Whether no copy and no null unit curves the loss down anywhere: K = 0 and F∅ = 0 in every group.
 
         At a critical point that is no saddle, that is what a truly bad point needs (Z22 Thm 6.3). None where it
-        is not known of every group, or by all samples.
+        is not known of every group, or by all samples; and never True in float32, which does not tell 0 from
+        little.
         """
         if self.curvature is None or self.curvature.refused.keys() - self.refused.keys():
             return None
         units = [unit for group in self.curvature.values() for unit in group.units]
         if any(unit.positive or unit.negative or unit.null_rank for unit in units):
             return False
-        known = self.entire and all(u.exact and u.null_rank is not None for u in units)
+        known = (
+            self.entire and self.fine and all(u.exact and u.null_rank is not None for u in units)
+        )
         return True if units and known else None
 
     def _facts(self) -> Facts:
@@ -142,6 +156,19 @@ class GrowthTable(Rows, Mapping[str, Growth]):
             "rank_F": max((unit.rank_F for unit in units), default=None),
             "null_norm": max(nulls, default=None),
         }
+
+
+def _leave_out_what_cannot_be_widened(finder: Finder, asked: bool) -> None:
+    """Ask :func:`widen` of each group what it will be asked when the group grows."""
+    example = few_of(finder.model, finder.data)
+    for name in list(finder.names):
+        try:
+            widen(finder.model, example, finder.units[name], units=1)
+        except InputError as error:
+            if asked:
+                raise
+            finder.names.remove(name)
+            finder.refused[name] = str(error)
 
 
 def where_to_grow(
@@ -200,6 +227,7 @@ def where_to_grow(
     with torch.inference_mode(False), torch.enable_grad():
         data = Data.of(check_model(model), batches, loss, samples, seed)
         finder = Finder(model, data, dtype, groups, frozen)
+        _leave_out_what_cannot_be_widened(finder, asked=groups is not None)
         new = {name: finder.new_units(name, units, seed) for name in finder.names}
         trained = finder.trained()
         values = data.loss_at(finder.programs.model, None, data.confirming)
@@ -219,4 +247,6 @@ def where_to_grow(
             mean_of(values, data.confirming),
             data.apart,
             data.entire,
+            finder.programs.dtype is torch.float64,
+            uncurved(finder.programs.model, data) if finder.names else 0.0,
         )

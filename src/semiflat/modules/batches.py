@@ -208,8 +208,8 @@ def loss_on(outputs: Any, loss: LossFunction, batch: Batch) -> Tensor:
         raise InputError(f"the loss is of type {value.dtype}; expected a real number")
     if not math.isfinite(float(value.detach())):
         raise InputError(
-            f"the loss is {float(value)} on batch {batch.number}; expected a finite number: check the batch, "
-            "and the model's parameters"
+            f"the loss is {float(value.detach())} on batch {batch.number}; expected a finite number: check the "
+            "batch, and the model's parameters"
         )
     return value.reshape(())
 

@@ -244,6 +244,16 @@ def _not_captured(error: Exception) -> str:
     return f"torch.export cannot follow the model ({type(error).__name__}: {line:.200})"
 
 
+def _hooks(module: nn.Module) -> list[Any]:
+    every = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return [hook for hooks in every for hook in hooks.values()]
+
+
+def _of_ours(hook: Any) -> bool:
+    """Whether a hook runs a block that growth put there: it adds, by plain layers, and keeps no sizes."""
+    return getattr(hook, "__module__", "") == "semiflat.growth.depth"
+
+
 def not_plain(model: nn.Module) -> dict[str, str]:
     """Modules whose tensors cannot be edited by name, and why: parametrisations, hooks, quantised weights."""
     found = {}
@@ -258,6 +268,6 @@ def not_plain(model: nn.Module) -> dict[str, str]:
             found[name] = (
                 "its weights are made by a hook (weight_norm, spectral_norm or a pruning mask)"
             )
-        elif module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        elif any(not _of_ours(hook) for hook in _hooks(module)):
             found[name] = "a hook is registered on it, which may change what it gives"
     return found

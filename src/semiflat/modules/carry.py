@@ -337,15 +337,20 @@ def _made_again(
 ) -> Optimizer:
     """An optimiser of the same class, options and groups over other parameters, without state.
 
-    A parameter that was not there, as one of a new block is, stands behind the one of the block before.
+    A parameter that was not there, as one of a new block is, stands behind the one of the block before; where
+    there is none, behind the last before it of its kind that is trained.
 
     Args:
         names: of the old parameters, by their ``id``.
         fresh: the new parameters by name.
     """
     followers: dict[str, list[str]] = {name: [] for name in names.values()}
+    held = {names[id(each)] for group in optimizer.param_groups for each in group["params"]}
+    trained = [name for name in fresh if name in held or name not in followers]
     for name in fresh.keys() - followers.keys():
-        followers[_before(name, list(followers))].append(name)
+        before = [each for each in trained[: trained.index(name)] if each in held] or sorted(held)
+        kin = [each for each in before if each.split(".")[-1] == name.split(".")[-1]]
+        followers[_before(name, list(followers), (kin or before)[-1])].append(name)
     groups = []
     for group in optimizer.param_groups:
         own = [names[id(parameter)] for parameter in group["params"]]
@@ -368,10 +373,10 @@ def _made_again(
     return out
 
 
-def _before(name: str, names: list[str]) -> str:
-    """The last of the names that differ in one number alone, as far behind as can be; or the last of all."""
+def _before(name: str, names: list[str], default: str) -> str:
+    """The last of the names that differ in one number alone, as far behind as can be; else a default."""
     parts = re.split(r"(\d+)", name)
-    best, found = 0, names[-1]
+    best, found = 0, default
     for other in names:
         others = re.split(r"(\d+)", other)
         places = [

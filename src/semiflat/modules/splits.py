@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from semiflat.modules.widen import finite_numbers, widen
 from semiflat.records.shown import Facts, Shown
 
 if TYPE_CHECKING:
+    from semiflat.modules.branches import Part
     from semiflat.modules.unit_signs import UnitCurvature
 
 GRID = [10.0 ** (-k / 2) for k in range(13)]
@@ -160,25 +162,46 @@ def _direction(
     reads: Tensor,
     makes: Tensor,
 ) -> dict[str, Tensor]:
-    """The copies moved against each other: what makes them by u/λ, what reads them by v."""
-    known = found[group]
+    """The copies moved against each other, in the parameters of the wider model."""
+    size = found[group].group.size
     narrow, after = dict(found._model.named_parameters()), dict(wide.named_parameters())
-    places = [unit, known.group.size]
+    along = {
+        part.name: torch.zeros(after[part.name].shape, dtype=torch.float64)
+        for part in found[group]._parts
+    }
+
+    def where(part: Part) -> Tensor:
+        length = narrow[part.name].shape[part.axis]
+        return new_places(part.slot, length, size + 1, [unit, size])
+
+    move_apart(along, found[group]._parts, where, shares, reads, makes)
+    return along
+
+
+def move_apart(
+    tensors: dict[str, Tensor],
+    parts: Sequence[Part],
+    where: Callable[[Part], Tensor],
+    shares: tuple[float, float],
+    reads: Tensor,
+    makes: Tensor,
+) -> None:
+    """Move two copies of a unit against each other, in place: what makes them by u/λ, what reads them by v.
+
+    Args:
+        tensors: by name, those of the parts.
+        where: the places of both copies in a part, (2, positions).
+        reads, makes: v and u, part by part.
+    """
     rests = {True: reads, False: makes}
-    out: dict[str, Tensor] = {}
-    for part in known._parts:
-        old, new = narrow[part.name], after[part.name]
-        lines = old.movedim(part.axis, 0)
-        shape = (part.positions.shape[1], *lines.shape[1:])
+    for part in parts:
+        lines, places = tensors[part.name].movedim(part.axis, 0), where(part)
+        shape = (places.shape[1], *lines.shape[1:])
         count = torch.Size(shape).numel()
         mine, rests[part.reads] = rests[part.reads][:count], rests[part.reads][count:]
-        along = torch.zeros(new.shape, dtype=torch.float64)
-        where = new_places(part.slot, old.shape[part.axis], known.group.size + 1, places)
-        for copy, (share, sign) in enumerate(zip(shares, (1.0, -1.0), strict=True)):
+        for place, share, sign in zip(places, shares, (1.0, -1.0), strict=True):
             factor = sign if part.reads else sign / share
-            along.movedim(part.axis, 0)[where[copy]] = factor * mine.view(shape)
-        out[part.name] = out[part.name] + along if part.name in out else along
-    return out
+            lines[place] += (factor * mine.view(shape)).to(lines)
 
 
 def _put(model: nn.Module, start: Any, direction: dict[str, Tensor], step: float) -> None:

@@ -249,6 +249,8 @@ class _Work:
             deltas = dict(
                 zip(probes, grads(value, every, retain_graph=kinks.requires_grad), strict=True)
             )
+            if site:
+                deltas = self._rounded(deltas, site)
             moves = dict(zip(probes, grads(kinks, every), strict=True))
             kinked = frozenset(
                 name
@@ -258,6 +260,15 @@ class _Work:
             weight = float(batch.size / self.batches.samples)
             loss = float(value.detach())
             yield _Pass(weight, site, point, program, branches, held, deltas, loss, kinked)
+
+    def _rounded(self, deltas: Mapping[fx.Node, Tensor], site: int) -> dict[fx.Node, Tensor]:
+        """What the loss changes by, moved by a unit of rounding: it shows in sums whose terms cancel."""
+        generator = torch.Generator().manual_seed(site)
+        return {
+            node: each * (1 + 2 * self.eps * (2 * drawn.to(each) - 1))
+            for node, each in deltas.items()
+            for drawn in [torch.randint(0, 2, each.shape, generator=generator)]
+        }
 
 
 @dataclass
