@@ -7,6 +7,8 @@ own schedule, it is searched on the training data, among :data:`SIZES`: that is 
 from __future__ import annotations
 
 import copy
+import importlib.util
+import warnings
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import semiflat as sf
+from growth.tasks import Task
 from growth.wide import Start, Wide
 
 SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -133,12 +136,49 @@ def tiny_units(wide: Wide, name: str, left: Tensor) -> None:
     sizes = sigma[: len(places), None].sqrt()
     made, out = (root @ U[:, : len(places)]).T * sizes, V[: len(places)] * sizes
 
+    scaled(wide, name, places, made, out)
+
+
+def scaled(wide: Wide, name: str, places: list[int], made: Tensor, out: Tensor) -> None:
+    """Put new units, incoming and outgoing weights alike as large as is best."""
+
     def amplitude(size: float) -> None:
         wide.put(name, places, made * size**0.5, *OWN)
         wide.put(name, places, out * size**0.5, "reads")
         wide.settle()
 
     wide.searched(amplitude, (*SIZES, 5.0, 10.0, 20.0, 50.0, 100.0))
+
+
+def gromo(start: Start) -> Ended:
+    """TINY's new units as its authors' package makes them; their amplitude is searched as above.
+
+    For one hidden layer alone, from all that is searched at once, with the options that gromo names for TINY;
+    the reader takes no step by it.
+
+    Source: gromo 0.1.0, ``compute_optimal_updates``.
+    """
+    from gromo.modules.linear_growing_module import LinearGrowingModule
+
+    wide = Wide(start, start.evenly())
+    (name, count), = wide.added.items()
+    first, act, second = start.model
+    maker = LinearGrowingModule(first.in_features, first.out_features, post_layer_function=act)
+    reader = LinearGrowingModule(second.in_features, second.out_features, previous_module=maker)
+    for twin, layer in ((maker, first), (reader, second)):
+        twin.layer.load_state_dict(layer.state_dict())
+    reader.init_computation()
+    loss = start.task.loss(reader(maker(start.X)), start.y)
+    (loss * len(start.y)).backward()
+    reader.update_computation()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rounding, that S is not symmetric
+        reader.compute_optimal_updates(maximum_added_neurons=count, compute_delta=False)
+    new, read = maker.extended_output_layer, reader.extended_input_layer
+    made = torch.cat([new.weight, new.bias[:, None]], 1).detach()
+    places = list(range(wide.old(name), wide.old(name) + len(made)))
+    scaled(wide, name, places, made, read.weight.detach().T)
+    return wide.model, wide.optimizer
 
 
 def splitting(start: Start, signed: bool) -> Ended:
@@ -319,16 +359,29 @@ def firefly(start: Start) -> Ended:
 
 
 def semiflat(start: Start) -> Ended:
-    """sf.grow as it is by default, among the groups that may grow."""
+    """sf.grow as it is by default, among the groups that may grow.
+
+    Units that it leaves out, since no step with them lowers the loss, are added as null units: so all ways have
+    as many parameters.
+    """
+    task, names = start.task, list(start.task.groups)
     grown = sf.grow(
         start.model,
         start.batches(),
-        start.task.loss,
-        list(start.task.groups),
-        units=start.task.units,
+        task.loss,
+        names,
+        units=task.units,
+        samples=task.searched,
         seed=start.seed,
     )
-    return grown.model, grown.carry(start.optimizer)
+    model, optimizer = grown.model, grown.carry(start.optimizer)
+    left = task.units - grown.units
+    for k, name in enumerate(names):
+        count = (left + k) // len(names)
+        if count:
+            wide = sf.widen(model, start.X[:8], name, units=count, seed=start.seed)
+            model, optimizer = wide.model, wide.carry(optimizer)
+    return model, optimizer
 
 
 METHODS: dict[str, Callable[[Start], Ended]] = {
@@ -343,4 +396,12 @@ METHODS: dict[str, Callable[[Start], Ended]] = {
     "Firefly": firefly,
 }
 """sf.grow comes first: the others train on for the time that it took."""
+GROMO = "TINY by gromo"
+if importlib.util.find_spec("gromo"):
+    METHODS[GROMO] = gromo
 SCRATCH = "wide from the start"
+
+
+def fits(task: Task, method: str) -> bool:
+    """Whether a way is there for a task: gromo's own for one hidden layer."""
+    return method != GROMO or task.layer == "linear"

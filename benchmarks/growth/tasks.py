@@ -42,6 +42,7 @@ class Task:
         groups: names of those that may grow, and the modules that make and read their units.
         before, after: epochs before growing and after it.
         batch, rate: samples of a batch, and the learning rate of Adam.
+        searched: samples that any way may look at for growing.
         layer: what kind of layer grows.
     """
 
@@ -55,6 +56,7 @@ class Task:
     after: int
     batch: int = 100
     rate: float = 3e-3
+    searched: int = 2000
     layer: str = field(default="linear")
 
     @property
@@ -103,7 +105,9 @@ def cancer() -> Split:
 def teacher() -> Split:
     """What a teacher 20-10-10 with ReLU and Gaussian weights makes of Gaussian inputs.
 
-    Source: Evci et al. 2022 (GradMax), the sizes of its teacher; the student starts with half the units.
+    The grown student has two units less than the teacher, so that no loss comes to 0 and all can be told apart.
+
+    Source: Evci et al. 2022 (GradMax), the sizes of its teacher.
     """
     draw = torch.Generator().manual_seed(0)
     V, W = (torch.randn(shape, generator=draw) for shape in ((10, 20), (10, 10)))
@@ -124,7 +128,7 @@ def multisin() -> Split:
     return Split(X[:6000], y[:6000], X[6000:], y[6000:])
 
 
-PLACES, LINES = 32, 512
+PLACES, LINES = 32, 2048
 
 
 @cache
@@ -234,7 +238,7 @@ class Block(nn.Module):
 class Gpt(nn.Module):
     """A small GPT of characters."""
 
-    def __init__(self, width: int, stream: int = 32) -> None:
+    def __init__(self, width: int, stream: int = 24) -> None:
         super().__init__()
         words = text()[1]
         self.words, self.places = nn.Embedding(words, stream), nn.Embedding(PLACES, stream)
@@ -249,6 +253,39 @@ class Gpt(nn.Module):
 def said(outputs: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy of every character, a mean over lines and places."""
     return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+class Gated(nn.Module):
+    """An MLP of gated units, as SwiGLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = (
+            nn.Linear(64, width),
+            nn.Linear(64, width),
+            nn.Linear(width, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class Attends(nn.Module):
+    """Attention among the eight rows of an image; its heads, of size 4, can grow."""
+
+    def __init__(self, heads: int, stream: int = 16) -> None:
+        super().__init__()
+        self.heads = heads
+        self.rows, self.places = nn.Linear(8, stream), nn.Parameter(torch.randn(8, stream) / 4)
+        self.qkv, self.out = nn.Linear(stream, 3 * heads * 4), nn.Linear(heads * 4, stream)
+        self.last = nn.Linear(stream, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.rows(x.unflatten(1, (8, 8))) + self.places
+        parts = self.qkv(stream).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(*parts)
+        stream = stream + self.out(mixed.transpose(1, 2).flatten(2))
+        return self.last(nn.functional.gelu(stream).mean(1))
 
 
 cross_entropy, mse_loss = nn.functional.cross_entropy, nn.functional.mse_loss
@@ -266,18 +303,20 @@ TASKS: dict[str, Task] = {
         10,
         layer="convolution with batch norm",
     ),
-    "teacher": Task(teacher, mlp(20, 10, nn.ReLU), mse_loss, 5, 5, ONE, 100, 100),
+    "teacher": Task(teacher, mlp(20, 10, nn.ReLU), mse_loss, 4, 4, ONE, 100, 100),
     "MultiSin": Task(multisin, mlp(10, 3, nn.SELU), mse_loss, 10, 10, ONE, 40, 40, batch=200),
     "GPT": Task(
         lambda: text()[0],
         Gpt,
         said,
+        4,
         16,
-        32,
         {"first.up": ("first.up", "first.down"), "second.up": ("second.up", "second.down")},
-        16,
         8,
+        6,
         batch=32,
+        rate=5e-3,
+        searched=400,
         layer="linear in a transformer",
     ),
     "diabetes": Task(diabetes, mlp(10, 1, nn.Tanh), mse_loss, 3, 3, ONE, 60, 60, batch=33),
@@ -295,3 +334,21 @@ TASKS: dict[str, Task] = {
         layer="convolution",
     ),
 }
+
+MORE: dict[str, Task] = {
+    "gated units": Task(
+        digits,
+        Gated,
+        cross_entropy,
+        4,
+        4,
+        {"gate": ("gate", "down")},
+        40,
+        0,
+        layer="gated unit",
+    ),
+    "heads": Task(
+        digits, Attends, cross_entropy, 2, 2, {"qkv": ("qkv", "out")}, 30, 0, layer="head"
+    ),
+}
+"""Further kinds of layers, for predictions alone."""

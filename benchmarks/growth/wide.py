@@ -11,10 +11,6 @@ from torch import Tensor, nn
 import semiflat as sf
 from growth.tasks import Split, Task
 
-SEARCHED = 2000
-"""Samples that any method may look at for growing: as many as sf.grow searches."""
-
-
 @dataclass
 class Start:
     """A trained model, and what it is grown on."""
@@ -27,11 +23,11 @@ class Start:
 
     @property
     def X(self) -> Tensor:
-        return self.data.X[:SEARCHED]
+        return self.data.X[: self.task.searched]
 
     @property
     def y(self) -> Tensor:
-        return self.data.y[:SEARCHED]
+        return self.data.y[: self.task.searched]
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """As they are trained on."""
