@@ -14,7 +14,7 @@ from pathlib import Path
 from semiflat_experiments import NAMES
 
 HERE = Path(__file__).parent
-PAGES = ("modules", "paths", "induced", "bounds", "certificates", "embeddings")
+PAGES = ("modules", "growth", "paths", "induced", "bounds", "certificates", "embeddings")
 """Pages with figures of their own, in the order of the gallery."""
 PAPERS = {"F19": "f19", "P21": "p21", "Z22": "z22", "K19": "k19", "M18": "m18"}
 FIGURE = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -127,6 +128,7 @@ def start(load):
             before=5,
             after=1,
             batch=10,
+            layer="convolution" if convolution else "linear",
         )
         return run.started(task, 0), wide
 
@@ -139,7 +141,10 @@ def test_ways_of_growing_add_what_is_asked_and_none_raises_the_loss(
 ) -> None:
     here, _ = start(convolution)
     before = load("growth.run").losses(here.task, here.model, here.data)[0]
-    for name, method in load("growth.methods").METHODS.items():
+    methods = load("growth.methods")
+    for name, method in methods.METHODS.items():
+        if not methods.fits(here.task, name):
+            continue
         model, optimizer = method(here)
         after = load("growth.run").losses(here.task, model, here.data)[0]
         same = name in ("no growth", "null units", "Net2Net", "GradMax")
@@ -178,3 +183,66 @@ def test_the_best_step_leaves_no_slope_that_its_layer_could_follow(load, start) 
     left = load("growth.methods").best_step(wide, "0")
     heard = [0, 1, 2, 4]
     assert (h[:, heard].T @ left).abs().max() < 1e-4 * (h.T @ slope).abs().max()
+
+
+def test_a_model_is_grown_with_the_batch_statistics_of_all_data(start) -> None:
+    here, _ = start(convolution=True)
+    made = here.model[:2](here.data.X)
+    norm = here.model[2]
+    assert torch.allclose(norm.running_mean, made.mean((0, 2, 3)))
+    assert torch.allclose(norm.running_var, made.transpose(0, 1).flatten(1).var(1))
+    assert norm.momentum == 0.1
+
+
+def test_units_that_are_refused_are_there_all_the_same(load, start) -> None:
+    here, parts = start()
+    with torch.no_grad():
+        done = replace(here.data, y=here.model(here.data.X))
+    there = parts.Start(here.task, here.model, here.optimizer, done, 0)
+    model, optimizer = load("growth.methods").semiflat(there)
+    assert model[0].weight.shape[0] == 3 + 2
+    assert torch.allclose(model(done.X), done.y)
+    assert {id(p) for p in optimizer.param_groups[0]["params"]} == {
+        id(p) for p in model.parameters()
+    }
+
+
+def test_predictions_go_on_where_they_were_and_tell_each_group(load, start, monkeypatch) -> None:
+    here, _ = start()
+    common, run = load("common"), load("growth.run")
+    predictions = load("growth.predictions")
+    monkeypatch.setattr(predictions, "TASKS", {"small": here.task})
+    monkeypatch.setattr(predictions, "STATES", {"some epochs": 0.2})
+    record = common.Record(None, load("growth").page)
+    predictions.predictions(record, ["small"], 2, run.started, run.losses)
+    once = dict(record.cases)
+    predictions.predictions(record, ["small"], 2, run.started, run.losses)
+    assert record.cases == once, "nothing is done again"
+    predictions.predictions(record, ["small"], 3, run.started, run.losses)
+    for name, case in record.cases.items():
+        assert [each["number"] for each in case["growths"]] == [0, 1, 2]
+        assert case["growths"][:2] == once[name]["growths"]
+        assert any(each["one_step"] for each in case["growths"])
+        for each in case["growths"]:
+            if each["one_step"]:
+                assert each["one_step"] == pytest.approx(each["predicted"], rel=1e-6)
+    found = load("growth.summary").by_group(record.cases)
+    (growths,) = (case["growths"] for case in record.cases.values())
+    mean = sum(each["predicted"] / each["loss"] for each in growths) / 3
+    assert found["small", "some epochs", "0"]["predicted"] == pytest.approx(mean)
+
+
+def test_records_made_apart_are_put_together(load, tmp_path: Path, monkeypatch) -> None:
+    common, run = load("common"), load("growth.run")
+    cases = common.read(BENCHMARKS / "results" / "growth.json")
+    names = sorted(cases)
+    for k in (0, 1):
+        part = common.Record(tmp_path / f"{k}.json", run.page)
+        for name in names[k::2]:
+            part.keep(name, cases[name])
+    files = [str(tmp_path / f"{k}.json") for k in (0, 1)]
+    out = tmp_path / "all.json"
+    monkeypatch.setattr(sys, "argv", ["growth", "--merge", *files, "--out", str(out)])
+    run.main()
+    assert common.read(out) == cases
+    assert list(common.read(out)) == list(cases), "in the order of one run"
