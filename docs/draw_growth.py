@@ -67,9 +67,7 @@ def draw_groups() -> Figure:
         axes.set_xticklabels(names if row == len(states) - 1 else [], fontsize=7)
     names = "predicted on confirming samples", "came there", "came on held-out data"
     handles = [Patch(color=colour) for colour in (BLUE, GREEN, ORANGE)]
-    figure.legend(
-        handles, names, frameon=False, fontsize=8, ncols=3, loc="outside upper center"
-    )
+    figure.legend(handles, names, frameon=False, fontsize=8, ncols=3, loc="outside upper center")
     return figure
 
 
@@ -96,7 +94,9 @@ def draw_scatter() -> Figure:
     for k, (key, title) in enumerate(panels):
         axes = _clean(figure.add_subplot(1, 2, k + 1))
         axes.plot([low, 1], [low, 1], color=INK, linewidth=0.9)
-        axes.fill_between([low, 1], [low / 2, 0.5], [2 * low, 2], color=GREY, alpha=0.2, linewidth=0)
+        axes.fill_between(
+            [low, 1], [low / 2, 0.5], [2 * low, 2], color=GREY, alpha=0.2, linewidth=0
+        )
         for layer, colour in LAYERS.items():
             some = [each[1:] for each in parts[key] if each[0] == layer]
             x, y = ([max(each[axis], low) for each in some] for axis in (0, 1))

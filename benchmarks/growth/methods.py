@@ -161,7 +161,7 @@ def gromo(start: Start) -> Ended:
     from gromo.modules.linear_growing_module import LinearGrowingModule
 
     wide = Wide(start, start.evenly())
-    (name, count), = wide.added.items()
+    ((name, count),) = wide.added.items()
     first, act, second = start.model
     maker = LinearGrowingModule(first.in_features, first.out_features, post_layer_function=act)
     reader = LinearGrowingModule(second.in_features, second.out_features, previous_module=maker)
@@ -252,14 +252,14 @@ def ordered(group: sf.GroupCurvature, wide: Wide, name: str, way: Tensor) -> Ten
     return torch.cat([parts[key] for key, _ in wide.lines(name, *MADE)])
 
 
-POOL, TRIES, SMALL = 4, 20, 0.05
+POOL, TRIES, SMALL = 4, 100, 0.05
 
 
 def firefly(start: Start) -> Ended:
     """A pool of splits and new units is trained at a small size; those that take most off the loss stay.
 
     Every unit there is may split, and four times as many new units as are wanted may come; their directions
-    are trained for 20 steps on batches, their size held. The score is the slope of the loss by a candidate's
+    are trained for 100 steps on batches, their size held. The score is the slope of the loss by a candidate's
     size, averaged over sizes from 0; the size of those that stay is searched.
 
     Source: Wu, Liu, Stone & Liu 2020 (Firefly), Algorithm 1 and eq. 6.

@@ -128,12 +128,12 @@ def multisin() -> Split:
     return Split(X[:6000], y[:6000], X[6000:], y[6000:])
 
 
-PLACES, LINES = 32, 2048
+PLACES, LINES = 16, 3000
 
 
 @cache
 def text() -> tuple[Split, int]:
-    """Lines of 32 characters of Python's help topics, the next character to be said; and how many there are."""
+    """Lines of 16 characters of Python's help topics, the next character to be said; and how many there are."""
     whole = "\n".join(topics[name] for name in sorted(topics))
     known = {c: k for k, c in enumerate(sorted(set(whole)))}
     codes = torch.tensor([known[c] for c in whole])
@@ -316,7 +316,7 @@ TASKS: dict[str, Task] = {
         6,
         batch=32,
         rate=5e-3,
-        searched=400,
+        searched=300,
         layer="linear in a transformer",
     ),
     "diabetes": Task(diabetes, mlp(10, 1, nn.Tanh), mse_loss, 3, 3, ONE, 60, 60, batch=33),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import semiflat as sf
 from growth.tasks import Split, Task
 
+
 @dataclass
 class Start:
     """A trained model, and what it is grown on."""
