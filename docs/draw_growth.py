@@ -45,11 +45,13 @@ def draw_groups() -> Figure:
     found = by_group(record())
     figure = Figure(figsize=(8.2, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    states = [each for each in STATES if any(state == each for _, state, _ in found)]
-    for row, state in enumerate(states):
-        axes = _clean(figure.add_subplot(len(states), 1, row + 1))
-        here = [(place, parts) for place, parts in found.items() if place[1] == state]
-        for k, (_, parts) in enumerate(here):
+    groups = list(dict.fromkeys((task, group) for task, _, group in found))
+    for row, state in enumerate(STATES):
+        axes = _clean(figure.add_subplot(len(STATES), 1, row + 1))
+        for k, (task, group) in enumerate(groups):
+            parts = found.get((task, state, group))
+            if parts is None:
+                continue
             bars = (("predicted", BLUE), ("one_step", GREEN), ("one_step_held", ORANGE))
             for shift, (key, colour) in enumerate(bars):
                 at, high = k + 0.26 * (shift - 1), 100 * parts[key]
@@ -61,19 +63,14 @@ def draw_groups() -> Figure:
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.set_ylabel("% of the loss")
         axes.set_title(state, loc="left", fontsize=9, color=INK)
-        axes.set_xlim(-0.6, len(here) - 0.4)
-        axes.set_xticks(range(len(here)))
-        names = [_broken(f"{task}\n{group}") for (task, _, group), _ in here]
-        axes.set_xticklabels(names if row == len(states) - 1 else [], fontsize=7)
+        axes.set_xlim(-0.6, len(groups) - 0.4)
+        axes.set_xticks(range(len(groups)))
+        words = [f"{task}\n{group}".replace(" ", "\n", 1) for task, group in groups]
+        axes.set_xticklabels(words if row == len(STATES) - 1 else [], fontsize=7)
     names = "predicted on confirming samples", "came there", "came on held-out data"
     handles = [Patch(color=colour) for colour in (BLUE, GREEN, ORANGE)]
     figure.legend(handles, names, frameon=False, fontsize=8, ncols=3, loc="outside upper center")
     return figure
-
-
-def _broken(name: str) -> str:
-    """Two words of a task under each other."""
-    return name.replace(" ", "\n", 1)
 
 
 def draw_scatter() -> Figure:

@@ -21,9 +21,9 @@ from torch import nn
 
 import semiflat as sf
 from common import RESULTS, Figures, Record, header, read
-from growth.methods import METHODS, SCRATCH, fits
-from growth.predictions import predictions
-from growth.summary import case_name, page, settings
+from growth.methods import GROMO, METHODS, SCRATCH, fits
+from growth.predictions import STATES, predictions
+from growth.summary import case_name, page, prediction_name, settings
 from growth.tasks import MORE, TASKS, Split, Task
 from growth.wide import Start
 
@@ -178,7 +178,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     header("Growing")
-    order = [case_name(task, method) for task in TASKS for method in every]
+    ways = dict.fromkeys((*METHODS, GROMO, SCRATCH))  # whether gromo is installed or not
+    order = [case_name(task, way) for task in TASKS for way in ways]
+    order += [prediction_name(task, state) for task in [*TASKS, *MORE] for state in STATES]
     record = Record(arguments.out, page, order)
     if arguments.merge:
         for file in arguments.merge:
