@@ -168,7 +168,7 @@ def gromo(start: Start) -> Ended:
     for twin, layer in ((maker, first), (reader, second)):
         twin.layer.load_state_dict(layer.state_dict())
     reader.init_computation()
-    loss = start.task.loss(reader(maker(start.X)), start.y)
+    loss = start.task.loss(reader(maker(start.X.float())), start.y)
     (loss * len(start.y)).backward()
     reader.update_computation()
     with warnings.catch_warnings():
