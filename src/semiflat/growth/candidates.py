@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from semiflat.modules.groups import Slot
 
 DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
-POOL, POOL_ROUNDS, POOL_SAMPLES = 96, 16, 512
-"""Candidates that are drawn before the best are chosen, in how many rounds at most, and on how many samples."""
+POOL, POOL_ROUNDS = 96, 16
+"""Candidates that are drawn before the best are chosen, and in how many rounds at most."""
 STEPS, BLOCK, PATIENCE = 40, 5, 3
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
 PENALTY = 1e-2
@@ -111,17 +111,6 @@ class LocalModel:
             with torch.no_grad():
                 self._before[number] = self._given(self.batches[number], self.reference)
         return self._before[number]
-
-    def first(self, samples: int) -> LocalModel:
-        """The same on the first batches, up to so many samples; at least one batch."""
-        kept = 1
-        while (
-            kept < len(self.batches) and sum(b.samples for b in self.batches[: kept + 1]) <= samples
-        ):
-            kept += 1
-        total = sum(batch.weight for batch in self.batches[:kept])
-        part = [replace(batch, weight=batch.weight / total) for batch in self.batches[:kept]]
-        return LocalModel(self.name, part, self.reference, self.damping)
 
     def narrowed(self, places: Sequence[int], start: Point) -> LocalModel:
         """The same with the units of some places alone, if the operations run without the others.
@@ -309,9 +298,8 @@ class LocalModel:
         """A point with the best candidates of a pool in the first places, chosen one after the other."""
         generator = torch.Generator().manual_seed(seed)
         rounds = min(-(-max(POOL, 2 * count) // self.group.size), POOL_ROUNDS)
-        few = self.first(POOL_SAMPLES)
         points, rows, slopes = zip(
-            *(few.heard(few.drawn(generator)) for _ in range(rounds)), strict=True
+            *(self.heard(self.drawn(generator)) for _ in range(rounds)), strict=True
         )
         best = pursued(torch.cat(rows), torch.cat(slopes), count, self.damping)
         out = {**points[0], **self.deaf}

@@ -17,9 +17,9 @@ from semiflat.modules.capture import copied, same_random_state
 
 CONFIRMS = 4
 """One sample of so many confirms, in as many batches at least; the others are searched."""
-MOST, LEAST, PART, WORK = 2000, 64, 32, 2**25
+MOST, LEAST, PART, WORK = 2000, 64, 32, 2**26
 """Samples that are searched: at most, at least; one of so many; or as many as take so many operations of
-floating point in a pass forward. So a search takes about an epoch at most where an epoch is long."""
+floating point in a pass forward. So a look takes about an epoch at most where an epoch is long."""
 BATCH_BYTES = 2**25
 """What a pass may keep for its way back, if the batches that were given do not keep more."""
 
@@ -45,14 +45,26 @@ class Data:
 
     @classmethod
     def of(
-        cls, model: nn.Module, batches: Any, loss: LossFunction, samples: int | None, seed: int = 0
+        cls,
+        model: nn.Module,
+        batches: Any,
+        loss: LossFunction,
+        samples: int | None,
+        seed: int = 0,
+        effort: int = 1,
     ) -> Data:
-        """Cut data in two, and take so many samples of it to search at most; None for what is affordable."""
+        """Cut data in two, and take so many samples of it to search at most.
+
+        Args:
+            samples: None for what is affordable.
+            effort: how many times what a look affords.
+        """
         given = Batches(batches)
         order, first = torch.Generator().manual_seed(seed), given.first()
         work, kept = (each // first.size for each in _pass_of(model, loss, first))
         if samples is None:
-            samples = min(MOST, max(LEAST, given.samples // PART, WORK // max(work, 1)))
+            most = max(LEAST, given.samples // PART, WORK // max(work, 1))
+            samples = min(MOST, effort * most)
         most = min(given.samples, samples + -(-samples // (CONFIRMS - 1)))
         drawn = torch.randperm(given.samples, generator=order)[:most]
         rest = drawn[: most // CONFIRMS]

@@ -209,7 +209,8 @@ def _root_times(times: Any, start: Tensor, steps: int) -> Tensor:
             basis[-1] = torch.where(beta[:, None] > 0, basis[-1], 0 * basis[-1])
     values, vectors = torch.linalg.eigh(tri)
     root = torch.einsum("sij,sj,sj->si", vectors, values.clamp(min=0).sqrt(), vectors[:, 0])
-    return length * sum(part[:, None] * line for part, line in zip(root.T, basis, strict=True))
+    combined: Tensor = torch.stack(basis, 1).mul_(root[:, :, None]).sum(1)
+    return length * combined
 
 
 def by_sample(values: Tensor, samples: int) -> Tensor:

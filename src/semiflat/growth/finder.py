@@ -32,6 +32,8 @@ from semiflat.records.shown import Facts, Shown
 
 TRAIN_STEPS, TRAIN_SAMPLES = 4, 64
 """Steps of L-BFGS for all weights, and samples for them: a yardstick for what training on would bring."""
+POOL_SAMPLES = 256
+"""Samples on which candidates are chosen from a pool."""
 LENGTHS = (1.0, 0.03, 0.001)
 """Of the way of a split, in the length of the unit: K is of the smallest steps, and may not hold for long."""
 FACTORS_BYTES = 2**29
@@ -246,6 +248,13 @@ class Finder:
             )
         return searched, self.seen(self.names, self.data.confirming)
 
+    @cached_property
+    def _few(self) -> list[Downstream]:
+        """Some of the searched samples, on which candidates are drawn and chosen."""
+        batch = self.data.searched[0]
+        few = batch.few(POOL_SAMPLES)
+        return self._seen[0][:1] if few is batch else self.seen(self.names, [few])
+
     def _locals(self, name: str) -> tuple[LocalModel, LocalModel]:
         """The loss of the searched and of the confirming batches around the model, in units of one group."""
         searched, confirming = self._seen
@@ -255,7 +264,7 @@ class Finder:
         """The best new units of a group, at most as many as it has."""
         search, confirm = self._locals(name)
         count = min(count, search.group.size)
-        start = search.chosen(count, seed)
+        start = LocalModel(name, self._few).chosen(count, seed)
         search, confirm = (each.narrowed(range(count), start) for each in (search, confirm))
         end = search.fitted(start, range(count), confirm)
         step = stepped(search, confirm, {**end, **search.deaf}, end)

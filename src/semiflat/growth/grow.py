@@ -23,8 +23,10 @@ from semiflat.records.shown import Facts, Rows
 
 ROUNDS = 4
 """How often the loss is made local again after a step."""
-SHARES = 4
+SHARES = 2
 """Into so many parts the units are cut, where several groups can take them."""
+EFFORT = 8
+"""How many times the samples of a look are searched to grow, if not given: growing is rare."""
 EXAMPLE = 8
 """Samples on which an embedding is replayed."""
 UNCURVED = 0.01
@@ -216,7 +218,7 @@ def grow(
     whole_seed(seed)
     check_asked(loss, dtype)
     with torch.inference_mode(False), torch.enable_grad():
-        data = Data.of(check_model(model), batches, loss, samples, seed)
+        data = Data.of(check_model(model), batches, loss, samples, seed, EFFORT)
         work = _Work(model, data, groups, step, rounds, depth, frozen, dtype, seed)
         return work.grown(units, parameters, until)
 
