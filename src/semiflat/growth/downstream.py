@@ -210,7 +210,8 @@ def _root_times(times: Any, start: Tensor, steps: int) -> Tensor:
     values, vectors = torch.linalg.eigh(tri)
     root = torch.einsum("sij,sj,sj->si", vectors, values.clamp(min=0).sqrt(), vectors[:, 0])
     combined: Tensor = torch.stack(basis, 1).mul_(root[:, :, None]).sum(1)
-    return length * combined
+    combined *= length
+    return combined
 
 
 def by_sample(values: Tensor, samples: int) -> Tensor:
