@@ -45,7 +45,8 @@ class GrowthCallback(Callback):  # type: ignore[misc]
             )
         if not isinstance(module, str) or not module:
             raise InputError(
-                f"module must be the name of the growing model in the LightningModule, as 'net', not {module!r:.60}"
+                "module must be the name of the growing model in the LightningModule, as 'net', not "
+                f"{module!r:.60}"
             )
         self.schedule, self.module = schedule, module
 
@@ -60,21 +61,19 @@ class GrowthCallback(Callback):  # type: ignore[misc]
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """One call of the schedule."""
-        owners = self._owners(trainer, pl_module)
         change = self.schedule.step(pl_module.get_submodule(self.module))
         if change is None:
             return
         optimizers = list(trainer.strategy.optimizers)
         configs = trainer.strategy.lr_scheduler_configs
-        for place in owners:
-            mine = [config for config in configs if config.scheduler.optimizer is optimizers[place]]
-            new, schedulers = optimizers[place], []
-            if mine:
-                new, schedulers = change.carry(new, [config.scheduler for config in mine])
-            else:
-                new = change.carry(new)
-            optimizers[place] = new
-            for config, scheduler in zip(mine, schedulers, strict=True):
+        for place in self._owners(trainer, pl_module):
+            old = optimizers[place]
+            mine = [config for config in configs if config.scheduler.optimizer is old]
+            if not mine:
+                optimizers[place] = change.carry(old)
+                continue
+            optimizers[place], new = change.carry(old, [config.scheduler for config in mine])
+            for config, scheduler in zip(mine, new, strict=True):
                 config.scheduler = scheduler
         parent, _, name = self.module.rpartition(".")
         setattr(pl_module.get_submodule(parent), name, change.model)
@@ -115,9 +114,9 @@ class GrowthCallback(Callback):  # type: ignore[misc]
             mine = sum(each in own for each in held)
             if 0 < mine < len(held):
                 raise InputError(
-                    f"optimiser {place} ({type(optimizer).__name__}) holds {mine} parameters of {self.module!r} "
-                    f"and {len(held) - mine} others; give what grows an optimiser of its own, or GrowthCallback "
-                    "a module that holds both"
+                    f"optimiser {place}, {type(optimizer).__name__}, holds {mine} parameters of "
+                    f"{self.module!r} and {len(held) - mine} others; give what grows an optimiser of its own, "
+                    "or GrowthCallback a module that holds both"
                 )
             if mine:
                 owners.append(place)

@@ -162,7 +162,8 @@ class GrowthSchedule(Rows):
             twin = copied(check_model(model)).eval()
             now = self._since_last(self._visit(twin, "trained"))
             ended = self._waited([*self.curve, now])
-            done, change = self.done or ended, None
+            done = self.done or ended
+            change: Grown | Shrunk | None = None
             if not done and now.by_training is not None:
                 offers = self._offers(twin, now)
                 able = [offer for offer in offers or () if offer.predicted > 0]
@@ -190,6 +191,10 @@ class GrowthSchedule(Rows):
         known, confirming = self._data.confirming, self._losses(twin, self._data.confirming)
         example = moved(self._held_out[0].few(EXAMPLE).inputs, like.dtype, like.device)
         groups = units_of(twin, example)
+        for name in self.groups or ():
+            groups[
+                name
+            ]  # one that is not there is refused at the first call, not when it is to grow
         return Visit(
             call=self.curve[-1].call + 1 if self.curve else 0,
             event=event,
@@ -217,7 +222,7 @@ class GrowthSchedule(Rows):
             warnings.warn(
                 f"the model {last[-1].event} at call {last[-1].call} was not taken up: the one given has the "
                 "widths from before; go on with change.model and change.carry(optimizer)",
-                stacklevel=4,
+                stacklevel=3,
             )
         gain = (begun.confirming - now.confirming) / now.parameters
         return replace(now, by_training=gain, bound=begun.bound)
@@ -341,7 +346,9 @@ class GrowthSchedule(Rows):
             bar = "█" * (1 + round((BAR - 1) * (each.loss - low) / ((high - low) or 1.0)))
             said = ", ".join(f"{name}: {count}" for name, count in each.widths.items())
             if each.bound is not None:
-                said += f"  (shrunk: no output changed by more than {each.bound:.2g} of the largest)"
+                said += (
+                    f"  (shrunk: no output changed by more than {each.bound:.2g} of the largest)"
+                )
             mark = "  <- enough" if each is enough else ""
             loss = f"{each.loss:.5g}{spread}"
             lines.append(f"{each.parameters:>10}  {loss:<20}  {bar:<{BAR}}  {said}{mark}")
