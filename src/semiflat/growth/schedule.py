@@ -21,6 +21,8 @@ from semiflat.modules.groups import units as units_of
 from semiflat.modules.shrink import Shrunk, shrink
 from semiflat.records.shown import Facts, Rows, Shown
 
+PARTS = 8
+"""Fewer held-out batches are cut into so many parts each, as errors are those between batches."""
 BAR = 24
 """Characters of the longest bar in a printed curve."""
 
@@ -34,7 +36,8 @@ class Visit(Shown):
         event: ``"trained"`` for the model that was given; ``"grown"`` or ``"shrunk"`` for the one handed back.
         widths: units of each group that can be changed.
         parameters: that are trained.
-        loss, error: held-out loss, and its standard error between batches; None for one batch.
+        loss: on the held-out batches.
+        losses: that of each batch.
         confirming: the loss on those batches to grow on that confirm new units.
         by_training: what came off ``confirming`` since the call before, for each parameter; None where that is
             not known.
@@ -43,8 +46,8 @@ class Visit(Shown):
         bound: of a shrunk model, and of what it is trained into: the largest change of an output when units
             were left out, as :func:`semiflat.shrink` measures it.
 
-    >>> Visit(0, "trained", {"0": 4}, 27, 0.5, 0.01, 0.4)
-    Visit(call=0, event='trained', widths={0: 4}, parameters=27, loss=0.5, error=0.01, confirming=0.4, …)
+    >>> Visit(0, "trained", {"0": 4}, 27, 0.5, (0.4, 0.6), 0.45)
+    Visit(call=0, event='trained', widths={0: 4}, parameters=27, loss=0.5, losses=(0.4, 0.6), confirming=0.45, …)
     """
 
     call: int
@@ -52,7 +55,7 @@ class Visit(Shown):
     widths: dict[str, int]
     parameters: int
     loss: float
-    error: float | None
+    losses: tuple[float, ...]
     confirming: float
     by_training: float | None = None
     by_growing: float | None = None
@@ -139,7 +142,9 @@ class GrowthSchedule(Rows):
         self.rounds, self.samples = whole("rounds", rounds, 1), whole("samples", samples, 1)
         self.groups, self.seed = groups, whole_seed(seed)
         self._data = Data.of(batches, loss, self.samples)
-        self._held_out = list(Batches(held_out))
+        every = list(Batches(held_out))
+        few = len(every) < PARTS
+        self._held_out = [p for batch in every for p in batch.parts(PARTS if few else 1)]
         self.curve: list[Visit] = []
         self.refused: dict[str, str] = {}
         self.done = self._ended = False
@@ -201,7 +206,7 @@ class GrowthSchedule(Rows):
             widths={name: each.size for name, each in groups.items() if not each.refuses},
             parameters=sum(p.numel() for p in twin.parameters() if p.requires_grad),
             loss=mean_of(losses, self._held_out),
-            error=error_of(losses, self._held_out),
+            losses=tuple(losses),
             confirming=mean_of(confirming, known),
             bound=bound,
         )
@@ -298,15 +303,19 @@ class GrowthSchedule(Rows):
 
     @property
     def enough(self) -> Visit | None:
-        """The smallest model whose held-out loss is within a standard error of the lowest; None before any.
+        """The smallest model whose held-out loss is as low as the lowest, up to a standard error; None before any.
 
-        Its ``widths`` say how wide each layer should be.
+        Its ``widths`` say how wide each layer should be. The error is that of the difference between the two
+        models, batch by batch: how hard a batch is for both has no part in it.
         """
-        lowest = min(self.curve, key=lambda each: each.loss, default=None)
-        if lowest is None:
-            return None
-        bar = lowest.loss + (lowest.error or 0.0)
-        return next(each for each in self.by_width if each.loss <= bar)
+        return next((each for each in self.by_width if self._above(each)[0] <= 0), None)
+
+    def _above(self, visit: Visit) -> tuple[float, float]:
+        """By how much its held-out loss is above the lowest beyond a standard error of that, and the error."""
+        lowest = min(self.curve, key=lambda each: each.loss)
+        differences = [a - b for a, b in zip(visit.losses, lowest.losses, strict=True)]
+        error = error_of(differences, self._held_out) or 0.0
+        return visit.loss - lowest.loss - error, error
 
     def state_dict(self) -> dict[str, Any]:
         """What it has seen and decided, as plain data, for a checkpoint of the training."""
@@ -324,7 +333,8 @@ class GrowthSchedule(Rows):
             InputError: for what is no state of a schedule; nothing is changed then.
         """
         try:
-            curve = [Visit(**each) for each in state["curve"]]
+            rows = [Visit(**each) for each in state["curve"]]
+            curve = [replace(each, losses=tuple(each.losses)) for each in rows]
             refused, done, ended = dict(state["refused"]), state["done"], state["ended"]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -340,18 +350,17 @@ class GrowthSchedule(Rows):
             return "no model was seen yet"
         rows = self.by_width
         low, high = min(each.loss for each in rows), max(each.loss for each in rows)
-        lines = [f"{'parameters':>10}  {'held-out loss':<20}  {'':<{BAR}}  units"]
+        head = f"{'held-out loss':<{BAR + 9}}  {'above the lowest':<19}"
+        lines = [f"parameters  {head}  units"]
         for each in rows:
-            spread = "" if each.error is None else f" ± {each.error:.2g}"
             bar = "█" * (1 + round((BAR - 1) * (each.loss - low) / ((high - low) or 1.0)))
+            above = f"{each.loss - low:.2g} ± {self._above(each)[1]:.1g}" if each.loss > low else "-"
             said = ", ".join(f"{name}: {count}" for name, count in each.widths.items())
             if each.bound is not None:
-                said += (
-                    f"  (shrunk: no output changed by more than {each.bound:.2g} of the largest)"
-                )
+                said += f"  (shrunk: no output changed by more than {each.bound:.2g} of the largest)"
             mark = "  <- enough" if each is enough else ""
-            loss = f"{each.loss:.5g}{spread}"
-            lines.append(f"{each.parameters:>10}  {loss:<20}  {bar:<{BAR}}  {said}{mark}")
+            loss = f"{each.loss:<8.4g} {bar:<{BAR}}"
+            lines.append(f"{each.parameters:>10}  {loss}  {above:<19}  {said}{mark}")
         return "\n".join(lines)
 
     def _facts(self) -> Facts:
