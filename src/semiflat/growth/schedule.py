@@ -47,7 +47,7 @@ class Visit(Shown):
             were left out, as :func:`semiflat.shrink` measures it.
 
     >>> Visit(0, "trained", {"0": 4}, 27, 0.5, (0.4, 0.6), 0.45)
-    Visit(call=0, event='trained', widths={0: 4}, parameters=27, loss=0.5, losses=(0.4, 0.6), confirming=0.45, …)
+    Visit(call=0, event='trained', widths={0: 4}, parameters=27, loss=0.5, losses=(0.4, 0.6), ...)
     """
 
     call: int
@@ -303,7 +303,7 @@ class GrowthSchedule(Rows):
 
     @property
     def enough(self) -> Visit | None:
-        """The smallest model whose held-out loss is as low as the lowest, up to a standard error; None before any.
+        """The smallest model whose held-out loss is as low as any, up to a standard error; None before any.
 
         Its ``widths`` say how wide each layer should be. The error is that of the difference between the two
         models, batch by batch: how hard a batch is for both has no part in it.
@@ -341,6 +341,12 @@ class GrowthSchedule(Rows):
                 f"state is no state of a GrowthSchedule ({type(error).__name__}: {error}); expected what "
                 "state_dict() gave"
             ) from error
+        count = len(self._held_out)
+        if any(len(each.losses) != count for each in curve):
+            raise InputError(
+                f"the state is not of {count} held-out batches, as those that were given; expected what it "
+                "was made with"
+            )
         self.curve, self.refused, self.done, self._ended = curve, refused, bool(done), bool(ended)
 
     def __str__(self) -> str:
@@ -354,10 +360,14 @@ class GrowthSchedule(Rows):
         lines = [f"parameters  {head}  units"]
         for each in rows:
             bar = "█" * (1 + round((BAR - 1) * (each.loss - low) / ((high - low) or 1.0)))
-            above = f"{each.loss - low:.2g} ± {self._above(each)[1]:.1g}" if each.loss > low else "-"
+            above = (
+                f"{each.loss - low:.2g} ± {self._above(each)[1]:.1g}" if each.loss > low else "-"
+            )
             said = ", ".join(f"{name}: {count}" for name, count in each.widths.items())
             if each.bound is not None:
-                said += f"  (shrunk: no output changed by more than {each.bound:.2g} of the largest)"
+                said += (
+                    f"  (shrunk: no output changed by more than {each.bound:.2g} of the largest)"
+                )
             mark = "  <- enough" if each is enough else ""
             loss = f"{each.loss:<8.4g} {bar:<{BAR}}"
             lines.append(f"{each.parameters:>10}  {loss}  {above:<19}  {said}{mark}")
