@@ -220,7 +220,7 @@ class GrowthSchedule(Rows):
         What growing took off is none of it: it counts from the model that was handed back.
         """
         last = [each for each in self.curve if each.call == now.call - 1]
-        begun = next((each for each in reversed(last) if each.same_shape(now)), None)
+        begun = next((each for each in last if each.same_shape(now)), None)
         if begun is None:
             return now
         if begun is not last[-1]:
