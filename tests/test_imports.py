@@ -112,7 +112,8 @@ def test_importing_every_public_name_stays_light():
     code = (
         "import sys; from semiflat import *; print(sorted({m.split('.')[0] for m in sys.modules} & "
         "{'sklearn', 'matplotlib', 'typer', 'rich', 'jinja2', 'pandas', 'hypothesis', 'PIL', "
-        "'joblib', 'distributed', 'dask', 'sqlalchemy', 'psycopg'}))"
+        "'joblib', 'distributed', 'dask', 'sqlalchemy', 'psycopg', 'lightning', "
+        "'pytorch_lightning'}))"
     )
     assert run("-c", code).strip() == "[]"
 

@@ -36,12 +36,14 @@ class Data:
         batches: as they were given.
         searched, confirming: samples; where there is only one, the same.
         loss: ``loss(outputs, targets)``, a mean.
+        samples: that were to be searched.
     """
 
     batches: Batches
     searched: list[Batch]
     confirming: list[Batch]
     loss: LossFunction
+    samples: int = 0
 
     @classmethod
     def of(
@@ -56,9 +58,12 @@ class Data:
         """Cut data in two, and take so many samples of it to search at most.
 
         Args:
+            batches: what was cut before is taken as it is.
             samples: None for what is affordable.
             effort: how many times what a look affords.
         """
+        if isinstance(batches, Data):
+            return batches
         given = Batches(batches)
         order, first = torch.Generator().manual_seed(seed), given.first()
         work, kept = (each // first.size for each in _pass_of(model, loss, first))
@@ -78,6 +83,7 @@ class Data:
                 searched.parts(-(-searched.size // few)),
                 confirming.parts(max(CONFIRMS, -(-confirming.size // few))),
                 loss,
+                samples,
             )
         every = list(given)
         if len(every) < 2 * CONFIRMS:
@@ -87,7 +93,7 @@ class Data:
         every = [every[k] for k in torch.randperm(len(every), generator=order).tolist()]
         some = [batch for k, batch in enumerate(every) if k % CONFIRMS != CONFIRMS - 1]
         others = every[CONFIRMS - 1 :: CONFIRMS] or every
-        return cls(given, up_to(some, samples), up_to(others, samples), loss)
+        return cls(given, up_to(some, samples), up_to(others, samples), loss, samples)
 
     @property
     def apart(self) -> bool:
