@@ -56,7 +56,7 @@ class Task:
     after: int
     batch: int = 100
     rate: float = 3e-3
-    searched: int = 2000
+    searched: int = 6000
     layer: str = field(default="linear")
 
     @property

@@ -24,9 +24,9 @@ DAMPING = 0.1
 """Of the curvature taken place by place, beside the sums over places: what the drawn columns do not see."""
 POOL, POOL_ROUNDS = 96, 16
 """Candidates that are drawn before the best are chosen, and in how many rounds at most."""
-STEPS, BLOCK, PATIENCE = 40, 5, 3
+STEPS, BLOCK, PATIENCE = 60, 5, 4
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
-PENALTY = 1e-2
+PENALTY = 3e-3
 """On incoming weights, beside what the units take off: they stay at the size of the others."""
 SMALL = 1e-3
 """Of the loss: what units that take off less are fitted against."""

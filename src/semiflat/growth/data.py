@@ -18,8 +18,8 @@ from semiflat.modules.capture import copied, same_random_state
 CONFIRMS = 4
 """One sample of so many confirms, in as many batches at least; the others are searched."""
 MOST, LEAST, PART, WORK = 2000, 64, 32, 2**26
-"""Samples that are searched: at most, at least; one of so many; or as many as take so many operations of
-floating point in a pass forward. So a look takes about an epoch at most where an epoch is long."""
+"""Samples that are searched for a look: at most, at least; one of so many; or as many as take so many operations
+of floating point in a pass forward. So it takes about an epoch at most where an epoch is long."""
 BATCH_BYTES = 2**25
 """What a pass may keep for its way back, if the batches that were given do not keep more."""
 
@@ -69,7 +69,7 @@ class Data:
         work, kept = (each // first.size for each in _pass_of(model, loss, first))
         if samples is None:
             most = max(LEAST, given.samples // PART, WORK // max(work, 1))
-            samples = min(MOST, effort * most)
+            samples = effort * min(MOST, most)
         most = min(given.samples, samples + -(-samples // (CONFIRMS - 1)))
         drawn = torch.randperm(given.samples, generator=order)[:most]
         rest = drawn[: most // CONFIRMS]

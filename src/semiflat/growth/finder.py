@@ -32,7 +32,7 @@ from semiflat.records.shown import Facts, Shown
 
 TRAIN_STEPS, TRAIN_SAMPLES = 4, 64
 """Steps of L-BFGS for all weights, and samples for them: a yardstick for what training on would bring."""
-POOL_SAMPLES = 256
+POOL_SAMPLES = 1000
 """Samples on which candidates are chosen from a pool."""
 LENGTHS = (1.0, 0.03, 0.001)
 """Of the way of a split, in the length of the unit: K is of the smallest steps, and may not hold for long."""
