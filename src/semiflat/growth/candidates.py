@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from semiflat.growth.data import error_of
 from semiflat.growth.downstream import Downstream, by_sample
 from semiflat.modules.branches import Branch, Point, Program, called, grads
 from semiflat.modules.flow import name_of
@@ -418,8 +419,8 @@ def pursued(
 SHORTEST, LONGEST, NEAR, TRIED = 0.2, 1.6, 0.2, 6
 """Of a step, what the next one is at least, and at most; how near it need not be tried; how many are tried."""
 LIKEWISE = 0.3
-"""What the loss has to fall on the confirming batches, in parts of its fall on the searched: less is a fit to
-these alone, which other data pay for."""
+"""What the loss has to fall on the confirming batches, but for a standard error, in parts of its fall on the
+searched: less is a fit to these alone, which other data pay for."""
 
 
 @dataclass(frozen=True)
@@ -450,7 +451,7 @@ def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -
     """
     begun = Step(0.0, dict(start), search.mean(), [batch.loss for batch in confirm.batches])
     part, _, slope = search.on_the_way(end)
-    part, best = min(part, LONGEST), begun
+    part, best, sizes = min(part, LONGEST), begun, [each.batch for each in confirm.batches]
     for _ in range(TRIED if slope < 0 else 0):
         point = between(start, end, part)
         searched = search.loss(point)
@@ -458,7 +459,9 @@ def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -
             break
         falls = begun.searched - searched
         confirmed = confirm.losses(point) if falls > 0 else begun.confirmed
-        if confirm.mean(begun.confirmed) - confirm.mean(confirmed) > LIKEWISE * max(falls, 0.0):
+        fallen = [old - new for old, new in zip(begun.confirmed, confirmed, strict=True)]
+        gain, error = confirm.mean(fallen), error_of(fallen, sizes) or 0.0
+        if gain > 0 and gain + error > LIKEWISE * falls:
             best = Step(part, point, searched, confirmed)
         bend = -falls - slope * part
         longer = -slope * part / (2 * bend) if bend > 0 else LONGEST

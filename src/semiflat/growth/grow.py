@@ -223,10 +223,9 @@ def grow(
         return work.grown(units, parameters, until)
 
 
-def few_of(model: nn.Module, data: Data) -> Example:
+def few_of(model: nn.Module, data: Data, samples: int = EXAMPLE) -> Example:
     """Few samples on which a change of a model is replayed, as it takes them."""
-    batch = data.searched[0]
-    few = batch.parts(max(1, batch.size // EXAMPLE))[0]
+    few = data.searched[0].few(samples)
     like = next(p for p in model.parameters() if p.is_floating_point())
     example: Example = moved(few.inputs, like.dtype, like.device)
     return example

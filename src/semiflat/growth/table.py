@@ -160,7 +160,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
 
 def _leave_out_what_cannot_be_widened(finder: Finder, asked: bool) -> None:
     """Ask :func:`widen` of each group what it will be asked when the group grows."""
-    example = few_of(finder.model, finder.data)
+    example = few_of(finder.model, finder.data, samples=2)
     for name in list(finder.names):
         try:
             widen(finder.model, example, finder.units[name], units=1)
