@@ -54,6 +54,7 @@ def no_wider(monkeypatch: pytest.MonkeyPatch) -> None:
         return search(work, finder, units, left, rest, least) if least > 1 else []
 
     monkeypatch.setattr(_Work, "_offers", offers)
+    monkeypatch.setattr(_Work, "_splits", lambda *_: [])
 
 
 def count(model: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 import semiflat as sf
 from semiflat.growth.data import Data
-from semiflat.growth.finder import Finder
+from semiflat.growth.finder import Finder, Growth
 from semiflat.modules.batches import Batches
 
 
@@ -373,3 +374,44 @@ def test_the_losses_of_all_data_and_of_a_model_are_computed_once(
     made.clear()
     assert not sf.grow(model, [(X, y)], F.mse_loss, until=1e9).plan
     assert len(made) == 1
+
+
+def test_where_no_new_unit_helps_units_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two equal units at a critical point: a split goes down at second order, and comes as predicted."""
+    torch.manual_seed(0)
+    X = torch.randn(200, 2, dtype=torch.float64)
+    y = X[:, :1].tanh() - 0.5 * (2 * X[:, 1:]).tanh()
+    model = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        for tensor, axis in ((model[0].weight, 0), (model[0].bias, 0), (model[2].weight, 1)):
+            assert isinstance(tensor, Tensor)
+            tensor.index_copy_(axis, torch.tensor([1]), tensor.narrow(axis, 0, 1).clone())
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=500, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(X), y)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    found = Finder.new_units
+
+    def none(self: Finder, name: str, count: int, seed: int) -> Growth:
+        return dataclasses.replace(found(self, name, count, seed), predicted=0.0)
+
+    monkeypatch.setattr(Finder, "new_units", none)
+    grown = sf.grow(model, [(X, y)], F.mse_loss, units=2)
+    assert [step.growth.way for step in grown.plan] == ["split unit 0", "split unit 0"]
+    for step in grown.plan:
+        assert step.achieved > 0
+        assert step.achieved == pytest.approx(step.growth.predicted, rel=1e-9)
+    added = sum(p.numel() for p in grown.model.parameters()) - sum(
+        p.numel() for p in model.parameters()
+    )
+    assert added == sum(step.growth.parameters for step in grown.plan) == 8
+    same = sf.grow(model, [(X, y)], F.mse_loss, units=1, step=False)
+    assert same.units == 1
+    torch.testing.assert_close(same.model(X), model(X), rtol=0, atol=1e-12)

@@ -22,12 +22,13 @@ from semiflat.growth.candidates import (
 )
 from semiflat.growth.data import Data, error_of, mean_of, placed, up_to
 from semiflat.growth.downstream import Downstream, downstream
-from semiflat.modules.batches import Batch, check_mean, moved, run
+from semiflat.modules.batches import Batch, Batches, check_mean, moved, run
 from semiflat.modules.branches import Branch, Point, Program, Programs, outputs_like
 from semiflat.modules.capture import check_model, copied, same_random_state
 from semiflat.modules.groups import UnitGroup
 from semiflat.modules.splits import move_apart
-from semiflat.modules.unit_signs import GroupCurvature
+from semiflat.modules.unit_curvature import curvature_by
+from semiflat.modules.unit_signs import GroupCurvature, UnitCurvature
 from semiflat.records.shown import Facts, Shown
 
 TRAIN_STEPS, TRAIN_SAMPLES = 4, 64
@@ -76,6 +77,7 @@ class Growth(Shown):
     searched: float
     _values: dict[str, Tensor] = field(repr=False, default_factory=dict)
     _step: Step | None = field(repr=False, default=None)
+    _copies: dict[int, list[float]] = field(repr=False, default_factory=dict)
 
     @property
     def per_parameter(self) -> float:
@@ -268,7 +270,7 @@ class Finder:
         search, confirm = (each.narrowed(range(count), start) for each in (search, confirm))
         end = search.fitted(start, range(count), confirm)
         step = stepped(search, confirm, {**end, **search.deaf}, end)
-        return self._growth("new units", count, search, confirm, step, range(count))
+        return self._growth("new units", count, search, confirm, step)
 
     def further(self, offer: Growth, rounds: int, seed: int) -> Growth:
         """New units after further steps, each from a new local model; so many with the one they have taken."""
@@ -284,7 +286,7 @@ class Finder:
             if not found.part:
                 break
             step = found
-        return self._growth("new units", offer.units, begun[0], begun[1], step, places)
+        return self._growth("new units", offer.units, begun[0], begun[1], step)
 
     def trained(self) -> float:
         """What a few steps of all the weights there are take off the loss on the confirming batches.
@@ -316,12 +318,23 @@ class Finder:
         gain = before - mean_of(self.data.loss_at(twin, None, confirming), confirming)
         return gain if gain > self.noise else 0.0
 
+    def curvature(self) -> UnitCurvature:
+        """K of the units, of all samples; or of one searched batch, where there are more than are looked at."""
+        seen = self.data.seen if self.data.entire else self.data.searched[:1]
+        pairs = Batches([(batch.inputs, batch.targets) for batch in seen])
+        return curvature_by(self.programs, self.model, pairs, self.data.loss, None)
+
+    def splits(self, known: UnitCurvature) -> dict[str, Growth]:
+        """For each group the best split, where K opens a sure way down."""
+        found = {name: self.split(known[name]) for name in self.names if name in known}
+        return {name: each for name, each in found.items() if each is not None}
+
     def split(self, known: GroupCurvature) -> Growth | None:
         """The split of one unit of a group for which K opens the steepest sure way down; None if none does.
 
         Two copies go where candidates go, and the unit itself is what changes count from.
         """
-        name, places = known.group.name, range(2)
+        name = known.group.name
         ways = [unit for unit in known.units if unit.best_shares is not None]
         if not ways or known.group.size < 2:
             return None
@@ -329,14 +342,16 @@ class Finder:
         shares, seen = unit.best_shares, self._seen
         assert shares is not None
         alone, start, end = copies(LocalModel(name, seen[0]), known, unit.unit, shares)
-        search, confirm = (LocalModel(name, each, alone).narrowed(places, end) for each in seen)
+        search, confirm = (LocalModel(name, each, alone).narrowed(range(2), end) for each in seen)
         for part in LENGTHS:
             both = [between(start, end, sign * part) for sign in (1.0, -1.0)]
             way = min(both, key=lambda point: search.on_the_way(point)[1])
             step = stepped(search, confirm, start, way)
             if step.part:
                 break
-        return self._growth(f"split unit {unit.unit}", 1, search, confirm, step, places)
+        return self._growth(
+            f"split unit {unit.unit}", 1, search, confirm, step, {unit.unit: list(shares)}
+        )
 
     def _growth(
         self,
@@ -345,7 +360,7 @@ class Finder:
         search: LocalModel,
         confirm: LocalModel,
         step: Step,
-        places: range,
+        copies: dict[int, list[float]] | None = None,
     ) -> Growth:
         """What is predicted of units in some places after a step from what these batches were first seen at."""
         point = settled(search.branch, search.batches, step.point, keep=True)
@@ -365,9 +380,10 @@ class Finder:
             error=error_of(values, batches),
             searched=search.mean() - step.searched,
             _step=step,
+            _copies=copies or {},
             _values={
                 slot.name: point[slot.name].index_select(
-                    slot.axis, slot.positions[: len(places)].reshape(-1)
+                    slot.axis, slot.positions[: count + len(copies or {})].reshape(-1)
                 )
                 for slot in search.group.slots
             },

@@ -335,6 +335,8 @@ class _Work:
         offers = self._offers(finder, units, left, rest)
         if self._first_that_helps(finder, offers, self._widened):
             return ""
+        if self._first_that_helps(finder, self._splits(finder, rest), self._widened):
+            return ""
         why = "nothing in the model can grow"
         if finder.names:
             part = uncurved(finder.programs.model, self.data)
@@ -382,6 +384,16 @@ class _Work:
                 found.append(finder.new_units(name, count, self._seed))
         return sorted(found, key=lambda o: -(o.predicted if rest is None else o.per_parameter))
 
+    def _splits(self, finder: Finder, rest: int | None) -> list[Growth]:
+        """The best split of each group, the best first."""
+        found = finder.splits(finder.curvature()).values() if finder.names else ()
+        able = [
+            each
+            for each in found
+            if each.group not in self.narrow and (rest is None or each.parameters <= rest)
+        ]
+        return sorted(able, key=lambda each: -each.predicted)
+
     @property
     def _seed(self) -> int:
         return self.seed + len(self.plan)
@@ -426,32 +438,44 @@ class _Work:
                 "step with new units of any group lowered it on the confirming batches; they were left out"
             )
         return (
-            "no new unit is predicted to lower the loss on the confirming batches; the way down, if there is "
-            "one, is to train on"
+            "no new unit and no split is predicted to lower the loss on the confirming batches; the way down, "
+            "if there is one, is to train on"
         )
 
     def _ways(self, finder: Finder, offer: Growth) -> Iterator[Growth]:
         """What is offered, after all its steps; then after the first, as further ones may bring nothing."""
-        if self.step and self.rounds > 1:
+        if self.step and self.rounds > 1 and not offer._copies:
             yield finder.further(offer, self.rounds, self._seed)
         yield offer
 
     def _widened(self, finder: Finder, best: Growth) -> _Built:
         """Widen by units as they were fitted."""
         name = best.group
-        slots = {slot.name: slot for slot in finder.units[name].of("reads")}
-        incoming = {key: each for key, each in best._values.items() if key not in slots}
+        group = finder.units[name]
+        places = [*best._copies, *range(group.size, group.size + best.units)]
+        incoming: dict[str, Tensor] = {}
+        if not best._copies:
+            heard = {slot.name for slot in group.of("reads")}
+            incoming = {key: each for key, each in best._values.items() if key not in heard}
         wide = widen(
-            self.model, few_of(self.model, self.data), name, units=best.units, incoming=incoming
+            self.model,
+            few_of(self.model, self.data),
+            name,
+            units=0 if best._copies else best.units,
+            copies=best._copies,
+            incoming=incoming,
         )
         if self.step:
-            places = range(wide.size - best.units, wide.size)
-            for key, slot in slots.items():
-                tensor = wide.model.get_parameter(key)
-                length = self.model.get_parameter(key).shape[slot.axis]
+            before, after = (
+                dict((*each.named_parameters(), *each.named_buffers()))
+                for each in (self.model, wide.model)
+            )
+            for slot in group.slots:
+                length = before[slot.name].shape[slot.axis]
                 at = new_places(slot, length, wide.size, places).reshape(-1)
                 with torch.no_grad():
-                    tensor.index_copy_(slot.axis, at, best._values[key].to(tensor))
+                    tensor = after[slot.name]
+                    tensor.index_copy_(slot.axis, at, best._values[slot.name].to(tensor))
         own = {key: v for key, v in wide.attributes.items() if not blocks.in_block(key)}
         return _Built(best, wide.model, wide.output_change, wide._edits, own)
 

@@ -12,9 +12,8 @@ from semiflat.errors import InputError, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import Finder, Growth
 from semiflat.growth.grow import few_of, uncurved, where_uncurved
-from semiflat.modules.batches import Batches, LossFunction, check_asked
+from semiflat.modules.batches import LossFunction, check_asked
 from semiflat.modules.capture import check_model
-from semiflat.modules.unit_curvature import curvature_by
 from semiflat.modules.unit_signs import UnitCurvature
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
@@ -76,8 +75,9 @@ class GrowthTable(Rows, Mapping[str, Growth]):
 
     @property
     def best(self) -> Growth | None:
-        """The new units that are predicted to take most off the loss; None if none take off anything."""
-        able = [each for each in self._new.values() if each.predicted > 0]
+        """The new units or the split predicted to take most off the loss; None if none take off anything."""
+        every = (*self._new.values(), *self.splits.values())
+        able = [each for each in every if each.predicted > 0]
         return max(able, key=lambda each: each.predicted, default=None)
 
     @property
@@ -93,16 +93,16 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         best = self.best
         if best is None and self.trained <= 0:
             return (
-                "nothing is predicted to lower the loss on the confirming batches: neither new units nor the "
-                "weights there are"
+                "nothing is predicted to lower the loss on the confirming batches: neither new units nor "
+                "splits nor the weights there are"
             )
         if best is None or self.trained > best.predicted:
             return (
                 f"the way down is to train on: a few steps of the weights there are take off "
-                f"{self.trained:.3g}, new units {0.0 if best is None else best.predicted:.3g}"
+                f"{self.trained:.3g}, growing {0.0 if best is None else best.predicted:.3g}"
             )
         return (
-            f"grow {best.group!r}: {best.units} new unit(s) are predicted to take off {best.predicted:.3g}, "
+            f"grow {best.group!r}: {best.way} ({best.units}), predicted to take off {best.predicted:.3g}; "
             f"a few steps of the weights there are {self.trained:.3g}"
         )
 
@@ -233,11 +233,8 @@ def where_to_grow(
         values = data.loss_at(finder.programs.model, None, data.confirming)
         known, splits = None, dict[str, Growth]()
         if curvature and finder.names:
-            seen = data.seen if data.entire else data.searched[:1]
-            pairs = Batches([(batch.inputs, batch.targets) for batch in seen])
-            known = curvature_by(finder.programs, model, pairs, loss, None)
-            found = {name: finder.split(known[name]) for name in finder.names if name in known}
-            splits = {name: each for name, each in found.items() if each is not None}
+            known = finder.curvature()
+            splits = finder.splits(known)
         return GrowthTable(
             new,
             trained,
