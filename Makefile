@@ -78,6 +78,7 @@ bench: setup
 	$(BIN)/python benchmarks/hierarchy.py  # five minutes on a quiet machine
 	$(BIN)/python benchmarks/carry.py
 	$(BIN)/python benchmarks/unit_curvature.py  # ten minutes
+	$(BIN)/python benchmarks/where_to_grow.py  # five minutes
 	$(BIN)/python benchmarks/judge_module.py
 	$(BIN)/python benchmarks/module_peers.py  # makes an environment for each peer first
 	$(BIN)/python benchmarks/search.py  # the whole of it: about 40 minutes

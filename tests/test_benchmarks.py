@@ -58,6 +58,7 @@ def test_every_record_is_compared() -> None:
         "startup",
         "store",
         "unit_curvature",
+        "where_to_grow",
     }
     # compare.py has each measured again into a file of its own.
     scripts = [BENCHMARKS / f"{file.stem}.py" for file in RECORDED]

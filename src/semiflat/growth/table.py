@@ -29,6 +29,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         curvature: K of the units, or None if it was not asked for.
         refused: groups that cannot grow, and why.
         apart: whether other samples confirm than were searched.
+        samples: how many were searched or confirm.
         entire: whether these are all samples that were given.
         fine: whether it was computed in float64.
         uncurved: what part of the slope of the loss is where it has no curvature.
@@ -51,13 +52,15 @@ class GrowthTable(Rows, Mapping[str, Growth]):
         refused: Mapping[str, str],
         loss: float,
         apart: bool,
+        samples: int,
         entire: bool,
         fine: bool,
         uncurved: float,
     ) -> None:
         self._new, self.trained, self.splits = dict(new), trained, dict(splits)
         self.curvature, self.refused = curvature, dict(refused)
-        self.loss, self.apart, self.entire, self.fine = loss, apart, entire, fine
+        self.loss, self.apart, self.samples = loss, apart, samples
+        self.entire, self.fine = entire, fine
         self.uncurved = uncurved
 
     def __getitem__(self, name: str) -> Growth:
@@ -129,6 +132,7 @@ class GrowthTable(Rows, Mapping[str, Growth]):
             "groups": len(self),
             "loss": self.loss,
             "apart": self.apart,
+            "samples": self.samples,
             "best": None if self.best is None else self.best.group,
             "trained": self.trained,
             "advice": self.advice,
@@ -243,6 +247,7 @@ def where_to_grow(
             finder.refused,
             mean_of(values, data.confirming),
             data.apart,
+            sum(batch.size for batch in data.seen),
             data.entire,
             finder.programs.dtype is torch.float64,
             uncurved(finder.programs.model, data) if finder.names else 0.0,
