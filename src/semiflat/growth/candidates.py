@@ -27,8 +27,9 @@ POOL, POOL_ROUNDS = 96, 16
 """Candidates that are drawn before the best are chosen, and in how many rounds at most."""
 STEPS, BLOCK, PATIENCE = 60, 5, 4
 """Steps of L-BFGS for those that were chosen; after how many other data are asked, and how often in vain."""
-PENALTY = 3e-3
-"""On incoming weights, beside what the units take off: they stay at the size of the others."""
+PENALTY, HEARD = 3e-3, 1e-3
+"""On incoming and on outgoing weights, beside what the units take off: they stay at the size of the others, so
+that training goes on evenly in both."""
 SMALL = 1e-3
 """Of the loss: what units that take off less are fitted against."""
 
@@ -342,6 +343,13 @@ class LocalModel:
             for part, first in zip(parts, firsts, strict=True)
         ]
         sizes = [max(size, 1e-6) for size in sizes]
+        usual = [
+            max(
+                float(part.take(self.point[part.name]).double().square().mean().sqrt()),
+                self.group.size**-0.5 if part.reads else 1e-6,
+            )
+            for part in parts
+        ]
         moves = [torch.zeros_like(first).requires_grad_() for first in firsts]
 
         def point() -> dict[str, Tensor]:
@@ -366,9 +374,11 @@ class LocalModel:
         def closure() -> Tensor:
             optimizer.zero_grad()
             value = self.model(point()) / unit
-            for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
-                if not part.reads:
-                    value = value + PENALTY * (first / size + move).square().sum()
+            for part, first, move, size, own in zip(
+                parts, firsts, moves, sizes, usual, strict=True
+            ):
+                weight = HEARD if part.reads else PENALTY
+                value = value + weight * ((first + size * move) / own).square().sum()
             value.backward()
             return value
 
