@@ -23,7 +23,15 @@ def test_there_are_notebooks() -> None:
     assert len(NOTEBOOKS) >= 5
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = {"how-wide-should-it-be"}
+"""A minute and more."""
+EVERY = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
+    for path in NOTEBOOKS
+]
+
+
+@pytest.mark.parametrize("path", EVERY)
 def test_a_notebook_shows_what_it_is_stored_with(path: Path) -> None:
     stored = nbformat.read(path, as_version=4)
     nbformat.validate(stored)
