@@ -217,7 +217,7 @@ def grow(
         whole("samples", samples, 1)
     whole_seed(seed)
     check_asked(loss, dtype)
-    with torch.inference_mode(False), torch.enable_grad():
+    with same_random_state(), torch.inference_mode(False), torch.enable_grad():
         data = Data.of(check_model(model), batches, loss, samples, seed, EFFORT)
         work = _Work(model, data, groups, step, rounds, depth, frozen, dtype, seed)
         return work.grown(units, parameters, until)
