@@ -49,7 +49,9 @@ def deepen(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """
     found = copied(check_model(model))
     if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
-        raise InputError(f"weights is a {type(weights).__name__}; expected a state_dict: tensors by name")
+        raise InputError(
+            f"weights is a {type(weights).__name__}; expected a state_dict: tensors by name"
+        )
     modules, known = dict(found.named_modules()), found.state_dict().keys()
     for name, tensor in weights.items():
         path, _, rest = name.rpartition(f".{NAME}.")

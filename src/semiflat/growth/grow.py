@@ -337,7 +337,8 @@ class _Work:
             return ""
         if self._first_that_helps(finder, self._splits(finder, rest), self._widened):
             return ""
-        why = "nothing in the model can grow"
+        refused = "; ".join(f"{name!r}: {why}" for name, why in finder.refused.items())
+        why = f"nothing in the model can grow: {refused or 'there is no group'}"
         if finder.names:
             part = uncurved(finder.programs.model, self.data)
             why = self._why_none(offers, rest) + where_uncurved(part)
