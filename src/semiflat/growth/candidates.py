@@ -30,6 +30,8 @@ STEPS, BLOCK, PATIENCE = 60, 5, 4
 PENALTY, HEARD = 3e-3, 1e-3
 """On incoming and on outgoing weights, beside what the units take off: they stay at the size of the others, so
 that training goes on evenly in both."""
+TINY = 1e-3
+"""Of the size of weights as torch draws them: smaller ones are taken for 0."""
 SMALL = 1e-3
 """Of the loss: what units that take off less are fitted against."""
 
@@ -225,6 +227,15 @@ class LocalModel:
 
     # -- candidates -------------------------------------------------------------------------------
 
+    def size(self, weights: Tensor) -> float:
+        """Of weights that make units. Where they are 0, they do not say: then as torch draws weights."""
+        writes = self.group.of("writes")
+        fan = max(
+            (self.point[slot.name].movedim(slot.axis, 0)[0].numel() for slot in writes), default=1
+        )
+        drawn, found = (3 * fan) ** -0.5, root_mean_square(weights)
+        return found if found > TINY * drawn else drawn
+
     def drawn(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A point with candidates in all places, which nothing reads.
 
@@ -242,8 +253,8 @@ class LocalModel:
             old = lines[slot.positions]
             fresh = old[order]
             if slot.role in ("writes", "adds"):
-                spread = old.double().square().mean().sqrt().clamp(min=1e-3)
-                noise = torch.randn(old.shape, generator=generator, dtype=torch.float64) * spread
+                noise = torch.randn(old.shape, generator=generator, dtype=torch.float64)
+                noise = noise * self.size(old)
                 odd = (torch.arange(size) % 2).view(-1, *[1] * (old.ndim - 1))
                 fresh = odd * (fresh.double() - 0.5 * noise) + noise * (1 - 0.5 * odd)
             lines[slot.positions] = fresh.to(tensor)
@@ -333,22 +344,16 @@ class LocalModel:
         judge = self if others is None else others
         firsts = [part.take(start[part.name])[places] for part in parts]
         sizes = [
-            float(
-                (first if part.reads else part.take(self.point[part.name]))
-                .double()
-                .square()
-                .mean()
-                .sqrt()
-            )
+            max(root_mean_square(first), 1e-6)
+            if part.reads
+            else self.size(part.take(self.point[part.name]))
             for part, first in zip(parts, firsts, strict=True)
         ]
-        sizes = [max(size, 1e-6) for size in sizes]
         usual = [
-            max(
-                float(part.take(self.point[part.name]).double().square().mean().sqrt()),
-                self.group.size**-0.5 if part.reads else 1e-6,
-            )
-            for part in parts
+            max(root_mean_square(part.take(self.point[part.name])), self.group.size**-0.5)
+            if part.reads
+            else size
+            for part, size in zip(parts, sizes, strict=True)
         ]
         moves = [torch.zeros_like(first).requires_grad_() for first in firsts]
 
@@ -391,6 +396,11 @@ class LocalModel:
             elif (worse := worse + 1) == PATIENCE or not math.isfinite(value):
                 break
         return best
+
+
+def root_mean_square(values: Tensor) -> float:
+    """The size of an entry."""
+    return float(values.double().square().mean().sqrt())
 
 
 def detached(point: Point) -> dict[str, Tensor]:

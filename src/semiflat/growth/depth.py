@@ -48,6 +48,10 @@ def deepen(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     True
     """
     found = copied(check_model(model))
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise InputError(
+            f"weights is a {type(weights).__name__}; expected a state_dict: tensors by name"
+        )
     modules, known = dict(found.named_modules()), found.state_dict().keys()
     for name, tensor in weights.items():
         path, _, rest = name.rpartition(f".{NAME}.")
@@ -62,9 +66,10 @@ def deepen(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
             raise InputError(
                 f"the weights have a block behind {path!r}, and the model has no such module"
             )
-        if not isinstance(tensor, Tensor) or tensor.ndim not in (2, *CONVS):
+        real = isinstance(tensor, Tensor) and tensor.is_floating_point()
+        if not real or tensor.ndim not in (2, *CONVS):
             raise InputError(
-                f"{name!r} is none of a block's weights: expected a tensor of 2 to 5 axes"
+                f"{name!r} is none of a block's weights: expected a tensor of real numbers, of 2 to 5 axes"
             )
         put_behind(modules[path], block_of(tuple(tensor.shape), tensor.dtype, tensor.device))
     return found

@@ -247,6 +247,7 @@ class Finder:
             raise InputError(
                 "the loss has a slope and no curvature in what the model gives, as an absolute error or a "
                 "hinge, so it does not say how far to go: give one with a second derivative, as smooth_l1_loss"
+                ", or cross_entropy of what a model gives before log_softmax"
             )
         return searched, self.seen(self.names, self.data.confirming)
 

@@ -217,7 +217,7 @@ def grow(
         whole("samples", samples, 1)
     whole_seed(seed)
     check_asked(loss, dtype)
-    with torch.inference_mode(False), torch.enable_grad():
+    with same_random_state(), torch.inference_mode(False), torch.enable_grad():
         data = Data.of(check_model(model), batches, loss, samples, seed, EFFORT)
         work = _Work(model, data, groups, step, rounds, depth, frozen, dtype, seed)
         return work.grown(units, parameters, until)
@@ -337,7 +337,8 @@ class _Work:
             return ""
         if self._first_that_helps(finder, self._splits(finder, rest), self._widened):
             return ""
-        why = "nothing in the model can grow"
+        refused = "; ".join(f"{name!r}: {why}" for name, why in finder.refused.items())
+        why = f"nothing in the model can grow: {refused or 'there is no group'}"
         if finder.names:
             part = uncurved(finder.programs.model, self.data)
             why = self._why_none(offers, rest) + where_uncurved(part)

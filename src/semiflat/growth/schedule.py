@@ -16,7 +16,7 @@ from semiflat.growth.finder import Growth
 from semiflat.growth.grow import EFFORT, EXAMPLE, ROUNDS, Grown, grow
 from semiflat.growth.table import where_to_grow
 from semiflat.modules.batches import Batch, Batches, LossFunction, check_asked, moved
-from semiflat.modules.capture import check_model, copied
+from semiflat.modules.capture import check_model, copied, same_random_state
 from semiflat.modules.groups import units as units_of
 from semiflat.modules.shrink import Shrunk, shrink
 from semiflat.records.shown import Facts, Rows, Shown
@@ -143,9 +143,10 @@ class GrowthSchedule(Rows):
         if samples is not None:
             whole("samples", samples, 1)
         self.groups, self.seed = groups, whole_seed(seed)
-        self._batches, self._loss = Batches(batches), loss
+        with same_random_state():  # a DataLoader draws
+            self._batches, every = Batches(batches), list(Batches(held_out))
+        self._loss = loss
         self._data: Data | None = None
-        every = list(Batches(held_out))
         few = len(every) < PARTS
         self._held_out = [p for batch in every for p in batch.parts(PARTS if few else 1)]
         self.curve: list[Visit] = []
@@ -166,7 +167,7 @@ class GrowthSchedule(Rows):
             InputError: for a model that cannot be looked at, or whose loss is not finite. Nothing is recorded
                 then.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with same_random_state(), torch.inference_mode(False), torch.enable_grad():
             twin = copied(check_model(model)).eval()
             if self._data is None:  # the same samples at all calls
                 self._data = Data.of(
@@ -238,7 +239,7 @@ class GrowthSchedule(Rows):
                 "widths from before; go on with change.model and change.carry(optimizer)",
                 stacklevel=3,
             )
-        gain = (begun.confirming - now.confirming) / now.parameters
+        gain = (begun.confirming - now.confirming) / max(now.parameters, 1)
         return replace(now, by_training=gain, bound=begun.bound)
 
     def _offers(self, twin: nn.Module, now: Visit) -> list[Growth] | None:
@@ -343,9 +344,22 @@ class GrowthSchedule(Rows):
         """
         try:
             rows = [Visit(**each) for each in state["curve"]]
-            curve = [replace(each, losses=tuple(each.losses)) for each in rows]
+            curve = [
+                replace(
+                    each,
+                    call=int(each.call),
+                    widths=dict(each.widths),
+                    parameters=int(each.parameters),
+                    loss=float(each.loss),
+                    losses=tuple(map(float, each.losses)),
+                    confirming=float(each.confirming),
+                )
+                for each in rows
+            ]
             refused, done, ended = dict(state["refused"]), state["done"], state["ended"]
             samples = state["samples"]
+            if samples is not None:
+                whole("samples", samples, 1)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"state is no state of a GrowthSchedule ({type(error).__name__}: {error}); expected what "

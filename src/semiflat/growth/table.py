@@ -13,7 +13,7 @@ from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import Finder, Growth
 from semiflat.growth.grow import few_of, uncurved, where_uncurved
 from semiflat.modules.batches import LossFunction, check_asked
-from semiflat.modules.capture import check_model
+from semiflat.modules.capture import check_model, same_random_state
 from semiflat.modules.unit_signs import UnitCurvature
 from semiflat.modules.widen import widen
 from semiflat.records.shown import Facts, Rows
@@ -228,7 +228,7 @@ def where_to_grow(
         whole("samples", samples, 1)
     whole_seed(seed)
     check_asked(loss, dtype)
-    with torch.inference_mode(False), torch.enable_grad():
+    with same_random_state(), torch.inference_mode(False), torch.enable_grad():
         data = Data.of(check_model(model), batches, loss, samples, seed)
         finder = Finder(model, data, dtype, groups, frozen)
         _leave_out_what_cannot_be_widened(finder, asked=groups is not None)

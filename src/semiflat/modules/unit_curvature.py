@@ -345,7 +345,7 @@ class _Built:
             if bool(local.kinks.any()):
                 null.why = "units that give nothing stand at a kink of their activation"
                 continue
-            size = float(skipping(local).abs().max())
+            size = float(torch.linalg.vector_norm(skipping(local)))
             if size > best:
                 best, null.way = size, way
 
