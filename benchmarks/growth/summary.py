@@ -239,7 +239,8 @@ def _predicted(cases: Figures) -> list[str]:
         f"{total} growths. What `where_to_grow` predicts for the confirming samples, against what `grow` "
         "achieved there, over all that it was given, and on data held out from it; by one step, which is what "
         "is predicted, and by all its steps. By one step the confirming samples get what was predicted, unless "
-        "growing is refused: so the other columns are the test. Rank correlation (Spearman), and the share "
+        "growing is refused: so the other columns are the test. It is of new units; where none help, `grow` "
+        "splits units, and what these take off counts as missed. Rank correlation (Spearman), and the share "
         "within a factor of 2; in the last lines the median correlation, and the share of all growths. The "
         "aims are 0.90 and 80%.",
         "",
