@@ -273,7 +273,7 @@ def make():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(0.01)
+            parameter.mul_(0.3)
     return model
 def batches():
     torch.manual_seed(1)
@@ -293,7 +293,7 @@ def test_the_command_line_takes_the_weights_it_wrote(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mynets_d.py").write_text(NETS)
     asked = ("--model", "mynets_d:make", "--data", "mynets_d:batches")
-    code, out, _ = run(
+    code, out, err = run(
         capsys,
         "grow",
         *asked,
@@ -305,7 +305,7 @@ def test_the_command_line_takes_the_weights_it_wrote(
         "--out",
         "deep.safetensors",
     )
-    assert code == 0
+    assert code == 0, err
     assert "semiflat.deepen(module, weights) puts in the blocks behind '0'" in out
     assert "0.deeper.0.weight" in load_file("deep.safetensors")
     code, out, _ = run(capsys, "units", *asked, "--weights", "deep.safetensors")

@@ -626,6 +626,10 @@ def test_lightning_logs_each_step_of_the_optimiser_once(h, monkeypatch, package)
 
 def test_without_lightning_one_line_says_so(monkeypatch):
     for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
-        monkeypatch.setitem(sys.modules, name, None)
+        for module in (
+            name,
+            f"{name}.callbacks",
+        ):  # what was imported before is not asked of its package
+            monkeypatch.setitem(sys.modules, module, None)
     with refused("a callback needs Lightning: pip install lightning"):
         sf.StageLogger().callback()
