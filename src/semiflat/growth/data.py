@@ -19,7 +19,7 @@ CONFIRMS = 4
 """One sample of so many confirms, in as many batches at least; the others are searched."""
 MOST, LEAST, PART, WORK = 2000, 64, 96, 2**26
 """Samples that are searched for a look: at most, at least; one of so many; or as many as take so many
-operations of floating point in a pass forward. So it takes about an epoch at most where an epoch is long."""
+operations of floating point in a pass forward. So it is shorter than an epoch of ten thousand samples."""
 BATCH_BYTES = 2**25
 """What a pass may keep for its way back, if the batches that were given do not keep more."""
 

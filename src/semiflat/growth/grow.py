@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from semiflat.errors import InputError, finite_number, whole, whole_seed
 from semiflat.growth import depth as blocks
-from semiflat.growth.data import Data, mean_of
+from semiflat.growth.data import Data, mean_of, placed
 from semiflat.growth.finder import Finder, Growth
-from semiflat.modules.batches import LossFunction, check_asked, moved, run
+from semiflat.modules.batches import LossFunction, check_asked, run
 from semiflat.modules.branches import grads
 from semiflat.modules.capture import Example, check_model, copied, same_random_state
 from semiflat.modules.surgery import Change, new_places
@@ -182,7 +182,7 @@ def grow(
             modules: x + V·φ(W·x + b), which adds nothing at first. The new model then has modules that the
             given one has not; :func:`semiflat.deepen` puts them in one that is made anew.
         frozen: whether layers that are not trained may grow, and blocks stand where nothing before is trained.
-        samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
+        samples: that are searched; if not given, eight times as many as :func:`where_to_grow` takes.
         dtype: to compute in; None for the model's own.
         seed: of what is drawn.
 
@@ -225,21 +225,16 @@ def grow(
 
 def few_of(model: nn.Module, data: Data, samples: int = EXAMPLE) -> Example:
     """Few samples on which a change of a model is replayed, as it takes them."""
-    few = data.searched[0].few(samples)
-    like = next(p for p in model.parameters() if p.is_floating_point())
-    example: Example = moved(few.inputs, like.dtype, like.device)
-    return example
+    return placed(model, data.searched[0].few(samples)).inputs
 
 
 def uncurved(model: nn.Module, data: Data) -> float:
     """What part of the loss's slope in what the model gives is where it has no curvature, on one batch."""
-    like = next(p for p in model.parameters() if p.is_floating_point())
-    batch = data.searched[0]
-    inputs, targets = moved((batch.inputs, batch.targets), like.dtype, like.device)
+    batch = placed(model, data.searched[0])
     with torch.no_grad(), same_random_state():
-        leaves, spec = pytree.tree_flatten(run(copied(model), inputs))
+        leaves, spec = pytree.tree_flatten(run(copied(model), batch.inputs))
     free = [x.requires_grad_() for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
-    value = data.loss(pytree.tree_unflatten(leaves, spec), targets)
+    value = data.loss(pytree.tree_unflatten(leaves, spec), batch.targets)
     slopes = grads(value, tuple(free), create_graph=True)
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randn(x.shape, generator=generator).to(x) for x in free]

@@ -89,7 +89,7 @@ class GrowthSchedule(Rows):
         tolerance: if given, units are left out when patience has run out, as :func:`semiflat.shrink` does
             within it.
         rounds: of :func:`semiflat.grow`.
-        samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
+        samples: that are searched; if not given, eight times as many as :func:`where_to_grow` takes.
         seed: of what is drawn.
 
     Attributes:

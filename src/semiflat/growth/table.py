@@ -205,7 +205,7 @@ def where_to_grow(
         curvature: whether K of every unit is computed, too: inertia, and splits. It is that of all samples, as
             a critical point is one of all data; of one searched batch, where more are given than are looked at.
         frozen: whether layers that are not trained may grow.
-        samples: that are searched; if not given, at most 2000, and as many as take about an epoch at most.
+        samples: that are searched; if not given, at most 2000, and fewer where a pass is long.
         dtype: to compute in; None for the model's own.
         seed: of what is drawn.
 
