@@ -627,16 +627,15 @@ def test_sentences_are_plain_where_all_parameters_are_zero_and_where_there_is_no
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mynets_d.py").write_text(
+def folder(own_folder: Path) -> Path:
+    (own_folder / "mynets.py").write_text(
         "from torch import nn\n"
         "def make():\n    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))\n"
         "def number():\n    return 3\n"
     )
-    save_file(module_of([4, 3, 3], "tanh").state_dict(), tmp_path / "net.safetensors")
-    torch.save(module_of([4, 3, 3], "tanh").state_dict(), tmp_path / "net.pt")
-    return tmp_path
+    save_file(module_of([4, 3, 3], "tanh").state_dict(), own_folder / "net.safetensors")
+    torch.save(module_of([4, 3, 3], "tanh").state_dict(), own_folder / "net.pt")
+    return own_folder
 
 
 def test_the_command_tells_of_a_module_and_of_a_saved_point(
@@ -645,7 +644,7 @@ def test_the_command_tells_of_a_module_and_of_a_saved_point(
     asked = [
         "diagnose",
         "--model",
-        "mynets_d:make",
+        "mynets:make",
         "--weights",
         "net.safetensors",
         "--data",
@@ -680,26 +679,30 @@ def test_the_command_tells_of_a_module_and_of_a_saved_point(
     [
         ((), "give a .safetensors file of a point, or --model"),
         (
-            ("p.safetensors", "--model", "mynets_d:make"),
+            ("p.safetensors", "--model", "mynets:make"),
             "give a .safetensors file of a point, or --model",
         ),
-        (("--model", "mynets_d:make"), "--model needs --weights"),
-        (("--model", "mynets_d", "--weights", "net.safetensors"), "mynets:make"),
-        (("--model", "mynets_d:none", "--weights", "net.safetensors"), "AttributeError"),
+        (("--model", "mynets:make"), "--model needs --weights"),
+        (("--model", "mynets", "--weights", "net.safetensors"), "mynets:make"),
+        (("--model", "mynets:none", "--weights", "net.safetensors"), "mynets.py"),
+        (
+            ("--model", "random:none", "--weights", "net.safetensors"),
+            "random.py",
+        ),  # a name Python has
         (
             ("--model", "nothing_d:make", "--weights", "net.safetensors"),
             "run the command in the folder where nothing_d.py",
         ),
-        (("--model", "mynets_d:number", "--weights", "net.safetensors"), "makes a int"),
-        (("--model", "mynets_d:make", "--weights", "net.pt"), "A pickle can run code"),
-        (("--model", "mynets_d:make", "--weights", "no.safetensors"), "there is no file"),
+        (("--model", "mynets:number", "--weights", "net.safetensors"), "makes a int"),
+        (("--model", "mynets:make", "--weights", "net.pt"), "A pickle can run code"),
+        (("--model", "mynets:make", "--weights", "no.safetensors"), "there is no file"),
         (("p.safetensors", "--weights", "net.safetensors"), "--weights goes with --model"),
         (("p.safetensors", "--weight-decay", "1"), "--weight-decay goes with --model"),
         (("net.safetensors",), "--model PACKAGE.MODULE:FUNCTION --weights FILE"),
         (
             (
                 "--model",
-                "mynets_d:make",
+                "mynets:make",
                 "--weights",
                 "net.safetensors",
                 "--figure",

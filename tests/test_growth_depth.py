@@ -286,19 +286,17 @@ def loss():
 
 def test_the_command_line_takes_the_weights_it_wrote(
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    own_folder: Path,
     no_wider: None,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mynets_d.py").write_text(NETS)
-    asked = ("--model", "mynets_d:make", "--data", "mynets_d:batches")
+    (own_folder / "mynets.py").write_text(NETS)
+    asked = ("--model", "mynets:make", "--data", "mynets:batches")
     code, out, err = run(
         capsys,
         "grow",
         *asked,
         "--loss",
-        "mynets_d:loss",
+        "mynets:loss",
         "--units",
         "4",
         "--depth",

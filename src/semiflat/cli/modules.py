@@ -74,7 +74,10 @@ def called(option: str, path: str) -> Any:
         )
     sys.path.insert(0, "")  # as with python -m, so that a file beside the user is found
     try:
-        return getattr(importlib.import_module(name), function)()
+        module = importlib.import_module(name)
+        if not hasattr(module, function):
+            raise AttributeError(f"there is no {function} in {getattr(module, '__file__', module)}")
+        return getattr(module, function)()
     except ModuleNotFoundError as error:
         raise InputError(
             f"{option} {path!r} fails: {error}; run the command in the folder where {name.split('.')[0]}.py or "
