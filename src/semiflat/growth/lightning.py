@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
+import sys
 from importlib import import_module
 from typing import Any
 
 from semiflat.errors import InputError
 from semiflat.growth.schedule import GrowthSchedule
 
-Callback: Any = object
-"""Lightning's, under either of its names; without it this room can be imported all the same."""
-for _package in ("pytorch_lightning", "lightning.pytorch"):
-    with contextlib.suppress(ImportError):
-        Callback = import_module(_package).Callback
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+"""Lightning under either of its names: a trainer of one takes no callback of the other."""
+
+
+def lightning_callback() -> Any:
+    """The class of callbacks, of the package that is loaded or else of one that is installed; None without."""
+    for package in sorted(PACKAGES, key=lambda name: sys.modules.get(name) is None):
+        try:
+            return import_module(f"{package}.callbacks").Callback
+        except ImportError:
+            continue
+    return None
+
+
+Callback: Any = lightning_callback() or object
+"""Without Lightning this room can be imported all the same."""
 
 
 class GrowthCallback(Callback):  # type: ignore[misc]

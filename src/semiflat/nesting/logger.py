@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +118,13 @@ def _callback(logger: StageLogger, name: str) -> Any:
         logger(network, step=trainer.global_step)
 
     hooks = {"on_train_start": log, "on_train_batch_end": log}
-    return type("StageLoggerCallback", (_lightning_callback(),), hooks)()
+    from semiflat.growth.lightning import (
+        lightning_callback,
+    )  # loads Lightning, which takes a second
 
-
-def _lightning_callback() -> Any:
-    for package in ("lightning.pytorch", "pytorch_lightning"):
-        try:
-            return import_module(f"{package}.callbacks").Callback
-        except ImportError:
-            continue
-    raise InputError(
-        "a callback needs Lightning: pip install lightning; in a plain loop call the StageLogger itself"
-    )
+    base = lightning_callback()
+    if base is None:
+        raise InputError(
+            "a callback needs Lightning: pip install lightning; in a plain loop call the StageLogger itself"
+        )
+    return type("StageLoggerCallback", (base,), hooks)()
