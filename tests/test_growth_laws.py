@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import semiflat as sf
-from semiflat.growth.data import Data
+from semiflat.growth.data import CONFIRMS, Data, error_of, mean_of
+from semiflat.growth.downstream import over_places
 from semiflat.growth.finder import Finder, Growth
 from semiflat.modules.batches import Batches
 
@@ -354,6 +355,47 @@ def test_batches_of_one_sample_are_batches() -> None:
     alone = [(X[k : k + 1], y[k : k + 1]) for k in range(20)]
     assert sf.where_to_grow(model, alone, F.mse_loss)["0"].searched > 0
     assert sf.grow(model, alone[:1], F.mse_loss, units=1).units == 1
+
+
+def test_one_batch_confirms_and_its_parts_say_how_the_loss_varies() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    X = torch.randn(90, 3, dtype=torch.float64)
+    data = Data.of(model, [(X, X.prod(1, keepdim=True))], F.mse_loss, None)
+    (batch,) = data.confirming
+    parts = batch.parts(CONFIRMS)
+    finder = Finder(model, data, None)
+    growth = finder.new_units("0", 2, 0)
+    assert growth._step is not None
+    # The point holds the new units in the places of the first two: what they add is a difference.
+    twins = []
+    for values in (growth._step.point, finder._locals("0")[1].reference):
+        twin = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+        twin.load_state_dict({name: values[name] for name in twin.state_dict()})
+        twins.append(twin)
+    wide, deaf = twins
+    falls = []
+    with torch.no_grad():
+        for part in parts:
+            now, more = model(part.inputs), wide(part.inputs) - deaf(part.inputs)
+            both = (F.mse_loss(given, part.targets).item() for given in (now, now + more))
+            falls.append(next(both) - next(both))
+    assert growth.predicted == pytest.approx(mean_of(falls, parts), rel=1e-9)
+    assert growth.error == pytest.approx(error_of(falls, parts), rel=1e-9)
+
+
+@pytest.mark.parametrize("lie", ["first", "with positions", "second", "alone"])
+def test_sums_over_places_are_of_each_sample_whichever_way_samples_lie(lie: str) -> None:
+    values = torch.arange(2 * 5 * 3, dtype=torch.float64).view(2, 5, 3)  # of 5 samples, 3 positions
+    laid = {
+        "first": values,
+        "with positions": values.flatten(1),
+        "second": values.transpose(1, 2),
+        "alone": values[:, :, 0],
+    }[lie]
+    expected = values[:, :, 0] if lie == "alone" else values.sum(2)
+    assert torch.equal(over_places(laid, 5), expected)
+    assert over_places(values.transpose(1, 2), 7).tolist() == [[105.0], [330.0]]  # not known
 
 
 def test_the_losses_of_all_data_and_of_a_model_are_computed_once(

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from semiflat.growth.data import error_of
-from semiflat.growth.downstream import Downstream, by_sample
+from semiflat.growth.data import error_of, mean_of
+from semiflat.growth.downstream import Downstream, over_places
+from semiflat.modules.batches import Batch
 from semiflat.modules.branches import Branch, Point, Program, called, grads
 from semiflat.modules.flow import name_of
 from semiflat.modules.groups import Slot
@@ -170,9 +171,7 @@ class LocalModel:
             change = given[node] - before[node]
             slope = slope + (batch.deltas[node] * change).sum()
             placed = (batch.factors[node] * change).sum(reader.axis % change.ndim + 1)
-            products = products + torch.stack(
-                [by_sample(each, batch.samples).sum(1) for each in placed]
-            )
+            products = products + over_places(placed, batch.samples)
             damp = damp + placed.square().sum()
         curved = products.square().sum()
         return slope + 0.5 * (curved + self.damping * damp), slope
@@ -209,16 +208,24 @@ class LocalModel:
         return found
 
     def losses(self, point: Point) -> list[float]:
-        """The loss of each batch itself, with the units as they are at a point."""
+        """The loss itself of each part of the batches, with the units as they are at a point."""
         with torch.no_grad():
-            return [
-                batch.loss_with(self.name, added)
-                for batch, added in zip(self.batches, self.added(point), strict=True)
-            ]
+            both = zip(self.batches, self.added(point), strict=True)
+            return [loss for batch, added in both for loss in batch.losses_with(self.name, added)]
 
     def loss(self, point: Point) -> float:
         """The same over all batches."""
-        return self.mean(self.losses(point))
+        return mean_of(self.losses(point), self.parts)
+
+    @property
+    def parts(self) -> list[Batch]:
+        """Into which the batches are cut."""
+        return [part for batch in self.batches for part in batch.parts]
+
+    @property
+    def begun(self) -> list[float]:
+        """The losses of the parts where the batches are seen."""
+        return [loss for batch in self.batches for loss in batch.losses]
 
     def mean(self, values: Sequence[float] | None = None) -> float:
         """Over all batches of a value of each; if not given, of the loss at the reference."""
@@ -299,9 +306,7 @@ class LocalModel:
                 )
                 at, axis = reader.slot.positions, reader.axis % leaf.ndim
                 own = (back * leaf.detach()).movedim(axis + 1, 0)[at.reshape(-1)]
-                summed = torch.stack(
-                    [by_sample(x, batch.samples).sum(1) for x in own.flatten(0, 1)]
-                )
+                summed = over_places(own.flatten(0, 1), batch.samples)
                 rows = rows + summed.view(*at.shape, -1).sum(1)
             with torch.no_grad():
                 values[node] = called(node, values)
@@ -451,7 +456,7 @@ class Step:
         part: of the way; 0 where no part lowers the loss on both parts of the data.
         point: there.
         searched: the loss there.
-        confirmed: the loss of each confirming batch there.
+        confirmed: the loss of each part of the confirming batches there.
     """
 
     part: float
@@ -469,9 +474,9 @@ def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -
     Args:
         start: does what the reference does.
     """
-    begun = Step(0.0, dict(start), search.mean(), [batch.loss for batch in confirm.batches])
+    begun = Step(0.0, dict(start), search.mean(), confirm.begun)
     part, _, slope = search.on_the_way(end)
-    part, best, sizes = min(part, LONGEST), begun, [each.batch for each in confirm.batches]
+    part, best, sizes = min(part, LONGEST), begun, confirm.parts
     for _ in range(TRIED if slope < 0 else 0):
         point = between(start, end, part)
         searched = search.loss(point)
@@ -480,7 +485,7 @@ def stepped(search: LocalModel, confirm: LocalModel, start: Point, end: Point) -
         falls = begun.searched - searched
         confirmed = confirm.losses(point) if falls > 0 else begun.confirmed
         fallen = [old - new for old, new in zip(begun.confirmed, confirmed, strict=True)]
-        gain, error = confirm.mean(fallen), error_of(fallen, sizes) or 0.0
+        gain, error = mean_of(fallen, sizes), error_of(fallen, sizes) or 0.0
         if gain > 0 and gain + error > LIKEWISE * falls:
             best = Step(part, point, searched, confirmed)
         bend = -falls - slope * part

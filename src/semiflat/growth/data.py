@@ -37,6 +37,7 @@ class Data:
         searched, confirming: samples; where there is only one, the same.
         loss: ``loss(outputs, targets)``, a mean.
         samples: that were to be searched.
+        parts: into which a confirming batch is cut for the standard error.
     """
 
     batches: Batches
@@ -44,6 +45,7 @@ class Data:
     confirming: list[Batch]
     loss: LossFunction
     samples: int = 0
+    parts: int = 1
 
     @classmethod
     def of(
@@ -78,13 +80,8 @@ class Data:
         searched, confirming = (_taken(given, part) if apart else None for part in parts)
         if searched is not None and confirming is not None:
             few = max(first.size, BATCH_BYTES // max(kept, 1))
-            return cls(
-                given,
-                searched.parts(-(-searched.size // few)),
-                confirming.parts(max(CONFIRMS, -(-confirming.size // few))),
-                loss,
-                samples,
-            )
+            some, others = (each.parts(-(-each.size // few)) for each in (searched, confirming))
+            return cls(given, some, others, loss, samples, -(-CONFIRMS // len(others)))
         every = list(given)
         if len(every) < 2 * CONFIRMS:
             every = [

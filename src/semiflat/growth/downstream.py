@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from semiflat.errors import InputError
+from semiflat.growth.data import mean_of
 from semiflat.modules.batches import Batch, LossFunction, loss_on, moved
 from semiflat.modules.branches import Branch, Program, Programs, grads, outputs_like
 
@@ -38,8 +39,9 @@ class Downstream:
     Attributes:
         weight: part of all samples that are in it.
         batch: it, in the type that is computed in.
+        parts: into which it is cut, to say how the loss varies between samples.
         of: the loss of outputs and targets.
-        loss: of the batch.
+        losses: of the parts.
         held: what enters the branches.
         deltas: for each reader what the loss changes by with what it gives.
         factors: for each reader the columns b, (K, …); each sample's curvature is their sum over K.
@@ -51,8 +53,9 @@ class Downstream:
     branches: dict[str, Branch]
     weight: float
     batch: Batch
+    parts: list[Batch]
     of: LossFunction
-    loss: float
+    losses: list[float]
     held: Mapping[fx.Node, Any]
     deltas: Mapping[fx.Node, Tensor]
     factors: Mapping[fx.Node, Tensor]
@@ -64,16 +67,20 @@ class Downstream:
         """How many there are."""
         return self.batch.size
 
-    def loss_with(self, name: str, added: Mapping[fx.Node, Tensor]) -> float:
-        """The loss when this is added to what the readers of a branch give."""
+    @property
+    def loss(self) -> float:
+        """Of the batch."""
+        return mean_of(self.losses, self.parts)
+
+    def losses_with(self, name: str, added: Mapping[fx.Node, Tensor]) -> list[float]:
+        """The losses of the parts when this is added to what the readers of a branch give."""
         with torch.no_grad():
             run = self.program.forward(
                 self.program.point, self.batch.inputs, [self.branches[name]], added
             )
             packed = self.program.packed(run[0], self.like, moved=True)
-            return float(
-                self.of(packed, self.batch.targets)
-            )  # not finite where a step goes too far
+            # Not finite where a step goes too far.
+            return losses_of(replace(self.batch, inputs=packed), self.of, len(self.parts))
 
     @property
     def bytes(self) -> int:
@@ -87,6 +94,11 @@ class Downstream:
         return next(iter(self.deltas.values())).dtype
 
 
+def losses_of(given: Batch, loss: LossFunction, parts: int) -> list[float]:
+    """The loss of each part of outputs and targets."""
+    return [float(loss(part.inputs, part.targets)) for part in given.parts(parts)]
+
+
 def downstream(
     programs: Programs,
     batch: Batch,
@@ -95,6 +107,7 @@ def downstream(
     weight: float,
     seed: int,
     added: Mapping[fx.Node, Tensor] = MappingProxyType({}),
+    parts: int = 1,
 ) -> Downstream:
     """See one batch from the readers of the named branches.
 
@@ -102,6 +115,7 @@ def downstream(
         weight: part of all samples that are in it.
         seed: of the columns that are drawn.
         added: to what the readers give: the loss is seen as it is then.
+        parts: into so many the batch is cut for its losses.
     """
     program, found, inputs = programs.of(batch.inputs)
     point = program.point
@@ -137,9 +151,11 @@ def downstream(
     deltas = back([slope.detach() for slope in slopes])
     columns = [back(column) for column in _columns(slopes, own, batch.size, seed)]
     factors = {node: torch.stack([column[node] for column in columns]) for node in probes}
-    value = float(here.detach())
+    with torch.no_grad():
+        losses = losses_of(replace(data, inputs=packed), loss, parts)
+    cut = data.parts(parts)
     return Downstream(
-        program, branches, weight, data, loss, value, held, deltas, factors, added, like
+        program, branches, weight, data, cut, loss, losses, held, deltas, factors, added, like
     )
 
 
@@ -214,13 +230,14 @@ def _root_times(times: Any, start: Tensor, steps: int) -> Tensor:
     return combined
 
 
-def by_sample(values: Tensor, samples: int) -> Tensor:
-    """Values of a reader with a line for each sample, (…, samples, n), whichever axis they lie along."""
-    lead = values.ndim
-    if values.shape[0] == samples or lead == 1:
-        return values.reshape(samples, -1)
-    if values.shape[0] % samples == 0:  # samples and positions in one axis
-        return values.reshape(samples, -1)
-    if values.shape[1] == samples:  # positions first
-        return values.transpose(0, 1).reshape(samples, -1)
-    return values.reshape(1, -1)
+def over_places(values: Tensor, samples: int) -> Tensor:
+    """Sums over all that belongs to a sample, (k, samples), of k tensors of a reader's values without features.
+
+    Samples lie along the first axis, with positions or without, or the second; else all is summed, (k, 1).
+    """
+    first, *others = values.shape[1:]
+    if first % samples and others and others[0] == samples:  # positions first
+        values = values.transpose(1, 2)
+    elif first % samples and others:
+        samples = 1
+    return values.reshape(len(values), samples, -1).sum(2)

@@ -177,6 +177,7 @@ class Finder:
         batches: Sequence[Batch],
         seed: int = 0,
         added: Sequence[Mapping[fx.Node, Tensor]] = (),
+        parts: int = 1,
     ) -> list[Downstream]:
         """Batches seen from the readers of some groups, as many as memory allows."""
         found = list[Downstream]()
@@ -191,6 +192,7 @@ class Finder:
                     batch.size / total,
                     seed + number,
                     added[number] if added else {},
+                    parts,
                 )
             )
             if sum(each.bytes for each in found) * (1 + 1 / len(found)) > FACTORS_BYTES:
@@ -249,7 +251,7 @@ class Finder:
                 "hinge, so it does not say how far to go: give one with a second derivative, as smooth_l1_loss"
                 ", or cross_entropy of what a model gives before log_softmax"
             )
-        return searched, self.seen(self.names, self.data.confirming)
+        return searched, self.seen(self.names, self.data.confirming, parts=self.data.parts)
 
     @cached_property
     def _few(self) -> list[Downstream]:
@@ -366,9 +368,8 @@ class Finder:
         """What is predicted of units in some places after a step from what these batches were first seen at."""
         point = settled(search.branch, search.batches, step.point, keep=True)
         there = step.confirmed if point is step.point else confirm.losses(point)
-        values = [batch.loss - loss for batch, loss in zip(confirm.batches, there, strict=True)]
-        batches = self.data.confirming[: len(values)]
-        predicted = mean_of(values, batches)
+        values = [old - new for old, new in zip(confirm.begun, there, strict=True)]
+        predicted = mean_of(values, confirm.parts)
         parameters, flops = self.cost(search.group)
         return Growth(
             group=search.name,
@@ -378,7 +379,7 @@ class Finder:
             parameters=count * parameters,
             flops=count * flops,
             predicted=predicted if predicted > self.noise else 0.0,
-            error=error_of(values, batches),
+            error=error_of(values, confirm.parts),
             searched=search.mean() - step.searched,
             _step=step,
             _copies=copies or {},
@@ -398,7 +399,8 @@ class Finder:
         for local, batches in ((search, self.data.searched), (confirm, self.data.confirming)):
             with torch.no_grad():
                 added = local.added(point)
-            seen = self.seen([local.name], batches[: len(added)], seed, added)
+            parts = len(local.batches[0].parts)
+            seen = self.seen([local.name], batches[: len(added)], seed, added, parts)
             damping = DAMPING if local is search else local.damping
             found.append(LocalModel(local.name, seen, point, damping, local.only))
         return found[0], found[1]

@@ -456,7 +456,7 @@ class _Work:
         wide = widen(
             self.model,
             few_of(self.model, self.data),
-            name,
+            group,
             units=0 if best._copies else best.units,
             copies=best._copies,
             incoming=incoming,
