@@ -348,56 +348,54 @@ class LocalModel:
         places, parts = list(places), self.branch.parts
         judge = self if others is None else others
         firsts = [part.take(start[part.name])[places] for part in parts]
-        sizes = [
-            max(root_mean_square(first), 1e-6)
-            if part.reads
-            else self.size(part.take(self.point[part.name]))
-            for part, first in zip(parts, firsts, strict=True)
-        ]
-        usual = [
-            max(root_mean_square(part.take(self.point[part.name])), self.group.size**-0.5)
-            if part.reads
-            else size
-            for part, size in zip(parts, sizes, strict=True)
-        ]
-        moves = [torch.zeros_like(first).requires_grad_() for first in firsts]
+        counts, sizes, penalties = [first.numel() for first in firsts], [], []
+        for part, entries in zip(parts, firsts, strict=True):
+            own = part.take(self.point[part.name])
+            size = max(root_mean_square(entries), 1e-6) if part.reads else self.size(own)
+            usual = max(root_mean_square(own), self.group.size**-0.5) if part.reads else size
+            sizes.append(size)
+            penalties.append((HEARD if part.reads else PENALTY) / usual**2)
+        first = torch.cat([entries.flatten() for entries in firsts])
+        repeats = torch.tensor(counts, device=first.device)
+        scale, penalty = (
+            torch.tensor(each).to(first).repeat_interleave(repeats) for each in (sizes, penalties)
+        )
+        move = torch.zeros_like(first).requires_grad_()
 
-        def point() -> dict[str, Tensor]:
+        def point(entries: Tensor) -> dict[str, Tensor]:
             out = dict(start)
-            for part, first, move, size in zip(parts, firsts, moves, sizes, strict=True):
-                tensor = out[part.name]
-                lines = tensor.movedim(part.axis, 0)
+            for part, fresh in zip(parts, entries.split(counts), strict=True):
+                lines = out[part.name].movedim(part.axis, 0)
                 at = part.positions[places].reshape(-1)
-                fresh = (first + size * move).reshape(len(at), *lines.shape[1:])
-                out[part.name] = lines.index_copy(0, at, fresh).movedim(0, part.axis)
+                put = lines.index_copy(0, at, fresh.reshape(len(at), *lines.shape[1:]))
+                out[part.name] = put.movedim(0, part.axis)
             return out
 
+        def here() -> dict[str, Tensor]:
+            return point((first + scale * move).detach())
+
         unit = max(
-            abs(self.value(point())),
+            abs(self.value(here())),
             SMALL * sum(batch.weight * batch.loss for batch in self.batches),
             1e-30,
         )
         optimizer = torch.optim.LBFGS(
-            moves, max_iter=BLOCK, history_size=20, line_search_fn="strong_wolfe"
+            [move], max_iter=BLOCK, history_size=20, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value = self.model(point()) / unit
-            for part, first, move, size, own in zip(
-                parts, firsts, moves, sizes, usual, strict=True
-            ):
-                weight = HEARD if part.reads else PENALTY
-                value = value + weight * ((first + size * move) / own).square().sum()
+            entries = first + scale * move
+            value = self.model(point(entries)) / unit + (penalty * entries.square()).sum()
             value.backward()
             return value
 
-        best, low, worse = detached(point()), judge.on_the_way(point())[1], 0
+        best, low, worse = here(), judge.on_the_way(here())[1], 0
         for _ in range(STEPS // BLOCK):
             optimizer.step(closure)
-            value = judge.on_the_way(point())[1]
+            value = judge.on_the_way(here())[1]
             if value < low:
-                best, low, worse = detached(point()), value, 0
+                best, low, worse = here(), value, 0
             elif (worse := worse + 1) == PATIENCE or not math.isfinite(value):
                 break
         return best
@@ -406,11 +404,6 @@ class LocalModel:
 def root_mean_square(values: Tensor) -> float:
     """The size of an entry."""
     return float(values.double().square().mean().sqrt())
-
-
-def detached(point: Point) -> dict[str, Tensor]:
-    """A point without its history."""
-    return {name: tensor.detach() for name, tensor in point.items()}
 
 
 def pursued(
