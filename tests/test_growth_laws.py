@@ -446,7 +446,7 @@ def test_where_no_new_unit_helps_units_are_split(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Finder, "new_units", none)
     grown = sf.grow(model, [(X, y)], F.mse_loss, units=2)
-    assert [step.growth.way for step in grown.plan] == ["split unit 0", "split unit 0"]
+    assert [row["way"] for row in grown._rows()] == ["split unit 0", "split unit 0"]
     for step in grown.plan:
         assert step.achieved > 0
         assert step.achieved == pytest.approx(step.growth.predicted, rel=1e-9)

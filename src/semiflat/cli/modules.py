@@ -405,11 +405,11 @@ def grow(
         depth=depth,
         seed=seed,
     )
-    lines = [f"{'group':<32} {'units':>6} {'predicted':>11} {'came':>11}"]
+    lines = [f"{'group':<32} {'units':>6} {'predicted':>11} {'came':>11}  way"]
     for done in grown.plan:
         new = done.growth
         lines.append(
-            f"{new.group:<32} {new.units:>6} {new.predicted:>11.4g} {done.achieved:>11.4g}"
+            f"{new.group:<32} {new.units:>6} {new.predicted:>11.4g} {done.achieved:>11.4g}  {new.way}"
         )
     lines.append(
         f"the loss over all data: {grown.loss_before:.6g} before, {grown.loss_after:.6g} after; {grown.reason}"

@@ -67,6 +67,7 @@ class GrowthStep(Rows):
     def _facts(self) -> Facts:
         return {
             "group": self.growth.group,
+            "way": self.growth.way,
             "units": self.growth.units,
             "parameters": self.growth.parameters,
             "predicted": self.growth.predicted,
