@@ -350,6 +350,25 @@ def test_what_cannot_be_is_refused_in_a_line_and_nothing_changes(
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("given", [{"weight": torch.tensor([1.0, 5.0, 0.2])}, {"ignore_index": 2}])
+def test_samples_that_count_less_are_taken_as_the_refusal_says(given: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))
+    X, y = torch.randn(200, 4), torch.arange(200) // 67
+
+    def by_their_weights(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, **given)
+
+    def by_their_number(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, **given, reduction="sum") / len(targets)
+
+    with pytest.raises(sf.InputError, match=r"reduction='sum'\) / len\(targets\)"):
+        sf.where_to_grow(model, [(X, y)], by_their_weights)
+    best = sf.where_to_grow(model, [(X, y)], by_their_number).best
+    assert best is not None
+    assert best.predicted > 0
+
+
 def test_batches_of_one_sample_are_batches() -> None:
     model, X, y = small()
     alone = [(X[k : k + 1], y[k : k + 1]) for k in range(20)]

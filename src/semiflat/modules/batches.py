@@ -255,5 +255,7 @@ def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> Non
     if abs(whole - mean) > MEAN * max(abs(whole), abs(one), abs(two), 1e-30):
         raise InputError(
             f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected "
-            "a loss that is a mean over the batch (reduction='mean', no weights that differ between samples)"
+            "a mean over the batch, in which all samples count alike (reduction='mean', no class weights); "
+            "where some count less, as by weight= or ignore_index=, divide their sum by the number of all: "
+            "cross_entropy(outputs, targets, …, reduction='sum') / len(targets)"
         )
