@@ -37,8 +37,11 @@ def scheduled(batches: Any, net: nn.Module) -> sf.GrowthSchedule:
         lambda net, loader: sf.grow(net, loader, F.mse_loss, units=1, rounds=1),
         lambda net, loader: sf.where_to_grow(net, loader, F.mse_loss, curvature=False),
         lambda net, loader: scheduled(loader, net),
+        lambda net, loader: sf.judge_module(net, loader, F.mse_loss),
+        lambda net, loader: sf.unit_curvature(net, loader, F.mse_loss),
+        lambda net, loader: sf.shrink(net, loader),
     ],
-    ids=["grow", "where_to_grow", "GrowthSchedule"],
+    ids=["grow", "where_to_grow", "GrowthSchedule", "judge_module", "unit_curvature", "shrink"],
 )
 def test_a_loader_that_draws_leaves_the_random_state(of: Callable[[Any, Any], Any]) -> None:
     net, loader = model(), DataLoader(TensorDataset(X[:40], PRODUCT[:40]), 20)

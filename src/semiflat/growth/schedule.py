@@ -143,8 +143,7 @@ class GrowthSchedule(Rows):
         if samples is not None:
             whole("samples", samples, 1)
         self.groups, self.seed = groups, whole_seed(seed)
-        with same_random_state():  # a DataLoader draws
-            self._batches, every = Batches(batches), list(Batches(held_out))
+        self._batches, every = Batches(batches), list(Batches(held_out))
         self._loss = loss
         self._data: Data | None = None
         few = len(every) < PARTS

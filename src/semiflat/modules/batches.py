@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from semiflat.errors import InputError
-from semiflat.modules.capture import Example, called_with, second_derivatives, tensors_in
+from semiflat.modules.capture import (
+    Example,
+    called_with,
+    same_random_state,
+    second_derivatives,
+    tensors_in,
+)
 
 LossFunction = Callable[[Any, Any], Tensor]
 """``loss(outputs, targets)``: a mean over the samples of a batch."""
@@ -118,7 +124,9 @@ class Batches:
         return sizes, digest.hexdigest()
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, item in enumerate(self.given):
+        with same_random_state():  # a DataLoader draws a seed for its workers here
+            items = iter(self.given)
+        for number, item in enumerate(items):
             if not isinstance(item, tuple | list) or len(item) != 2:
                 many = f" of {len(item)}" if isinstance(item, tuple | list) else ""
                 raise InputError(
