@@ -330,6 +330,7 @@ def refusals() -> Iterator[tuple[str, Any, Any, Any, dict[str, Any], str]]:
     yield "inputs not finite", model, [(X / 0, y)], F.mse_loss, {}, "finite"
     deep = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
     deep[0].requires_grad_(False)
+    yield "no switch", model, [(X, y)], F.mse_loss, {"frozen": "no"}, "frozen must be True or False"
     yield "frozen", deep, [(X, y)], F.mse_loss, {"groups": ["0"]}, "frozen=True"
 
 

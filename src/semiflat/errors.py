@@ -111,6 +111,17 @@ def whole_seed(given: Any) -> int:
     return whole("seed", given, 0, LARGEST_SEED)
 
 
+def switch(name: str, given: Any) -> bool:
+    """``given``, if it is True or False: ``"no"`` would count as True.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if not isinstance(given, bool):
+        raise InputError(f"{name} must be True or False, not {given!r:.60}")
+    return given
+
+
 def positive(name: str, given: Any) -> float:
     """``given`` as a float.
 

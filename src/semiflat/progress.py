@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, switch
 
 Report = Callable[[str, int, int, str], None]
 """Called with a stage, how much of it is done, of how much, and a few words."""
@@ -95,8 +95,7 @@ def counted(items: Sequence[Item], stage: str, progress: bool) -> Iterator[Item]
     >>> list(counted([3, 4], "judge", False))
     [3, 4]
     """
-    if not isinstance(progress, bool):
-        raise InputError(f"progress must be True or False, not {progress!r:.60}")
+    switch("progress", progress)
     if not progress:
         yield from items
         return

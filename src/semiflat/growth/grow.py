@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from semiflat.errors import InputError, finite_number, whole, whole_seed
+from semiflat.errors import InputError, finite_number, switch, whole, whole_seed
 from semiflat.growth import depth as blocks
 from semiflat.growth.data import Data, mean_of, placed
 from semiflat.growth.finder import Finder, Growth
@@ -207,6 +207,8 @@ def grow(
     for name, value in (("units", units), ("parameters", parameters)):
         if value is not None:
             whole(name, value, 1)
+    for name, given in (("step", step), ("depth", depth), ("frozen", frozen)):
+        switch(name, given)
     if until is not None:
         until = finite_number("until", until)
         if not step:

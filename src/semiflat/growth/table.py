@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from semiflat.errors import InputError, whole, whole_seed
+from semiflat.errors import InputError, switch, whole, whole_seed
 from semiflat.growth.data import Data, mean_of
 from semiflat.growth.finder import Finder, Growth
 from semiflat.growth.grow import few_of, uncurved, where_uncurved
@@ -224,6 +224,8 @@ def where_to_grow(
     (True, 1)
     """
     whole("units", units, 1)
+    switch("curvature", curvature)
+    switch("frozen", frozen)
     if samples is not None:
         whole("samples", samples, 1)
     whole_seed(seed)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semiflat.errors import InputError, finite_number
+from semiflat.errors import InputError, finite_number, switch
 from semiflat.modules.batches import Batches, moved
 from semiflat.modules.capture import check_model, copied
 from semiflat.modules.groups import UnitGroup, Units
@@ -226,8 +226,7 @@ def shrink(
     (Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1)), 4, True)
     """
     allowed = _tolerance(tolerance)
-    if not isinstance(on_data, bool):
-        raise InputError(f"on_data must be True or False, not {on_data!r:.60}")
+    switch("on_data", on_data)
     if allowed and not on_data:
         raise InputError(
             "a tolerance is of the outputs on the batches; give on_data=True, or tolerance=0"

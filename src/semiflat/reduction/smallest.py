@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semiflat.errors import InputError
+from semiflat.errors import InputError, switch
 from semiflat.limits import AtInfinity
 from semiflat.points import Point, check_one
 from semiflat.records.shown import Rows
@@ -82,8 +82,7 @@ def reduce(point: Point, tolerance: float = 0.0, *, on_data: bool = False) -> Re
     >>> all(bool((back.params[key] == wide.params[key]).all()) for key in wide.params)
     True
     """
-    if not isinstance(on_data, bool):
-        raise InputError(f"on_data must be True or False, not {on_data!r:.60}")
+    switch("on_data", on_data)
     state = _state(point)
     _check_tolerance(tolerance)
     return _reduced(point, state, float(tolerance), on_data)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from semiflat.curvature.engine import EngineName, checked_engine
-from semiflat.errors import InputError, positive, unknown_name, whole, whole_seed
+from semiflat.errors import InputError, positive, switch, unknown_name, whole, whole_seed
 from semiflat.jobs import Machines, is_database
 from semiflat.networks import Params
 from semiflat.problem import Problem, ProblemBatch
@@ -288,8 +288,7 @@ def find_critical_points(
     >>> points[0].status, points[0].gradient_norm < 1e-10
     (<Status.CONVERGED: 'CONVERGED'>, True)
     """
-    if not isinstance(infinity, bool):
-        raise InputError(f"infinity must be True or False, not {infinity!r:.60}")
+    switch("infinity", infinity)
     result = run_search(
         problem,
         starts=starts,

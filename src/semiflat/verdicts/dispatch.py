@@ -10,7 +10,7 @@ import torch
 
 from semiflat.costs import DENSE_LIMIT, Cost, dense_cost, product_seconds, speed
 from semiflat.curvature.products import KEPT_BYTES
-from semiflat.errors import InputError, finite_number, whole
+from semiflat.errors import InputError, finite_number, switch, whole
 from semiflat.evidence import Evidence
 from semiflat.points import EmbeddedPoint, Point, check_one
 from semiflat.progress import counted
@@ -90,8 +90,7 @@ def judge_all(
     if tolerance < 0:
         raise InputError(f"tolerance must be a finite number from 0 up, not {tolerance!r}")
     dense_limit = whole("dense_limit", dense_limit)
-    if not isinstance(proof, bool):
-        raise InputError(f"proof must be True or False, not {proof!r}")
+    switch("proof", proof)
     if not isinstance(points, list | tuple):
         raise InputError("judge_all takes a list of points; use judge(point) for one")
     # By id: the evidence keeps its point, so no other can get its address.
