@@ -53,7 +53,7 @@ class Growth(Shown):
         parameters: that are added.
         flops: multiply–adds of their weights that are added for each sample.
         predicted: by what the loss falls on the confirming batches.
-        error: standard error of that between batches; None for one batch.
+        error: standard error of that, between the parts they are cut into; None for one.
         searched: the same on the batches on which they were fitted: too good by the fit.
 
     >>> import torch, semiflat as sf
