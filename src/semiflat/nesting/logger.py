@@ -118,9 +118,8 @@ def _callback(logger: StageLogger, name: str) -> Any:
         logger(network, step=trainer.global_step)
 
     hooks = {"on_train_start": log, "on_train_batch_end": log}
-    from semiflat.growth.lightning import (
-        lightning_callback,
-    )  # loads Lightning, which takes a second
+    # Here, since it loads Lightning, which takes a second.
+    from semiflat.growth.lightning import lightning_callback
 
     base = lightning_callback()
     if base is None:
