@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +48,92 @@ def test_a_loader_that_draws_leaves_the_random_state(of: Callable[[Any, Any], An
     here = torch.get_rng_state()
     of(net, loader)
     assert torch.equal(torch.get_rng_state(), here)
+
+
+class Drawn:
+    """Batches that are drawn when a pass begins."""
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return iter([(X[:40] + torch.randn(40, 3), PRODUCT[:40])])
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        Drawn(),
+        DataLoader(TensorDataset(X[:40], PRODUCT[:40]), 20, shuffle=True),
+        DataLoader(TensorDataset(X[:40], PRODUCT[:40]), 20, shuffle=True, num_workers=1),
+    ],
+    ids=["drawn as a pass begins", "shuffled", "shuffled, in a process of its own"],
+)
+def test_batches_that_differ_from_pass_to_pass_are_refused(batches: Any) -> None:
+    here = torch.get_rng_state()
+    with pytest.raises(sf.InputError, match="two passes over the batches differ"):
+        sf.where_to_grow(model(), batches, F.mse_loss)
+    assert torch.equal(torch.get_rng_state(), here)
+
+
+def test_confirming_batches_of_other_sizes_are_cut_each_time_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("semiflat.growth.data.BATCH_BYTES", 1)
+    data = list(zip(X[:12].split(2), PRODUCT[:12].split(2), strict=True))
+    grown = sf.grow(model(), data, F.mse_loss, units=2)
+    assert not grown.plan or grown.loss_after < grown.loss_before
+
+
+def test_a_loss_may_take_a_gradient_itself() -> None:
+    def smooth(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            at = outputs if outputs.requires_grad else outputs.detach().requires_grad_()
+            torch.autograd.grad(F.mse_loss(at, targets), at, create_graph=True)
+        return F.mse_loss(outputs, targets)
+
+    table = sf.where_to_grow(model(), [(X, PRODUCT)], smooth)
+    plain = sf.where_to_grow(model(), [(X, PRODUCT)], F.mse_loss)
+    assert table["0"].predicted == plain["0"].predicted > 0
+
+
+class Rows(nn.Module):
+    """Gives a row for each position, as language models do; or a number beside."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.net, self.flat = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), flat
+
+    def forward(self, x: torch.Tensor) -> Any:
+        out = self.net(x)
+        return out.flatten(0, 1) if self.flat else (out, out.square().mean())
+
+
+def test_outputs_without_samples_first_are_refused_in_a_line() -> None:
+    x, y = torch.randn(40, 5, 3), torch.randn(40, 5, 2)
+    losses: list[Callable[[Any, Any], torch.Tensor]] = [
+        lambda o, t: F.mse_loss(o, t.flatten(0, 1)),
+        lambda o, t: F.mse_loss(o[0], t) + o[1],
+    ]
+    for flat, loss in zip((True, False), losses, strict=True):
+        for of in (sf.where_to_grow, lambda *given: sf.grow(*given, units=1)):
+            with pytest.raises(sf.InputError, match="expected the samples first"):
+                of(Rows(flat), [(x, y)], loss)
+
+
+class Told(nn.Module):
+    """Tells of each sample whether its output is above 0, and counts beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        out = self.net(x)
+        return out, out > 0, torch.arange(5)
+
+
+def test_what_is_no_number_among_the_outputs_is_let_be() -> None:
+    data = list(zip(X.split([3, 2, len(X) - 5]), PRODUCT.split([3, 2, len(X) - 5]), strict=True))
+    best = sf.where_to_grow(Told(), data, lambda o, t: F.mse_loss(o[0], t)).best
+    assert best is not None
 
 
 @pytest.mark.parametrize("frozen", range(3))

@@ -76,7 +76,8 @@ def called(option: str, path: str) -> Any:
     try:
         module = importlib.import_module(name)
         if not hasattr(module, function):
-            raise AttributeError(f"there is no {function} in {getattr(module, '__file__', module)}")
+            where = getattr(module, "__file__", None) or module
+            raise AttributeError(f"there is no {function} in {where}")
         return getattr(module, function)()
     except ModuleNotFoundError as error:
         raise InputError(

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from semiflat.modules.batches import MEAN, Batch, Batches, LossFunction, loss_of, moved, run
 from semiflat.modules.branches import Point
 from semiflat.modules.capture import copied, same_random_state
+from semiflat.modules.surgery import gaps
 
 CONFIRMS = 4
 """One sample of so many confirms, in as many batches at least; the others are searched."""
@@ -221,13 +222,13 @@ def _each_by_itself(model: nn.Module, given: Batches) -> bool:
     except Exception:  # a model that fails on its own batches is told so where it runs on them
         return False
     for one, *parts in zip(together, *apart, strict=True):
-        if isinstance(one, Tensor):
-            same = one.ndim > 0 and len(one) == whole.size
-            # What is not finite is like nothing; that is told where the model runs.
-            if not same or not bool(
-                ((one - torch.cat(parts)).abs() <= MEAN * one.abs().max()).all()
-            ):
-                return False
+        if not isinstance(one, Tensor):
+            continue
+        if not one.ndim or len(one) != whole.size:
+            return False
+        ((gap, size),) = gaps([one], [torch.cat(parts)])
+        if gap > MEAN * size:
+            return False
     return True
 
 

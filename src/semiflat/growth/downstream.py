@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from semiflat.errors import InputError
 from semiflat.growth.data import mean_of
 from semiflat.modules.batches import Batch, LossFunction, loss_on, moved
-from semiflat.modules.branches import Branch, Program, Programs, grads, outputs_like
+from semiflat.modules.branches import Branch, Program, Programs, detached, grads, outputs_like
 
 EXACT_FACTORS = 10
 """Outputs of a sample up to which columns of its curvature are taken along its eigenvectors."""
@@ -79,8 +79,9 @@ class Downstream:
                 self.program.point, self.batch.inputs, [self.branches[name]], added
             )
             packed = self.program.packed(run[0], self.like, moved=True)
+            apart = replace(self.batch, inputs=packed).parts(len(self.parts))
             # Not finite where a step goes too far.
-            return losses_of(replace(self.batch, inputs=packed), self.of, len(self.parts))
+            return [float(self.of(part.inputs, part.targets)) for part in apart]
 
     @property
     def bytes(self) -> int:
@@ -92,11 +93,6 @@ class Downstream:
     def dtype(self) -> torch.dtype:
         """In which all is computed."""
         return next(iter(self.deltas.values())).dtype
-
-
-def losses_of(given: Batch, loss: LossFunction, parts: int) -> list[float]:
-    """The loss of each part of outputs and targets."""
-    return [float(loss(part.inputs, part.targets)) for part in given.parts(parts)]
 
 
 def downstream(
@@ -137,6 +133,11 @@ def downstream(
             "the loss cannot be differentiated in what the model gives (it counts, or is detached); give one "
             "that can, as cross_entropy"
         )
+    if any(not x.ndim or len(x) != batch.size for x in own):
+        raise InputError(
+            f"the model gives tensors of shapes {[tuple(x.shape) for x in own]} for {batch.size} samples; "
+            "expected the samples first: flatten outputs in the loss, and add up what has no samples there, too"
+        )
     slopes = torch.autograd.grad(here, own, create_graph=True, allow_unused=True)
     slopes = tuple(
         torch.zeros_like(x) if s is None else s for s, x in zip(slopes, own, strict=True)
@@ -151,9 +152,10 @@ def downstream(
     deltas = back([slope.detach() for slope in slopes])
     columns = [back(column) for column in _columns(slopes, own, batch.size, seed)]
     factors = {node: torch.stack([column[node] for column in columns]) for node in probes}
-    with torch.no_grad():
-        losses = losses_of(replace(data, inputs=packed), loss, parts)
-    cut = data.parts(parts)
+    losses = [float(here.detach())]
+    if len(cut := data.parts(parts)) > 1:
+        alone = replace(data, inputs=detached(packed)).parts(parts)
+        losses = [float(loss_on(part.inputs, loss, part).detach()) for part in alone]
     return Downstream(
         program, branches, weight, data, cut, loss, losses, held, deltas, factors, added, like
     )

@@ -396,10 +396,12 @@ class Finder:
     ) -> tuple[LocalModel, LocalModel]:
         """The local models around another point of the units."""
         found = []
-        for local, batches in ((search, self.data.searched), (confirm, self.data.confirming)):
+        for local, batches, parts in (
+            (search, self.data.searched, 1),
+            (confirm, self.data.confirming, self.data.parts),
+        ):
             with torch.no_grad():
                 added = local.added(point)
-            parts = len(local.batches[0].parts)
             seen = self.seen([local.name], batches[: len(added)], seed, added, parts)
             damping = DAMPING if local is search else local.damping
             found.append(LocalModel(local.name, seen, point, damping, local.only))

@@ -143,7 +143,8 @@ class GrowthSchedule(Rows):
         if samples is not None:
             whole("samples", samples, 1)
         self.groups, self.seed = groups, whole_seed(seed)
-        self._batches, every = Batches(batches), list(Batches(held_out))
+        with same_random_state():  # a dataset may draw
+            self._batches, every = Batches(batches), list(Batches(held_out))
         self._loss = loss
         self._data: Data | None = None
         few = len(every) < PARTS

@@ -101,8 +101,9 @@ class Batches:
                 f"{type(given).__name__}"
             )
         self.given = given
-        sizes, first = self._pass()
-        _, second = self._pass()
+        with same_random_state():  # which goes on from pass to pass, so that what is drawn differs
+            sizes, first = self._pass()
+            _, second = self._pass()
         if not sizes:
             raise InputError("there are no batches; expected at least one pair (inputs, targets)")
         if first != second:
@@ -114,7 +115,7 @@ class Batches:
 
     def _pass(self) -> tuple[list[int], str]:
         digest, sizes = hashlib.blake2b(digest_size=16), []
-        for batch in self:
+        for batch in self._read(iter(self.given)):
             sizes.append(batch.size)
             for tensor in _leaves((batch.inputs, batch.targets)):
                 digest.update(str((tensor.shape, tensor.dtype)).encode())
@@ -126,6 +127,10 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         with same_random_state():  # a DataLoader draws a seed for its workers here
             items = iter(self.given)
+        return self._read(items)
+
+    @staticmethod
+    def _read(items: Iterator[Any]) -> Iterator[Batch]:
         for number, item in enumerate(items):
             if not isinstance(item, tuple | list) or len(item) != 2:
                 many = f" of {len(item)}" if isinstance(item, tuple | list) else ""
@@ -263,7 +268,7 @@ def check_mean(outputs: Any, targets: Any, size: int, loss: LossFunction) -> Non
     if abs(whole - mean) > MEAN * max(abs(whole), abs(one), abs(two), 1e-30):
         raise InputError(
             f"the loss of {size} samples is {whole:.6g}, and the mean over its two halves {mean:.6g}; expected "
-            "a mean over the batch, in which all samples count alike (reduction='mean', no class weights); "
-            "where some count less, as by weight= or ignore_index=, divide their sum by the number of all: "
-            "cross_entropy(outputs, targets, …, reduction='sum') / len(targets)"
+            "a loss that is a mean over the batch, in which all samples count alike (reduction='mean', no "
+            "class weights); where some count less, as by weight= or ignore_index=, divide their sum by the "
+            "number of all: cross_entropy(outputs, targets, …, reduction='sum') / len(targets)"
         )
