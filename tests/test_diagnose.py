@@ -632,6 +632,7 @@ def folder(own_folder: Path) -> Path:
         "from torch import nn\n"
         "def make():\n    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))\n"
         "def number():\n    return 3\n"
+        "def lacking():\n    import nothing_e\n"
     )
     save_file(module_of([4, 3, 3], "tanh").state_dict(), own_folder / "net.safetensors")
     torch.save(module_of([4, 3, 3], "tanh").state_dict(), own_folder / "net.pt")
@@ -693,6 +694,7 @@ def test_the_command_tells_of_a_module_and_of_a_saved_point(
             ("--model", "nothing_d:make", "--weights", "net.safetensors"),
             "run the command in the folder where nothing_d.py",
         ),
+        (("--model", "mynets:lacking", "--weights", "net.safetensors"), "where nothing_e.py"),
         (("--model", "mynets:number", "--weights", "net.safetensors"), "makes a int"),
         (("--model", "mynets:make", "--weights", "net.pt"), "A pickle can run code"),
         (("--model", "mynets:make", "--weights", "no.safetensors"), "there is no file"),

@@ -81,8 +81,8 @@ def called(option: str, path: str) -> Any:
         return getattr(module, function)()
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{option} {path!r} fails: {error}; run the command in the folder where {name.split('.')[0]}.py or "
-            "the package lies, or install it"
+            f"{option} {path!r} fails: {error}; run the command in the folder where "
+            f"{(error.name or name).split('.')[0]}.py or the package lies, or install it"
         ) from error
     except Exception as error:  # it is anybody's code
         raise InputError(f"{option} {path!r} fails: {type(error).__name__}: {error}") from error
