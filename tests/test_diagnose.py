@@ -686,10 +686,8 @@ def test_the_command_tells_of_a_module_and_of_a_saved_point(
         (("--model", "mynets:make"), "--model needs --weights"),
         (("--model", "mynets", "--weights", "net.safetensors"), "mynets:make"),
         (("--model", "mynets:none", "--weights", "net.safetensors"), "mynets.py"),
-        (
-            ("--model", "random:none", "--weights", "net.safetensors"),
-            "random.py",
-        ),  # a name Python has
+        # A name that Python has.
+        (("--model", "random:none", "--weights", "net.safetensors"), "random.py"),
         (
             ("--model", "nothing_d:make", "--weights", "net.safetensors"),
             "run the command in the folder where nothing_d.py",

@@ -358,7 +358,7 @@ class LocalModel:
         first = torch.cat([entries.flatten() for entries in firsts])
         repeats = torch.tensor(counts, device=first.device)
         scale, penalty = (
-            torch.tensor(each).to(first).repeat_interleave(repeats) for each in (sizes, penalties)
+            first.new_tensor(each).repeat_interleave(repeats) for each in (sizes, penalties)
         )
         move = torch.zeros_like(first).requires_grad_()
 
